@@ -1,0 +1,41 @@
+"""Symbolic optimizers on PyTensor: one implementation of each algorithm, as updates for ``pytensor.function``."""
+
+from . import gradients, schedules, search, stopping, transforms
+from .batches import batch
+from .compat import PYTHON
+from .first_order import adam, momentum, sgd
+from .loops import hold, loop, repeat, when
+from .objective import Objective
+from .quasi_newton import lbfgs
+from .state import load, save
+from .transforms import average, project, skip_nonfinite
+from .updates import join, reports
+
+
+__all__ = [
+    "PYTHON",
+    "Objective",
+    "adam",
+    "average",
+    "batch",
+    "gradients",
+    "hold",
+    "join",
+    "lbfgs",
+    "load",
+    "loop",
+    "momentum",
+    "project",
+    "repeat",
+    "reports",
+    "save",
+    "schedules",
+    "search",
+    "sgd",
+    "skip_nonfinite",
+    "stopping",
+    "transforms",
+    "when",
+]
+
+__version__ = "0.1.0"

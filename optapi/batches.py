@@ -1,0 +1,96 @@
+"""Batches: many starts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.replace import vectorize_graph
+
+from .checks import called, check_keys, is_generator
+from .loops import check_generators, like
+from .updates import Updates
+
+
+def batch(updates: Updates, starts: Mapping[Any, Any]) -> Updates:
+    """`updates` for many members at once, each with its own parameters, state and stop.
+
+    Parameters
+    ----------
+    updates : dict
+        What a rule returned. All its keys must be shared variables.
+    starts : dict
+        From variables of `updates`, mostly the parameters, to the shared variables that take their place. Those have
+        one axis more, the first: a row for each member. A wide variable that the caller wants to read, such as for
+        `stop`, is passed here as well.
+
+    Returns
+    -------
+    dict
+        Updates of the wide variables. For the state that is not in `starts` a wide variable is made, with the present
+        value in each row. Random generators stay as they are and are shared by the members, as are the data that the
+        cost reads.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the variables in `starts` do not fit, or a generator is drawn from and never advanced.
+    """
+    check_keys("starts", starts, updates)
+    check_generators(updates)
+    if not starts:
+        raise ValueError("starts is empty; pass a wide shared variable for at least one parameter")
+    members = {_members(variable, wide) for variable, wide in starts.items()}
+    if len(members) > 1:
+        raise ValueError(f"the variables in starts have {sorted(members)} rows; pass as many rows in each")
+    [rows] = members
+
+    wides = {
+        variable: starts[variable] if variable in starts else _widened(variable, rows)
+        for variable in updates
+        if not is_generator(variable)
+    }
+    generators = [variable for variable in updates if is_generator(variable)]
+    values = vectorize_graph([updates[variable] for variable in [*wides, *generators]], wides)
+    new: Updates = {}
+    for wide, value in zip(wides.values(), values, strict=False):
+        if value.type.ndim < wide.type.ndim:
+            value = pt.broadcast_to(value, wide.shape)
+        new[wide] = like(value, wide)
+    new.update(zip(generators, values[len(wides) :], strict=True))
+    return new
+
+
+def _members(variable: Any, wide: Any) -> int:
+    """The number of rows of `wide`, which must fit `variable`."""
+    if not isinstance(wide, SharedVariable):
+        raise TypeError(f"starts holds a {type(wide).__name__} for {called(variable)}; pass a shared variable")
+    value = wide.get_value(borrow=True)
+    if (
+        wide.type.dtype != variable.type.dtype
+        or wide.type.ndim != variable.type.ndim + 1
+        or value.shape[1:] != np.shape(_value(variable))
+    ):
+        raise ValueError(
+            f"starts holds {wide.type} for {called(variable)}, which is {variable.type}; "
+            "pass the same dtype and shape with one axis more in front"
+        )
+    return value.shape[0]
+
+
+def _widened(variable: Any, rows: int) -> Any:
+    value = np.asarray(_value(variable))
+    wide = pytensor.shared(np.stack([value] * rows), name=variable.name, shape=(rows, *variable.type.shape))
+    if hasattr(variable.tag, "role"):
+        wide.tag.role = variable.tag.role
+    return wide
+
+
+def _value(variable: Any) -> Any:
+    if not isinstance(variable, SharedVariable):
+        raise TypeError(f"the variable {called(variable)} is not shared; batch takes updates of shared variables only")
+    return variable.get_value(borrow=True)

@@ -1,0 +1,174 @@
+"""Arguments: what is taken, what is refused, and the sentence that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Constant, Variable
+from pytensor.tensor.random.type import RandomType
+from pytensor.tensor.type import TensorType, float_dtypes, integer_dtypes
+from pytensor.tensor.variable import TensorVariable
+
+
+def called(variable: Any) -> str:
+    """How a message names `variable`."""
+    return repr(variable.name) if getattr(variable, "name", None) else f"without a name ({variable})"
+
+
+def is_generator(variable: Variable) -> bool:
+    """Whether `variable` is a random generator: state without arithmetic."""
+    return isinstance(variable.type, RandomType)
+
+
+def as_list(argument: str, values: Any) -> list[Any]:
+    """`values` as a list: a list or tuple, or one variable taken as a list of one."""
+    if isinstance(values, Variable):
+        return [values]
+    if not isinstance(values, list | tuple):
+        raise TypeError(f"{argument} is a {type(values).__name__}; pass a list or tuple of PyTensor variables")
+    return list(values)
+
+
+def check_parameters(parameters: Any) -> list[TensorVariable]:
+    """The list of `parameters`: at least one, real tensors, none twice."""
+    parameters = as_list("parameters", parameters)
+    if not parameters:
+        raise ValueError("parameters is empty; pass at least one variable to optimize")
+    for position, parameter in enumerate(parameters):
+        if not isinstance(parameter, Variable) or isinstance(parameter, Constant):
+            raise TypeError(
+                f"parameters[{position}] is a {type(parameter).__name__}; "
+                "pass PyTensor variables, for instance pytensor.shared(value)"
+            )
+        if not isinstance(parameter.type, TensorType):
+            raise TypeError(
+                f"the parameter {called(parameter)} is of type {parameter.type}, not a tensor; "
+                "make it with pytensor.shared(numpy.asarray(value))"
+            )
+        if parameter.type.dtype not in float_dtypes:
+            raise TypeError(
+                f"the parameter {called(parameter)} has dtype {parameter.type.dtype}; only real floating-point "
+                "parameters can be optimized (float32 or float64; split a complex one in two real ones)"
+            )
+        if any(parameter is other for other in parameters[:position]):
+            raise ValueError(f"the parameter {called(parameter)} is listed twice in parameters; list it once")
+    return parameters
+
+
+def check_cost(cost: Any) -> Any:
+    """`cost`: a real floating-point scalar."""
+    if not isinstance(cost, Variable) or not isinstance(cost.type, TensorType):
+        raise TypeError(f"cost is a {type(cost).__name__}; pass a scalar PyTensor expression")
+    if cost.type.ndim != 0:
+        raise ValueError(f"cost has {cost.type.ndim} dimensions; pass a scalar, for instance cost.mean() or cost.sum()")
+    if cost.type.dtype not in float_dtypes:
+        raise TypeError(f"cost has dtype {cost.type.dtype}; pass a real floating-point scalar")
+    return cost
+
+
+def check_gradients(gradients: Any, parameters: list[TensorVariable]) -> list[TensorVariable]:
+    """The list of `gradients`: one for each of `parameters`, of its shape, in floating point."""
+    gradients = as_list("gradients", gradients)
+    if len(gradients) != len(parameters):
+        raise ValueError(
+            f"gradients has {len(gradients)} entries for {len(parameters)} parameters; pass one for each parameter"
+        )
+    checked = []
+    for gradient, parameter in zip(gradients, parameters, strict=True):
+        if not isinstance(gradient, Variable):
+            gradient = pt.as_tensor(np.asarray(gradient))
+        shape = tuple(gradient.type.shape) if isinstance(gradient.type, TensorType) else None
+        if shape is None or gradient.type.dtype not in float_dtypes:
+            raise TypeError(
+                f"the gradient of {called(parameter)} in gradients is of type {gradient.type}; "
+                f"pass a floating-point tensor such as {parameter.type}"
+            )
+        if len(shape) != parameter.type.ndim or any(
+            known is not None and wanted is not None and known != wanted
+            for known, wanted in zip(shape, parameter.type.shape, strict=True)
+        ):
+            raise ValueError(
+                f"the gradient of {called(parameter)} in gradients has static shape {shape}, "
+                f"the parameter {tuple(parameter.type.shape)}; pass gradients of the parameters' shapes"
+            )
+        checked.append(gradient)
+    return checked
+
+
+def check_stop(stop: Any) -> Any:
+    """`stop`: None, or a shared integer scalar."""
+    if stop is not None and not (
+        isinstance(stop, SharedVariable)
+        and isinstance(stop.type, TensorType)
+        and stop.type.ndim == 0
+        and stop.type.dtype in integer_dtypes
+    ):
+        raise TypeError("stop must be a shared integer scalar; make it with pytensor.shared(0)")
+    return stop
+
+
+def check_updates(updates: Any) -> None:
+    """`updates`: None, or a dictionary."""
+    if updates is not None and not isinstance(updates, dict):
+        raise TypeError(f"updates is a {type(updates).__name__}; pass a dictionary from variables to next values")
+
+
+def check_count(argument: str, value: Any, low: int = 1) -> int:
+    """`value` as a Python int of at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{argument} is a {type(value).__name__}; pass a Python int")
+    if value < low:
+        raise ValueError(f"{argument} is {value}; pass an int of at least {low}")
+    return int(value)
+
+
+def scalar(
+    argument: str, value: Any, low: float = -np.inf, high: float = np.inf, *, below: float = np.inf
+) -> TensorVariable:
+    """`value` as a scalar variable; a number is checked to be from `low` to `high` and less than `below`.
+
+    A number is kept in float64 whatever ``floatX`` is: scalars are worked out in full precision, and cast once, where
+    they meet a tensor.
+    """
+    if isinstance(value, Variable):
+        if not isinstance(value.type, TensorType) or value.type.ndim != 0:
+            raise ValueError(f"{argument} is of type {value.type}; pass a number or a scalar variable")
+        if value.type.dtype.startswith("complex"):
+            raise TypeError(f"{argument} has dtype {value.type.dtype}; pass a real scalar")
+        return value  # type: ignore[return-value]
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if isinstance(value, np.ndarray | list | tuple):
+        raise ValueError(f"{argument} is {value!r}; pass a number or a scalar variable")
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"{argument} is {value!r}; pass a number or a scalar variable")
+    number = float(value)
+    if not (low <= number <= high and (number < below or below == np.inf)):
+        limits = [f"of at least {low:g}"] * (low > -np.inf)
+        limits += [f"at most {high:g}"] * (high < np.inf) + [f"below {below:g}"] * (below < np.inf)
+        raise ValueError(f"{argument} is {number:g}; pass a number {' and '.join(limits)}")
+    return pt.constant(np.float64(number))
+
+
+def as_dtype(value: Any, dtype: str) -> Any:
+    """`value` cast to `dtype`; a constant stays a constant."""
+    if isinstance(value, Constant):
+        return pt.constant(np.asarray(value.data, dtype))
+    return value.astype(dtype)
+
+
+def is_zero(value: Any) -> bool:
+    """Whether `value` is the number 0, so that what it multiplies need not be built."""
+    return not isinstance(value, Variable) and value == 0
+
+
+def check_keys(argument: str, given: Mapping[Any, Any], updates: Mapping[Any, Any]) -> None:
+    """Every key of `given` has an update in `updates`."""
+    for variable in given:
+        if variable not in updates:
+            raise ValueError(f"{argument} names the variable {called(variable)}, which has no update")

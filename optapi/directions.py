@@ -1,0 +1,133 @@
+"""What several families of rules share: the memory of quasi-Newton pairs, and products of vectors."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytensor.tensor as pt
+
+from .state import state
+
+
+def dot(a: Any, b: Any) -> Any:
+    """The inner product of two vectors.
+
+    As a sum: for vectors ``pt.dot`` would be a call into BLAS, which numba takes long to compile.
+    """
+    return pt.sum(a * b)
+
+
+def norm(a: Any) -> Any:
+    """The Euclidean norm of a vector."""
+    return pt.sqrt(dot(a, a))
+
+
+def largest(a: Any) -> Any:
+    """The largest component of a vector in absolute value; NaN if any is, 0 if there is none."""
+    # A maximum would lose NaN under numba on PyTensor 3.0, and has no value for an empty vector.
+    known = pt.concatenate([pt.zeros((1,), a.type.dtype), abs(a)])
+    return pt.switch(pt.all(~pt.isnan(known)), pt.max(known), np.nan)
+
+
+class Pairs(NamedTuple):
+    r"""The last :math:`m` pairs :math:`(s_i, y_i)` of steps and changes of the gradient, oldest first.
+
+    They stand for the inverse Hessian in its compact form,
+
+    .. math::
+        H = \gamma I + \begin{pmatrix} S & \gamma Y \end{pmatrix}
+        \begin{pmatrix} R^{-T} (D + \gamma Y^T Y) R^{-1} & -R^{-T} \\ -R^{-1} & 0 \end{pmatrix}
+        \begin{pmatrix} S^T \\ \gamma Y^T \end{pmatrix}
+
+    with the pairs as the columns of :math:`S` and :math:`Y`, :math:`R` the upper triangle of :math:`S^T Y`, :math:`D`
+    its diagonal and :math:`\gamma = s^T y / y^T y` of the newest pair. All that depends on the pairs alone is carried
+    along. A slot that is not in use is zero in each of the arrays, and so contributes nothing. Memory is
+    :math:`2mn + 2m^2 + m` numbers, and a product or a new pair costs :math:`O(mn)`.
+
+    Attributes
+    ----------
+    steps, changes : matrices of shape (m, n)
+        :math:`S^T` and :math:`Y^T`.
+    inverse : matrix of shape (m, m)
+        :math:`R^{-1}`.
+    products : matrix of shape (m, m)
+        :math:`Y^T Y`.
+    curvatures : vector of shape (m,)
+        The diagonal of :math:`D`.
+    scale : scalar
+        :math:`\gamma`, 1 without pairs.
+
+    References
+    ----------
+    Byrd, Nocedal and Schnabel (1994), Representations of quasi-Newton matrices and their use in limited memory methods,
+    theorem 2.2 and equation 3.1.
+    """
+
+    steps: Any
+    changes: Any
+    inverse: Any
+    products: Any
+    curvatures: Any
+    scale: Any
+
+    @classmethod
+    def begin(cls, name: str, memory: int, size: int, dtype: str) -> Pairs:
+        """No pairs yet, as state."""
+        return cls(
+            state(f"{name}/steps", (memory, size), dtype),
+            state(f"{name}/changes", (memory, size), dtype),
+            state(f"{name}/inverse", (memory, memory), dtype),
+            state(f"{name}/products", (memory, memory), dtype),
+            state(f"{name}/curvatures", (memory,), dtype),
+            state(f"{name}/scale", (), dtype, fill=1),
+        )
+
+    @property
+    def empty(self) -> Any:
+        """Whether there is no pair."""
+        return ~(self.curvatures[-1] > 0)
+
+    def times(self, g: Any) -> Any:
+        """The product of the inverse Hessian with the vector `g`."""
+        u = times(self.inverse, times(self.steps, g))
+        v = self.curvatures * u + self.scale * (times(self.products, u) - times(self.changes, g))
+        return self.scale * (g - times(self.changes.T, u)) + times(self.steps.T, times(self.inverse.T, v))
+
+    def cleared(self, condition: Any) -> Pairs:
+        """No pairs where `condition` is true, else these."""
+        none = [pt.zeros_like(a) for a in self[:-1]] + [pt.ones_like(self.scale)]
+        return Pairs(*(pt.switch(condition, zero, a) for zero, a in zip(none, self, strict=True)))
+
+    def push(self, s: Any, y: Any) -> Pairs:
+        r"""These pairs with a new one, which takes the place of the oldest.
+
+        A pair is left out unless :math:`s^T y > \epsilon y^T y`, with :math:`\epsilon` the machine precision: the
+        inverse Hessian would lose its positive definiteness.
+        """
+        sy, yy = dot(s, y), dot(y, y)
+        good = (sy > np.finfo(s.type.dtype).eps * yy) & pt.isfinite(sy) & pt.isfinite(yy)
+        sy, yy = pt.switch(good, sy, 1), pt.switch(good, yy, 1)
+
+        steps = shifted(self.steps, s)
+        changes = shifted(self.changes, y)
+        # The inverse of a triangle bordered by one more column needs no solve.
+        inverse = self.inverse[1:, 1:]
+        column = -times(inverse, times(steps[:-1], y)) / sy
+        last = pt.concatenate([pt.zeros_like(column), (1 / sy)[None]])
+        inverse = pt.concatenate([pt.concatenate([inverse, column[:, None]], axis=1), last[None]])
+        cross = times(changes, y)
+        products = pt.concatenate([self.products[1:, 1:], cross[:-1, None]], axis=1)
+        products = pt.concatenate([products, cross[None]])
+        pushed = Pairs(steps, changes, inverse, products, shifted(self.curvatures, sy), sy / yy)
+        return Pairs(*(pt.switch(good, new, old) for new, old in zip(pushed, self, strict=True)))
+
+
+def times(matrix: Any, vector: Any) -> Any:
+    """A matrix times a vector, as a sum for the reason given at `dot`."""
+    return pt.sum(matrix * vector, axis=1)
+
+
+def shifted(rows: Any, row: Any) -> Any:
+    """`rows` without the first and with `row` at the end."""
+    return pt.concatenate([rows[1:], row[None]])

@@ -1,0 +1,105 @@
+"""Gradient transforms: what is done to gradients before a rule reads them. From a list to a list.
+
+``adam(parameters, gradients=clip_global_norm(gradients, 1.0))``. Transforms compose by nesting. They are for rules that
+only read gradients; a rule that evaluates the cost at other points needs the gradients of that cost, and refuses these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytensor.tensor as pt
+
+from .checks import as_dtype, as_list, scalar
+
+
+def clip(gradients: Sequence[Any], limit: Any) -> list[Any]:
+    r"""Each component clipped to :math:`[-c, c]`, with :math:`c` = `limit`."""
+    limit = scalar("limit", limit, low=0)
+    clipped = []
+    for g in as_list("gradients", gradients):
+        c = as_dtype(limit, g.type.dtype)
+        clipped.append(_mark(pt.clip(g, -c, c)))
+    return clipped
+
+
+def clip_norm(gradients: Sequence[Any], limit: Any) -> list[Any]:
+    r"""Each gradient scaled down to a Euclidean norm of at most `limit`: :math:`g \min(1, c/\|g\|)`."""
+    return [clipped for g in as_list("gradients", gradients) for clipped in clip_global_norm([g], limit)]
+
+
+def clip_global_norm(gradients: Sequence[Any], limit: Any) -> list[Any]:
+    r"""All gradients scaled by one factor, so that their common Euclidean norm is at most `limit`.
+
+    References
+    ----------
+    Pascanu, Mikolov and Bengio (2013), On the difficulty of training recurrent neural networks, algorithm 1.
+    """
+    gradients = as_list("gradients", gradients)
+    limit = scalar("limit", limit, low=0)
+    # In float64: the squares of a float32 overflow above 1e19.
+    norm = pt.sqrt(sum(pt.sum(g.astype("float64") ** 2) for g in gradients))
+    factor = pt.switch(norm > limit, limit / norm, 1.0)
+    return [_mark(g * as_dtype(factor, g.type.dtype)) for g in gradients]
+
+
+def decay(
+    gradients: Sequence[Any],
+    parameters: Sequence[Any],
+    coefficient: Any,
+    mask: Sequence[bool] | Callable[[Any], bool] | None = None,
+) -> list[Any]:
+    r"""The gradients of the cost with :math:`\lambda \|x\|^2 / 2` added to it: :math:`g + \lambda x`.
+
+    Parameters
+    ----------
+    gradients : list of variables
+    parameters : list of variables
+        The parameters :math:`x`, one for each gradient.
+    coefficient : scalar
+        :math:`\lambda`.
+    mask : list of bool, or callable, optional
+        Which parameters decay; a callable is asked about each parameter, for instance ``lambda p: p.ndim > 1`` to spare
+        the biases. All by default.
+    """
+    gradients, parameters = as_list("gradients", gradients), as_list("parameters", parameters)
+    if mask is None:
+        mask = [True] * len(parameters)
+    elif callable(mask):
+        mask = [bool(mask(p)) for p in parameters]
+    for argument, values in (("gradients", gradients), ("mask", mask)):
+        if len(values) != len(parameters):
+            raise ValueError(
+                f"{argument} has {len(values)} entries for {len(parameters)} parameters; pass one for each"
+            )
+    coefficient = scalar("coefficient", coefficient, low=0)
+    return [
+        _mark(g + as_dtype(coefficient, g.type.dtype) * p.astype(g.type.dtype)) if decays else g
+        for g, p, decays in zip(gradients, parameters, mask, strict=True)
+    ]
+
+
+def centre(gradients: Sequence[Any]) -> list[Any]:
+    """Each gradient of two or more dimensions less its mean over all axes but the last; others as they are.
+
+    For a weight matrix of shape (inputs, outputs) the gradient of the weights of each output then has mean zero.
+
+    References
+    ----------
+    Yong, Huang, Hua and Zhang (2020), Gradient centralization, equation 1.
+    """
+    return [
+        _mark(g - g.mean(axis=tuple(range(g.type.ndim - 1)), keepdims=True)) if g.type.ndim > 1 else g
+        for g in as_list("gradients", gradients)
+    ]
+
+
+def is_transformed(gradient: Any) -> bool:
+    """Whether `gradient` came out of a transform, and so need not be the gradient of the cost."""
+    return getattr(gradient.tag, "transformed", False)
+
+
+def _mark(gradient: Any) -> Any:
+    gradient.tag.transformed = True
+    return gradient

@@ -1,0 +1,322 @@
+"""The objective: what opens and closes every rule.
+
+``f = Objective.of(parameters, cost, gradients, ascent=ascent, name=name)`` checks what the user passed and maps it in;
+the rule works out next values; ``return f.finish(new, updates, stop, ...)`` maps them out. This is the only place
+that knows of ascent, dtypes, packing into a vector, freezing after `stop`, and collisions of keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pytensor.graph.replace import graph_replace
+from pytensor.graph.traversal import ancestors, explicit_graph_inputs
+
+from . import schedules, state
+from .checks import (
+    as_dtype,
+    called,
+    check_cost,
+    check_gradients,
+    check_parameters,
+    check_stop,
+    check_updates,
+    is_generator,
+    scalar,
+)
+from .gradients import is_transformed
+from .loops import like, when
+from .updates import Updates, extend
+
+
+class Point(NamedTuple):
+    """A point with the cost and the gradient there, the point and the gradient packed into vectors."""
+
+    point: Any
+    cost: Any
+    gradient: Any
+
+
+@dataclass(eq=False)
+class Objective:
+    """A cost, to be minimized, and its gradients.
+
+    Attributes
+    ----------
+    parameters : list of variables
+    cost : scalar variable or None
+        Its sign is changed under ascent, as is that of the gradients.
+    gradients : list of variables
+    name : str
+        The prefix of the names of the rule's state.
+    """
+
+    parameters: list[Any]
+    cost: Any
+    gradients: list[Any]
+    name: str
+    ascent: bool = False
+    _count: Any = field(default=None, init=False)
+
+    @classmethod
+    def of(
+        cls,
+        parameters: Any,
+        cost: Any = None,
+        gradients: Any = None,
+        *,
+        ascent: bool = False,
+        name: str,
+        searches: bool = False,
+    ) -> Objective:
+        """Check the arguments of a rule and open it.
+
+        Parameters
+        ----------
+        parameters, cost, gradients
+            As the user passed them.
+        ascent : bool
+            Whether to maximize.
+        name : str
+            The prefix of the names of the rule's state.
+        searches : bool
+            Whether the rule evaluates the cost and its gradients at other points than the parameters' values.
+        """
+        parameters = check_parameters(parameters)
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"name is {name!r}; pass a string that is not empty")
+        if cost is None and (gradients is None or searches):
+            raise ValueError(
+                f"{name} evaluates the cost at other points; pass cost="
+                if searches
+                else "neither cost nor gradients is given; pass cost=, or gradients= with one for each parameter"
+            )
+        if cost is not None:
+            cost = check_cost(cost)
+        if gradients is None:
+            gradients = differentiate(cost, parameters)
+        else:
+            gradients = check_gradients(gradients, parameters)
+            if searches:
+                _check_differentiable(cost, gradients, parameters)
+        # Gradients take the dtype of their parameters, so that float32 parameters have float32 arithmetic.
+        gradients = [as_dtype(g, p.type.dtype) for g, p in zip(gradients, parameters, strict=True)]
+        if ascent:
+            cost, gradients = None if cost is None else -cost, [-g for g in gradients]
+        return cls(parameters, cost, gradients, name, bool(ascent))
+
+    # What a rule reads
+
+    @property
+    def count(self) -> Any:
+        """The number of updates done before this one, an int64 scalar. It exists in a rule that asks for it."""
+        if self._count is None:
+            self._count = state.state(f"{self.name}/count", dtype="int64")
+        return self._count
+
+    def step_size(self, step_size: Any) -> Any:
+        """A step size in any of its forms as a scalar variable."""
+        return schedules.at("step_size", step_size, lambda: self.count)
+
+    def each(self, *scalars: Any) -> Iterator[tuple[Any, ...]]:
+        """Each parameter with its gradient, and with `scalars` in its dtype."""
+        for p, g in zip(self.parameters, self.gradients, strict=True):
+            yield p, g, *(as_dtype(s, p.type.dtype) for s in scalars)
+
+    def beside(self, parameter: Any, role: str, fill: Any = 0) -> Any:
+        """State of the shape and dtype of `parameter`, named ``rule/role/parameter``."""
+        names = [p.name for p in self.parameters]
+        position = next(i for i, p in enumerate(self.parameters) if p is parameter)
+        unique = parameter.name and names.count(parameter.name) == 1
+        label = parameter.name if unique else str(position)
+        return state.beside(parameter, f"{self.name}/{role}/{label}", fill)
+
+    def converged(self, tolerance: Any, gradients: Sequence[Any] | None = None) -> Any:
+        """Whether no component of the gradients exceeds `tolerance` in size; False for None. NaN exceeds all."""
+        if tolerance is None:
+            return pt.constant(np.bool_(False))
+        tolerance = scalar("tolerance", tolerance, low=0)
+        gradients = self.gradients if gradients is None else gradients
+        return conjunction([pt.all(abs(g) <= as_dtype(tolerance, g.type.dtype)) for g in gradients])
+
+    # The cost elsewhere, for rules that work on one vector
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the packed vector: the widest of the parameters'."""
+        return np.result_type(*(p.type.dtype for p in self.parameters)).name
+
+    @property
+    def size(self) -> int:
+        """The number of components of all parameters together."""
+        return sum(int(np.prod(state.shape_of(p), dtype=int)) for p in self.parameters)
+
+    def pack(self, tensors: Sequence[Any]) -> Any:
+        """One vector of all components of `tensors`."""
+        parts = [as_dtype(t if t.type.ndim == 1 else t.ravel(), self.dtype) for t in tensors]
+        return parts[0] if len(parts) == 1 else pt.concatenate(parts)
+
+    def unpack(self, vector: Any) -> list[Any]:
+        """Tensors of the shapes and dtypes of the parameters."""
+        tensors, begin = [], 0
+        for p in self.parameters:
+            shape = state.shape_of(p)
+            end = begin + int(np.prod(shape, dtype=int))
+            part = vector if len(self.parameters) == 1 else vector[begin:end]
+            tensors.append(like(part if len(shape) == 1 else part.reshape(shape), p))
+            begin = end
+        return tensors
+
+    def at(self, point: Any) -> Point:
+        """The cost and the gradient at the packed vector `point`."""
+        tensors = self.unpack(point)
+        replacements = dict(zip(self.parameters, tensors, strict=True))
+        cost, *gradients = graph_replace([self.cost, *self.gradients], replacements, strict=False)
+        # Parameters of a narrower dtype than the vector round: the point is where the cost was evaluated.
+        return Point(self.pack(tensors), cost, self.pack(gradients))
+
+    def here(self, exact: bool | None, stopped: Any) -> tuple[Point, Any, tuple[Any, ...]]:
+        """The cost and the gradient at the point that the parameters hold, evaluated unless they are known.
+
+        Parameters
+        ----------
+        exact : bool or None
+            Whether what was found at a point may be used at a later call; if None, a guess: False when the cost has
+            explicit inputs or draws random numbers.
+        stopped : boolean scalar variable
+            Whether the answer is not wanted.
+
+        Returns
+        -------
+        Point
+        integer scalar variable
+            The number of evaluations.
+        tuple of variables
+            State for the point held after the call, its cost and its gradient. Empty if `exact` is False.
+        """
+        x = self.pack(self.parameters)
+        if not self._is_exact(exact):
+            return Point(x, self.cost, self.pack(self.gradients)), pt.constant(np.int64(1)), ()
+        # NaN equals nothing, so at first no point is known.
+        kept = (
+            state.state(f"{self.name}/point", (self.size,), self.dtype, np.nan),
+            state.state(f"{self.name}/point_cost", (), self.cost.type.dtype, np.nan),
+            state.state(f"{self.name}/point_gradient", (self.size,), self.dtype, np.nan),
+        )
+        known = stopped | (pt.all(pt.eq(x, kept[0])) & ~pt.isnan(kept[1]))
+        cost, gradient = when(~known, lambda: [self.cost, self.pack(self.gradients)], kept[1:])
+        return Point(x, cost, gradient), pt.switch(known, 0, 1).astype("int64"), kept
+
+    def _is_exact(self, exact: bool | None) -> bool:
+        if exact is not None:
+            if not isinstance(exact, bool | np.bool_):
+                raise TypeError(f"exact is {exact!r}; pass None, True or False")
+            return bool(exact)
+        graph = [self.cost, *self.gradients]
+        inputs = [v for v in explicit_graph_inputs(graph) if not any(v is p for p in self.parameters)]
+        return not inputs and not any(is_generator(v) for v in ancestors(graph))
+
+    # The end of a rule
+
+    def finish(
+        self,
+        new: Updates,
+        updates: Updates | None,
+        stop: Any,
+        rest: Any = False,
+        verdict: Any = False,
+        reports: dict[str, Any] | None = None,
+    ) -> Updates:
+        """Close a rule: the dictionary that it returns.
+
+        Parameters
+        ----------
+        new : dict
+            The next values of the parameters and of the rule's state.
+        updates : dict or None
+            As the user passed it.
+        stop : variable or None
+            As the user passed it. Without it the other arguments below mean nothing.
+        rest : boolean scalar variable
+            Whether the point held before the call is already final: nothing of `new` is then written, and `stop` is 1.
+        verdict : boolean scalar variable
+            Whether the algorithm has finished with the point held after the call.
+        reports : dict, optional
+            From roles to scalar variables, see `optapi.reports`. A cost is mapped back to the user's sign; evaluations
+            and products are those of this call, and are summed up.
+
+        Raises
+        ------
+        KeyError
+            If a variable of `new` has an update in `updates`, which is then left as it was.
+        """
+        check_updates(updates)
+        if self._count is not None:
+            new = {**new, self._count: self._count + 1}
+        new = {variable: like(value, variable) for variable, value in new.items()}
+        if check_stop(stop) is not None:
+            stopped = stop > 0
+            still = stopped | rest
+            new = {variable: like(pt.switch(still, variable, value), variable) for variable, value in new.items()}
+            for role, value in (reports or {}).items():
+                if role == "cost" and self.ascent:
+                    value = -value
+                start = 0 if value.type.dtype == "int64" else np.nan
+                reported = state.state(f"{self.name}/{role}", (), value.type.dtype, start, role=role)
+                if role in ("evaluations", "products"):
+                    value = reported + value
+                new[reported] = like(pt.switch(stopped, reported, value), reported)
+            new[stop] = like(still | verdict, stop)
+        return extend(updates, new)
+
+
+def differentiate(cost: Any, parameters: Sequence[Any]) -> list[Any]:
+    """The gradients of `cost`.
+
+    Raises
+    ------
+    ValueError
+        If `cost` does not depend on one of `parameters`; the message names it.
+    """
+    gradients: Any = pytensor.grad(cost, list(parameters), disconnected_inputs="ignore", return_disconnected="none")
+    for gradient, parameter in zip(gradients, parameters, strict=True):
+        if gradient is None:
+            raise ValueError(
+                f"the cost does not depend on the parameter {called(parameter)}; leave it out of parameters, "
+                "or check that the cost was built from this very variable"
+            )
+    return gradients
+
+
+def _check_differentiable(cost: Any, gradients: Sequence[Any], parameters: Sequence[Any]) -> None:
+    """`gradients` can be those of `cost` at any point."""
+    below = set(ancestors([cost]))
+    above = set(ancestors(list(gradients)))
+    for parameter in parameters:
+        if parameter not in below:
+            raise ValueError(
+                f"the cost does not depend on the parameter {called(parameter)}; leave it out of parameters"
+            )
+    if not above.intersection(parameters):
+        raise ValueError(
+            "gradients do not depend on the parameters, so they are not those of the cost at other points; "
+            "leave gradients out, or build them from the parameters"
+        )
+    if any(is_transformed(g) for g in gradients):
+        raise ValueError(
+            "gradients were clipped, decayed or otherwise transformed, so they are not those of the cost, which this "
+            "rule evaluates at other points; leave gradients out, and add a penalty to the cost itself"
+        )
+
+
+def conjunction(conditions: Sequence[Any]) -> Any:
+    """Whether all of the boolean scalars `conditions` are true."""
+    result = conditions[0]
+    for condition in conditions[1:]:
+        result = result & condition
+    return result

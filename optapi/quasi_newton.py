@@ -1,0 +1,118 @@
+"""Quasi-Newton methods: curvature learnt from the changes of the gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytensor.tensor as pt
+
+from .checks import check_count, check_stop
+from .directions import Pairs, dot, largest, norm
+from .objective import Objective
+from .search import Trial, weak_wolfe
+from .updates import Updates
+
+
+def lbfgs(
+    parameters: Any,
+    cost: Any = None,
+    gradients: Any = None,
+    stop: Any = None,
+    updates: Updates | None = None,
+    *,
+    step_size: Any = None,
+    memory: int = 10,
+    search: Any = weak_wolfe,
+    exact: bool | None = None,
+    tolerance: Any = 1e-5,
+    ascent: bool = False,
+    name: str = "lbfgs",
+) -> Updates:
+    r"""Limited-memory BFGS.
+
+    .. math:: x \leftarrow x - a H g
+
+    with :math:`H` an approximation of the inverse Hessian from the last `memory` pairs of steps
+    :math:`s = x_{new} - x` and changes of the gradient :math:`y = g_{new} - g`, and :math:`a` from a line search.
+
+    If the direction does not descend, or a search along it fails, the pairs are forgotten and the steepest descent is
+    tried; if a search along that fails, the algorithm has finished (reason 2, or 3 if the cost or a gradient was not
+    finite at the start).
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, ascent, name
+        As in every rule. The cost is needed; gradients, if given, must be its own.
+    step_size : scalar or schedule, optional
+        The first step size that a search tries. By default 1, and :math:`1 / \max(1, \|g\|)` along a steepest descent.
+    memory : int
+        The largest number of pairs.
+    search : callable
+        The line search, see `optapi.search`.
+    exact : bool, optional
+        Whether a cost and gradient found at a point are still true at the next call. By default True, unless the cost
+        has explicit inputs or draws random numbers. Pass False if data in a shared variable changes between calls.
+    tolerance : scalar or None
+        `stop` becomes 1 when no component of the gradient is larger in absolute value.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters and of the rule's state. If `stop` is given, it reports ``reason``,
+        ``evaluations``, ``cost`` and ``gradient_size``, see `optapi.reports`.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError
+        As every rule; ValueError also if `gradients` cannot be those of `cost` at other points.
+
+    Notes
+    -----
+    Cost per call: mostly one evaluation of the cost and its gradients, more while the search brackets a step, and one
+    at the start if `exact` is False; :math:`6mn` multiplications. Memory: :math:`2mn` numbers.
+
+    References
+    ----------
+    Nocedal (1980), Updating quasi-Newton matrices with limited storage; Liu and Nocedal (1989), On the limited memory
+    BFGS method for large scale optimization, algorithm 2.1; scaling by their equation 3.1's :math:`\gamma`.
+    """
+    f = Objective.of(parameters, cost, gradients, ascent=ascent, name=name, searches=True)
+    stopped = False if check_stop(stop) is None else stop > 0
+    pairs = Pairs.begin(name, check_count("memory", memory), f.size, f.dtype)
+
+    here, evaluated, kept = f.here(exact, stopped)
+    x, g = here.point, here.gradient
+    rest = f.converged(tolerance, [g])
+
+    d = -pairs.times(g)
+    steepest = pairs.empty | ~(dot(g, d) < 0)
+    d = pt.switch(steepest, -g, d)
+    first = pt.switch(steepest, 1 / pt.maximum(1, norm(g)), 1) if step_size is None else f.step_size(step_size)
+
+    def line(a: Any) -> Trial:
+        there = f.at(x + a.astype(f.dtype) * d)
+        return Trial(there.cost, dot(there.gradient, d), (there.point, there.gradient))
+
+    start = Trial(here.cost, dot(g, d), (x, g))
+    step = search(line, start, pt.switch(rest | stopped, 0, first))
+    x_new, g_new = step.trial.carry
+
+    lost = step.failed & steepest
+    finite = pt.isfinite(here.cost) & pt.all(pt.isfinite(g))
+    pushed = pairs.cleared(steepest).push(x_new - x, g_new - g).cleared(step.failed)
+    new = dict(zip(f.parameters, f.unpack(x_new), strict=True))
+    new |= dict(zip(pairs, pushed, strict=True))
+    new |= dict(zip(kept, (x_new, step.trial.cost, g_new), strict=False))
+    return f.finish(
+        new,
+        updates,
+        stop,
+        rest,
+        lost | f.converged(tolerance, [g_new]),
+        reports={
+            "reason": pt.switch(lost & ~rest, pt.switch(finite, 2, 3), 0).astype("int64"),
+            "evaluations": evaluated + step.evaluations,
+            "cost": step.trial.cost,
+            "gradient_size": largest(g_new),
+        },
+    )

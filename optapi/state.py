@@ -1,0 +1,176 @@
+"""State: the named shared variables that an algorithm carries from one call to the next, and their file.
+
+Names are ``rule/role`` or ``rule/role/parameter``. They are for reading and for saving; in updates a variable is
+found by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytensor
+from pytensor.compile.sharedvalue import SharedVariable
+
+from .checks import called, is_generator
+from .updates import Updates
+
+
+def state(
+    name: str,
+    shape: tuple[int, ...] = (),
+    dtype: str = "float64",
+    fill: Any = 0,
+    role: str | None = None,
+    static: tuple[int | None, ...] | None = None,
+) -> Any:
+    """A shared array of `fill`.
+
+    Parameters
+    ----------
+    name : str
+        Its name in messages and in files.
+    shape : tuple of int
+        Its shape.
+    dtype : str
+        Its dtype.
+    fill : number
+        The value of each element.
+    role : str, optional
+        What it reports, see `reports`.
+    static : tuple of int or None, optional
+        Its static shape, `shape` by default.
+    """
+    variable = pytensor.shared(np.full(shape, fill, dtype), name=name, shape=shape if static is None else static)
+    if role is not None:
+        variable.tag.role = role
+    return variable
+
+
+def shape_of(parameter: Any) -> tuple[int, ...]:
+    """The shape of `parameter` as it is now.
+
+    Raises
+    ------
+    TypeError
+        If it is neither shared nor of fully known static shape.
+    """
+    if isinstance(parameter, SharedVariable):
+        return tuple(np.shape(parameter.get_value(borrow=True)))
+    if None in parameter.type.shape:
+        raise TypeError(
+            f"the parameter {called(parameter)} is not shared and its shape is not known, but the rule keeps state "
+            "for it; make it with pytensor.shared(value), or give it a static shape"
+        )
+    return tuple(parameter.type.shape)
+
+
+def beside(parameter: Any, name: str, fill: Any = 0) -> Any:
+    """State of the shape, static shape and dtype of `parameter`."""
+    return state(name, shape_of(parameter), parameter.type.dtype, fill, static=parameter.type.shape)
+
+
+def save(path: str | os.PathLike[str], updates: Updates) -> None:
+    """Write the values of all variables of `updates` to the file `path`.
+
+    The file is NumPy's ``.npz``, with no pickled objects in it. It is written beside `path` and renamed, so that a
+    crash leaves the old file or the new one. A variable is stored under its name, one without a name under its
+    position in `updates`, a random generator as the state of its bit generator in JSON.
+
+    Parameters
+    ----------
+    path : str or path
+        The file; an existing one is replaced.
+    updates : dict
+        What a rule returned. All its keys must be shared variables.
+
+    Raises
+    ------
+    ValueError
+        If two variables have the same name.
+    TypeError
+        If a variable is not shared.
+    """
+    values = {entry: _value(variable) for entry, variable in _entries(updates).items()}
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(unfinished, "wb") as file:
+            # The slash keeps an entry from being taken for an argument of savez.
+            np.savez(file, **{f"/{entry}": value for entry, value in values.items()})  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str], updates: Updates) -> None:
+    """Set all variables of `updates` to the values in the file `path`, which `save` wrote.
+
+    Going on with the same compiled function then gives, bit for bit, what going on without the file would have given.
+
+    Raises
+    ------
+    ValueError
+        If the names, shapes or dtypes in the file are not those of `updates`; the message lists what differs, and no
+        variable has been changed.
+    """
+    variables = _entries(updates)
+    with np.load(path, allow_pickle=False) as file:
+        values = {entry.removeprefix("/"): file[entry] for entry in file.files}
+    wrong = [f"{entry} is missing in the file" for entry in variables if entry not in values]
+    wrong += [f"{entry} is in the file only" for entry in values if entry not in variables]
+    for entry, variable in variables.items():
+        if entry in values and _kind(_value(variable)) != _kind(values[entry]):
+            wrong.append(f"{entry} is {_kind(values[entry])} in the file, {_kind(_value(variable))} here")
+    if wrong:
+        raise ValueError(f"{path} was saved from other updates, nothing was loaded: " + "; ".join(wrong))
+    new = {entry: _restored(variable, values[entry]) for entry, variable in variables.items()}
+    for entry, variable in variables.items():
+        variable.set_value(new[entry], borrow=True)
+
+
+def _entries(updates: Updates) -> dict[str, Any]:
+    """The variables of `updates` by the names that they have in a file."""
+    entries: dict[str, Any] = {}
+    for position, variable in enumerate(updates):
+        if not isinstance(variable, SharedVariable):
+            raise TypeError(f"the variable {called(variable)} is not shared, so it has no value to save or load")
+        entry = variable.name or f"parameter/{position}"
+        if entry in entries:
+            raise ValueError(
+                f"two variables of updates are named {entry!r}; pass name= to one of the rules, "
+                "or give the parameters names of their own"
+            )
+        entries[entry] = variable
+    return entries
+
+
+def _value(variable: Any) -> np.ndarray:
+    """The value of a shared variable as an array; of a generator, its state as text."""
+    value = variable.get_value(borrow=True)
+    if is_generator(variable):
+        return np.array(json.dumps(value.bit_generator.state, default=lambda array: {"array": array.tolist()}))
+    return np.asarray(value)
+
+
+def _restored(variable: Any, value: np.ndarray) -> Any:
+    """The value that `_value` made `value` of."""
+    if not is_generator(variable):
+        return value
+    generator = variable.get_value(borrow=False)
+    generator.bit_generator.state = json.loads(
+        value.item(), object_hook=lambda item: np.array(item["array"], "uint64") if set(item) == {"array"} else item
+    )
+    return generator
+
+
+def _kind(value: np.ndarray) -> str:
+    """What must agree for `value` to be loaded: shape and dtype; of a generator, its algorithm."""
+    if value.dtype.kind == "U":
+        return f"a random generator {json.loads(value.item())['bit_generator']}"
+    return f"of shape {value.shape} and dtype {value.dtype}"

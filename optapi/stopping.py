@@ -1,0 +1,116 @@
+"""Stopping: verdicts joined, and stopping on what a rule cannot see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+
+from .checks import as_list, check_cost, check_count, check_stop, scalar
+from .loops import like
+from .objective import conjunction
+from .state import state
+from .updates import Updates, extend
+
+
+def all_of(stops: Sequence[Any], stop: Any, updates: Updates | None = None) -> Updates:
+    """`stop` becomes 1 when all of `stops` are positive, and 0 while one is not.
+
+    For groups of parameters, each with a rule and a `stop` of its own.
+
+    Parameters
+    ----------
+    stops : list of shared integer scalars
+        Their next values are read in `updates`; one without an update is read as it is.
+    stop : shared integer scalar
+    updates : dict, optional
+        Extended in place.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    KeyError
+        If `stop` already has an update; `updates` is then left as it was.
+    """
+    following = updates or {}
+    stops = as_list("stops", stops)
+    if not stops:
+        raise ValueError("stops is empty; pass the stop of at least one rule")
+    verdicts = [following.get(check_stop(s), s) > 0 for s in stops]
+    return extend(updates, {_required(stop): like(conjunction(verdicts), stop)})
+
+
+def patience(
+    cost: Any,
+    stop: Any,
+    updates: Updates | None = None,
+    *,
+    calls: int = 10,
+    improvement: Any = 0.0,
+    smoothing: Any = 0.0,
+    name: str = "patience",
+) -> Updates:
+    r"""`stop` becomes 1 when `cost` has not improved for `calls` calls, and then stays 1.
+
+    With :math:`f` the cost, or its running average with the weight `smoothing`, and :math:`f_{best}` the lowest so far,
+    a call improves it if :math:`f < f_{best} - \delta |f_{best}|`, with :math:`\delta` = `improvement`. The first
+    finite value is an improvement; one that is not finite never is.
+
+    Parameters
+    ----------
+    cost : scalar variable
+        What is to decrease; the cost at the point held before the call, as in the outputs of the same function.
+    stop : shared integer scalar
+        One of its own; a rule's `stop` has another writer.
+    updates : dict, optional
+        Extended in place.
+    calls : int
+        How many calls without an improvement are borne.
+    improvement : scalar
+        The smallest relative decrease that counts.
+    smoothing : scalar
+        The weight of the past in a running average of the cost, for noisy costs; from 0 (none) to below 1.
+    name : str
+        The prefix of the names of its state.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    KeyError
+        If `stop` already has an update; `updates` is then left as it was.
+    """
+    cost = check_cost(cost).astype("float64")
+    calls = check_count("calls", calls)
+    weight = scalar("smoothing", smoothing, 0, below=1)
+    improvement = scalar("improvement", improvement, low=0)
+    _required(stop)
+
+    smooth, best = (state(f"{name}/{role}", fill=np.inf) for role in ("smooth_cost", "best_cost"))
+    waited = state(f"{name}/waited", dtype="int64")
+    stopped = stop > 0
+    average = pt.switch(pt.isfinite(smooth), weight * smooth + (1.0 - weight) * cost, cost)
+    needed = pt.switch(pt.isfinite(best), best - improvement * abs(best), np.inf)
+    improved = pt.isfinite(average) & (average < needed)
+    new_waited = pt.switch(improved, 0, waited + 1)
+    new = {
+        smooth: pt.switch(pt.isfinite(average), average, smooth),
+        best: pt.switch(improved, average, best),
+        waited: new_waited,
+    }
+    new = {variable: like(pt.switch(stopped, variable, value), variable) for variable, value in new.items()}
+    new[stop] = like(stopped | (new_waited >= calls), stop)
+    return extend(updates, new)
+
+
+def _required(stop: Any) -> Any:
+    if stop is None:
+        raise TypeError("stop is None; pass a shared integer scalar, made with pytensor.shared(0)")
+    return check_stop(stop)

@@ -1,0 +1,67 @@
+"""Updates: dictionaries from a variable to its next value, joined without losing one.
+
+PyTensor takes any dictionary and writes what it says; two rules that write the same variable would silently
+leave one of them out. Here the second writer is a ``KeyError``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .checks import called, check_updates
+
+
+Updates = dict[Any, Any]
+
+
+def extend(updates: Updates | None, new: Updates) -> Updates:
+    """`updates` extended in place with the items of `new`, or a new dictionary if it is None.
+
+    Raises
+    ------
+    KeyError
+        If a variable of `new` already has an update. `updates` is then left as it was.
+    TypeError
+        If `updates` is not a dictionary.
+    """
+    check_updates(updates)
+    if updates is None:
+        updates = {}
+    for variable in new:
+        if variable in updates:
+            raise KeyError(f"the variable {called(variable)} already has an update; a variable can have only one")
+    updates.update(new)
+    return updates
+
+
+def join(*dictionaries: Updates) -> Updates:
+    """One new dictionary of all items of `dictionaries`.
+
+    Raises
+    ------
+    KeyError
+        If a variable has an update in more than one of them.
+    """
+    joined: Updates = {}
+    for updates in dictionaries:
+        if updates is None:
+            raise TypeError("join takes dictionaries of updates, not None")
+        extend(joined, updates)
+    return joined
+
+
+def reports(updates: Updates) -> dict[str, list[Any]]:
+    """What the rules behind `updates` report: a dictionary from a role to the variables that have it.
+
+    The roles are ``"reason"`` (0 while running, else why it ended: 0 converged, 2 no further progress, 3 not finite),
+    ``"evaluations"`` (of the cost with its gradients, in total), ``"products"`` (with a matrix of second derivatives,
+    in total), ``"cost"`` and ``"gradient_size"`` (largest component in absolute value, both at the point held after
+    the call). A rule reports only when it is given a `stop`, and only what it knows. Each list is in the order of
+    `updates`: one variable for each rule that was joined.
+    """
+    found: dict[str, list[Any]] = {}
+    for variable in updates:
+        role = getattr(variable.tag, "role", None)
+        if role is not None:
+            found.setdefault(role, []).append(variable)
+    return found
