@@ -148,10 +148,10 @@ def scalar(
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         raise TypeError(f"{argument} is {value!r}; pass a number or a scalar variable")
     number = float(value)
-    if not (low <= number <= high and (number < below or below == np.inf)):
-        limits = [f"of at least {low:g}"] * (low > -np.inf)
-        limits += [f"at most {high:g}"] * (high < np.inf) + [f"below {below:g}"] * (below < np.inf)
-        raise ValueError(f"{argument} is {number:g}; pass a number {' and '.join(limits)}")
+    if not (low <= number <= high and number < below):
+        limits = [("at least", low), ("at most", high), ("less than", below)]
+        allowed = " and ".join(f"{words} {limit:g}" for words, limit in limits if np.isfinite(limit))
+        raise ValueError(f"{argument} is {number:g}; pass a number of {allowed or 'finite size'}")
     return pt.constant(np.float64(number))
 
 

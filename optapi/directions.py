@@ -107,7 +107,8 @@ class Pairs(NamedTuple):
         """
         sy, yy = dot(s, y), dot(y, y)
         good = (sy > np.finfo(s.type.dtype).eps * yy) & pt.isfinite(sy) & pt.isfinite(yy)
-        sy, yy = pt.switch(good, sy, 1), pt.switch(good, yy, 1)
+        one = pt.ones_like(sy)
+        sy, yy = pt.switch(good, sy, one), pt.switch(good, yy, one)
 
         steps = shifted(self.steps, s)
         changes = shifted(self.changes, y)

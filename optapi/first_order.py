@@ -74,7 +74,7 @@ def sgd(
         raise ValueError("nesterov and dampening need a momentum above 0")
     if nesterov and not is_zero(dampening):
         raise ValueError("nesterov needs a dampening of 0")
-    f = Objective.of(parameters, cost, gradients, ascent=ascent, name=name)
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     fresh = 1.0 - scalar("dampening", dampening, 0, 1)
     if not is_zero(dampening):
         fresh = pt.switch(pt.eq(f.count, 0), 1.0, fresh)
@@ -87,7 +87,7 @@ def sgd(
             b = f.beside(p, "buffer")
             new[b] = mu * b + share * g
             new[p] = p - a * (g + mu * new[b] if nesterov else new[b])
-    return f.finish(new, updates, stop, f.converged(tolerance))
+    return f.finish(new)
 
 
 def momentum(
@@ -135,13 +135,13 @@ def momentum(
     Polyak (1964), Some methods of speeding up the convergence of iteration methods; Sutskever, Martens, Dahl and Hinton
     (2013), On the importance of initialization and momentum in deep learning, equations 1 and 2.
     """
-    f = Objective.of(parameters, cost, gradients, ascent=ascent, name=name)
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     new = {}
     for p, g, a, mu in f.each(f.step_size(step_size), scalar("momentum", momentum, 0, 1)):
         v = f.beside(p, "velocity")
         new[v] = mu * v - a * g
         new[p] = p + new[v]
-    return f.finish(new, updates, stop, f.converged(tolerance))
+    return f.finish(new)
 
 
 def adam(
@@ -200,7 +200,7 @@ def adam(
     Kingma and Ba (2015), Adam: a method for stochastic optimization, algorithm 1; Reddi, Kale and Kumar (2018), On the
     convergence of Adam and beyond, algorithm 2, with the bias correction of algorithm 1 kept.
     """
-    f = Objective.of(parameters, cost, gradients, ascent=ascent, name=name)
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     w1 = scalar("mean_weight", mean_weight, 0, below=1)
     w2 = scalar("mean_square_weight", mean_square_weight, 0, below=1)
     t = f.count + 1
@@ -216,4 +216,4 @@ def adam(
             bound = f.beside(p, "largest_mean_square")
             new[bound] = largest = pt.maximum(bound, new[v])
         new[p] = p - a * (new[m] / c1) / (pt.sqrt(largest / c2) + eps)
-    return f.finish(new, updates, stop, f.converged(tolerance))
+    return f.finish(new)

@@ -15,7 +15,7 @@ import pytensor.tensor as pt
 from pytensor.compile.builders import OpFromGraph
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.replace import graph_replace
-from pytensor.graph.traversal import ancestors, toposort, truncated_graph_inputs
+from pytensor.graph.traversal import ancestors, toposort
 from pytensor.scan.utils import until
 
 from .checks import called, is_generator, scalar
@@ -68,26 +68,50 @@ def repeat(body: Callable[..., tuple[Sequence[Any], Any]], start: Sequence[Any],
     -------
     list of variables
     """
-    start = [_as_variable(value) for value in start]
+    start = [value if isinstance(value, Variable) else pt.as_tensor(np.asarray(value)) for value in start]
     now = [value.type() for value in start]
     following, done = body(*now)
     following = [like(value, variable) for value, variable in zip(following, now, strict=True)]
+
     outside = _frontier([*following, done], now)
-    return _sealed_scan(following, done, now, start, outside, steps)
+    steps = pt.as_tensor(steps).astype("int64")
+    begin, inside, limit = [v.type() for v in start], [v.type() for v in outside], steps.type()
+
+    def turn(*values: Any) -> Any:
+        replacements = dict(zip([*now, *outside], values, strict=True))
+        *new, ended = graph_replace([*following, done], replacements, strict=False)
+        return new, until(ended)
+
+    traces = pytensor.scan(
+        turn,
+        outputs_info=begin,
+        non_sequences=inside,
+        n_steps=limit,
+        strict=True,
+        return_list=True,
+        return_updates=False,
+    )
+    ends = [_last(trace, variable) for trace, variable in zip(traces, now, strict=True)]
+    sealed = OpFromGraph([*begin, *inside, limit], ends, on_unused_input="ignore")
+    last: Any = sealed(*start, *outside, steps, return_list=True)
+    return list(last)
 
 
-def when(condition: Any, body: Callable[[], Sequence[Any]], otherwise: Sequence[Any]) -> list[Any]:
-    """The values of ``body()`` where the boolean scalar `condition` is true, else those of `otherwise`.
+def when(
+    condition: Any, body: Callable[..., Sequence[Any]], arguments: Sequence[Any], otherwise: Sequence[Any]
+) -> list[Any]:
+    """The values of ``body(*arguments)`` where the boolean scalar `condition` is true, else those of `otherwise`.
 
-    Unlike a ``switch``, and under every linker, this does not compute the values of `body` where they are not wanted:
-    it is a loop of one turn or none.
+    Unlike a ``switch``, and under every linker, this leaves uncomputed what is not wanted: it is a loop of one turn or
+    none. Only what depends on `arguments` can be left; the rest is outside of the loop, and computed in any case.
     """
-    otherwise = [_as_variable(value) for value in otherwise]
-    values = [like(value, variable) for value, variable in zip(body(), otherwise, strict=True)]
-    now = [value.type() for value in otherwise]
-    # Down to the roots of the graph, so that nothing of the body is computed before the condition is known.
-    outside = [v for v in truncated_graph_inputs(values) if not isinstance(v, Constant)]
-    return _sealed_scan(values, pt.constant(True), now, otherwise, outside, pt.switch(condition, 1, 0))
+    count = len(arguments)
+
+    def turn(*now: Any) -> tuple[list[Any], Any]:
+        # The arguments are carried along, although they do not change: else the body would be moved out of the loop.
+        return [*now[:count], *body(*now[:count])], pt.constant(np.bool_(True))
+
+    return repeat(turn, [*arguments, *otherwise], pt.switch(condition, 1, 0))[count:]
 
 
 def loop(updates: Updates, steps: Any, stop: Any = None) -> Updates:
@@ -125,7 +149,7 @@ def loop(updates: Updates, steps: Any, stop: Any = None) -> Updates:
         following = graph_replace(list(updates.values()), dict(zip(variables, now, strict=True)), strict=False)
         if stop is None:
             return following, pt.constant(False)
-        return following, pt.all(following[variables.index(stop)] > 0)
+        return following, pt.all(pt.gt(following[variables.index(stop)], 0))
 
     return dict(zip(variables, repeat(body, variables, limit), strict=True))
 
@@ -166,53 +190,27 @@ def check_generators(updates: Updates) -> None:
             )
 
 
-def _as_variable(value: Any) -> Any:
-    """`value` as a variable; a number in NumPy's dtype for it, where PyTensor would take the smallest that holds it."""
-    return value if isinstance(value, Variable) else pt.as_tensor(np.asarray(value))
-
-
 def _frontier(outputs: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
-    """The variables, constants apart, that stand between `inputs` and all that does not depend on them."""
-    inner = set(inputs)
+    """The variables that `outputs` read beside `inputs`, and that do not depend on them.
+
+    Constants, and what is worked out from constants alone, are left inside, where rewrites can see their values.
+    """
+    changing, fixed = set(inputs), set()
     found: dict[Any, None] = {}
 
     def take(variables: Iterable[Any]) -> None:
         for variable in variables:
-            if variable not in inner and not isinstance(variable, Constant):
+            if not (variable in changing or variable in fixed or isinstance(variable, Constant)):
                 found[variable] = None
 
     for node in toposort(outputs):
-        if any(variable in inner for variable in node.inputs):
-            inner.update(node.outputs)
+        if any(variable in changing for variable in node.inputs):
+            changing.update(node.outputs)
             take(node.inputs)
+        elif all(variable in fixed or isinstance(variable, Constant) for variable in node.inputs):
+            fixed.update(node.outputs)
     take(outputs)
     return list(found)
-
-
-def _sealed_scan(following: Any, done: Any, now: Any, start: Any, outside: Any, steps: Any) -> list[Any]:
-    """`repeat` for expressions: `following` and `done` of `now`, and of the variables `outside` of the loop."""
-    steps = pt.as_tensor(steps).astype("int64")
-    inner = [variable.type() for variable in outside]
-    limit, begin = steps.type(), [variable.type() for variable in start]
-    reads = [*now, *outside]
-
-    def once(*values: Any) -> Any:
-        *new, stopped = graph_replace([*following, done], dict(zip(reads, values, strict=True)), strict=False)
-        return new, until(stopped)
-
-    traces = pytensor.scan(
-        once,
-        outputs_info=begin,
-        non_sequences=inner,
-        n_steps=limit,
-        strict=True,
-        return_list=True,
-        return_updates=False,
-    )
-    last = [_last(trace, variable) for trace, variable in zip(traces, now, strict=True)]
-    node = OpFromGraph([*begin, *inner, limit], last, on_unused_input="ignore")
-    values = node(*start, *outside, steps)
-    return list(values) if isinstance(values, list | tuple) else [values]
 
 
 def _last(trace: Any, variable: Any) -> Any:

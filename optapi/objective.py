@@ -1,8 +1,8 @@
 """The objective: what opens and closes every rule.
 
-``f = Objective.of(parameters, cost, gradients, ascent=ascent, name=name)`` checks what the user passed and maps it in;
-the rule works out next values; ``return f.finish(new, updates, stop, ...)`` maps them out. This is the only place
-that knows of ascent, dtypes, packing into a vector, freezing after `stop`, and collisions of keys.
+``f = Objective.of(parameters, cost, gradients, stop, updates, name=name, ...)`` checks what the user passed and maps it
+in; the rule works out next values; ``return f.finish(new)`` maps them out. This is the only place that knows of ascent,
+dtypes, packing into a vector, freezing after `stop`, and collisions of keys.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ from .loops import like, when
 from .updates import Updates, extend
 
 
+FALSE = pt.constant(np.bool_(False))
+
+
 class Point(NamedTuple):
     """A point with the cost and the gradient there, the point and the gradient packed into vectors."""
 
@@ -59,8 +62,11 @@ class Objective:
     parameters: list[Any]
     cost: Any
     gradients: list[Any]
+    stop: Any
+    updates: Updates | None
+    tolerance: Any
+    ascent: bool
     name: str
-    ascent: bool = False
     _count: Any = field(default=None, init=False)
 
     @classmethod
@@ -69,33 +75,34 @@ class Objective:
         parameters: Any,
         cost: Any = None,
         gradients: Any = None,
+        stop: Any = None,
+        updates: Updates | None = None,
         *,
+        tolerance: Any = None,
         ascent: bool = False,
         name: str,
         searches: bool = False,
     ) -> Objective:
-        """Check the arguments of a rule and open it.
+        """Check the arguments that all rules have, and open the rule.
 
         Parameters
         ----------
-        parameters, cost, gradients
+        parameters, cost, gradients, stop, updates, tolerance, ascent, name
             As the user passed them.
-        ascent : bool
-            Whether to maximize.
-        name : str
-            The prefix of the names of the rule's state.
         searches : bool
             Whether the rule evaluates the cost and its gradients at other points than the parameters' values.
         """
         parameters = check_parameters(parameters)
+        check_stop(stop)
+        check_updates(updates)
+        if tolerance is not None:
+            tolerance = scalar("tolerance", tolerance, low=0)
         if not isinstance(name, str) or not name:
             raise TypeError(f"name is {name!r}; pass a string that is not empty")
-        if cost is None and (gradients is None or searches):
-            raise ValueError(
-                f"{name} evaluates the cost at other points; pass cost="
-                if searches
-                else "neither cost nor gradients is given; pass cost=, or gradients= with one for each parameter"
-            )
+        if cost is None and searches:
+            raise ValueError(f"{name} evaluates the cost at other points than the parameters' values; pass cost=")
+        if cost is None and gradients is None:
+            raise ValueError("neither cost nor gradients is given; pass cost=, or gradients= with one per parameter")
         if cost is not None:
             cost = check_cost(cost)
         if gradients is None:
@@ -108,7 +115,7 @@ class Objective:
         gradients = [as_dtype(g, p.type.dtype) for g, p in zip(gradients, parameters, strict=True)]
         if ascent:
             cost, gradients = None if cost is None else -cost, [-g for g in gradients]
-        return cls(parameters, cost, gradients, name, bool(ascent))
+        return cls(parameters, cost, gradients, stop, updates, tolerance, bool(ascent), name)
 
     # What a rule reads
 
@@ -136,13 +143,20 @@ class Objective:
         label = parameter.name if unique else str(position)
         return state.beside(parameter, f"{self.name}/{role}/{label}", fill)
 
-    def converged(self, tolerance: Any, gradients: Sequence[Any] | None = None) -> Any:
-        """Whether no component of the gradients exceeds `tolerance` in size; False for None. NaN exceeds all."""
-        if tolerance is None:
-            return pt.constant(np.bool_(False))
-        tolerance = scalar("tolerance", tolerance, low=0)
+    @property
+    def stopped(self) -> Any:
+        """Whether `stop` is 1 before the call; False without a stop."""
+        return FALSE if self.stop is None else pt.gt(self.stop, 0)
+
+    def converged(self, gradients: Sequence[Any] | None = None) -> Any:
+        """Whether no component of the gradients, by default those at the parameters' values, exceeds the tolerance.
+
+        NaN exceeds all. Without a tolerance, or a `stop` to write the answer to, nothing converges.
+        """
+        if self.tolerance is None or self.stop is None:
+            return FALSE
         gradients = self.gradients if gradients is None else gradients
-        return conjunction([pt.all(abs(g) <= as_dtype(tolerance, g.type.dtype)) for g in gradients])
+        return conjunction([pt.all(abs(g) <= as_dtype(self.tolerance, g.type.dtype)) for g in gradients])
 
     # The cost elsewhere, for rules that work on one vector
 
@@ -168,7 +182,7 @@ class Objective:
             shape = state.shape_of(p)
             end = begin + int(np.prod(shape, dtype=int))
             part = vector if len(self.parameters) == 1 else vector[begin:end]
-            tensors.append(like(part if len(shape) == 1 else part.reshape(shape), p))
+            tensors.append(like(part[0] if not shape else part if len(shape) == 1 else part.reshape(shape), p))
             begin = end
         return tensors
 
@@ -180,16 +194,16 @@ class Objective:
         # Parameters of a narrower dtype than the vector round: the point is where the cost was evaluated.
         return Point(self.pack(tensors), cost, self.pack(gradients))
 
-    def here(self, exact: bool | None, stopped: Any) -> tuple[Point, Any, tuple[Any, ...]]:
+    def here(self, exact: bool | None) -> tuple[Point, Any, tuple[Any, ...]]:
         """The cost and the gradient at the point that the parameters hold, evaluated unless they are known.
+
+        They are not evaluated after `stop` either, and then mean nothing.
 
         Parameters
         ----------
         exact : bool or None
             Whether what was found at a point may be used at a later call; if None, a guess: False when the cost has
             explicit inputs or draws random numbers.
-        stopped : boolean scalar variable
-            Whether the answer is not wanted.
 
         Returns
         -------
@@ -208,8 +222,8 @@ class Objective:
             state.state(f"{self.name}/point_cost", (), self.cost.type.dtype, np.nan),
             state.state(f"{self.name}/point_gradient", (self.size,), self.dtype, np.nan),
         )
-        known = stopped | (pt.all(pt.eq(x, kept[0])) & ~pt.isnan(kept[1]))
-        cost, gradient = when(~known, lambda: [self.cost, self.pack(self.gradients)], kept[1:])
+        known = self.stopped | (pt.all(pt.eq(x, kept[0])) & ~pt.isnan(kept[1]))
+        cost, gradient = when(~known, lambda point: self.at(point)[1:], [x], kept[1:])
         return Point(x, cost, gradient), pt.switch(known, 0, 1).astype("int64"), kept
 
     def _is_exact(self, exact: bool | None) -> bool:
@@ -224,55 +238,49 @@ class Objective:
     # The end of a rule
 
     def finish(
-        self,
-        new: Updates,
-        updates: Updates | None,
-        stop: Any,
-        rest: Any = False,
-        verdict: Any = False,
-        reports: dict[str, Any] | None = None,
+        self, new: Updates, rest: Any = None, verdict: Any = FALSE, reports: dict[str, Any] | None = None
     ) -> Updates:
-        """Close a rule: the dictionary that it returns.
+        """Close the rule: the dictionary that it returns.
 
         Parameters
         ----------
         new : dict
             The next values of the parameters and of the rule's state.
-        updates : dict or None
-            As the user passed it.
-        stop : variable or None
-            As the user passed it. Without it the other arguments below mean nothing.
-        rest : boolean scalar variable
+        rest : boolean scalar variable, optional
             Whether the point held before the call is already final: nothing of `new` is then written, and `stop` is 1.
+            By default, whether the gradients there meet the tolerance.
         verdict : boolean scalar variable
             Whether the algorithm has finished with the point held after the call.
         reports : dict, optional
             From roles to scalar variables, see `optapi.reports`. A cost is mapped back to the user's sign; evaluations
             and products are those of this call, and are summed up.
 
+        Without a `stop` only `new` counts.
+
         Raises
         ------
         KeyError
-            If a variable of `new` has an update in `updates`, which is then left as it was.
+            If a variable already has an update in `updates`, which is then left as it was.
         """
-        check_updates(updates)
         if self._count is not None:
             new = {**new, self._count: self._count + 1}
         new = {variable: like(value, variable) for variable, value in new.items()}
-        if check_stop(stop) is not None:
-            stopped = stop > 0
-            still = stopped | rest
+        if self.stop is not None:
+            still = self.stopped | (self.converged() if rest is None else rest)
             new = {variable: like(pt.switch(still, variable, value), variable) for variable, value in new.items()}
             for role, value in (reports or {}).items():
-                if role == "cost" and self.ascent:
-                    value = -value
-                start = 0 if value.type.dtype == "int64" else np.nan
-                reported = state.state(f"{self.name}/{role}", (), value.type.dtype, start, role=role)
-                if role in ("evaluations", "products"):
-                    value = reported + value
-                new[reported] = like(pt.switch(stopped, reported, value), reported)
-            new[stop] = like(still | verdict, stop)
-        return extend(updates, new)
+                reported, value = self._reported(role, value)
+                new[reported] = like(pt.switch(self.stopped, reported, value), reported)
+            new[self.stop] = like(still | verdict, self.stop)
+        return extend(self.updates, new)
+
+    def _reported(self, role: str, value: Any) -> tuple[Any, Any]:
+        """The state variable that reports `value`, and its next value."""
+        dtype = value.type.dtype
+        reported = state.state(f"{self.name}/{role}", dtype=dtype, fill=0 if dtype == "int64" else np.nan, role=role)
+        if role in ("evaluations", "products"):
+            return reported, reported + value
+        return reported, -value if role == "cost" and self.ascent else value
 
 
 def differentiate(cost: Any, parameters: Sequence[Any]) -> list[Any]:

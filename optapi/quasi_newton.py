@@ -6,7 +6,7 @@ from typing import Any
 
 import pytensor.tensor as pt
 
-from .checks import check_count, check_stop
+from .checks import check_count
 from .directions import Pairs, dot, largest, norm
 from .objective import Objective
 from .search import Trial, weak_wolfe
@@ -76,13 +76,13 @@ def lbfgs(
     Nocedal (1980), Updating quasi-Newton matrices with limited storage; Liu and Nocedal (1989), On the limited memory
     BFGS method for large scale optimization, algorithm 2.1; scaling by their equation 3.1's :math:`\gamma`.
     """
-    f = Objective.of(parameters, cost, gradients, ascent=ascent, name=name, searches=True)
-    stopped = False if check_stop(stop) is None else stop > 0
+    f = Objective.of(
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, searches=True
+    )
     pairs = Pairs.begin(name, check_count("memory", memory), f.size, f.dtype)
-
-    here, evaluated, kept = f.here(exact, stopped)
+    here, evaluated, kept = f.here(exact)
     x, g = here.point, here.gradient
-    rest = f.converged(tolerance, [g])
+    rest = f.converged([g])
 
     d = -pairs.times(g)
     steepest = pairs.empty | ~(dot(g, d) < 0)
@@ -94,23 +94,21 @@ def lbfgs(
         return Trial(there.cost, dot(there.gradient, d), (there.point, there.gradient))
 
     start = Trial(here.cost, dot(g, d), (x, g))
-    step = search(line, start, pt.switch(rest | stopped, 0, first))
+    step = search(line, start, pt.switch(f.stopped | rest, 0, first))
     x_new, g_new = step.trial.carry
 
-    lost = step.failed & steepest
+    lost = step.failed & steepest & ~rest
     finite = pt.isfinite(here.cost) & pt.all(pt.isfinite(g))
     pushed = pairs.cleared(steepest).push(x_new - x, g_new - g).cleared(step.failed)
-    new = dict(zip(f.parameters, f.unpack(x_new), strict=True))
-    new |= dict(zip(pairs, pushed, strict=True))
-    new |= dict(zip(kept, (x_new, step.trial.cost, g_new), strict=False))
+    new = dict(zip([*f.parameters, *pairs], [*f.unpack(x_new), *pushed], strict=True))
+    if kept:
+        new |= dict(zip(kept, (x_new, step.trial.cost, g_new), strict=True))
     return f.finish(
         new,
-        updates,
-        stop,
         rest,
-        lost | f.converged(tolerance, [g_new]),
+        lost | f.converged([g_new]),
         reports={
-            "reason": pt.switch(lost & ~rest, pt.switch(finite, 2, 3), 0).astype("int64"),
+            "reason": pt.switch(lost, pt.switch(finite, 2, 3), 0).astype("int64"),
             "evaluations": evaluated + step.evaluations,
             "cost": step.trial.cost,
             "gradient_size": largest(g_new),

@@ -47,7 +47,7 @@ class Schedule:
             if field.name in ("initial", "final", "exponent", "factor"):
                 scalar(name, value, low=0)
             elif field.name == "scale":
-                scalar(name, value, low=np.finfo("float64").tiny)
+                scalar(name, value, low=float(np.finfo("float64").tiny))
             elif field.name == "steps":
                 check_count(name, value)
 

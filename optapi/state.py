@@ -78,7 +78,7 @@ def save(path: str | os.PathLike[str], updates: Updates) -> None:
 
     The file is NumPy's ``.npz``, with no pickled objects in it. It is written beside `path` and renamed, so that a
     crash leaves the old file or the new one. A variable is stored under its name, one without a name under its
-    position in `updates`, a random generator as the state of its bit generator in JSON.
+    position among those without, a random generator as the state of its bit generator in JSON.
 
     Parameters
     ----------
@@ -137,10 +137,12 @@ def load(path: str | os.PathLike[str], updates: Updates) -> None:
 def _entries(updates: Updates) -> dict[str, Any]:
     """The variables of `updates` by the names that they have in a file."""
     entries: dict[str, Any] = {}
-    for position, variable in enumerate(updates):
+    unnamed = 0
+    for variable in updates:
         if not isinstance(variable, SharedVariable):
             raise TypeError(f"the variable {called(variable)} is not shared, so it has no value to save or load")
-        entry = variable.name or f"parameter/{position}"
+        entry = variable.name or f"unnamed/{unnamed}"
+        unnamed += variable.name is None
         if entry in entries:
             raise ValueError(
                 f"two variables of updates are named {entry!r}; pass name= to one of the rules, "

@@ -41,7 +41,7 @@ def all_of(stops: Sequence[Any], stop: Any, updates: Updates | None = None) -> U
     stops = as_list("stops", stops)
     if not stops:
         raise ValueError("stops is empty; pass the stop of at least one rule")
-    verdicts = [following.get(check_stop(s), s) > 0 for s in stops]
+    verdicts = [pt.gt(following.get(_required(s), s), 0) for s in stops]
     return extend(updates, {_required(stop): like(conjunction(verdicts), stop)})
 
 
@@ -91,11 +91,10 @@ def patience(
     calls = check_count("calls", calls)
     weight = scalar("smoothing", smoothing, 0, below=1)
     improvement = scalar("improvement", improvement, low=0)
-    _required(stop)
+    stopped = pt.gt(_required(stop), 0)
 
     smooth, best = (state(f"{name}/{role}", fill=np.inf) for role in ("smooth_cost", "best_cost"))
     waited = state(f"{name}/waited", dtype="int64")
-    stopped = stop > 0
     average = pt.switch(pt.isfinite(smooth), weight * smooth + (1.0 - weight) * cost, cost)
     needed = pt.switch(pt.isfinite(best), best - improvement * abs(best), np.inf)
     improved = pt.isfinite(average) & (average < needed)

@@ -1,0 +1,13 @@
+import pytest
+
+from optapi.compat import PYTHON
+
+
+@pytest.fixture
+def compiled():
+    """`pytensor.function` in pure Python, of updates alone."""
+    import pytensor
+
+    return lambda updates, inputs=(), outputs=(): pytensor.function(
+        list(inputs), list(outputs), updates=updates, mode=PYTHON
+    )

@@ -1,0 +1,68 @@
+"""The registry: a row for each rule with the options that change its structure. Every contract test runs every row."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optapi
+
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A rule as the contract tests call it.
+
+    `searches` says that it evaluates the cost at other points than the parameters' values, so needs the cost and its
+    own gradients; `settles`, that with a constant step size it comes to rest.
+    """
+
+    rule: Callable[..., Any]
+    options: dict[str, Any] = field(default_factory=dict)
+    searches: bool = False
+    settles: bool = True
+
+    def __call__(self, parameters, *args, **kwargs):
+        return self.rule(parameters, *args, **{**self.options, **kwargs})
+
+    def __str__(self):
+        return "-".join([self.rule.__name__, *(f"{k}={v}" for k, v in self.options.items())])
+
+
+def readme_blocks() -> list[str]:
+    """The Python code blocks of the README."""
+    return re.findall(r"^```python\n(.*?)^```", README.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def readme_rule() -> Callable[..., Any]:
+    """The rule that the README writes."""
+    [block] = [block for block in readme_blocks() if "\ndef sign_descent(" in block]
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    exec(block, namespace)
+    return namespace["sign_descent"]
+
+
+ROWS = [
+    Row(optapi.sgd, {"step_size": 0.1}),
+    Row(optapi.sgd, {"step_size": 0.1, "momentum": 0.5}),
+    Row(optapi.sgd, {"step_size": 0.1, "momentum": 0.5, "nesterov": True}),
+    Row(optapi.sgd, {"step_size": 0.1, "momentum": 0.5, "dampening": 0.25}),
+    Row(optapi.momentum, {"step_size": 0.1, "momentum": 0.5}),
+    Row(optapi.adam, {"step_size": 0.1}),
+    Row(optapi.adam, {"step_size": 0.1, "amsgrad": True, "mean_weight": 0.5, "mean_square_weight": 0.75}),
+    Row(optapi.lbfgs, {}, searches=True),
+    Row(optapi.lbfgs, {"memory": 2, "exact": False}, searches=True),
+    Row(readme_rule(), {"step_size": 0.1}, settles=False),
+]
+
+
+def public_rules() -> list[Callable[..., Any]]:
+    """The public functions with the signature of a rule."""
+    functions = [getattr(optapi, name) for name in optapi.__all__ if inspect.isfunction(getattr(optapi, name))]
+    return [f for f in functions if list(inspect.signature(f).parameters)[:3] == ["parameters", "cost", "gradients"]]

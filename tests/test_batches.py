@@ -1,0 +1,55 @@
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+
+import optapi
+
+
+def test_members_stop_on_their_own_and_loop_until_the_last(compiled):
+    p, stop = pytensor.shared(np.zeros(2), name="p"), pytensor.shared(0, name="stop")
+    cost = pt.sum((p - 1) ** 2)
+    updates = optapi.sgd([p], cost, stop=stop, step_size=0.25, tolerance=1e-3)
+    starts = np.array([[1.0, 1.0], [2.0, 2.0], [100.0, 0.0]])
+    wide, stops = pytensor.shared(starts.copy()), pytensor.shared(np.zeros(3, "int64"))
+    counted, turns = optapi.batch(updates, {p: wide, stop: stops}), pytensor.shared(0)
+    compiled(optapi.loop(optapi.join(counted, {turns: turns + 1}), 1000, stops))()
+    np.testing.assert_array_equal(stops.get_value(), 1)
+    np.testing.assert_array_equal(wide.get_value()[0], 1.0)
+    error = np.abs(starts - 1)
+    halvings = np.ceil(np.log2(np.maximum(error.max(axis=1), 5e-4) / 5e-4))
+    np.testing.assert_allclose(np.abs(wide.get_value() - 1), error / 2 ** halvings[:, None], rtol=1e-9)
+    assert turns.get_value() == halvings.max() + 1
+
+
+def test_generators_and_data_are_shared(compiled):
+    p, rng = pytensor.shared(np.zeros(2), name="p"), pt.random.shared_rng(seed=4, name="rng")
+    data, calls = pytensor.shared(np.array([1.0, 2.0])), pytensor.shared(0)
+    following, draws = rng.normal(size=(2,))
+    updates = {p: p + draws * data, rng: following, calls: calls * 0 + 7}
+    wide = pytensor.shared(np.zeros((3, 2)))
+    together = optapi.batch(updates, {p: wide})
+    compiled(together)()
+    expected = np.random.default_rng(4).normal(size=2) * [1.0, 2.0]
+    np.testing.assert_allclose(wide.get_value(), [expected] * 3, rtol=1e-15)
+    assert rng in together
+    [wide_calls] = [v for v in together if v not in (wide, rng)]
+    np.testing.assert_array_equal(wide_calls.get_value(), [7, 7, 7])
+
+
+def test_state_begins_at_its_present_value(compiled):
+    p = pytensor.shared(np.ones(2), name="p")
+    updates = optapi.adam([p], pt.sum(p**2))
+    step = compiled(updates)
+    for _ in range(3):
+        step()
+    wide = pytensor.shared(np.stack([p.get_value()] * 4))
+    together = optapi.batch(updates, {p: wide})
+    compiled(together)()
+    step()
+    np.testing.assert_allclose(wide.get_value(), [p.get_value()] * 4, rtol=1e-14)
+
+
+def test_a_batch_of_one(compiled):
+    p, wide = pytensor.shared(2.0, name="p"), pytensor.shared(np.array([2.0]))
+    compiled(optapi.batch(optapi.sgd([p], p**2, step_size=0.25), {p: wide}))()
+    np.testing.assert_array_equal(wide.get_value(), [1.0])

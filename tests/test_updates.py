@@ -1,0 +1,38 @@
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+
+import optapi
+
+
+def test_join():
+    a, b = pytensor.shared(1.0, name="a"), pytensor.shared(2.0, name="b")
+    first, second = {a: a + 1}, {b: b + 1}
+    assert optapi.join(first, second) == {**first, **second}
+    assert len(first) == len(second) == 1
+    with pytest.raises(KeyError, match="'a' already has an update"):
+        optapi.join(first, second, {a: a})
+    with pytest.raises(TypeError, match="None"):
+        optapi.join(first, None)
+
+
+def test_reports_of_joined_and_transformed_updates():
+    p, q = (pytensor.shared(np.ones(2), name=n) for n in "pq")
+    s, t = pytensor.shared(0), pytensor.shared(0)
+    first = optapi.lbfgs([p], pt.sum(p**2), stop=s, name="one")
+    second = optapi.lbfgs([q], pt.sum(q**2), stop=t, name="two")
+    reports = optapi.reports(optapi.join(first, second))
+    assert {role: [v.name for v in found] for role, found in reports.items()} == {
+        role: [f"one/{role}", f"two/{role}"] for role in ("reason", "evaluations", "cost", "gradient_size")
+    }
+    assert optapi.reports(optapi.loop(first, 3, s)) == optapi.reports(first)
+    wide = optapi.batch(first, {p: pytensor.shared(np.ones((4, 2)))})
+    shapes = {role: found[0].get_value().shape for role, found in optapi.reports(wide).items()}
+    assert shapes == dict.fromkeys(reports, (4,))
+
+
+def test_a_rule_reports_only_when_it_is_given_a_stop():
+    p = pytensor.shared(np.ones(2))
+    assert optapi.reports(optapi.lbfgs([p], pt.sum(p**2))) == {}
+    assert optapi.reports(optapi.sgd([p], pt.sum(p**2), stop=pytensor.shared(0))) == {}
