@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytensor.tensor as pt
+
 import optapi
 
 
@@ -42,8 +44,8 @@ def readme_blocks() -> list[str]:
 
 def readme_rule() -> Callable[..., Any]:
     """The rule that the README writes."""
-    [block] = [block for block in readme_blocks() if "\ndef sign_descent(" in block]
-    namespace: dict[str, Any] = {"__name__": "readme"}
+    [block] = [block for block in readme_blocks() if block.startswith("def sign_descent(")]
+    namespace: dict[str, Any] = {"__name__": "readme", "optapi": optapi, "pt": pt}
     exec(block, namespace)
     return namespace["sign_descent"]
 
