@@ -26,8 +26,8 @@ def norm(a: Any) -> Any:
 def largest(a: Any) -> Any:
     """The largest component of a vector in absolute value; NaN if any is, 0 if there is none."""
     # A maximum would lose NaN under numba on PyTensor 3.0, and has no value for an empty vector.
-    known = pt.concatenate([pt.zeros((1,), a.type.dtype), abs(a)])
-    return pt.switch(pt.all(~pt.isnan(known)), pt.max(known), np.nan)
+    sizes = pt.concatenate([pt.zeros((1,), a.type.dtype), abs(a)])
+    return pt.switch(pt.any(pt.isnan(sizes)), np.asarray(np.nan, a.type.dtype), pt.max(sizes))
 
 
 class Pairs(NamedTuple):

@@ -87,14 +87,16 @@ def lbfgs(
     d = -pairs.times(g)
     steepest = pairs.empty | ~(dot(g, d) < 0)
     d = pt.switch(steepest, -g, d)
-    first = pt.switch(steepest, 1 / pt.maximum(1, norm(g)), 1) if step_size is None else f.step_size(step_size)
+    slope = dot(g, d)
+    unit = pt.ones_like(slope)
+    first = pt.switch(steepest, unit / pt.maximum(1, norm(g)), unit) if step_size is None else f.step_size(step_size)
 
     def line(a: Any) -> Trial:
         there = f.at(x + a.astype(f.dtype) * d)
         return Trial(there.cost, dot(there.gradient, d), (there.point, there.gradient))
 
-    start = Trial(here.cost, dot(g, d), (x, g))
-    step = search(line, start, pt.switch(f.stopped | rest, 0, first))
+    first = pt.switch(f.stopped | rest, pt.zeros_like(first), first)
+    step = search(line, Trial(here.cost, slope, (x, g)), first)
     x_new, g_new = step.trial.carry
 
     lost = step.failed & steepest & ~rest

@@ -92,10 +92,13 @@ def test_types_are_kept(row, dtype, floatX, compiled):
         ps = [pytensor.shared(np.ones(s, dtype), name=f"p{i}", shape=s) for i, s in enumerate(shapes)]
         cost = sum(((p - np.asarray(0.5, dtype)) ** 2).sum() for p in ps)
         assert cost.dtype == dtype
-        updates = row(ps, cost)
+        updates = row(ps, cost, stop=pytensor.shared(0))
         for p, shape in zip(ps, shapes, strict=True):
             assert updates[p].type == p.type
             assert updates[p].type.shape == shape
+        for variable, value in updates.items():
+            assert (value.dtype, value.ndim) == (variable.dtype, variable.ndim)
+            assert variable.dtype in (dtype, "int64")
         assert_arithmetic_stays(updates, dtype)
         step = compiled(updates)
         for _ in range(3):
