@@ -1,0 +1,87 @@
+# Needs make and a Python of at least 3.11, and nothing else: each target does its own set-up, in .venv. The set-up is
+# done again after a change of pyproject.toml or of the version of PYTHON.
+
+PYTHON ?= python3
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+CODE := optapi tests examples
+PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
+# One thread for each of the workers, which are as many as there are cores.
+PYTEST := -m pytest --numprocesses auto
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help demo test check check-all lint types test-compiled test-other benchmark clean
+.NOTPARALLEL:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
+
+demo: .venv/installed-$(VERSION) ## train a network on handwritten digits
+	.venv/bin/python examples/quickstart.py
+
+test: .venv/installed-$(VERSION) ## run the tests that compile nothing
+	.venv/bin/python $(PYTEST) -m "not numba and not c and not jax"
+
+check: lint types demo test-other test-compiled ## all that CI checks, but for make test
+
+check-all: check ## the same, and the tests that compile with JAX
+	.venv/bin/python $(PIP_INSTALL) jax
+	.venv/bin/python $(PYTEST) -m jax
+
+lint: .venv/check-$(VERSION) ## check the style
+	.venv/bin/ruff check $(CODE)
+	.venv/bin/ruff format --check $(CODE)
+
+types: .venv/check-$(VERSION) ## check the types
+	.venv/bin/mypy
+
+test-compiled: .venv/installed-$(VERSION) ## run the tests that compile with numba or C
+	.venv/bin/python $(PYTEST) -m "numba or c"
+
+benchmark: .venv/benchmark-$(VERSION) ## time an Adam step by optapi and one written out by hand
+	.venv/bin/python -m pytest tests/benchmarks
+	.venv/bin/python tests/benchmarks/ratios.py
+
+clean: ## remove what the other targets made
+	rm -rf .venv .venv-other .benchmarks .mypy_cache .pytest_cache .ruff_cache build *.egg-info examples/*.png
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/installed-$(VERSION): pyproject.toml
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python $(PIP_INSTALL) --editable '.[examples,test]'
+	@touch $@
+
+.venv/check-$(VERSION) .venv/benchmark-$(VERSION): .venv/%-$(VERSION): .venv/installed-$(VERSION)
+	.venv/bin/python $(PIP_INSTALL) --editable '.[$*]'
+	@touch $@
+
+# The other version of PyTensor. Python 3.11 has PyTensor 3.0, a later Python has 3.3. OTHER_PYTHON is the first
+# interpreter that can make an environment; a shim of pyenv may stand on the PATH and not run, so its root is searched.
+
+ifeq ($(VERSION),3.11)
+OTHER_VERSIONS := 3.13 3.12
+MISSING := no Python >= 3.12 found, PyTensor 3.3 not tested
+else
+OTHER_VERSIONS := 3.11
+MISSING := no Python 3.11 found, PyTensor 3.0 not tested
+endif
+
+FIND_OTHER = for version in $(OTHER_VERSIONS); do \
+	for python in python$$version "$$(pyenv root)"/versions/$$version.*/bin/python; do \
+	"$$python" -c 'import ensurepip, venv' && echo "$$python" && exit; done; done 2>/dev/null
+
+ifneq ($(filter check check-all test-other,$(MAKECMDGOALS)),)
+OTHER_PYTHON := $(or $(OTHER_PYTHON),$(shell $(FIND_OTHER)))
+endif
+
+ifdef OTHER_PYTHON
+test-other: .venv-other/beside-$(VERSION) ## run the tests, also with numba, on the other version of PyTensor
+	.venv-other/bin/python $(PYTEST) -m "not c and not jax"
+
+.venv-other/beside-$(VERSION): pyproject.toml
+	$(OTHER_PYTHON) -m venv --clear .venv-other
+	.venv-other/bin/python $(PIP_INSTALL) --editable '.[test]'
+	@touch $@
+else
+test-other:
+	@echo "make check: $(MISSING)"
+endif
