@@ -49,7 +49,8 @@ def in_python(op: Any) -> Any:
     elif isinstance(op, Scan | OpFromGraph):
         op = copy(op)
         if REWRITES_INNER_GRAPHS:
-            op._fn = op.compile_fn(Mode(PythonLinker(), SequentialGraphRewriter()))
+            as_it_is: Any = SequentialGraphRewriter()
+            op._fn = op.compile_fn(Mode(PythonLinker(), as_it_is))
         elif isinstance(op, Scan):
             op._fn, op.mode = None, PYTHON
         else:
