@@ -99,9 +99,11 @@ def lbfgs(
     step = search(line, Trial(here.cost, slope, (x, g)), first)
     x_new, g_new = step.trial.carry
 
-    lost = step.failed & steepest & ~rest
+    # At round-off level a step may pass the tests of the search and leave the point where it is.
+    failed = step.failed | pt.all(pt.eq(x_new, x))
+    lost = failed & steepest & ~rest
     finite = pt.isfinite(here.cost) & pt.all(pt.isfinite(g))
-    pushed = pairs.cleared(steepest).push(x_new - x, g_new - g).cleared(step.failed)
+    pushed = pairs.cleared(steepest).push(x_new - x, g_new - g).cleared(failed)
     new = dict(zip([*f.parameters, *pairs], [*f.unpack(x_new), *pushed], strict=True))
     if kept:
         new |= dict(zip(kept, (x_new, step.trial.cost, g_new), strict=True))

@@ -189,6 +189,20 @@ def test_a_cost_that_ends_in_a_kink_stops_and_says_so():
     assert run.cost < 1e-3
 
 
+@pytest.mark.parametrize(
+    "start, cost",
+    [
+        (np.tile(np.array([-1.2, 1.0], "float32"), 5), rosenbrock),
+        (np.array([1.0, 2.0], "float32"), lambda x: pt.sum((x - 0.25) ** 4) + 100),
+        (np.array([3.0, -1.0, 2.0]), lambda x: pt.sum(abs(np.random.default_rng(1).normal(size=(9, 3)) @ x - 1))),
+    ],
+)
+def test_it_ends_at_the_level_of_round_off(start, cost):
+    """A run that cannot meet its tolerance says so, and does not try the same point for ever."""
+    run = Run(start, cost, tolerance=0.0)(300)
+    assert (run.stop.get_value(), run.reason) == (1, 2)
+
+
 def test_float32():
     run = Run(np.array([-1.2, 1.0], "float32"), rosenbrock, tolerance=1e-2)()
     assert run.p.get_value().dtype == "float32"
