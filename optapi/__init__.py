@@ -6,6 +6,7 @@ from .compat import PYTHON
 from .first_order import adam, momentum, sgd
 from .loops import hold, loop, repeat, when
 from .objective import Objective
+from .optimizers import ADAM, Gradient, GradientMemory, Momentum, Optimizer, RMSProp
 from .quasi_newton import lbfgs
 from .state import load, save
 from .transforms import average, project, skip_nonfinite
@@ -13,8 +14,14 @@ from .updates import join, reports
 
 
 __all__ = [
+    "ADAM",
     "PYTHON",
+    "Gradient",
+    "GradientMemory",
+    "Momentum",
     "Objective",
+    "Optimizer",
+    "RMSProp",
     "adam",
     "average",
     "batch",

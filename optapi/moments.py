@@ -1,4 +1,4 @@
-"""Running averages of gradients."""
+"""Running averages of gradients, of PyTensor variables and of NumPy arrays alike."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def running_average(average: Any, value: Any, weight: Any) -> Any:
     `weight` :math:`w` is a float64 scalar. Both weights are worked out in float64 and then cast to the dtype of
     `average`: in float32, 1 - 0.999 would be wrong in the fifth digit.
     """
-    dtype = average.type.dtype
+    dtype = average.dtype
     return weight.astype(dtype) * average + (1.0 - weight).astype(dtype) * value
 
 

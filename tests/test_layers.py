@@ -17,6 +17,7 @@ ORDER = [
     "stopping",
     *("first_order", "quasi_newton"),
     *("transforms", "batches"),
+    "optimizers",
     "__init__",
 ]
 FAMILIES = {"first_order", "quasi_newton"}

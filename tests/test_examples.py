@@ -1,0 +1,19 @@
+"""The examples run, those that can in a second."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.mark.skipif(not EXAMPLES.exists(), reason="the examples are not here")
+def test_restricted_boltzmann_machine(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    main = runpy.run_path(str(EXAMPLES / "restricted_boltzmann_machine.py"))["main"]
+    error, chance = main(epochs=2, path=tmp_path / "picture.png")
+    assert error < chance
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+    assert str(tmp_path) in capsys.readouterr().out
