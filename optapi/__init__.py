@@ -9,7 +9,17 @@ from .objective import Objective
 from .optimizers import ADAM, Gradient, GradientMemory, Momentum, Optimizer, RMSProp
 from .quasi_newton import lbfgs
 from .state import load, save
-from .transforms import average, project, skip_nonfinite
+from .transforms import (
+    accumulate,
+    average,
+    best,
+    bold_driver,
+    lookahead,
+    noise,
+    project,
+    reduce_on_plateau,
+    skip_nonfinite,
+)
 from .updates import join, reports
 
 
@@ -22,17 +32,23 @@ __all__ = [
     "Objective",
     "Optimizer",
     "RMSProp",
+    "accumulate",
     "adam",
     "average",
     "batch",
+    "best",
+    "bold_driver",
     "gradients",
     "hold",
     "join",
     "lbfgs",
     "load",
+    "lookahead",
     "loop",
     "momentum",
+    "noise",
     "project",
+    "reduce_on_plateau",
     "repeat",
     "reports",
     "save",

@@ -112,6 +112,18 @@ def check_stop(stop: Any) -> Any:
     return stop
 
 
+def check_step_size(step_size: Any) -> Any:
+    """`step_size` as what a rule of step sizes writes: a shared floating-point scalar."""
+    if not (
+        isinstance(step_size, SharedVariable)
+        and isinstance(step_size.type, TensorType)
+        and step_size.type.ndim == 0
+        and step_size.type.dtype in float_dtypes
+    ):
+        raise TypeError("step_size must be a shared floating-point scalar; make it with pytensor.shared(0.1)")
+    return step_size
+
+
 def check_updates(updates: Any) -> None:
     """`updates`: None, or a dictionary."""
     if updates is not None and not isinstance(updates, dict):

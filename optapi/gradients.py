@@ -20,7 +20,7 @@ def clip(gradients: Sequence[Any], limit: Any) -> list[Any]:
     clipped = []
     for g in as_list("gradients", gradients):
         c = as_dtype(limit, g.type.dtype)
-        clipped.append(_mark(pt.clip(g, -c, c)))
+        clipped.append(mark(pt.clip(g, -c, c)))
     return clipped
 
 
@@ -41,7 +41,7 @@ def clip_global_norm(gradients: Sequence[Any], limit: Any) -> list[Any]:
     # In float64: the squares of a float32 overflow above 1e19.
     norm = pt.sqrt(sum(pt.sum(g.astype("float64") ** 2) for g in gradients))
     factor = pt.switch(norm > limit, limit / norm, 1.0)
-    return [_mark(g * as_dtype(factor, g.type.dtype)) for g in gradients]
+    return [mark(g * as_dtype(factor, g.type.dtype)) for g in gradients]
 
 
 def decay(
@@ -75,7 +75,7 @@ def decay(
             )
     coefficient = scalar("coefficient", coefficient, low=0)
     return [
-        _mark(g + as_dtype(coefficient, g.type.dtype) * p.astype(g.type.dtype)) if decays else g
+        mark(g + as_dtype(coefficient, g.type.dtype) * p.astype(g.type.dtype)) if decays else g
         for g, p, decays in zip(gradients, parameters, mask, strict=True)
     ]
 
@@ -90,7 +90,7 @@ def centre(gradients: Sequence[Any]) -> list[Any]:
     Yong, Huang, Hua and Zhang (2020), Gradient centralization, equation 1.
     """
     return [
-        _mark(g - g.mean(axis=tuple(range(g.type.ndim - 1)), keepdims=True)) if g.type.ndim > 1 else g
+        mark(g - g.mean(axis=tuple(range(g.type.ndim - 1)), keepdims=True)) if g.type.ndim > 1 else g
         for g in as_list("gradients", gradients)
     ]
 
@@ -100,6 +100,7 @@ def is_transformed(gradient: Any) -> bool:
     return getattr(gradient.tag, "transformed", False)
 
 
-def _mark(gradient: Any) -> Any:
+def mark(gradient: Any) -> Any:
+    """`gradient`, marked as having come out of a transform."""
     gradient.tag.transformed = True
     return gradient

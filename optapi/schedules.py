@@ -1,29 +1,38 @@
-"""Schedules: from the count of updates done so far to a step size.
+r"""Schedules: from the count of updates done so far to a step size.
 
 A schedule is called with a count. Given a plain number or an array it returns numbers, so that it can be printed and
-plotted; given a symbolic count it returns an expression. The first update uses the value at count 0. Any other function
-of the count can stand in the place of a schedule.
+plotted; given a symbolic count it returns an expression. The first update uses the value at count 0, and a schedule of
+finite length keeps its last value. Any other function of the count can stand in the place of a schedule.
 
-The fields of a schedule are numbers or scalar variables; a shared variable can be changed while a program runs.
+The real-valued fields of a schedule are numbers or scalar variables; a shared variable can be changed while a program
+runs. Those that set counts are Python ints.
+
+Schedules compose. ``Join((a, Linear(a, steps=100)), (900,))`` is constant and then falls to 0 in the last tenth;
+``WarmUp(Cosine(a, 900), 100)`` rises first. :math:`a_0 / (1 + t/\tau)` of Robbins and Monro is ``Power(a, tau)``.
 
 References
 ----------
-Robbins and Monro (1951), A stochastic approximation method; Loshchilov and Hutter (2017), SGDR, equation 5 (cosine);
-Goyal et al. (2017), Accurate, large minibatch SGD, section 2.2 (warm-up).
+Robbins and Monro (1951), A stochastic approximation method; Darken and Moody (1991), Note on learning rate schedules
+for stochastic optimization; Loshchilov and Hutter (2017), SGDR; Smith (2017), Cyclical learning rates for training
+neural networks; Smith and Topin (2018), Super-convergence; Goyal et al. (2017), Accurate, large minibatch SGD; Vaswani
+et al. (2017), Attention is all you need.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytensor
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
 from .checks import check_count, scalar
+
+
+POSITIVE = float(np.finfo("float64").tiny)
 
 
 def at(argument: str, step_size: Any, count: Callable[[], Any]) -> Any:
@@ -38,20 +47,36 @@ def at(argument: str, step_size: Any, count: Callable[[], Any]) -> Any:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Base of the schedules here: checks the fields that every one of them may have."""
+    """Base of the schedules here: checks the fields that they have, and tells numbers from expressions.
+
+    A subclass writes its formula in `value`, for the module `xp` (NumPy or ``pytensor.tensor``) that takes the count.
+    """
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             name = f"{field.name} of {type(self).__name__}"
-            if field.name in ("initial", "final", "exponent", "factor"):
+            if field.name in ("initial", "peak", "final", "exponent", "factor", "limit"):
                 scalar(name, value, low=0)
-            elif field.name == "scale":
-                scalar(name, value, low=float(np.finfo("float64").tiny))
-            elif field.name == "steps":
+            elif field.name in ("scale", "divisor", "final_divisor"):
+                scalar(name, value, low=POSITIVE)
+            elif field.name in ("steps", "growth"):
                 check_count(name, value)
+            elif field.name in ("values", "schedules", "boundaries"):
+                if not isinstance(value, list | tuple):
+                    raise TypeError(f"{name} is a {type(value).__name__}; pass a list or tuple")
+                object.__setattr__(self, field.name, tuple(value))
 
     def __call__(self, count: Any) -> Any:
+        if _is_symbolic(count) or _is_symbolic(self):
+            # Else the numbers in the formula would be rounded to the precision of floatX.
+            with pytensor.config.change_flags(floatX="float64"):
+                return self.value(pt.as_tensor(count), pt)
+        value = self.value(np.asarray(count), np)
+        return value if np.ndim(value) else float(value)
+
+    def value(self, count: Any, xp: Any) -> Any:
+        """The step size at `count`, an array or a tensor variable."""
         raise NotImplementedError
 
 
@@ -61,8 +86,8 @@ class Constant(Schedule):
 
     initial: Any
 
-    def __call__(self, count: Any) -> Any:
-        return self.initial + 0.0 * count if isinstance(count, np.ndarray) else self.initial
+    def value(self, count: Any, xp: Any) -> Any:
+        return self.initial + 0.0 * count
 
 
 @dataclass(frozen=True)
@@ -71,15 +96,59 @@ class Power(Schedule):
 
     With :math:`a_0` = `initial`, :math:`\tau` = `scale` and :math:`p` = `exponent`. `scale` is the count at which an
     `exponent` of 1 has halved the step size. The sum of the step sizes is infinite and that of their squares finite,
-    as stochastic approximation asks for, if the exponent is above 1/2 and at most 1.
+    as stochastic approximation asks for (Robbins and Monro, 1951), if the exponent is above 1/2 and at most 1.
+
+    An `exponent` of 1 is the schedule of Robbins and Monro, also named inverse time decay, with
+    :math:`1/a_{t+1} = 1/a_t + 1/(a_0 \tau)`; 3/4 is common with averaged points.
     """
 
     initial: Any
     scale: Any = 1.0
     exponent: Any = 1.0
 
-    def __call__(self, count: Any) -> Any:
-        return self.initial / (1 + count / self.scale) ** self.exponent
+    def value(self, count: Any, xp: Any) -> Any:
+        return self.initial / (1 + _ratio(count, self.scale)) ** self.exponent
+
+
+@dataclass(frozen=True)
+class SearchThenConverge(Schedule):
+    r"""The step size :math:`a_t = a_0 \frac{1 + (c/a_0)(t/\tau)}{1 + (c/a_0)(t/\tau) + \tau (t/\tau)^2}`.
+
+    With :math:`a_0` = `initial`, which is not 0, :math:`\tau` = `scale` and :math:`c` = `limit`. It stays near
+    :math:`a_0` for a time that grows with :math:`\tau`, the search, and then falls like :math:`c/t`. The convergence
+    has the best rate if :math:`c` is above :math:`1/(2 \lambda)`, with the least curvature :math:`\lambda` of the
+    cost. Darken and Moody (1991); their simpler schedule is `Power`.
+    """
+
+    initial: Any
+    scale: Any
+    limit: Any
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        scalar("initial of SearchThenConverge", self.initial, low=POSITIVE)
+
+    def value(self, count: Any, xp: Any) -> Any:
+        time = _ratio(count, self.scale)
+        searching = 1 + self.limit / self.initial * time
+        return self.initial * searching / (searching + self.scale * time**2)
+
+
+@dataclass(frozen=True)
+class InverseSquareRoot(Schedule):
+    r"""A linear rise to `initial` :math:`a_0` in `steps` :math:`W`, then a fall like :math:`1/\sqrt t`.
+
+    :math:`a_t = a_0 \min((t + 1)/W, \sqrt{W/(t + 1)})`, with the peak at :math:`t = W - 1`. With
+    :math:`a_0 = 1/\sqrt{dW}` it is that of Vaswani et al. (2017), section 5.3, for the model dimension :math:`d`.
+    With a constant in the place of the rise, as for T5, it is ``Join((a, Power(a, W, 0.5)), (W,))``.
+    """
+
+    initial: Any
+    steps: int
+
+    def value(self, count: Any, xp: Any) -> Any:
+        time = _ratio(count + 1, self.steps)
+        return self.initial * xp.minimum(time, time**-0.5)
 
 
 @dataclass(frozen=True)
@@ -95,26 +164,174 @@ class Exponential(Schedule):
     steps: int = 1
     staircase: bool = False
 
-    def __call__(self, count: Any) -> Any:
-        exponent = count // self.steps if self.staircase else count / self.steps
-        return self.initial * self.factor**exponent
+    def value(self, count: Any, xp: Any) -> Any:
+        exponent = _ratio(count, self.steps)
+        return self.initial * self.factor ** (xp.floor(exponent) if self.staircase else exponent)
 
 
 @dataclass(frozen=True)
-class Cosine(Schedule):
-    r"""Half a cosine from `initial` :math:`a_0` to `final` :math:`a_1` in `steps` :math:`T`, and `final` after that.
+class Step(Schedule):
+    r"""The step size :math:`a_t = a_0 c^{\lfloor t/T \rfloor}`: multiplied by `factor` after every `steps` updates.
 
-    :math:`a_t = a_1 + (a_0 - a_1)(1 + \cos(\pi \min(t, T)/T))/2`
+    With :math:`a_0` = `initial`, :math:`c` = `factor` and :math:`T` = `steps`.
+    """
+
+    initial: Any
+    steps: int
+    factor: Any = 0.1
+
+    def value(self, count: Any, xp: Any) -> Any:
+        return Exponential(self.initial, self.factor, self.steps, staircase=True).value(count, xp)
+
+
+@dataclass(frozen=True)
+class Polynomial(Schedule):
+    r"""A power of the share that is left, from `initial` :math:`a_0` to `final` :math:`a_1` in `steps` :math:`T`.
+
+    :math:`a_t = a_1 + (a_0 - a_1)(1 - \min(t, T)/T)^p`, with :math:`p` = `exponent`.
+    """
+
+    initial: Any
+    steps: int
+    final: Any = 0.0
+    exponent: Any = 1.0
+
+    def value(self, count: Any, xp: Any) -> Any:
+        left = 1 - _ratio(xp.minimum(count, self.steps), self.steps)
+        return self.final + (self.initial - self.final) * left**self.exponent
+
+
+@dataclass(frozen=True)
+class Linear(Schedule):
+    r"""A straight line from `initial` :math:`a_0` to `final` :math:`a_1` in `steps` :math:`T`, and `final` after that.
+
+    :math:`a_t = a_0 + (a_1 - a_0) \min(t, T)/T`. Either end may be the larger.
     """
 
     initial: Any
     steps: int
     final: Any = 0.0
 
-    def __call__(self, count: Any) -> Any:
-        xp = _module(count)
-        share = xp.minimum(count, self.steps) / self.steps
+    def value(self, count: Any, xp: Any) -> Any:
+        return Polynomial(self.initial, self.steps, self.final).value(count, xp)
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    r"""Half a cosine from `initial` :math:`a_0` to `final` :math:`a_1` in `steps` :math:`T`, and `final` after that.
+
+    :math:`a_t = a_1 + (a_0 - a_1)(1 + \cos(\pi \min(t, T)/T))/2`. Loshchilov and Hutter (2017), equation 5, without
+    restarts.
+    """
+
+    initial: Any
+    steps: int
+    final: Any = 0.0
+
+    def value(self, count: Any, xp: Any) -> Any:
+        share = _ratio(xp.minimum(count, self.steps), self.steps)
         return self.final + (self.initial - self.final) * (1 + xp.cos(np.pi * share)) / 2
+
+
+@dataclass(frozen=True)
+class CosineRestarts(Schedule):
+    r"""Half a cosine again and again, each from `initial` towards `final`, the first in `steps` updates.
+
+    After each restart the number of updates to the next is `growth` times as large: with the :math:`k` restarts done
+    at :math:`t`, the last one at :math:`t_k`, :math:`T_k = T m^k`, :math:`T` = `steps`, :math:`m` = `growth`,
+
+    .. math:: a_t = a_1 + (a_0 - a_1)(1 + \cos(\pi (t - t_k)/T_k))/2
+
+    Loshchilov and Hutter (2017), SGDR, equation 5. The state of a rule, such as its momentum, is not reset.
+    """
+
+    initial: Any
+    steps: int
+    growth: int = 1
+    final: Any = 0.0
+
+    def value(self, count: Any, xp: Any) -> Any:
+        m = float(self.growth)
+        if self.growth == 1:
+            share = _ratio(count % self.steps, self.steps)
+        else:
+            # The restarts are at (m^k - 1)/(m - 1), in units of `steps`. The logarithm may be off by one next to
+            # them; the restarts themselves are exact in updates, so comparing with them puts it right.
+            def restart(k: Any) -> Any:
+                return self.steps * xp.round((xp.round(m**k) - 1) / (m - 1))
+
+            k = xp.floor(xp.log1p(_ratio(count, self.steps) * (m - 1)) / np.log(m))
+            k = k + (restart(k + 1) <= count) - (restart(k) > count)
+            share = _ratio(count - restart(k), self.steps) / xp.round(m**k)
+        return self.final + (self.initial - self.final) * (1 + xp.cos(np.pi * share)) / 2
+
+
+@dataclass(frozen=True)
+class Triangular(Schedule):
+    r"""Up in a straight line from `initial` :math:`a_0` to `peak` :math:`a_1` in `steps` :math:`T`, down, and again.
+
+    :math:`a_t = a_0 + (a_1 - a_0)(1 - |1 - (t \bmod 2T)/T|)`. Smith (2017), section 3.1.
+    """
+
+    initial: Any
+    peak: Any
+    steps: int
+
+    def value(self, count: Any, xp: Any) -> Any:
+        time = _ratio(count % (2 * self.steps), self.steps)
+        return self.initial + (self.peak - self.initial) * (1 - abs(1 - time))
+
+
+@dataclass(frozen=True)
+class Join(Schedule):
+    """One schedule after another: ``schedules[i + 1]`` begins at ``boundaries[i]``, each at its own count of 0.
+
+    Parameters
+    ----------
+    schedules : list or tuple
+        Schedules, other functions of the count, and numbers or scalar variables, which are constant.
+    boundaries : list or tuple of int
+        The counts at which the schedules after the first take over, ascending; one fewer than schedules.
+    """
+
+    schedules: Any
+    boundaries: Any
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for schedule in self.schedules:
+            _check_part("schedules of Join", schedule)
+        _check_boundaries(self, "schedules", self.schedules)
+
+    def value(self, count: Any, xp: Any) -> Any:
+        value = _part(self.schedules[0])(count)
+        for begin, schedule in zip(self.boundaries, self.schedules[1:], strict=True):
+            value = xp.where(count >= begin, _part(schedule)(xp.maximum(count - begin, 0)), value)
+        return value
+
+
+@dataclass(frozen=True)
+class Piecewise(Schedule):
+    """Constant pieces: ``values[0]``, and from the count ``boundaries[i]`` on ``values[i + 1]``.
+
+    Parameters
+    ----------
+    values : list or tuple of scalars
+    boundaries : list or tuple of int
+        Ascending; one fewer than values.
+    """
+
+    values: Any
+    boundaries: Any
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for value in self.values:
+            scalar("values of Piecewise", value, low=0)
+        _check_boundaries(self, "values", self.values)
+
+    def value(self, count: Any, xp: Any) -> Any:
+        return Join(self.values, self.boundaries).value(count, xp)
 
 
 @dataclass(frozen=True)
@@ -122,19 +339,98 @@ class WarmUp(Schedule):
     r"""A linear rise in `steps` :math:`W`, then `schedule`, which starts at its own count of 0.
 
     :math:`a_t = b_0 (t + 1)/(W + 1)` for :math:`t < W`, then :math:`a_t = b_{t-W}`, with :math:`b` = `schedule`, a
-    schedule or a number. No update has a step size of 0, and the rise is even up to its end.
+    schedule or a number. No update has a step size of 0, and the rise is even up to its end. Goyal et al. (2017),
+    section 2.2.
     """
 
     schedule: Any
     steps: int
 
-    def __call__(self, count: Any) -> Any:
-        xp = _module(count)
-        after = self.schedule if callable(self.schedule) else Constant(self.schedule)
-        rise = after(0) * (count + 1) / (self.steps + 1)
-        return xp.where(count < self.steps, rise, after(xp.maximum(count - self.steps, 0)))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_part("schedule of WarmUp", self.schedule)
+
+    def value(self, count: Any, xp: Any) -> Any:
+        top = _part(self.schedule)(0)
+        rise = Linear(top / (self.steps + 1), self.steps, top)
+        return Join((rise, self.schedule), (self.steps,)).value(count, xp)
 
 
-def _module(count: Any) -> ModuleType:
-    """The module whose functions `count` takes."""
-    return pt if isinstance(count, Variable) else np
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    r"""Three straight lines in `steps` updates: up to `peak`, down again, and down to almost nothing.
+
+    With :math:`a` = `peak`, :math:`d` = `divisor` and :math:`e` = `final_divisor`: from :math:`a/d` to :math:`a` in
+    the share `rise` of the updates, to :math:`a/d` at the share `fall` of them, and to :math:`a/(de)` at their end.
+    Shares are rounded down to whole updates. Smith and Topin (2018), section 3.
+    """
+
+    peak: Any
+    steps: int
+    rise: float = 0.3
+    fall: float = 0.85
+    divisor: Any = 25.0
+    final_divisor: Any = 1e4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("rise", "fall"):
+            share = getattr(self, name)
+            if isinstance(share, Variable):
+                raise TypeError(f"{name} of OneCycle is a variable; pass a number")
+            scalar(f"{name} of OneCycle", share, low=0, high=1)
+        first, second = self._boundaries()
+        if not 0 < first < second < self.steps:
+            raise ValueError(
+                f"the lines of OneCycle end at {first}, {second} and {self.steps} updates; "
+                "pass steps, rise and fall that leave each at least one"
+            )
+
+    def _boundaries(self) -> tuple[int, int]:
+        return int(self.rise * self.steps), int(self.fall * self.steps)
+
+    def value(self, count: Any, xp: Any) -> Any:
+        first, second = self._boundaries()
+        low = self.peak / self.divisor
+        lines = (
+            Linear(low, first, self.peak),
+            Linear(self.peak, second - first, low),
+            Linear(low, self.steps - second, low / self.final_divisor),
+        )
+        return Join(lines, (first, second)).value(count, xp)
+
+
+def _ratio(count: Any, steps: Any) -> Any:
+    """`count` / `steps` in float64: PyTensor divides integers in the precision of floatX."""
+    return count.astype("float64") / steps
+
+
+def _is_symbolic(value: Any) -> bool:
+    """Whether `value`, or a field of it, is a variable."""
+    if isinstance(value, Schedule):
+        return any(_is_symbolic(getattr(value, field.name)) for field in fields(value))
+    if isinstance(value, tuple):
+        return any(_is_symbolic(part) for part in value)
+    return isinstance(value, Variable)
+
+
+def _part(schedule: Any) -> Callable[[Any], Any]:
+    """`schedule` as a function of the count."""
+    return schedule if callable(schedule) and not isinstance(schedule, Variable) else Constant(schedule)
+
+
+def _check_part(argument: str, schedule: Any) -> None:
+    if isinstance(schedule, Variable) or not callable(schedule):
+        scalar(argument, schedule, low=0)
+
+
+def _check_boundaries(schedule: Any, argument: str, parts: tuple[Any, ...]) -> None:
+    """The boundaries of `schedule` ascend, and are one fewer than its `parts`."""
+    name = type(schedule).__name__
+    low = 1
+    for boundary in schedule.boundaries:
+        low = check_count(f"boundaries of {name}", boundary, low) + 1
+    if len(parts) != len(schedule.boundaries) + 1:
+        raise ValueError(
+            f"{argument} of {name} has {len(parts)} entries for {len(schedule.boundaries)} boundaries; pass one more"
+        )

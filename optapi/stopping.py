@@ -96,8 +96,7 @@ def patience(
     smooth, best = (state(f"{name}/{role}", fill=np.inf) for role in ("smooth_cost", "best_cost"))
     waited = state(f"{name}/waited", dtype="int64")
     average = pt.switch(pt.isfinite(smooth), weight * smooth + (1.0 - weight) * cost, cost)
-    needed = pt.switch(pt.isfinite(best), best - improvement * abs(best), np.inf)
-    improved = pt.isfinite(average) & (average < needed)
+    improved = improves(average, best, improvement)
     new_waited = pt.switch(improved, 0, waited + 1)
     new = {
         smooth: pt.switch(pt.isfinite(average), average, smooth),
@@ -107,6 +106,12 @@ def patience(
     new = {variable: like(pt.switch(stopped, variable, value), variable) for variable, value in new.items()}
     new[stop] = like(stopped | (new_waited >= calls), stop)
     return extend(updates, new)
+
+
+def improves(cost: Any, best: Any, improvement: Any) -> Any:
+    """Whether `cost` is finite, and less than `best` by the share `improvement` of it; any is less than infinity."""
+    needed = pt.switch(pt.isfinite(best), best - improvement * abs(best), np.inf)
+    return pt.isfinite(cost) & (cost < needed)
 
 
 def _required(stop: Any) -> Any:
