@@ -3,7 +3,7 @@
 from . import gradients, schedules, search, stopping, transforms
 from .batches import batch
 from .compat import PYTHON
-from .first_order import adam, momentum, sgd
+from .first_order import adadelta, adagrad, adam, adamax, adamw, momentum, nadam, nesterov, radam, rmsprop, sgd
 from .loops import hold, loop, repeat, when
 from .objective import Objective
 from .optimizers import ADAM, Gradient, GradientMemory, Momentum, Optimizer, RMSProp
@@ -33,7 +33,11 @@ __all__ = [
     "Optimizer",
     "RMSProp",
     "accumulate",
+    "adadelta",
+    "adagrad",
     "adam",
+    "adamax",
+    "adamw",
     "average",
     "batch",
     "best",
@@ -46,11 +50,15 @@ __all__ = [
     "lookahead",
     "loop",
     "momentum",
+    "nadam",
+    "nesterov",
     "noise",
     "project",
+    "radam",
     "reduce_on_plateau",
     "repeat",
     "reports",
+    "rmsprop",
     "save",
     "schedules",
     "search",

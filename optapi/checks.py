@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -98,6 +98,16 @@ def check_gradients(gradients: Any, parameters: list[TensorVariable]) -> list[Te
             )
         checked.append(gradient)
     return checked
+
+
+def check_mask(mask: Sequence[bool] | Callable[[Any], bool] | None, parameters: Sequence[Any]) -> list[bool]:
+    """Which of `parameters` the `mask` chooses: a bool for each, or a callable asked about each; None is all."""
+    if mask is None:
+        return [True] * len(parameters)
+    chosen = [bool(choice) for choice in (map(mask, parameters) if callable(mask) else mask)]
+    if len(chosen) != len(parameters):
+        raise ValueError(f"mask has {len(chosen)} entries for {len(parameters)} parameters; pass one for each")
+    return chosen
 
 
 def check_stop(stop: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytensor.tensor as pt
 
-from .checks import as_dtype, as_list, scalar
+from .checks import as_dtype, as_list, check_mask, scalar
 
 
 def clip(gradients: Sequence[Any], limit: Any) -> list[Any]:
@@ -64,19 +64,12 @@ def decay(
         the biases. All by default.
     """
     gradients, parameters = as_list("gradients", gradients), as_list("parameters", parameters)
-    if mask is None:
-        mask = [True] * len(parameters)
-    elif callable(mask):
-        mask = [bool(mask(p)) for p in parameters]
-    for argument, values in (("gradients", gradients), ("mask", mask)):
-        if len(values) != len(parameters):
-            raise ValueError(
-                f"{argument} has {len(values)} entries for {len(parameters)} parameters; pass one for each"
-            )
+    if len(gradients) != len(parameters):
+        raise ValueError(f"gradients has {len(gradients)} entries for {len(parameters)} parameters; pass one for each")
     coefficient = scalar("coefficient", coefficient, low=0)
     return [
         mark(g + as_dtype(coefficient, g.type.dtype) * p.astype(g.type.dtype)) if decays else g
-        for g, p, decays in zip(gradients, parameters, mask, strict=True)
+        for g, p, decays in zip(gradients, parameters, check_mask(mask, parameters), strict=True)
     ]
 
 

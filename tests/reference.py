@@ -4,6 +4,8 @@ Each takes a point (a list of arrays), a function of it, and a number of steps, 
 each step. A step size is a number or a function of the count of steps done before.
 """
 
+from collections import defaultdict
+
 import numpy as np
 
 
@@ -73,6 +75,103 @@ def adam(
         ]
         points.append(x)
     return points
+
+
+def nesterov(x, gradient, steps, *, step_size=0.01, momentum=0.9):
+    """The points looked ahead to, x + mu v, of `look_ahead`: where Sutskever et al. (2013) have the gradient."""
+    points, velocities = look_ahead(x, gradient, steps, step_size=step_size, momentum=momentum)
+    return [[p + momentum * v for p, v in zip(ps, vs, strict=True)] for ps, vs in zip(points, velocities, strict=True)]
+
+
+def componentwise(change):
+    """A rule made of ``change(p, g, t, s, step_size=a)``, the next value of one array.
+
+    `s` is a dictionary for what the array's rule remembers: at first, all of it is 0. `t` counts from 1.
+    """
+
+    def rule(x, gradient, steps, **options):
+        step_size = options.pop("step_size", change.__kwdefaults__["step_size"])
+        x, memories, points = list(x), [defaultdict(float) for _ in x], []
+        for count in range(steps):
+            a, gs = _at(step_size, count), gradient(x)
+            x = [change(p, g, count + 1, s, step_size=a, **options) for p, g, s in zip(x, gs, memories, strict=True)]
+            points.append(x)
+        return points
+
+    return rule
+
+
+@componentwise
+def adagrad(p, g, t, s, *, step_size=0.01, epsilon=1e-10, initial=0.0):
+    """Duchi, Hazan and Singer (2011), figure 1, with the diagonal of G."""
+    s["sum"] = s["sum"] + g**2
+    return p - step_size / (np.sqrt(initial + s["sum"]) + epsilon) * g
+
+
+@componentwise
+def adadelta(p, g, t, s, *, step_size=1.0, mean_square_weight=0.9, epsilon=1e-6):
+    """Zeiler (2012), algorithm 1; a step size scales only what is added to the point."""
+    rho = mean_square_weight
+    s["g2"] = rho * s["g2"] + (1 - rho) * g**2
+    change = -np.sqrt(s["x2"] + epsilon) / np.sqrt(s["g2"] + epsilon) * g
+    s["x2"] = rho * s["x2"] + (1 - rho) * change**2
+    return p + step_size * change
+
+
+@componentwise
+def rmsprop(p, g, t, s, *, step_size=0.001, momentum=0.0, mean_square_weight=0.9, epsilon=1e-8, centred=False):
+    """Tieleman and Hinton (2012), lecture 6e; centred and with momentum as Graves (2013), epsilon beside the root."""
+    rho = mean_square_weight
+    s["n"] = rho * s["n"] + (1 - rho) * g**2
+    s["g"] = rho * s["g"] + (1 - rho) * g
+    variance = np.maximum(s["n"] - s["g"] ** 2, 0) if centred else s["n"]
+    s["d"] = momentum * s["d"] + g / (np.sqrt(variance) + epsilon)
+    return p - step_size * s["d"]
+
+
+@componentwise
+def adamw(p, g, t, s, *, step_size=0.001, mean_weight=0.9, mean_square_weight=0.999, epsilon=1e-8, decay=0.01):
+    """Loshchilov and Hutter (2019), algorithm 2, with a schedule that scales all of the step."""
+    s["m"] = mean_weight * s["m"] + (1 - mean_weight) * g
+    s["v"] = mean_square_weight * s["v"] + (1 - mean_square_weight) * g**2
+    m_hat, v_hat = s["m"] / (1 - mean_weight**t), s["v"] / (1 - mean_square_weight**t)
+    return p - step_size * (m_hat / (np.sqrt(v_hat) + epsilon) + decay * p)
+
+
+@componentwise
+def adamax(p, g, t, s, *, step_size=0.002, mean_weight=0.9, norm_weight=0.999, epsilon=1e-8):
+    """Kingma and Ba (2015), algorithm 2, with epsilon added to the gradient's size."""
+    s["m"] = mean_weight * s["m"] + (1 - mean_weight) * g
+    s["u"] = np.maximum(norm_weight * s["u"], np.abs(g) + epsilon)
+    return p - step_size / (1 - mean_weight**t) * s["m"] / s["u"]
+
+
+@componentwise
+def nadam(
+    p, g, t, s, *, step_size=0.002, mean_weight=0.9, mean_square_weight=0.999, epsilon=1e-8, momentum_decay=0.004
+):
+    """Dozat (2016), algorithm 2, with mu_t = b1 (1 - 0.96^(psi t) / 2)."""
+    mus = mean_weight * (1 - 0.5 * 0.96 ** (momentum_decay * np.arange(1, t + 2)))
+    s["m"] = mean_weight * s["m"] + (1 - mean_weight) * g
+    s["n"] = mean_square_weight * s["n"] + (1 - mean_square_weight) * g**2
+    g_hat, m_hat = g / (1 - np.prod(mus[:-1])), s["m"] / (1 - np.prod(mus))
+    n_hat = s["n"] / (1 - mean_square_weight**t)
+    return p - step_size * ((1 - mus[-2]) * g_hat + mus[-1] * m_hat) / (np.sqrt(n_hat) + epsilon)
+
+
+@componentwise
+def radam(p, g, t, s, *, step_size=0.001, mean_weight=0.9, mean_square_weight=0.999, epsilon=1e-8):
+    """Liu et al. (2020), algorithm 2, with a threshold of 5 and epsilon beside the root of the uncorrected v."""
+    b2 = mean_square_weight
+    s["m"] = mean_weight * s["m"] + (1 - mean_weight) * g
+    s["v"] = b2 * s["v"] + (1 - b2) * g**2
+    m_hat = s["m"] / (1 - mean_weight**t)
+    rho_inf = 2 / (1 - b2) - 1
+    rho = rho_inf - 2 * t * b2**t / (1 - b2**t)
+    if rho <= 5:
+        return p - step_size * m_hat
+    r = np.sqrt((rho - 4) / (rho_inf - 4) * (rho - 2) / (rho_inf - 2) * rho_inf / rho)
+    return p - step_size * m_hat * r * np.sqrt(1 - b2**t) / (np.sqrt(s["v"]) + epsilon)
 
 
 def two_loop(pairs, g):

@@ -22,13 +22,14 @@ class Row:
     """A rule as the contract tests call it.
 
     `searches` says that it evaluates the cost at other points than the parameters' values, so needs the cost and its
-    own gradients; `settles`, that with a constant step size it comes to rest.
+    own gradients; `settles`, that with a constant step size, `rest_step`, it comes to rest.
     """
 
     rule: Callable[..., Any]
     options: dict[str, Any] = field(default_factory=dict)
     searches: bool = False
     settles: bool = True
+    rest_step: float = 0.05
 
     def __call__(self, parameters, *args, **kwargs):
         return self.rule(parameters, *args, **{**self.options, **kwargs})
@@ -56,8 +57,17 @@ ROWS = [
     Row(optapi.sgd, {"step_size": 0.1, "momentum": 0.5, "nesterov": True}),
     Row(optapi.sgd, {"step_size": 0.1, "momentum": 0.5, "dampening": 0.25}),
     Row(optapi.momentum, {"step_size": 0.1, "momentum": 0.5}),
+    Row(optapi.nesterov, {"step_size": 0.1, "momentum": 0.5}),
+    Row(optapi.adagrad, {"step_size": 0.1}, rest_step=0.5),
+    Row(optapi.adadelta, {}, settles=False),
+    Row(optapi.rmsprop, {"step_size": 0.01}, settles=False),
+    Row(optapi.rmsprop, {"step_size": 0.01, "centred": True, "momentum": 0.5}, settles=False),
     Row(optapi.adam, {"step_size": 0.1}),
     Row(optapi.adam, {"step_size": 0.1, "amsgrad": True, "mean_weight": 0.5, "mean_square_weight": 0.75}),
+    Row(optapi.adamw, {"step_size": 0.1}),
+    Row(optapi.adamax, {"step_size": 0.1}),
+    Row(optapi.nadam, {"step_size": 0.1}),
+    Row(optapi.radam, {"step_size": 0.1}),
     Row(optapi.lbfgs, {}, searches=True),
     Row(optapi.lbfgs, {"memory": 2, "exact": False}, searches=True),
     Row(readme_rule(), {"step_size": 0.1}, settles=False),

@@ -13,6 +13,12 @@ RULES = {
     "adam": (optapi.adam, {"step_size": 0.1}),
     "lbfgs": (optapi.lbfgs, {}),
 }
+OTHERS = [
+    (optapi.rmsprop, {"centred": True, "momentum": 0.5}),
+    (optapi.adamax, {}),
+    (optapi.nadam, {}),
+    (optapi.radam, {}),
+]
 BACKENDS = [
     pytest.param("NUMBA", marks=pytest.mark.numba),
     pytest.param("CVM", marks=pytest.mark.c),
@@ -51,6 +57,23 @@ def agree(one, other, rtol):
 def test_steps(mode, name):
     calls = 10 if name == "lbfgs" else 20
     agree(run(mode, *RULES[name], calls=calls), run(optapi.PYTHON, *RULES[name], calls=calls), 1e-9)
+
+
+@pytest.mark.parametrize("mode", BACKENDS)
+def test_other_first_order_rules(mode):
+    """Those that branch, take maxima or keep a scalar; in one function, since building is what takes the time."""
+
+    def final(mode):
+        updates = {}
+        for rule, options in OTHERS:
+            p = pytensor.shared(np.array([-1.2, 0.0, 0.5]), name="p")
+            rule([p], gradients=[p - 1], step_size=0.01, updates=updates, **options)
+        step = pytensor.function([], [], updates=updates, mode=mode)
+        for _ in range(10):
+            step()
+        return {f"{position} {v.name}": np.asarray(v.get_value()) for position, v in enumerate(updates)}
+
+    agree(final(mode), final(optapi.PYTHON), 1e-9)
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -293,7 +293,9 @@ def test_a_start_at_the_minimizer_stays(row, compiled):
 def test_stop_is_about_the_point_held(row, compiled):
     ps, stop = parameters(), pytensor.shared(0, name="stop")
     cost, tolerance = bowl(ps), 1e-3
-    step = compiled(row(ps, cost, stop=stop, tolerance=tolerance, step_size=0.05 if not row.searches else None))
+    step = compiled(
+        row(ps, cost, stop=stop, tolerance=tolerance, step_size=row.rest_step if not row.searches else None)
+    )
     largest = pytensor.function([], [abs(g).max() for g in pytensor.grad(cost, ps)], mode=optapi.PYTHON)
     if not row.settles:  # only a start can be the end
         for p in ps:

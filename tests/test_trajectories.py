@@ -78,6 +78,8 @@ def test_problem(problem):
 # First-order rules
 
 RATES = {"quadratic": 0.02, "rosenbrock": 2e-4, "logistic": 0.5}
+# Of the rules whose steps do not grow with the gradient.
+SIZES = {"adam": 0.05, "adamw": 0.05, "adamax": 0.05, "nadam": 0.05, "adagrad": 0.3, "adadelta": 5.0, "rmsprop": 0.01}
 SCHEDULES = {
     "constant": lambda a: (a, a),
     "power": lambda a: (schedules.Power(a, 5.0, 0.75), lambda t: a / (1 + t / 5) ** 0.75),
@@ -112,6 +114,29 @@ FIRST_ORDER = {
     "adam_amsgrad_weights": ("adam", "power", {"mean_weight": 0.0, "mean_square_weight": 0.7, "amsgrad": True}),
     "adam_epsilon": ("adam", "constant", {"epsilon": 0.1}),
     "adam_cosine": ("adam", "cosine", {}),
+    "nesterov": ("nesterov", "constant", {}),
+    "nesterov_cosine": ("nesterov", "cosine", {"momentum": 0.7}),
+    "adagrad": ("adagrad", "constant", {}),
+    "adagrad_initial": ("adagrad", "power", {"initial": 0.1, "epsilon": 1e-3}),
+    "adadelta": ("adadelta", "constant", {}),
+    "adadelta_paper": ("adadelta", "exponential", {"mean_square_weight": 0.95, "epsilon": 1e-4}),
+    "rmsprop": ("rmsprop", "constant", {}),
+    "rmsprop_momentum": ("rmsprop", "power", {"momentum": 0.9, "mean_square_weight": 0.99}),
+    "rmsprop_centred": ("rmsprop", "cosine", {"centred": True, "epsilon": 1e-2}),
+    "rmsprop_centred_momentum": ("rmsprop", "constant", {"centred": True, "momentum": 0.8, "epsilon": 1e-4}),
+    "adamw": ("adamw", "constant", {}),
+    "adamw_decay": ("adamw", "cosine", {"decay": 0.3, "mean_weight": 0.8, "mean_square_weight": 0.95}),
+    "adamax": ("adamax", "constant", {}),
+    "adamax_weights": ("adamax", "power", {"mean_weight": 0.5, "norm_weight": 0.9, "epsilon": 1e-2}),
+    "nadam": ("nadam", "constant", {}),
+    "nadam_weights": (
+        "nadam",
+        "warm_up",
+        {"mean_weight": 0.95, "mean_square_weight": 0.99, "momentum_decay": 0.5, "epsilon": 1e-4},
+    ),
+    "radam": ("radam", "constant", {}),
+    "radam_weights": ("radam", "power", {"mean_weight": 0.8, "mean_square_weight": 0.9, "epsilon": 1e-3}),
+    "radam_never": ("radam", "constant", {"mean_square_weight": 0.5}),
 }
 
 
@@ -119,7 +144,7 @@ FIRST_ORDER = {
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
 def test_first_order(problem, case):
     rule, schedule, options = FIRST_ORDER[case]
-    symbolic, number = SCHEDULES[schedule](0.05 if rule == "adam" else RATES[problem.name])
+    symbolic, number = SCHEDULES[schedule](SIZES.get(rule, RATES[problem.name]))
     parameters = shared_at(problem.starts)
     updates = getattr(optapi, rule)(parameters, problem.cost(parameters), step_size=symbolic, **options)
     points = trajectory(parameters, compiled(updates), STEPS)
@@ -127,7 +152,7 @@ def test_first_order(problem, case):
     assert_close(points, wanted)
 
 
-@pytest.mark.parametrize("rule", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("rule", sorted({rule for rule, _, _ in FIRST_ORDER.values()}))
 def test_default_options(rule):
     problem = PROBLEMS[0]
     parameters = shared_at(problem.starts)
@@ -421,3 +446,130 @@ def test_amsgrad_converges_where_adam_does_not():
     adam, amsgrad = (float(p.get_value()) for p in points)
     assert adam > 0.99
     assert amsgrad < -0.9
+
+
+def test_adagrad_of_a_constant_gradient():
+    """The step at t is a / sqrt(t); what the sum begins with counts like earlier gradients."""
+    g, t = np.array([2.0, -1e-3]), np.arange(1, 31)[:, None]
+    changes = steps_of(optapi.adagrad, np.tile(g, (30, 1)), epsilon=0.0)
+    np.testing.assert_allclose(changes, -0.01 * np.sign(g) / np.sqrt(t), rtol=1e-12)
+    np.testing.assert_allclose(changes[:2, 1], [0.01, 0.00707107], rtol=1e-6)
+    changes = steps_of(optapi.adagrad, np.tile(g[:1], (30, 1)), epsilon=0.0, initial=5 * g[0] ** 2)
+    np.testing.assert_allclose(changes, -0.01 / np.sqrt(t + 5), rtol=1e-12)
+
+
+def test_the_first_steps_of_adadelta():
+    g = np.tile([0.3, -2.0], (20, 1))
+    changes = steps_of(optapi.adadelta, g)
+    np.testing.assert_allclose(changes[:2, 0], [-3.1621e-3, -3.2442e-3], rtol=2e-5)
+    np.testing.assert_allclose(changes[0], -np.sqrt(1e-6 / (0.1 * g[0] ** 2 + 1e-6)) * g[0], rtol=1e-12)
+    np.testing.assert_allclose(steps_of(optapi.adadelta, g, step_size=7.0), 7 * changes, rtol=1e-12)
+
+
+@pytest.mark.parametrize("rho", [0.9, 0.99])
+def test_the_first_step_of_rmsprop(rho):
+    g, options = np.array([[3.0, -1e-4]]), {"step_size": 0.1, "mean_square_weight": rho, "epsilon": 0.0}
+    change = steps_of(optapi.rmsprop, g, **options)
+    np.testing.assert_allclose(change, -0.1 * np.sign(g) / np.sqrt(1 - rho), rtol=1e-12)
+    change = steps_of(optapi.rmsprop, g, centred=True, momentum=0.9, **options)
+    np.testing.assert_allclose(change, -0.1 * np.sign(g) / np.sqrt(rho * (1 - rho)), rtol=1e-12)
+
+
+def test_rmsprop_does_not_depend_on_the_scale_of_gradients():
+    gradients = np.random.default_rng(7).normal(size=(30, 4))
+    options = {"epsilon": 0.0, "centred": True, "momentum": 0.5}
+    changes = steps_of(optapi.rmsprop, gradients, **options)
+    np.testing.assert_allclose(steps_of(optapi.rmsprop, 1e6 * gradients, **options), changes, rtol=1e-9)
+
+
+def test_rmsprop_is_adam_without_a_mean_and_corrections():
+    """Undone by the step size, that is: Adam's is larger by the root of 1 - rho^t."""
+    gradients, rho = np.random.default_rng(8).normal(size=(30, 4)), 0.9
+    adam = steps_of(optapi.adam, gradients, mean_weight=0.0, mean_square_weight=rho, epsilon=0.0)
+    changes = steps_of(optapi.rmsprop, gradients, step_size=lambda t: 1e-3 * pt.sqrt(1 - rho ** (t + 1)), epsilon=0.0)
+    np.testing.assert_allclose(changes, adam, rtol=1e-12)
+
+
+def test_a_variance_that_rounds_below_zero_is_zero():
+    """Of a constant gradient v - m^2 is of the size of round-off in the end, and of any sign."""
+    g, steps, m, v, lowest = np.linspace(0.1, 3, 50), 500, 0.0, 0.0, 0.0
+    for _ in range(steps):
+        m, v = 0.9 * m + 0.1 * g, 0.9 * v + 0.1 * g**2
+        lowest = min(lowest, np.min(v - m**2))
+    assert lowest < 0
+    assert np.all(np.isfinite(steps_of(optapi.rmsprop, np.tile(g, (steps, 1)), centred=True)))
+
+
+def test_adamw_decays_without_a_gradient():
+    """By 1 - a lambda at each update, and only what the mask chooses."""
+    start, a = np.array([[3.0, -2.0], [1.0, 0.5]]), schedules.Power(0.5, 1.0)
+    for mask in ([True, False], lambda p: p.ndim > 1):
+        W, b = pytensor.shared(start.copy()), pytensor.shared(start[0].copy())
+        gradients = [pt.zeros_like(W), pt.zeros_like(b)]
+        step = compiled(optapi.adamw([W, b], gradients=gradients, step_size=a, decay=0.1, mask=mask))
+        for _ in range(10):
+            step()
+        left = np.prod(1 - 0.1 * 0.5 / np.arange(1, 11))
+        np.testing.assert_allclose(W.get_value(), left * start, rtol=1e-12)
+        np.testing.assert_array_equal(b.get_value(), start[0])
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_adamw_without_decay_is_adam(amsgrad):
+    gradients = np.random.default_rng(9).normal(size=(30, 4))
+    changes = steps_of(optapi.adamw, gradients, decay=0.0, amsgrad=amsgrad)
+    np.testing.assert_array_equal(changes, steps_of(optapi.adam, gradients, amsgrad=amsgrad))
+
+
+def test_adamax_of_a_constant_gradient():
+    g = np.array([1e3, -1.0, 1e-6, 0.0])
+    changes = steps_of(optapi.adamax, np.tile(g, (30, 1)))
+    np.testing.assert_allclose(changes, np.tile(-2e-3 * g / (np.abs(g) + 1e-8), (30, 1)), rtol=1e-12)
+
+
+def test_the_first_steps_of_nadam():
+    g = np.tile([0.3, -2.0], (2, 1))
+    changes = steps_of(optapi.nadam, g, epsilon=0.0)
+    np.testing.assert_allclose(changes, [[-0.0021129, 0.0021129], [-0.00156737, 0.00156737]], rtol=1e-5)
+
+
+def test_nadam_whose_momentum_has_grown():
+    """With a constant momentum it is optax's, whose first step is 1.473684 times the step size."""
+    gradients, b1, b2 = np.random.default_rng(10).normal(size=(30, 4)), 0.9, 0.999
+    changes, m, v = steps_of(optapi.nadam, gradients, momentum_decay=1e6), 0.0, 0.0
+    np.testing.assert_allclose(np.abs(changes[0]), 1.473684 * 2e-3, rtol=1e-6)
+    for t, (g, change) in enumerate(zip(gradients, changes, strict=True), start=1):
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+        mean = b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
+        np.testing.assert_allclose(change, -2e-3 * mean / (np.sqrt(v / (1 - b2**t)) + 1e-8), rtol=1e-12)
+
+
+def test_radam_adapts_from_the_sixth_update():
+    g = np.tile([3.0, -0.01], (12, 1))
+    changes = steps_of(optapi.radam, g, epsilon=0.0)
+    np.testing.assert_array_equal(changes[0], -1e-3 * g[0])
+    np.testing.assert_allclose(changes[:5], -1e-3 * g[:5], rtol=1e-12)
+    np.testing.assert_allclose(changes[5], [-1e-3 * 0.0258211, 1e-3 * 0.0258211], rtol=1e-5)
+    assert np.all(np.diff(np.abs(changes[5:]), axis=0) > 0)
+    np.testing.assert_allclose(np.abs(changes[5:, 0]), np.abs(changes[5:, 1]), rtol=1e-12)
+
+
+ADAPTIVE = ["adagrad", "adadelta", "rmsprop", "adam", "adamw", "adamax", "nadam", "radam"]
+
+
+@pytest.mark.parametrize("rule", ADAPTIVE)
+def test_a_gradient_of_zero_from_the_start_moves_nothing(rule):
+    changes = steps_of(getattr(optapi, rule), np.zeros((10, 3)))
+    np.testing.assert_array_equal(changes, 0.0)
+
+
+@pytest.mark.parametrize("rule", ["sgd", "momentum", "nesterov", *ADAPTIVE])
+def test_float64_parameters_do_not_see_floatX(rule):
+    problem, ends = PROBLEMS[1], []
+    for floatX in ("float64", "float32"):
+        with pytensor.config.change_flags(floatX=floatX):
+            parameters = shared_at(problem.starts)
+            options = {"step_size": 1e-4, "momentum": 0.7} if rule in ("sgd", "momentum", "nesterov") else {}
+            step = compiled(getattr(optapi, rule)(parameters, problem.cost(parameters), **options))
+            ends.append(trajectory(parameters, step, 20)[-1])
+    np.testing.assert_array_equal(*ends)
