@@ -1,4 +1,30 @@
-"""Symbolic optimizers on PyTensor: one implementation of each algorithm, as updates for ``pytensor.function``."""
+"""Symbolic optimizers on PyTensor: one implementation of each algorithm, as updates for ``pytensor.function``.
+
+Every rule is called as ``rule(parameters, cost=None, gradients=None, stop=None, updates=None, **options)``:
+
+parameters : list of variables
+    What is optimized: floating-point tensors, mostly shared, which hold the start. One variable is a list of one.
+cost : scalar variable
+    What is minimized. Needed unless `gradients` are given, and always by a rule that searches.
+gradients : list of variables
+    One for each parameter, of its shape; by default those of `cost`.
+stop : shared integer scalar
+    Becomes 1 when the algorithm has finished, and is 0 before. Then all that the rule writes stays as it is.
+updates : dict
+    Extended in place and returned; by default a new one.
+step_size : number, scalar variable or schedule
+    In the units of the parameters over those of the gradient, unless the rule says otherwise.
+tolerance : scalar or None
+    The largest size of a component of the gradient at which `stop` becomes 1; None for never.
+ascent : bool
+    Whether to maximize.
+name : str
+    The prefix of the names of the rule's state; give one of its own to the second of two rules that are saved together.
+
+It returns a dictionary from the parameters, and from the variables of its own state, to their next values. Wrong
+arguments are a TypeError or ValueError that names the argument, a variable that already has an update is a KeyError,
+and `updates` is as it was after any error.
+"""
 
 from . import gradients, schedules, search, stopping, transforms
 from .batches import batch

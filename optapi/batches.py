@@ -13,7 +13,7 @@ from pytensor.graph.replace import vectorize_graph
 
 from .checks import called, check_keys, is_generator
 from .loops import check_generators, like
-from .updates import Updates
+from .updates import Updates, extend
 
 
 def batch(updates: Updates, starts: Mapping[Any, Any]) -> Updates:
@@ -39,6 +39,8 @@ def batch(updates: Updates, starts: Mapping[Any, Any]) -> Updates:
     ------
     ValueError, TypeError
         If the variables in `starts` do not fit, or a generator is drawn from and never advanced.
+    KeyError
+        If one variable in `starts` stands for two.
     """
     check_keys("starts", starts, updates)
     check_generators(updates)
@@ -55,14 +57,21 @@ def batch(updates: Updates, starts: Mapping[Any, Any]) -> Updates:
         if not is_generator(variable)
     }
     generators = [variable for variable in updates if is_generator(variable)]
-    values = vectorize_graph([updates[variable] for variable in [*wides, *generators]], wides)
+    # The members keep what is known of the shape of a variable, which says how it broadcasts.
+    shaped = {variable: pt.specify_shape(wide, (None, *variable.type.shape)) for variable, wide in wides.items()}
+    try:
+        values = vectorize_graph([updates[variable] for variable in [*wides, *generators]], shaped)
+    except NotImplementedError as error:
+        raise ValueError(
+            "updates cannot be given a batch axis, as those of a loop that draws random numbers; "
+            "make the batch first and then the loop"
+        ) from error
     new: Updates = {}
     for wide, value in zip(wides.values(), values, strict=False):
         if value.type.ndim < wide.type.ndim:
             value = pt.broadcast_to(value, wide.shape)
-        new[wide] = like(value, wide)
-    new.update(zip(generators, values[len(wides) :], strict=True))
-    return new
+        extend(new, {wide: like(value, wide)})
+    return extend(new, dict(zip(generators, values[len(wides) :], strict=True)))
 
 
 def _members(variable: Any, wide: Any) -> int:

@@ -80,6 +80,8 @@ def check_gradients(gradients: Any, parameters: list[TensorVariable]) -> list[Te
         )
     checked = []
     for gradient, parameter in zip(gradients, parameters, strict=True):
+        if gradient is None:
+            raise TypeError(f"the gradient of {called(parameter)} in gradients is None; leave the parameter out")
         if not isinstance(gradient, Variable):
             gradient = pt.as_tensor(np.asarray(gradient))
         shape = tuple(gradient.type.shape) if isinstance(gradient.type, TensorType) else None
@@ -186,7 +188,7 @@ def as_dtype(value: Any, dtype: str) -> Any:
 
 def is_zero(value: Any) -> bool:
     """Whether `value` is the number 0, so that what it multiplies need not be built."""
-    return not isinstance(value, Variable) and value == 0
+    return not isinstance(value, Variable) and np.ndim(value) == 0 and value == 0
 
 
 def check_keys(argument: str, given: Mapping[Any, Any], updates: Mapping[Any, Any]) -> None:

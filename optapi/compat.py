@@ -1,6 +1,7 @@
 """What differs between PyTensor 3.0 and 3.3, and the pure Python mode.
 
-``PYTHON`` is a mode that runs a graph on NumPy alone. It compiles nothing, neither C nor numba, so that a
+``PYTHON`` is a mode that runs a graph on NumPy alone. It compiles neither C nor numba, for all nodes of ordinary graphs
+and for those inside of a ``Scan`` or an ``OpFromGraph``, so that a
 function is ready in a fraction of a second; each node then costs microseconds of Python per call. Neither
 version's own ``FAST_COMPILE`` does that: inside of a ``Scan`` or an ``OpFromGraph`` it falls back to C or numba.
 """
@@ -8,16 +9,20 @@ version's own ``FAST_COMPILE`` does that: inside of a ``Scan`` or an ``OpFromGra
 from __future__ import annotations
 
 from copy import copy
+from functools import reduce
 from typing import Any
 
+import numpy as np
 import pytensor
 from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.mode import Mode
 from pytensor.graph.rewriting.basic import SequentialGraphRewriter
 from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 from pytensor.link.vm import VMLinker
+from pytensor.scalar.basic import Add, Cast, Mul
 from pytensor.scan.op import Scan
 from pytensor.tensor.blockwise import Blockwise
+from pytensor.tensor.elemwise import Elemwise
 
 
 # PyTensor 3.3 rewrites an inner graph together with the outer one; 3.0 compiles it on first use, as a function.
@@ -52,11 +57,38 @@ def in_python(op: Any) -> Any:
             as_it_is: Any = SequentialGraphRewriter()
             op._fn = op.compile_fn(Mode(PythonLinker(), as_it_is))
         elif isinstance(op, Scan):
-            op._fn, op.mode = None, PYTHON
+            # Compiling rewrites the inner graph in place, and a copy of an Op has the same one.
+            inner: Any = op.fgraph
+            op._fn, op.mode, op.fgraph = None, PYTHON, inner.clone()
         else:
-            op._fn = pytensor.function(op.inner_inputs, op.inner_outputs, mode=PYTHON)
+            # Else the graph inside of Softmax is recognized as a softmax, and so on for ever.
+            mode = PYTHON.excluding("symbolic_op_recognition")
+            op._fn = pytensor.function(op.inner_inputs, op.inner_outputs, mode=mode)
             op._fn.trust_input = True
+    elif isinstance(op, Elemwise) and not REWRITES_INNER_GRAPHS:
+        ufunc = on_arrays(op.scalar_op)
+        if ufunc is not None:
+            op = copy(op)
+            op.ufunc = ufunc
     return op
+
+
+def on_arrays(scalar_op: Any) -> Any:
+    """`scalar_op` as a function of arrays, where PyTensor 3.0 would call Python for each element.
+
+    That is for casts, and for sums and products of more than two terms.
+    """
+
+    def fold(*terms: Any) -> Any:
+        return reduce(np.add if isinstance(scalar_op, Add) else np.multiply, terms)
+
+    def cast(x: Any) -> Any:
+        return np.asarray(x).astype(scalar_op.o_type.dtype)
+
+    ufunc: Any = fold if isinstance(scalar_op, Add | Mul) else cast if isinstance(scalar_op, Cast) else None
+    if ufunc is not None:
+        ufunc.nout = 1
+    return ufunc
 
 
 # Fusion makes one loop in C of several elementwise nodes; in Python it would make a loop over the elements.

@@ -102,11 +102,12 @@ class Pairs(NamedTuple):
     def push(self, s: Any, y: Any) -> Pairs:
         r"""These pairs with a new one, which takes the place of the oldest.
 
-        A pair is left out unless :math:`s^T y > \epsilon y^T y`, with :math:`\epsilon` the machine precision: the
-        inverse Hessian would lose its positive definiteness.
+        A pair is left out unless :math:`s^T y > \epsilon \|s\| \|y\|`, with :math:`\epsilon` the machine precision:
+        the inverse Hessian would lose its positive definiteness. The test does not depend on the units of the cost or
+        of the parameters.
         """
         sy, yy = dot(s, y), dot(y, y)
-        good = (sy > np.finfo(s.type.dtype).eps * yy) & pt.isfinite(sy) & pt.isfinite(yy)
+        good = (sy > np.finfo(s.type.dtype).eps * norm(s) * norm(y)) & pt.isfinite(1 / sy) & pt.isfinite(sy / yy)
         one = pt.ones_like(sy)
         sy, yy = pt.switch(good, sy, one), pt.switch(good, yy, one)
 

@@ -17,9 +17,13 @@ from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors, toposort
 from pytensor.scan.utils import until
+from pytensor.tensor.type import integer_dtypes
 
-from .checks import called, is_generator, scalar
+from .checks import called, check_count, is_generator, scalar
 from .updates import Updates
+
+
+FALSE = pt.constant(np.bool_(False))
 
 
 def like(value: Any, variable: Any) -> Any:
@@ -40,11 +44,12 @@ def like(value: Any, variable: Any) -> Any:
         )
     if value.type.dtype != variable.type.dtype:
         value = value.astype(variable.type.dtype)
-    if any(
-        known is None and wanted is not None
-        for known, wanted in zip(value.type.shape, variable.type.shape, strict=True)
-    ):
+    extents = list(zip(value.type.shape, variable.type.shape, strict=True))
+    if any(known is None and declared is not None for known, declared in extents):
         value = pt.specify_shape(value, variable.type.shape)
+    if any(known == 1 and declared is None for known, declared in extents):
+        # PyTensor refuses an update whose extent is known to be 1 where the variable's is not known.
+        value = pt.switch(FALSE, variable, value)
     return value
 
 
@@ -74,7 +79,8 @@ def repeat(body: Callable[..., tuple[Sequence[Any], Any]], start: Sequence[Any],
     following = [like(value, variable) for value, variable in zip(following, now, strict=True)]
 
     outside = _frontier([*following, done], now)
-    steps = pt.as_tensor(steps).astype("int64")
+    # Nothing may raise in a compiled step, so a negative number of turns is none.
+    steps = pt.maximum(pt.as_tensor(steps), 0).astype("int64")
     begin, inside, limit = [v.type() for v in start], [v.type() for v in outside], steps.type()
 
     def turn(*values: Any) -> Any:
@@ -139,7 +145,9 @@ def loop(updates: Updates, steps: Any, stop: Any = None) -> Updates:
     """
     variables = list(updates)
     check_generators(updates)
-    limit: Any = scalar("steps", steps, low=0).astype("int64")
+    if isinstance(steps, Variable) and scalar("steps", steps).type.dtype not in integer_dtypes:
+        raise TypeError(f"steps has dtype {steps.type.dtype}; pass an int or an integer scalar variable")
+    limit: Any = steps if isinstance(steps, Variable) else check_count("steps", steps, low=0)
     if stop is not None:
         if stop not in updates:
             raise ValueError(f"stop is the variable {called(stop)}, which has no update; pass it to the rule as well")
@@ -168,6 +176,8 @@ def hold(updates: Updates, condition: Any) -> Updates:
     dict
     """
     condition = pt.as_tensor(condition)
+    if condition.type.ndim != 0:
+        raise ValueError(f"condition has {condition.type.ndim} dimensions; pass a boolean scalar variable")
     return {
         variable: value if is_generator(variable) else like(pt.switch(condition, variable, value), variable)
         for variable, value in updates.items()
@@ -220,4 +230,4 @@ def _last(trace: Any, variable: Any) -> Any:
     """
     if is_generator(variable):
         return trace
-    return like(trace.owner.inputs[0][-1], variable)
+    return pt.specify_shape(trace.owner.inputs[0][-1], variable.type.shape)

@@ -30,11 +30,8 @@ from .checks import (
     scalar,
 )
 from .gradients import is_transformed
-from .loops import like, when
+from .loops import FALSE, like, when
 from .updates import Updates, extend
-
-
-FALSE = pt.constant(np.bool_(False))
 
 
 class Point(NamedTuple):
@@ -203,7 +200,7 @@ class Objective:
         ----------
         exact : bool or None
             Whether what was found at a point may be used at a later call; if None, a guess: False when the cost has
-            explicit inputs or draws random numbers.
+            explicit inputs, draws random numbers, or reads what the given updates write.
 
         Returns
         -------
@@ -233,7 +230,7 @@ class Objective:
             return bool(exact)
         graph = [self.cost, *self.gradients]
         inputs = [v for v in explicit_graph_inputs(graph) if not any(v is p for p in self.parameters)]
-        return not inputs and not any(is_generator(v) for v in ancestors(graph))
+        return not inputs and not any(is_generator(v) or v in (self.updates or {}) for v in ancestors(graph))
 
     # The end of a rule
 
@@ -315,7 +312,7 @@ def _check_differentiable(cost: Any, gradients: Sequence[Any], parameters: Seque
             "gradients do not depend on the parameters, so they are not those of the cost at other points; "
             "leave gradients out, or build them from the parameters"
         )
-    if any(is_transformed(g) for g in gradients):
+    if any(is_transformed(variable) for variable in above):
         raise ValueError(
             "gradients were clipped, decayed or otherwise transformed, so they are not those of the cost, which this "
             "rule evaluates at other points; leave gradients out, and add a penalty to the cost itself"

@@ -85,7 +85,7 @@ def weak_wolfe(
     start : Trial
         The trial at step size 0. Without a finite cost and a negative slope there is no search, and the step fails.
     first : scalar
-        The first step size to try. If it is not positive there is no search, and the step fails.
+        The first step size to try. If it is not positive and finite there is no search, and the step fails.
     decrease : scalar
         :math:`c_1`, between 0 and 1.
     curvature : scalar
@@ -113,12 +113,12 @@ def weak_wolfe(
         steep = ~(trial.slope >= c2 * start.slope)
         high = pt.switch(far, a, high)
         low = pt.switch(far, low, a)
-        following = pt.switch(pt.isinf(high), 2 * a, (low + high) / 2)
+        following = pt.switch(pt.isinf(high), 2 * a, low + (high - low) / 2)
         kept = [pt.switch(far, old, new) for old, new in zip(accepted, _flat(trial), strict=True)]
-        return [following, low, high, count + 1, *kept], ~far & ~steep
+        return [following, low, high, count + 1, *kept], (~far & ~steep) | pt.isinf(following)
 
     zero = pt.zeros((), dtype)
-    ready = finite(start) & (start.slope < 0) & (first > 0)
+    ready = finite(start) & (start.slope < 0) & (first > 0) & pt.isfinite(first)
     begin = [first, zero, pt.constant(np.asarray(np.inf, dtype)), np.int64(0), *_flat(start)]
     _, size, _, count, cost, slope, *carry = repeat(turn, begin, pt.switch(ready, trials, 0))
     return Step(size, Trial(cost, slope, tuple(carry)), count, ~(size > 0))

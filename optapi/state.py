@@ -10,10 +10,12 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pytensor
 from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.tensor.type import TensorType
 
 from .checks import called, is_generator
 from .updates import Updates
@@ -99,8 +101,8 @@ def save(path: str | os.PathLike[str], updates: Updates) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(unfinished, "wb") as file:
-            # The slash keeps an entry from being taken for an argument of savez.
-            np.savez(file, **{f"/{entry}": value for entry, value in values.items()})  # type: ignore[arg-type]
+            # The slash keeps an entry from being taken for an argument of savez, or for another entry's file name.
+            np.savez(file, **{f"{entry}/": value for entry, value in values.items()})  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
@@ -120,8 +122,11 @@ def load(path: str | os.PathLike[str], updates: Updates) -> None:
         variable has been changed.
     """
     variables = _entries(updates)
-    with np.load(path, allow_pickle=False) as file:
-        values = {entry.removeprefix("/"): file[entry] for entry in file.files}
+    try:
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
+            values = {entry.removesuffix("/"): file[entry] for entry in file.files}
+    except (ValueError, TypeError, EOFError, BadZipFile) as error:
+        raise ValueError(f"{path} is not a file that save wrote, or not all of it; nothing was loaded") from error
     wrong = [f"{entry} is missing in the file" for entry in variables if entry not in values]
     wrong += [f"{entry} is in the file only" for entry in values if entry not in variables]
     for entry, variable in variables.items():
@@ -141,8 +146,10 @@ def _entries(updates: Updates) -> dict[str, Any]:
     for variable in updates:
         if not isinstance(variable, SharedVariable):
             raise TypeError(f"the variable {called(variable)} is not shared, so it has no value to save or load")
+        if not (isinstance(variable.type, TensorType) or is_generator(variable)):
+            raise TypeError(f"the variable {called(variable)} is of type {variable.type}; only tensors can be saved")
         entry = variable.name or f"unnamed/{unnamed}"
-        unnamed += variable.name is None
+        unnamed += not variable.name
         if entry in entries:
             raise ValueError(
                 f"two variables of updates are named {entry!r}; pass name= to one of the rules, "

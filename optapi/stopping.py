@@ -18,7 +18,8 @@ from .updates import Updates, extend
 def all_of(stops: Sequence[Any], stop: Any, updates: Updates | None = None) -> Updates:
     """`stop` becomes 1 when all of `stops` are positive, and 0 while one is not.
 
-    For groups of parameters, each with a rule and a `stop` of its own.
+    For groups of parameters, each with a rule and a `stop` of its own. A group that has stopped rests, also while
+    another one moves: if one cost depends on both, the point at the end need not be stationary for the first.
 
     Parameters
     ----------

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
@@ -20,6 +21,7 @@ from . import schedules
 from .checks import (
     as_dtype,
     as_list,
+    called,
     check_cost,
     check_count,
     check_keys,
@@ -35,7 +37,7 @@ from .moments import running_average
 from .objective import conjunction
 from .state import beside, state
 from .stopping import improves
-from .updates import Updates, extend
+from .updates import Updates, extend, reports
 
 
 ANNEALED = schedules.Power(0.01, exponent=0.55)
@@ -72,21 +74,34 @@ def skip_nonfinite(updates: Updates, *, name: str = "skip_nonfinite") -> Updates
 def project(updates: Updates, projections: Mapping[Any, Callable[[Any], Any]]) -> Updates:
     """`updates` with some parameters projected, for instance onto bounds: ``{p: lambda value: value.clip(0, 1)}``.
 
-    A parameter that its rule leaves where it is is left there. A rule that keeps what it knows of its last point
-    notices that the point was moved, and evaluates the cost again.
+    A parameter that its rule leaves where it is is left there. This is the projected gradient method for a rule whose
+    steps are along the gradient. At an active bound no gradient vanishes, so a tolerance does not stop it: see
+    `optapi.stopping.patience`.
 
     Parameters
     ----------
     updates : dict
-        What a rule returned.
+        What a first-order rule returned.
     projections : dict
         From parameters to functions of the next value.
 
     Returns
     -------
     dict
+
+    Raises
+    ------
+    ValueError
+        If the rule reports the cost or the gradient of the point that it found, which would be another than the one
+        held. Projected steps of a rule that searches need not lead to a minimizer either.
+
+    References
+    ----------
+    Bertsekas (1982), Projected Newton methods for optimization problems with simple constraints.
     """
     check_keys("projections", projections, updates)
+    if {"cost", "gradient_size"} & set(reports(updates)):
+        raise ValueError("updates are of a rule that searches and judges its own points; project a first-order rule")
     projected = dict(updates)
     for parameter, projection in projections.items():
         value = updates[parameter]
@@ -102,6 +117,7 @@ def average(
 
     The mean of all values, :math:`\bar x \leftarrow \bar x + (x - \bar x) / t` (Polyak-Ruppert averaging), or with
     `weight` :math:`w` a running average :math:`\bar x \leftarrow w \bar x + (1 - w) x` that begins at the first value.
+    Calls that move no parameter, after a stop or where a call was skipped, do not count.
 
     Parameters
     ----------
@@ -123,7 +139,7 @@ def average(
     Raises
     ------
     KeyError
-        If a variable that is to hold an average already has an update.
+        If a variable that is to hold an average already has an update, or is to hold two.
 
     References
     ----------
@@ -132,15 +148,19 @@ def average(
     check_keys("averages", averages, updates)
     after = check_count("after", after, low=0)
     count = state(f"{name}/count", dtype="int64")
-    new: Updates = {count: count + 1}
+    moved = ~conjunction([pt.all(pt.eq(updates[parameter], parameter)) for parameter in averages])
+    new: Updates = {count: count + moved}
     t: Any = pt.maximum(count + 1 - after, 1)
     for parameter, mean in averages.items():
+        if not isinstance(mean, SharedVariable):
+            raise TypeError(f"averages holds a {type(mean).__name__} for {called(parameter)}; pass a shared variable")
         value = updates[parameter].astype(mean.type.dtype)
         if weight is None:
             following = mean + (value - mean) / as_dtype(t, mean.type.dtype)
         else:
             following = running_average(mean, value, scalar("weight", weight, 0, below=1))
-        new[mean] = like(pt.switch(pt.eq(t, 1), value, following), mean)
+        following = pt.switch(pt.eq(t, 1), value, following)
+        extend(new, {mean: like(pt.switch(moved, following, mean), mean)})
     return extend(dict(updates), new)
 
 

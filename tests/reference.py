@@ -278,7 +278,7 @@ def lbfgs(x, cost_and_gradients, steps, *, memory=10, step_size=None, product=tw
         s, y = there - here, g_there - g
         if a == 0:
             pairs = []
-        elif s @ y > np.finfo(float).eps * (y @ y):
+        elif s @ y > np.finfo(float).eps * np.linalg.norm(s) * np.linalg.norm(y):
             pairs = [*pairs, (s, y)][-memory:]
         here, g = there, g_there
     return points, evaluations[1:]

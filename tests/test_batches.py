@@ -1,6 +1,7 @@
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+import pytest
 
 import optapi
 
@@ -47,6 +48,30 @@ def test_state_begins_at_its_present_value(compiled):
     compiled(together)()
     step()
     np.testing.assert_allclose(wide.get_value(), [p.get_value()] * 4, rtol=1e-14)
+
+
+@pytest.mark.parametrize("rule", [optapi.sgd, optapi.lbfgs])
+def test_a_declared_extent_of_1_broadcasts_in_a_batch_too(rule, compiled):
+    p = pytensor.shared(np.zeros((3, 1)), name="p", shape=(3, 1))
+    wide = pytensor.shared(np.zeros((2, 3, 1)))
+    updates = rule([p], pt.sum((p - 2 * np.ones((3, 4))) ** 2), step_size=0.125)
+    step = compiled(optapi.batch(updates, {p: wide}))
+    step(), step()
+    np.testing.assert_allclose(wide.get_value(), 2.0)
+
+
+def test_one_variable_does_not_stand_for_two():
+    p, q = pytensor.shared(np.ones(2), name="p"), pytensor.shared(np.ones(2), name="q")
+    wide = pytensor.shared(np.ones((3, 2)))
+    with pytest.raises(KeyError):
+        optapi.batch(optapi.sgd([p, q], pt.sum(p * q)), {p: wide, q: wide})
+
+
+def test_a_loop_that_draws_is_made_of_a_batch():
+    p, rng = pytensor.shared(np.zeros(2), name="p"), pt.random.shared_rng(seed=4, name="rng")
+    following, draws = rng.normal(size=(2,))
+    with pytest.raises(ValueError, match="make the batch first"):
+        optapi.batch(optapi.loop({p: p + draws, rng: following}, 3), {p: pytensor.shared(np.zeros((3, 2)))})
 
 
 def test_a_batch_of_one(compiled):

@@ -37,6 +37,25 @@ def test_nothing_is_compiled(no_compilers):
     np.testing.assert_allclose(wide.get_value(), np.log(2), rtol=1e-5)
 
 
+def test_a_softmax(no_compilers):
+    """Its inner graph is the one that a rewrite recognizes as a softmax."""
+    x = pt.dmatrix("x")
+    for function in (pt.special.softmax, pt.special.log_softmax):
+        outputs = [function(x, axis=1), pytensor.grad(pt.sum(function(x, axis=1) ** 2), x)]
+        run = pytensor.function([x], outputs, mode=optapi.PYTHON)
+        assert all(np.all(np.isfinite(value)) for value in run(np.array([[0.0, 0.0], [1.0, 3.0]])))
+
+
+def test_sums_and_products_of_many_large_arrays():
+    """As arrays, not element by element."""
+    x = [pt.dvector() for _ in range(4)]
+    run = pytensor.function(x, [x[0] + x[1] + x[2] + x[3], x[0] * x[1] * x[2] * x[3]], mode=optapi.PYTHON)
+    values = [np.full(100_000, v) for v in (1.0, 2.0, 3.0, 4.0)]
+    total, product = run(*values)
+    np.testing.assert_array_equal(total, 10.0)
+    np.testing.assert_array_equal(product, 24.0)
+
+
 def test_ops_keep_what_other_modes_compiled():
     """The same node in a function of another mode, before and after."""
     x = pt.dvector("x")

@@ -84,6 +84,12 @@ def test_loop_takes_a_symbolic_number_of_steps(compiled):
     assert p.get_value() == -5.0
 
 
+def test_a_negative_number_of_steps_is_none(compiled):
+    p, steps = pytensor.shared(0.0, name="p"), pt.lscalar("steps")
+    compiled(optapi.loop(optapi.sgd([p], gradients=[pt.ones_like(p)]), steps), inputs=[steps])(-2)
+    assert p.get_value() == 0.0
+
+
 def test_loop_of_a_loop(compiled):
     p = pytensor.shared(0.0, name="p")
     updates = optapi.sgd([p], gradients=[pt.ones_like(p)], step_size=1.0)

@@ -100,6 +100,13 @@ def test_out_of_trials_takes_what_decreased():
     assert (size, value, evaluations, failed) == (16.0, -16.0, 5, False)
 
 
+def test_steps_do_not_overflow():
+    size, *_, evaluations, failed = search(lambda a: -a, lambda a: -pt.ones_like(a), np.float32(1e38), dtype="float32")
+    assert np.isfinite(size)
+    assert evaluations <= 3
+    assert not failed
+
+
 def test_float32():
     size, *_ = search(lambda a: (a - np.float32(2)) ** 2, lambda a: 2 * (a - np.float32(2)), dtype="float32")
     assert size == 2.0 or size == 1.0

@@ -95,6 +95,31 @@ def test_loading_compares_first_and_sets_all_or_nothing(tmp_path):
         optapi.load(tmp_path / "generator", {other: other})
 
 
+def test_names_that_could_be_mistaken_for_files(tmp_path):
+    variables = [pytensor.shared(float(i), name=n) for i, n in enumerate(["a", "a.npy", "a/", "é/..", "file"])]
+    optapi.save(tmp_path / "x", {v: v for v in variables})
+    for v in variables:
+        v.set_value(-1.0)
+    optapi.load(tmp_path / "x", {v: v for v in variables})
+    assert [float(v.get_value()) for v in variables] == [0, 1, 2, 3, 4]
+
+
+def test_files_that_save_did_not_write(tmp_path):
+    p = pytensor.shared(1.0, name="p")
+    (tmp_path / "garbage").write_bytes(b"no such thing")
+    optapi.save(tmp_path / "good", {p: p})
+    (tmp_path / "half").write_bytes((tmp_path / "good").read_bytes()[:60])
+    for name in ("garbage", "half"):
+        with pytest.raises(ValueError, match="is not a file that save wrote"):
+            optapi.load(tmp_path / name, {p: p})
+
+
+def test_only_tensors_are_saved(tmp_path):
+    other = pytensor.shared({"a": 1}, name="other")
+    with pytest.raises(TypeError, match="'other' is of type"):
+        optapi.save(tmp_path / "file", {other: other})
+
+
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     p = pytensor.shared(np.ones(2), name="p")
     optapi.save(tmp_path / "file", {p: p})

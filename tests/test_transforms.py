@@ -38,7 +38,7 @@ def test_skip_nonfinite_leaves_the_dictionary_it_is_given():
     assert updates == before
 
 
-@pytest.mark.parametrize("rule", [optapi.sgd, optapi.adam, optapi.lbfgs])
+@pytest.mark.parametrize("rule", [optapi.sgd, optapi.adam])
 def test_project_onto_bounds(rule, compiled):
     p, stop = pytensor.shared(np.array([0.5, 0.5])), pytensor.shared(0)
     cost = pt.sum((p - np.array([2.0, 0.25])) ** 2)
@@ -52,6 +52,23 @@ def test_project_onto_bounds(rule, compiled):
     p.set_value(np.array([3.0, 3.0]))
     step()
     np.testing.assert_array_equal(p.get_value(), 3.0)  # the rule leaves it, so the projection does
+
+
+def test_project_refuses_a_rule_that_judges_its_own_points():
+    p = pytensor.shared(np.array([0.5, 0.5]))
+    with pytest.raises(ValueError, match="first-order"):
+        optapi.project(optapi.lbfgs([p], pt.sum(p**2), stop=pytensor.shared(0)), {p: abs})
+
+
+def test_average_counts_only_calls_that_move(compiled):
+    p, mean, stop = pytensor.shared(1.0), pytensor.shared(0.0), pytensor.shared(0)
+    step = compiled(optapi.average(optapi.sgd([p], p**2, stop=stop, step_size=0.25), {p: mean}))
+    for _ in range(3):
+        step()
+    np.testing.assert_allclose(mean.get_value(), np.mean([0.5, 0.25, 0.125]))
+    stop.set_value(1)
+    step(), step()
+    np.testing.assert_allclose(mean.get_value(), np.mean([0.5, 0.25, 0.125]))
 
 
 def trajectory(weight=None, after=0, steps=6):
