@@ -12,7 +12,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.replace import vectorize_graph
 
 from .checks import called, check_keys, is_generator
-from .loops import check_generators, like
+from .loops import as_update, check_generators
 from .updates import Updates, extend
 
 
@@ -70,7 +70,7 @@ def batch(updates: Updates, starts: Mapping[Any, Any]) -> Updates:
     for wide, value in zip(wides.values(), values, strict=False):
         if value.type.ndim < wide.type.ndim:
             value = pt.broadcast_to(value, wide.shape)
-        extend(new, {wide: like(value, wide)})
+        extend(new, {wide: as_update(value, wide)})
     return extend(new, dict(zip(generators, values[len(wides) :], strict=True)))
 
 

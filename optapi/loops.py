@@ -44,11 +44,23 @@ def like(value: Any, variable: Any) -> Any:
         )
     if value.type.dtype != variable.type.dtype:
         value = value.astype(variable.type.dtype)
-    extents = list(zip(value.type.shape, variable.type.shape, strict=True))
-    if any(known is None and declared is not None for known, declared in extents):
+    if any(
+        known is None and declared is not None
+        for known, declared in zip(value.type.shape, variable.type.shape, strict=True)
+    ):
         value = pt.specify_shape(value, variable.type.shape)
-    if any(known == 1 and declared is None for known, declared in extents):
-        # PyTensor refuses an update whose extent is known to be 1 where the variable's is not known.
+    return value
+
+
+def as_update(value: Any, variable: Any) -> Any:
+    """`value` as PyTensor takes it for the next value of the shared `variable`: like it, and knowing no more of 1.
+
+    An update whose extent is known to be 1 is refused where that of the variable is not known.
+    """
+    value = like(value, variable)
+    if not is_generator(variable) and any(
+        known == 1 and declared is None for known, declared in zip(value.type.shape, variable.type.shape, strict=True)
+    ):
         value = pt.switch(FALSE, variable, value)
     return value
 

@@ -30,7 +30,7 @@ from .checks import (
     scalar,
 )
 from .gradients import is_transformed
-from .loops import FALSE, like, when
+from .loops import FALSE, as_update, like, when
 from .updates import Updates, extend
 
 
@@ -261,7 +261,7 @@ class Objective:
         """
         if self._count is not None:
             new = {**new, self._count: self._count + 1}
-        new = {variable: like(value, variable) for variable, value in new.items()}
+        new = {variable: as_update(value, variable) for variable, value in new.items()}
         if self.stop is not None:
             still = self.stopped | (self.converged() if rest is None else rest)
             new = {variable: like(pt.switch(still, variable, value), variable) for variable, value in new.items()}
