@@ -79,7 +79,7 @@ test-other: .venv-other/beside-$(VERSION) ## run the tests, also with numba, on 
 
 .venv-other/beside-$(VERSION): pyproject.toml
 	$(OTHER_PYTHON) -m venv --clear .venv-other
-	.venv-other/bin/python $(PIP_INSTALL) --editable '.[test]'
+	.venv-other/bin/python $(PIP_INSTALL) --editable '.[examples,test]'
 	@touch $@
 else
 test-other:
