@@ -30,7 +30,7 @@ from .checks import (
     scalar,
 )
 from .gradients import is_transformed
-from .loops import FALSE, as_update, like, when
+from .loops import FALSE, as_update, hold, like, when
 from .updates import Updates, extend
 
 
@@ -264,7 +264,7 @@ class Objective:
         new = {variable: as_update(value, variable) for variable, value in new.items()}
         if self.stop is not None:
             still = self.stopped | (self.converged() if rest is None else rest)
-            new = {variable: like(pt.switch(still, variable, value), variable) for variable, value in new.items()}
+            new = hold(new, still)
             for role, value in (reports or {}).items():
                 reported, value = self._reported(role, value)
                 new[reported] = like(pt.switch(self.stopped, reported, value), reported)

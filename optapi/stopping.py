@@ -9,7 +9,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from .checks import as_list, check_cost, check_count, check_stop, scalar
-from .loops import like
+from .loops import hold, like
 from .objective import conjunction
 from .state import state
 from .updates import Updates, extend
@@ -104,7 +104,7 @@ def patience(
         best: pt.switch(improved, average, best),
         waited: new_waited,
     }
-    new = {variable: like(pt.switch(stopped, variable, value), variable) for variable, value in new.items()}
+    new = hold(new, stopped)
     new[stop] = like(stopped | (new_waited >= calls), stop)
     return extend(updates, new)
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,7 +105,7 @@ def project(updates: Updates, projections: Mapping[Any, Callable[[Any], Any]]) -
     projected = dict(updates)
     for parameter, projection in projections.items():
         value = updates[parameter]
-        moved = pt.any(pt.neq(value, parameter))
+        moved = _moved(updates, [parameter])
         projected[parameter] = like(pt.switch(moved, projection(value), parameter), parameter)
     return projected
 
@@ -148,7 +148,7 @@ def average(
     check_keys("averages", averages, updates)
     after = check_count("after", after, low=0)
     count = state(f"{name}/count", dtype="int64")
-    moved = ~conjunction([pt.all(pt.eq(updates[parameter], parameter)) for parameter in averages])
+    moved = _moved(updates, averages)
     new: Updates = {count: count + moved}
     t: Any = pt.maximum(count + 1 - after, 1)
     for parameter, mean in averages.items():
@@ -162,6 +162,11 @@ def average(
         following = pt.switch(pt.eq(t, 1), value, following)
         extend(new, {mean: like(pt.switch(moved, following, mean), mean)})
     return extend(dict(updates), new)
+
+
+def _moved(updates: Updates, parameters: Iterable[Any]) -> Any:
+    """Whether `updates` move any of `parameters` in this call."""
+    return ~conjunction([pt.all(pt.eq(updates[parameter], parameter)) for parameter in parameters])
 
 
 def lookahead(
@@ -200,7 +205,7 @@ def lookahead(
     weight = scalar("weight", weight, 0, 1)
 
     count = state(f"{name}/count", dtype="int64")
-    moved = ~conjunction([pt.all(pt.eq(updates[p], p)) for p in parameters])
+    moved = _moved(updates, parameters)
     due = pt.eq((count + 1) % every, 0)
     ahead, new = dict(updates), {count: count + moved}
     for p, slow in zip(parameters, _all_beside(parameters, f"{name}/slow"), strict=True):
