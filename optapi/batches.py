@@ -9,10 +9,9 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
-from pytensor.graph.replace import vectorize_graph
 
 from .checks import called, check_keys, is_generator
-from .loops import as_update, check_generators
+from .loops import as_update, check_generators, wide_graph
 from .updates import Updates, extend
 
 
@@ -60,7 +59,7 @@ def batch(updates: Updates, starts: Mapping[Any, Any]) -> Updates:
     # The members keep what is known of the shape of a variable, which says how it broadcasts.
     shaped = {variable: pt.specify_shape(wide, (None, *variable.type.shape)) for variable, wide in wides.items()}
     try:
-        values = vectorize_graph([updates[variable] for variable in [*wides, *generators]], shaped)
+        values = wide_graph([updates[variable] for variable in [*wides, *generators]], shaped)
     except NotImplementedError as error:
         raise ValueError(
             "updates cannot be given a batch axis, as those of a scan that draws random numbers; "

@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytensor
+from pytensor.compile.aliasing import add_supervisor_to_fgraph, insert_deepcopy
 from pytensor.compile.builders import OpFromGraph
-from pytensor.compile.mode import Mode
+from pytensor.compile.io import In, Out
+from pytensor.compile.mode import Mode, optdb
 from pytensor.graph.fg import FunctionGraph
-from pytensor.graph.rewriting.basic import SequentialGraphRewriter
+from pytensor.graph.rewriting.basic import SequentialGraphRewriter, graph_rewriter
 from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 from pytensor.link.vm import Loop as OneAfterAnother
 from pytensor.link.vm import VMLinker
@@ -36,6 +38,52 @@ REWRITES_INNER_GRAPHS = hasattr(Scan, "compile_fn")
 # How it compiles the inner graph of an `OpFromGraph` that is not run by a linker of its own: 3.0 would with the default
 # mode, which is numba's, also inside of a function linked with C.
 INNER_FUNCTION: dict[str, Any] = {"on_unused_input": "ignore"} | ({} if REWRITES_INNER_GRAPHS else {"mode": "CVM"})
+
+
+def rewrite_owned(fgraph: FunctionGraph, owned: int, optimizer: Any) -> None:
+    """Rewrite an inner graph whose first outputs, `owned` in number, take the place of its first inputs.
+
+    So it may write over these inputs, where PyTensor lets none be written over.
+    """
+    specifications = [
+        In(variable, update=fgraph.outputs[i], mutable=True, borrow=True) if i < owned else In(variable, borrow=True)
+        for i, variable in enumerate(fgraph.inputs)
+    ]
+    add_supervisor_to_fgraph(fgraph, specifications, accept_inplace=True)
+    optimizer.rewrite(fgraph)
+    # No two outputs may share memory, nor an output and an input that stays as it is.
+    insert_deepcopy(fgraph, specifications, [Out(variable) for variable in fgraph.outputs])
+
+
+if REWRITES_INNER_GRAPHS:
+    from pytensor.compile.builders import FinalizedOpFromGraph
+    from pytensor.compile.rewriting import (
+        destructive_rewrite_ofg_inner_graph,
+        rewrite_inner_graph,
+        rewrite_ofg_inner_graph,
+    )
+
+    def rewrite_inner_graphs(kind: type) -> None:
+        """Let PyTensor rewrite the inner graphs of loops, Ops of this `kind`, with `rewrite_owned`."""
+
+        def rewrite(linker: Any, op: Any, node: Any, inner: Any, *, mode: Any) -> None:
+            if rewrite_ofg_inner_graph.dispatch(type(linker)) is destructive_rewrite_ofg_inner_graph:
+                rewrite_owned(inner, len(node.outputs), mode.optimizer)
+            else:
+                mode.optimizer.rewrite(inner)
+
+        @graph_rewriter
+        def rewriter(fgraph: Any) -> None:
+            rewrite_inner_graph(fgraph, lambda op: isinstance(op, kind) and not op.rewritten, rewrite)
+
+        # Where PyTensor rewrites those of other Ops.
+        optdb.register("optapi_inner_graphs", rewriter, "minimum_compile", "compile_inner_graph", position=49.59)
+
+else:
+    FinalizedOpFromGraph = OpFromGraph
+
+    def rewrite_inner_graphs(kind: type) -> None:
+        """PyTensor 3.0 leaves that to those who compile an inner graph."""
 
 
 def inner_graph(op: OpFromGraph) -> FunctionGraph:

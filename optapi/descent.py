@@ -126,16 +126,22 @@ class Descent(NamedTuple):
             there = f.at(x + a.astype(f.dtype) * d)
             return Trial(there.cost, dot(there.gradient, d), (there.point, there.gradient))
 
-        first = pt.switch(f.stopped | self.rest, pt.zeros_like(first), first)
+        still = f.stopped | self.rest
+        first = pt.switch(still, pt.zeros_like(first), first)
         found = self.search(line, Trial(self.cost, slope, (x, g)), first, *self.remembered)
         x_new, g_new = found.trial.carry
         # At round-off level a step may pass the tests of the search and leave the point where it is.
-        failed = found.failed | pt.all(pt.eq(x_new, x))
+        failed = found.failed | still | pt.all(pt.eq(x_new, x))
         restarted = steepest & ~failed
         return End(x_new, found.trial.cost, g_new, x_new - x, g_new - g, d, steepest, failed, restarted, found)
 
     def finish(
-        self, end: End, new: Updates, patience: int | None = None, reports: dict[str, Any] | None = None
+        self,
+        end: End,
+        new: Updates,
+        patience: int | None = None,
+        reports: dict[str, Any] | None = None,
+        steady: Updates | None = None,
     ) -> Updates:
         """Close the rule.
 
@@ -151,6 +157,8 @@ class Descent(NamedTuple):
             How many calls are borne that do not lower the cost; by default 10, and 100 with a search that remembers.
         reports : dict, optional
             What the rule reports beside the rest, see `Objective.finish`.
+        steady : dict, optional
+            As `new`, for state that has not changed where `End.failed` is true, see `Objective.finish`.
         """
         f = self.objective
         new = {**dict(zip(f.parameters, f.unpack(end.point), strict=True)), **new, self.stuck: end.failed}
@@ -185,4 +193,5 @@ class Descent(NamedTuple):
                 "gradient_size": largest(end.gradient),
                 **(reports or {}),
             },
+            steady=steady,
         )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytensor.tensor as pt
 
+from .loops import FALSE
 from .state import state
 from .updates import Updates
 
@@ -33,7 +34,7 @@ def largest(a: Any) -> Any:
 
 
 class Pairs(NamedTuple):
-    r"""The last :math:`m` pairs :math:`(s_i, y_i)` of steps and changes of the gradient, oldest first.
+    r"""The last :math:`m` pairs :math:`(s_i, y_i)` of steps and changes of the gradient.
 
     They stand for the inverse Hessian in its compact form,
 
@@ -42,15 +43,16 @@ class Pairs(NamedTuple):
         \begin{pmatrix} R^{-T} (D + \gamma Y^T Y) R^{-1} & -R^{-T} \\ -R^{-1} & 0 \end{pmatrix}
         \begin{pmatrix} S^T \\ \gamma Y^T \end{pmatrix}
 
-    with the pairs as the columns of :math:`S` and :math:`Y`, :math:`R` the upper triangle of :math:`S^T Y`, :math:`D`
-    its diagonal and :math:`\gamma = s^T y / y^T y` of the newest pair. All that depends on the pairs alone is carried
-    along. A slot that is not in use is zero in each of the arrays, and so contributes nothing. Memory is
-    :math:`2mn + 2m^2 + m` numbers, and a product or a new pair costs :math:`O(mn)`.
+    with the pairs as the columns of :math:`S` and :math:`Y`, :math:`R` the upper triangle of :math:`S^T Y` where the
+    pairs are in the order of time, :math:`D` its diagonal and :math:`\gamma = s^T y / y^T y` of the newest pair. All
+    that depends on the pairs alone is carried along. A new pair is written where the oldest was, and the same reordering
+    of rows and columns throughout changes nothing. A slot that is not in use has zeros in :math:`R^{-1}`, and so
+    contributes nothing. Memory is :math:`2mn + 2m^2 + m` numbers, and a product or a new pair costs :math:`O(mn)`.
 
     Attributes
     ----------
-    steps, changes : matrices of shape (m, n)
-        :math:`S^T` and :math:`Y^T`.
+    vectors : matrix of shape (2m, n)
+        :math:`S^T` above :math:`Y^T`.
     inverse : matrix of shape (m, m)
         :math:`R^{-1}`.
     products : matrix of shape (m, m)
@@ -59,6 +61,8 @@ class Pairs(NamedTuple):
         The diagonal of :math:`D`.
     scale : scalar
         :math:`\gamma`, 1 without pairs.
+    slot : integer scalar
+        Where the next pair is written.
 
     References
     ----------
@@ -66,20 +70,20 @@ class Pairs(NamedTuple):
     theorem 2.2 and equation 3.1.
     """
 
-    steps: Any
-    changes: Any
+    vectors: Any
     inverse: Any
     products: Any
     curvatures: Any
     scale: Any
+    slot: Any
 
     @classmethod
     def begin(cls, name: str, memory: int, size: int, dtype: str) -> Pairs:
         """No pairs yet, as state."""
-        shapes = [(memory, size), (memory, size), (memory, memory), (memory, memory), (memory,), ()]
+        shapes = [(2 * memory, size), (memory, memory), (memory, memory), (memory,), (), ()]
         return cls(
             *(
-                inverse_hessian_state(f"{name}/{field}", shape, dtype, fill=field == "scale")
+                inverse_hessian_state(f"{name}/{field}", shape, "int64" if field == "slot" else dtype, field == "scale")
                 for field, shape in zip(cls._fields, shapes, strict=True)
             )
         )
@@ -87,38 +91,51 @@ class Pairs(NamedTuple):
     @property
     def empty(self) -> Any:
         """Whether there is no pair."""
-        return ~(self.curvatures[-1] > 0)
+        return pt.all(pt.eq(self.curvatures, 0))
 
     def times(self, g: Any) -> Any:
         """The product of the inverse Hessian with the vector `g`."""
-        u = times(self.inverse, times(self.steps, g))
-        v = self.curvatures * u + self.scale * (times(self.products, u) - times(self.changes, g))
-        return self.scale * (g - times(self.changes.T, u)) + times(self.steps.T, times(self.inverse.T, v))
+        memory = self.curvatures.shape[0]
+        along = times(self.vectors, g)
+        u = times(self.inverse, along[:memory])
+        v = self.curvatures * u + self.scale * (times(self.products, u) - along[memory:])
+        weights = [combined(self.inverse, v), -self.scale * u]
+        return self.scale * g + combined(self.vectors, (np if isinstance(g, np.ndarray) else pt).concatenate(weights))
 
     def cleared(self, condition: Any) -> Pairs:
         """No pairs where `condition` is true, else these."""
-        none = [pt.zeros_like(a) for a in self[:-1]] + [pt.ones_like(self.scale)]
-        return Pairs(*(pt.switch(condition, zero, a) for zero, a in zip(none, self, strict=True)))
+        inverse, curvatures = (
+            pt.switch(condition, pt.zeros_like(a), a) for a in (self.inverse, self.curvatures)
+        )
+        scale = pt.switch(condition, pt.ones_like(self.scale), self.scale)
+        return self._replace(inverse=inverse, curvatures=curvatures, scale=scale)
 
-    def push(self, s: Any, y: Any) -> Pairs:
+    def push(self, s: Any, y: Any, unless: Any = FALSE) -> Pairs:
         r"""These pairs with a new one, which takes the place of the oldest.
 
-        A pair without curvature is left out, see `curvature`.
+        A pair without curvature is left out, see `curvature`; so is any if `unless` is true.
         """
+        memory = self.curvatures.type.shape[0]
         good, sy, yy = curvature(s, y)
-
-        steps = shifted(self.steps, s)
-        changes = shifted(self.changes, y)
+        good = good & ~unless
+        vectors = self.vectors
+        # Only two rows change, so that the rest may stay where it is.
+        for row, vector in ((self.slot, s), (self.slot + memory, y)):
+            vectors = pt.set_subtensor(vectors[row], pt.switch(good, vector, vectors[row]))
+        along = times(vectors, y)
+        sYy, yYy = along[:memory], along[memory:]
         # The inverse of a triangle bordered by one more column needs no solve.
-        inverse = self.inverse[1:, 1:]
-        column = -times(inverse, times(steps[:-1], y)) / sy
-        last = pt.concatenate([pt.zeros_like(column), (1 / sy)[None]])
-        inverse = pt.concatenate([pt.concatenate([inverse, column[:, None]], axis=1), last[None]])
-        cross = times(changes, y)
-        products = pt.concatenate([self.products[1:, 1:], cross[:-1, None]], axis=1)
-        products = pt.concatenate([products, cross[None]])
-        pushed = Pairs(steps, changes, inverse, products, shifted(self.curvatures, sy), sy / yy)
-        return Pairs(*(pt.switch(good, new, old) for new, old in zip(pushed, self, strict=True)))
+        new = pt.eq(pt.arange(memory), self.slot)
+        others = pt.switch(new[:, None] | new, pt.zeros_like(self.inverse), self.inverse)
+        column = pt.switch(new, 1 / sy, -times(others, sYy) / sy)
+        return Pairs(
+            vectors,
+            pt.switch(good, pt.switch(new, column[:, None], others), self.inverse),
+            pt.switch(good & new[:, None], yYy, pt.switch(good & new, yYy[:, None], self.products)),
+            pt.switch(good & new, sy, self.curvatures),
+            pt.switch(good, sy / yy, self.scale),
+            pt.switch(good, (self.slot + 1) % memory, self.slot),
+        )
 
 
 def curvature(s: Any, y: Any) -> tuple[Any, Any, Any]:
@@ -137,6 +154,11 @@ def curvature(s: Any, y: Any) -> tuple[Any, Any, Any]:
 def times(matrix: Any, vector: Any) -> Any:
     """A matrix times a vector, as a sum for the reason given at `dot`; variables or arrays."""
     return (matrix * vector).sum(axis=1)
+
+
+def combined(matrix: Any, weights: Any) -> Any:
+    """The rows of a matrix, each times its weight, summed up; variables or arrays."""
+    return (matrix * weights[:, None]).sum(axis=0)
 
 
 def shifted(rows: Any, row: Any) -> Any:
@@ -181,10 +203,10 @@ def inverse_hessian(updates: Updates) -> Any:
     from scipy.sparse.linalg import LinearOperator
 
     pairs = Pairs(*values)
-    size = pairs.steps.shape[1]
+    size = pairs.vectors.shape[1]
 
     def product(vector: Any) -> Any:
         # SciPy also passes columns.
         return pairs.times(np.ravel(vector))
 
-    return LinearOperator((size, size), matvec=product, rmatvec=product, dtype=pairs.steps.dtype)
+    return LinearOperator((size, size), matvec=product, rmatvec=product, dtype=pairs.vectors.dtype)

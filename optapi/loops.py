@@ -13,17 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
-from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.mode import optdb
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.op import Op
 from pytensor.graph.replace import _vectorize_node, graph_replace, vectorize_graph
 from pytensor.graph.rewriting.basic import graph_rewriter
 from pytensor.graph.traversal import ancestors, toposort
+from pytensor.scalar.basic import ScalarType
+from pytensor.tensor.subtensor import IncSubtensor, Subtensor
 from pytensor.tensor.type import integer_dtypes
 
 from .checks import called, check_count, is_generator, scalar, shared_scalar
-from .compat import INNER_FUNCTION, inner_graph
+from .compat import INNER_FUNCTION, FinalizedOpFromGraph, inner_graph, rewrite_inner_graphs
 from .updates import Updates, extend
 
 
@@ -102,18 +103,27 @@ def repeat(body: Callable[..., tuple[Sequence[Any], Any]], start: Sequence[Any],
     return list(last)
 
 
-class Loop(OpFromGraph):
+class Loop(FinalizedOpFromGraph):
     """The values of a graph that is applied to its own outputs until it says that it is done.
 
     The inner graph maps the values now, and what does not change, to the next values and a boolean. The node takes the
     values at the start, what does not change, and the largest number of turns, and has the last values.
+
+    A turn owns the values that it is given, and may write over them: see `optapi.compat.rewrite_inner_graphs`.
     """
+
+    rewritten = False
 
     def __init__(self, inputs: list[Any], outputs: list[Any], **kwargs: Any):
         super().__init__(inputs, outputs, **{**INNER_FUNCTION, **kwargs})
 
     # On PyTensor 3.0 that of `OpFromGraph` counts the inputs of the inner graph.
     __call__ = Op.__call__
+
+    def clone_with_inner_graph(self, inner: Any) -> Any:
+        new = super().clone_with_inner_graph(inner)
+        new.rewritten = True
+        return new
 
     def make_node(self, *inputs: Any) -> Apply:
         *values, steps = inputs
@@ -123,13 +133,13 @@ class Loop(OpFromGraph):
 
     def perform(self, node: Apply, inputs: Sequence[Any], outputs: Any) -> None:
         count = len(outputs)
-        values, given, steps = inputs[:count], inputs[count:-1], int(inputs[-1])
-        turns, done = 0, False
-        while turns < steps and not done:
+        values, given, steps = [copy(value) for value in inputs[:count]], inputs[count:-1], int(inputs[-1])
+        for _ in range(steps):
             *values, done = self.fn(*values, *given)
-            turns += 1
+            if done:
+                break
         for output, value in zip(outputs, values, strict=True):
-            output[0] = value if turns else copy(value)
+            output[0] = value
 
     def infer_shape(self, *arguments: Any) -> list[Any]:
         # PyTensor 3.0 passes the graph too.
@@ -143,6 +153,9 @@ class Loop(OpFromGraph):
         raise NotImplementedError(
             "the gradient of a loop was asked for, which has none; differentiate the cost before it goes into a loop"
         )
+
+
+rewrite_inner_graphs(Loop)
 
 
 @_vectorize_node.register(Loop)
@@ -171,7 +184,7 @@ def _vectorize_loop(op: Loop, node: Apply, *inputs: Any) -> Sequence[Any]:
 
     def turn(turns: Any, running: Any, *now: Any) -> Any:
         replacements = dict(zip(inner.inputs, [*now, *inputs[count:-1]], strict=True))
-        ends: list[Any] = vectorize_graph(inner.outputs, replacements)
+        ends = wide_graph(inner.outputs, replacements)
         *following, done = ends
         kept = [
             new if is_generator(old) else pt.switch(expand(running, old), new, old)
@@ -184,6 +197,39 @@ def _vectorize_loop(op: Loop, node: Apply, *inputs: Any) -> Sequence[Any]:
         return flags.reshape([*rows, *[1] * (value.type.ndim - axes)]) if value.type.ndim > axes else flags
 
     return repeat(turn, [np.int64(0), wide(pt.gt(steps, 0), node.inputs[-1]), *state], pt.max(steps))[2:]
+
+
+def wide_graph(outputs: Sequence[Any], replacements: Mapping[Any, Any]) -> list[Any]:
+    """`outputs` with variables that have batch axes in place of others, see PyTensor's ``vectorize_graph``.
+
+    A row whose number differs from member to member is picked or set by choices over all rows: PyTensor would pick or
+    set for one member after the other, in nodes that do not pickle.
+    """
+    wide = {v for v, new in replacements.items() if not is_generator(v) and new.type.ndim > v.type.ndim}
+    new: dict[Any, Any] = {}
+    for node in toposort(outputs):
+        if wide.isdisjoint(node.inputs):
+            continue
+        wide.update(node.outputs)
+        inputs = [new.get(variable, variable) for variable in node.inputs]
+        if _is_of_a_row(node.op) and node.inputs[-1] in wide:
+            x, *value, index = inputs
+            index = index.owner.inputs[0] if isinstance(index.type, ScalarType) else index
+            size = x.shape[0] if x.type.shape[0] is None else x.type.shape[0]
+            chosen = pt.eq(pt.arange(size), pt.switch(index < 0, index + size, index))
+            chosen = pt.shape_padright(chosen, x.type.ndim - 1)
+            result = pt.switch(chosen, *value, x) if value else pt.sum(pt.switch(chosen, x, pt.zeros_like(x)), axis=0)
+            new[node.outputs[0]] = result.astype(x.type.dtype)
+        elif inputs != node.inputs:
+            new |= zip(node.outputs, node.clone_with_new_inputs(inputs).outputs, strict=True)
+    ends: list[Any] = vectorize_graph([new.get(variable, variable) for variable in outputs], dict(replacements))
+    return ends
+
+
+def _is_of_a_row(op: Any) -> bool:
+    """Whether `op` picks or sets ``x[i]`` for an integer scalar i."""
+    row = isinstance(op, Subtensor) or (isinstance(op, IncSubtensor) and op.set_instead_of_inc)
+    return row and len(op.idx_list) == 1 and not isinstance(op.idx_list[0], slice)
 
 
 def _imports(backend: str) -> None:
@@ -277,11 +323,14 @@ def loop(
         if stop not in updates:
             raise ValueError(f"stop is the variable {called(stop)}, which has no update; pass it to the rule as well")
         limit = pt.switch(pt.all(pt.gt(stop, 0)), 0, limit)
+    # In a turn of the loop nothing has stopped, so that nothing has to be held for that reason.
+    stopped = [] if stop is None or stop.type.ndim else _whether_positive(stop, updates)
     outputs = [pt.as_tensor(expression) for expression in trace or []]
     records = [pt.zeros([pt.maximum(limit, 0), *expression.shape], expression.type.dtype) for expression in outputs]
 
     def body(turn: Any, *now: Any) -> tuple[list[Any], Any]:
         replacements = dict(zip(variables, now, strict=False)) | {x: rows[turn] for x, rows in feeds.items()}
+        replacements |= dict.fromkeys(stopped, FALSE)
         everything = graph_replace([*updates.values(), *outputs], replacements, strict=False)
         following, values = everything[: len(variables)], everything[len(variables) :]
         written = [
@@ -298,6 +347,15 @@ def loop(
         return new
     shortens = stop is not None or feeds or isinstance(steps, Variable)
     return new, [record[:turns] if shortens else record for record in last[len(variables) :]]
+
+
+def _whether_positive(variable: Any, updates: Updates) -> list[Any]:
+    """What in `updates` asks whether the scalar `variable` is positive."""
+    return [
+        node.outputs[0]
+        for node in toposort(list(updates.values()))
+        if node.op == pt.gt and node.inputs[0] is variable and getattr(node.inputs[1], "data", None) == 0
+    ]
 
 
 def _limit(steps: Any, feeds: Any) -> Any:

@@ -272,7 +272,12 @@ class Objective:
     # The end of a rule
 
     def finish(
-        self, new: Updates, rest: Any = None, verdict: Any = FALSE, reports: dict[str, Any] | None = None
+        self,
+        new: Updates,
+        rest: Any = None,
+        verdict: Any = FALSE,
+        reports: dict[str, Any] | None = None,
+        steady: Updates | None = None,
     ) -> Updates:
         """Close the rule: the dictionary that it returns.
 
@@ -288,8 +293,11 @@ class Objective:
         reports : dict, optional
             From roles to scalar variables, see `optapi.reports`. A cost is mapped back to the user's sign; evaluations
             and products are those of this call, and are summed up.
+        steady : dict, optional
+            As `new`, for state that the rule itself leaves as it is where nothing may be written. A choice between the
+            old and the new would copy large arrays of which a call changes only a part.
 
-        Without a `stop` only `new` counts.
+        Without a `stop` only `new` and `steady` count.
 
         Raises
         ------
@@ -306,6 +314,7 @@ class Objective:
                 reported, value = self._reported(role, value)
                 new[reported] = like(pt.switch(self.stopped, reported, value), reported)
             new[self.stop] = like(still | verdict, self.stop)
+        new |= {variable: as_update(value, variable) for variable, value in (steady or {}).items()}
         return extend(self.updates, new)
 
     def _reported(self, role: str, value: Any) -> tuple[Any, Any]:

@@ -93,8 +93,8 @@ def lbfgs(
     pairs = Pairs.begin(name, check_count("memory", memory), f.size, f.dtype)
     first = None if step_size is None else f.step_size(step_size)
     end = start.along(-pairs.times(start.gradient), first, fresh=pairs.empty)
-    pushed = pairs.cleared(end.restarted).push(end.step, end.change)
-    return start.finish(end, dict(zip(pairs, pushed, strict=True)))
+    pushed = pairs.cleared(end.restarted).push(end.step, end.change, unless=end.failed)
+    return start.finish(end, {}, steady=dict(zip(pairs, pushed, strict=True)))
 
 
 def bfgs(

@@ -461,9 +461,9 @@ def ada_qn(
 
     # In the variables x / r the diagonal is the identity, with r the root of the diagonal.
     r = 1 / pt.sqrt(pt.sqrt(new[squares] + eps))
-    changes = pairs.changes * r
+    steps, changes = pairs.vectors[:memory] / r, pairs.vectors[memory:] * r
     scaled = pairs._replace(
-        steps=pairs.steps / r, changes=changes, products=pt.dot(changes, changes.T), scale=pt.ones_like(pairs.scale)
+        vectors=pt.concatenate([steps, changes]), products=pt.dot(changes, changes.T), scale=pt.ones_like(pairs.scale)
     )
     x_new = pt.switch(worse, mean, x - a * r * scaled.times(r * g))
 
