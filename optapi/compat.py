@@ -63,7 +63,10 @@ if REWRITES_INNER_GRAPHS:
         rewrite_ofg_inner_graph,
     )
 
-    def rewrite_inner_graphs(kind: type) -> None:
+    # PyTensor leaves the inner graphs of these to others.
+    SealedOp: Any = FinalizedOpFromGraph
+
+    def rewrite_inner_graphs(kind: Any) -> None:
         """Let PyTensor rewrite the inner graphs of loops, Ops of this `kind`, with `rewrite_owned`."""
 
         def rewrite(linker: Any, op: Any, node: Any, inner: Any, *, mode: Any) -> None:
@@ -74,15 +77,18 @@ if REWRITES_INNER_GRAPHS:
 
         @graph_rewriter
         def rewriter(fgraph: Any) -> None:
-            rewrite_inner_graph(fgraph, lambda op: isinstance(op, kind) and not op.rewritten, rewrite)
+            def is_due(op: Any) -> bool:
+                return isinstance(op, kind) and not op.rewritten
+
+            rewrite_inner_graph(fgraph, is_due, rewrite)
 
         # Where PyTensor rewrites those of other Ops.
         optdb.register("optapi_inner_graphs", rewriter, "minimum_compile", "compile_inner_graph", position=49.59)
 
 else:
-    FinalizedOpFromGraph = OpFromGraph
+    SealedOp = OpFromGraph
 
-    def rewrite_inner_graphs(kind: type) -> None:
+    def rewrite_inner_graphs(kind: Any) -> None:
         """PyTensor 3.0 leaves that to those who compile an inner graph."""
 
 

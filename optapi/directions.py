@@ -28,8 +28,10 @@ def norm(a: Any) -> Any:
 def largest(a: Any) -> Any:
     """The largest component of a vector in absolute value; NaN if any is, 0 if there is none."""
     # A maximum would lose NaN under numba on PyTensor 3.0, and has no value for an empty vector.
-    # The zero is made from `a`, so that in a batch each member has one, and the join stays a join.
-    sizes = pt.concatenate([pt.zeros_like(pt.sum(a, keepdims=True)), abs(a)])
+    sizes = abs(a)
+    if not a.type.shape[0]:
+        # The zero is made from `a`, so that in a batch each member has one, and the join stays a join.
+        sizes = pt.concatenate([pt.zeros_like(pt.sum(a, keepdims=True)), sizes])
     return pt.switch(pt.any(pt.isnan(sizes)), np.asarray(np.nan, a.type.dtype), pt.max(sizes))
 
 
@@ -45,8 +47,8 @@ class Pairs(NamedTuple):
 
     with the pairs as the columns of :math:`S` and :math:`Y`, :math:`R` the upper triangle of :math:`S^T Y` where the
     pairs are in the order of time, :math:`D` its diagonal and :math:`\gamma = s^T y / y^T y` of the newest pair. All
-    that depends on the pairs alone is carried along. A new pair is written where the oldest was, and the same reordering
-    of rows and columns throughout changes nothing. A slot that is not in use has zeros in :math:`R^{-1}`, and so
+    that depends on the pairs alone is carried along. A new pair is written where the oldest was: the formula stays true
+    if rows and columns are reordered throughout. A slot that is not in use has zeros in :math:`R^{-1}`, and so
     contributes nothing. Memory is :math:`2mn + 2m^2 + m` numbers, and a product or a new pair costs :math:`O(mn)`.
 
     Attributes
@@ -89,24 +91,27 @@ class Pairs(NamedTuple):
         )
 
     @property
+    def memory(self) -> int:
+        """:math:`m`; of variables and of arrays."""
+        return getattr(self.curvatures, "type", self.curvatures).shape[0]
+
+    @property
     def empty(self) -> Any:
         """Whether there is no pair."""
         return pt.all(pt.eq(self.curvatures, 0))
 
     def times(self, g: Any) -> Any:
         """The product of the inverse Hessian with the vector `g`."""
-        memory = self.curvatures.shape[0]
+        memory = self.memory
         along = times(self.vectors, g)
         u = times(self.inverse, along[:memory])
         v = self.curvatures * u + self.scale * (times(self.products, u) - along[memory:])
-        weights = [combined(self.inverse, v), -self.scale * u]
-        return self.scale * g + combined(self.vectors, (np if isinstance(g, np.ndarray) else pt).concatenate(weights))
+        join = np.concatenate if isinstance(g, np.ndarray) else pt.concatenate
+        return self.scale * g + combined(self.vectors, join([combined(self.inverse, v), -self.scale * u]))
 
     def cleared(self, condition: Any) -> Pairs:
         """No pairs where `condition` is true, else these."""
-        inverse, curvatures = (
-            pt.switch(condition, pt.zeros_like(a), a) for a in (self.inverse, self.curvatures)
-        )
+        inverse, curvatures = (pt.switch(condition, pt.zeros_like(a), a) for a in (self.inverse, self.curvatures))
         scale = pt.switch(condition, pt.ones_like(self.scale), self.scale)
         return self._replace(inverse=inverse, curvatures=curvatures, scale=scale)
 
@@ -115,7 +120,7 @@ class Pairs(NamedTuple):
 
         A pair without curvature is left out, see `curvature`; so is any if `unless` is true.
         """
-        memory = self.curvatures.type.shape[0]
+        memory = self.memory
         good, sy, yy = curvature(s, y)
         good = good & ~unless
         vectors = self.vectors

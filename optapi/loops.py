@@ -19,12 +19,13 @@ from pytensor.graph.op import Op
 from pytensor.graph.replace import _vectorize_node, graph_replace, vectorize_graph
 from pytensor.graph.rewriting.basic import graph_rewriter
 from pytensor.graph.traversal import ancestors, toposort
-from pytensor.scalar.basic import ScalarType
+from pytensor.scalar.basic import ScalarType, get_scalar_type
+from pytensor.tensor.basic import scalar_from_tensor, tensor_from_scalar
 from pytensor.tensor.subtensor import IncSubtensor, Subtensor
-from pytensor.tensor.type import integer_dtypes
+from pytensor.tensor.type import TensorType, integer_dtypes
 
 from .checks import called, check_count, is_generator, scalar, shared_scalar
-from .compat import INNER_FUNCTION, FinalizedOpFromGraph, inner_graph, rewrite_inner_graphs
+from .compat import INNER_FUNCTION, SealedOp, inner_graph, rewrite_inner_graphs
 from .updates import Updates, extend
 
 
@@ -103,7 +104,7 @@ def repeat(body: Callable[..., tuple[Sequence[Any], Any]], start: Sequence[Any],
     return list(last)
 
 
-class Loop(FinalizedOpFromGraph):
+class Loop(SealedOp):
     """The values of a graph that is applied to its own outputs until it says that it is done.
 
     The inner graph maps the values now, and what does not change, to the next values and a boolean. The node takes the
@@ -121,7 +122,7 @@ class Loop(FinalizedOpFromGraph):
     __call__ = Op.__call__
 
     def clone_with_inner_graph(self, inner: Any) -> Any:
-        new = super().clone_with_inner_graph(inner)
+        new: Any = super().clone_with_inner_graph(inner)
         new.rewritten = True
         return new
 
@@ -244,6 +245,36 @@ def _imports(backend: str) -> None:
 
 _imports("numba")
 _imports("jax")
+
+
+@graph_rewriter
+def _scalars_as_numbers(fgraph: Any) -> None:
+    """Let scalars go into a loop, through it and out of it as numbers, where arrays would be allocated for them."""
+
+    def narrow(value: Any) -> Any:
+        return scalar_from_tensor(value) if _is_scalar_tensor(value) else value
+
+    def widen(value: Any, like: Any) -> Any:
+        return tensor_from_scalar(value) if _is_scalar_tensor(like) else value
+
+    for node in fgraph.toposort():
+        if isinstance(node.op, Loop) and any(map(_is_scalar_tensor, node.op.inner_inputs)):
+            inner = inner_graph(node.op)
+            inputs = [get_scalar_type(v.type.dtype)() if _is_scalar_tensor(v) else v.type() for v in inner.inputs]
+            replacements = {v: widen(new, v) for v, new in zip(inner.inputs, inputs, strict=True)}
+            outputs = graph_replace(inner.outputs, replacements, strict=False)
+            values: Any = Loop(inputs, list(map(narrow, outputs)))(
+                *map(narrow, node.inputs[:-1]), node.inputs[-1], return_list=True
+            )
+            fgraph.replace_all([(old, widen(new, old)) for old, new in zip(node.outputs, values, strict=True)])
+
+
+def _is_scalar_tensor(variable: Any) -> bool:
+    return isinstance(variable.type, TensorType) and variable.type.ndim == 0
+
+
+# Before elementwise functions are fused, and the inner graphs rewritten.
+optdb.register("optapi_scalars", _scalars_as_numbers, "numba", position=48)
 
 
 def when(

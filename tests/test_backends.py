@@ -9,6 +9,7 @@ import pytest
 
 import optapi
 from optapi.compat import REWRITES_INNER_GRAPHS
+from optapi.loops import repeat
 
 
 RULES = {
@@ -201,6 +202,31 @@ def test_generators(mode):
         twin = np.random.default_rng(3)
         np.testing.assert_allclose(p.get_value(), 0.1 * sum(twin.normal(size=3) for _ in range(10)), rtol=1e-9)
         assert rng.get_value().bit_generator.state == twin.bit_generator.state
+
+
+@pytest.mark.parametrize("mode", [pytest.param("PYTHON", id="PYTHON"), *BACKENDS])
+def test_a_turn_may_write_over_what_it_is_given(mode):
+    """And over nothing else: values that change places, stand twice, are kept, or are those outside of the loop."""
+    outside = pytensor.shared(np.arange(6.0).reshape(3, 2), name="outside")
+    row = pytensor.shared(np.ones(2), name="row")
+
+    def body(turn, matrix, before, one, other, scalar):
+        written = pt.set_subtensor(matrix[turn % 3], other + row)
+        return [turn + 1, written, matrix, other, written[0], scalar + pt.sum(one)], pt.constant(np.bool_(False))
+
+    start = [np.int64(0), outside, outside, row, row, np.float64(0)]
+    run = pytensor.function([], repeat(body, start, 7), mode=optapi.PYTHON if mode == "PYTHON" else mode)
+    values = [np.int64(0), np.arange(6.0).reshape(3, 2), None, np.ones(2), np.ones(2), 0.0]
+    for turn in range(7):
+        _, matrix, _, one, other, scalar = values
+        written = matrix.copy()
+        written[turn % 3] = other + 1.0
+        values = [turn + 1, written, matrix, other, written[0].copy(), scalar + one.sum()]
+    for _ in range(2):
+        for value, wanted in zip(run(), values, strict=True):
+            np.testing.assert_allclose(value, wanted, rtol=1e-14)
+    np.testing.assert_array_equal(outside.get_value(), np.arange(6.0).reshape(3, 2))
+    np.testing.assert_array_equal(row.get_value(), np.ones(2))
 
 
 @pytest.mark.parametrize("mode", BACKENDS)

@@ -241,3 +241,34 @@ def test_functions_with_loops_pickle(compiled):
         again = pickle.loads(pickle.dumps(run))
         for one, other in zip(again(), run(), strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_a_stop_may_be_read_as_a_number_too():
+    """What asks whether it is positive is known to be false in a loop; what reads its value is not."""
+    p, stop = pytensor.shared(np.float64(0), name="p"), pytensor.shared(-3, name="stop")
+    updates = {p: pt.switch(pt.gt(stop, 0), np.nan, p + stop), stop: stop + 1}
+    looped = optapi.loop(updates, 99, stop)
+    run = pytensor.function([], [], updates=looped, mode=optapi.PYTHON)
+    for _ in range(2):
+        run()
+        assert (p.get_value(), stop.get_value()) == (-6.0, 1)
+
+
+@pytest.mark.parametrize("place", [1, -2])
+def test_a_batch_picks_and_sets_a_row_for_each_member(place):
+    matrix = pytensor.shared(np.arange(6.0).reshape(3, 2), name="matrix", shape=(3, 2))
+    index = pytensor.shared(np.int64(place), name="index")
+    picked = pytensor.shared(np.zeros(2), name="picked", shape=(2,))
+    updates = {matrix: pt.set_subtensor(matrix[index], -matrix[index]), index: index, picked: matrix[index]}
+    indices = pytensor.shared(np.array([place, 0, 2, -1]), name="indices")
+    wide = optapi.batch(updates, {index: indices})
+    run = pytensor.function([], [], updates=wide, mode=optapi.PYTHON)
+    pickle.loads(pickle.dumps(run))
+    run()
+    [matrices] = [v.get_value() for v in wide if v.name == "matrix"]
+    [rows] = [v.get_value() for v in wide if v.name == "picked"]
+    for member, i in enumerate(indices.get_value()):
+        expected = np.arange(6.0).reshape(3, 2)
+        np.testing.assert_array_equal(rows[member], expected[i])
+        expected[i] *= -1
+        np.testing.assert_array_equal(matrices[member], expected)

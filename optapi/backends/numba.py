@@ -8,20 +8,31 @@ from typing import Any
 import numpy as np
 from numba import types
 from numba.extending import overload
+from pytensor.compile.mode import NUMBA
 from pytensor.link.numba.cache import compile_numba_function_src
-from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_and_cache_key
-from pytensor.link.numba.dispatch.compile_ops import numba_funcify_OpFromGraph
+from pytensor.link.numba.dispatch.basic import (
+    numba_funcify_and_cache_key,
+    numba_njit,
+    register_funcify_and_cache_key,
+)
 
+from ..compat import REWRITES_INNER_GRAPHS, rewrite_owned
 from ..loops import Loop
 
 
-VERSION = 1
+VERSION = 2
 
 
 @register_funcify_and_cache_key(Loop)
 def numba_funcify_Loop(op: Any, node: Any = None, **kwargs: Any) -> Any:
     """A ``while`` loop over the compiled body, and the key under which PyTensor keeps it on disk."""
-    body, key = numba_funcify_OpFromGraph(op, node=node, **kwargs)
+    kwargs.pop("storage_map", None)
+    inner = op.fgraph
+    if not REWRITES_INNER_GRAPHS:
+        inner = inner.clone()
+        # Else the graph inside of Softmax is recognized as a softmax, and so on for ever.
+        rewrite_owned(inner, len(node.outputs), NUMBA.excluding("symbolic_op_recognition").optimizer)
+    body, key = numba_funcify_and_cache_key(inner, squeeze_output=True, fgraph_name="optapi_loop", **kwargs)
     count = len(op.fgraph.outputs) - 1
     start = [f"start{i}" for i in range(count)]
     given = [f"given{i}" for i in range(len(op.fgraph.inputs) - count)]
@@ -36,7 +47,7 @@ def loop({", ".join([*start, *given, "steps"])}):
     while turn < limit:
         {", ".join(state)}, done = body({", ".join([*state, *given])})
         {"; ".join(f"{x} = contiguous({x})" for x in state)}
-        if done.item():
+        if done:
             break
         turn += 1
     return {", ".join(state)}

@@ -203,13 +203,22 @@ def ours(mode, n, search):
     updates = optapi.lbfgs([x], cost, stop=stop, tolerance=1e-6, **search)
     [evaluations] = optapi.reports(updates)["evaluations"]
     looped = optapi.loop(updates, 100_000, stop)
-    run = begin_anew(looped, pytensor.function([], [], updates=looped, mode=mode))
+    # As the others have it: a function of the start.
+    start = pt.dvector("start", shape=(n,))
+    givens = {variable: pt.constant(variable.get_value()) for variable in updates} | {x: start}
+    function = pytensor.function([start], [looped[x], looped[evaluations]], givens=givens, mode=mode, trust_input=True)
+
+    def run():
+        # JAX returns before it is done.
+        return [np.asarray(value) for value in function(start_of(n))]
+
     begin = time.perf_counter()
     run()
     first = time.perf_counter() - begin
     seconds = best(run)
-    assert np.max(np.abs(np.asarray(x.get_value()) - 1)) < 1e-3
-    return seconds, int(evaluations.get_value()), first
+    found, count = run()
+    assert np.max(np.abs(found - 1)) < 1e-3
+    return seconds, int(count), first
 
 
 def scipys(n):
