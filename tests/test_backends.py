@@ -16,6 +16,7 @@ RULES = {
     "sgd": (optapi.sgd, {"step_size": 0.03, "momentum": 0.5}),
     "adam": (optapi.adam, {"step_size": 0.1}),
     "lbfgs": (optapi.lbfgs, {}),
+    "tonga": (optapi.tonga, {"step_size": 10.0, "regularization": 100.0, "rank": 2, "every": 3}),
 }
 OTHERS = [
     (optapi.rmsprop, {"centred": True, "momentum": 0.5}),
