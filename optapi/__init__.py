@@ -42,7 +42,9 @@ from .conjugate import (
 from .directions import inverse_hessian
 from .drivers import minimize, minimize_iterator
 from .first_order import adadelta, adagrad, adam, adamax, adamw, momentum, nadam, nesterov, radam, rmsprop, sgd
+from .hessian_free import hessian_free, krylov_subspace_descent
 from .individual_rates import delta_bar_delta, hypergradient, idbd, quickprop, rprop, smd, super_sab, vsgd
+from .least_squares import gauss_newton, levenberg_marquardt
 from .loops import hold, loop, repeat, when
 from .natural import tonga
 from .objective import Objective
@@ -51,6 +53,7 @@ from .oracle import Oracle
 from .quasi_newton import barzilai_borwein, bfgs, lbfgs, sr1
 from .results import OptimizeResult
 from .scipy_method import scipy_method
+from .second_order import newton, newton_cg, trust_region_cg
 from .state import load, save
 from .stochastic_quasi_newton import ada_qn, olbfgs, sgd_qn, sqn
 from .transforms import (
@@ -98,15 +101,19 @@ __all__ = [
     "delta_bar_delta",
     "find_step_size",
     "fletcher_reeves",
+    "gauss_newton",
     "gradients",
     "hager_zhang_cg",
+    "hessian_free",
     "hestenes_stiefel",
     "hold",
     "hypergradient",
     "idbd",
     "inverse_hessian",
     "join",
+    "krylov_subspace_descent",
     "lbfgs",
+    "levenberg_marquardt",
     "load",
     "lookahead",
     "loop",
@@ -115,6 +122,8 @@ __all__ = [
     "momentum",
     "nadam",
     "nesterov",
+    "newton",
+    "newton_cg",
     "noise",
     "olbfgs",
     "polak_ribiere",
@@ -141,6 +150,7 @@ __all__ = [
     "super_sab",
     "tonga",
     "transforms",
+    "trust_region_cg",
     "vsgd",
     "when",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
+from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.type import TensorType, float_dtypes, integer_dtypes
 from pytensor.tensor.variable import TensorVariable
@@ -104,6 +105,48 @@ def check_gradients(
                 f"the parameter {tuple(parameter.type.shape)}; pass {argument} of the parameters' shapes"
             )
         checked.append(gradient)
+    return checked
+
+
+def check_outputs(argument: str, outputs: Any, parameters: Sequence[Any]) -> list[TensorVariable]:
+    """The list of `outputs`: floating-point tensors, none twice, each of which depends on `parameters`."""
+    outputs = as_list(argument, outputs)
+    if not outputs:
+        raise ValueError(f"{argument} is empty; pass at least one variable")
+    for position, output in enumerate(outputs):
+        if not isinstance(output, Variable) or not isinstance(output.type, TensorType):
+            raise TypeError(f"{argument}[{position}] is a {type(output).__name__}; pass PyTensor expressions")
+        if output.type.dtype not in float_dtypes:
+            raise TypeError(
+                f"the variable {called(output)} of {argument} has dtype {output.type.dtype}; pass real ones"
+            )
+        if any(output is other for other in outputs[:position]):
+            raise ValueError(f"the variable {called(output)} is listed twice in {argument}; list it once")
+        if not any(variable in parameters for variable in ancestors([output])):
+            raise ValueError(
+                f"the variable {called(output)} of {argument} does not depend on the parameters; build it from them"
+            )
+    return outputs
+
+
+def check_givens(argument: str, givens: Any, graph: Sequence[Any]) -> dict[Any, Any]:
+    """`givens` from variables that `graph` reads to tensors of their types."""
+    if not isinstance(givens, Mapping):
+        raise TypeError(
+            f"{argument} is a {type(givens).__name__}; pass a dictionary from variables to what replaces them"
+        )
+    read, checked = set(ancestors(list(graph))), {}
+    for variable, value in givens.items():
+        if variable not in read:
+            name = called(variable) if isinstance(variable, Variable) else repr(variable)
+            raise ValueError(f"{argument} names the variable {name}, which the cost does not read")
+        value = value if isinstance(value, Variable) else pt.as_tensor(np.asarray(value))
+        if value.type.ndim != variable.type.ndim or value.type.dtype != variable.type.dtype:
+            raise ValueError(
+                f"{argument} replaces the variable {called(variable)}, which is {variable.type}, by {value.type}; pass "
+                "the same dtype and number of dimensions"
+            )
+        checked[variable] = value
     return checked
 
 

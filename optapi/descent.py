@@ -1,4 +1,4 @@
-"""Descent: what the rules share that search along a direction.
+"""Descent: what the rules share that search along a direction, or try the steps of a model.
 
 Such a rule works out a direction from what it remembers, and from the step what to remember next. The rest is here:
 the start of a call, the line, what happens if a search fails, when to give up, and what is reported::
@@ -7,20 +7,29 @@ the start of a call, the line, what happens if a search fails, when to give up, 
     start = Descent.begin(f, search, exact)
     end = start.along(-times(H, start.gradient), first=f.step_size(1.0))
     return start.finish(end, {H: ...})
+
+A rule that limits its steps by a trust region or by damping tries them with `Descent.toward` instead of `along`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
 
 from .directions import dot, largest, norm
+from .loops import FALSE, repeat
 from .objective import Objective
 from .search import Step, Trial
 from .state import state
 from .updates import Updates
+
+
+ZERO = pt.constant(np.int64(0))
+# Each step is a fraction of the one before: this is more than floating-point numbers allow.
+TRIALS = 100
 
 
 class End(NamedTuple):
@@ -52,6 +61,26 @@ class End(NamedTuple):
     failed: Any
     restarted: Any
     found: Step
+
+
+class Proposal(NamedTuple):
+    """A step that a model of the cost proposes.
+
+    Attributes
+    ----------
+    step : vector
+    decrease : scalar variable
+        That of the cost by the model.
+    products : integer scalar variable
+        How many products with the matrix of the model it took.
+    full : boolean scalar variable
+        Whether the step is as long as it may be.
+    """
+
+    step: Any
+    decrease: Any
+    products: Any = ZERO
+    full: Any = FALSE
 
 
 class Descent(NamedTuple):
@@ -134,6 +163,68 @@ class Descent(NamedTuple):
         failed = found.failed | still | pt.all(pt.eq(x_new, x))
         restarted = steepest & ~failed
         return End(x_new, found.trial.cost, g_new, x_new - x, g_new - g, d, steepest, failed, restarted, found)
+
+    def toward(
+        self, propose: Callable[..., Proposal], sizes: Sequence[Any], adjust: Callable[..., Sequence[Any]], least: Any
+    ) -> tuple[End, list[Any]]:
+        r"""Try the steps that a model of the cost proposes, until one is taken.
+
+        The quality of a step :math:`p` is the ratio of the decrease of the cost to the one that the model promises,
+
+        .. math:: \rho = \frac{f(x) - f(x + p) + \delta}{m(0) - m(p) + \delta}, \qquad
+            \delta = 8 \epsilon |f(x)|
+
+        with :math:`\epsilon` the machine precision: where both decreases are lost in the rounding errors of the cost,
+        the model is trusted. A step that leads to a cost or gradient that is not finite has the quality -1. One that
+        does not move the point ends the search, which has then failed.
+
+        Parameters
+        ----------
+        propose : callable
+            From the sizes to a `Proposal`.
+        sizes : list of variables
+            What limits the step, for instance a radius, at first.
+        adjust : callable
+            From the quality, the proposal and the sizes to the next sizes.
+        least : scalar
+            The step is taken if its quality is larger.
+
+        Returns
+        -------
+        End
+            Its `found` counts the evaluations.
+        list of variables
+            The next sizes; and the number of products that the proposals took.
+
+        References
+        ----------
+        Conn, Gould and Toint (2000), Trust-region methods, section 17.4.2, for the rounding errors.
+        """
+        f, x = self.objective, self.point
+        noise = np.asarray(8 * np.finfo(self.cost.type.dtype).eps, self.cost.type.dtype) * abs(self.cost)
+
+        def turn(count: Any, products: Any, point: Any, cost: Any, gradient: Any, *sizes: Any) -> Any:
+            proposed = propose(*sizes)
+            there = f.at(x + proposed.step)
+            fine = pt.isfinite(there.cost) & pt.all(pt.isfinite(there.gradient)) & (proposed.decrease > 0)
+            quality = (self.cost - there.cost + noise) / (proposed.decrease + noise)
+            quality = pt.switch(fine, quality, -pt.ones_like(quality)).astype(f.dtype)
+            taken = quality > least
+            held = (pt.switch(taken, new, old) for new, old in zip(there, (point, cost, gradient), strict=True))
+            over = taken | pt.all(pt.eq(there.point, x)) | ~pt.all(pt.isfinite(proposed.step))
+            return [count + 1, products + proposed.products, *held, *adjust(quality, proposed, *sizes)], over
+
+        able = pt.isfinite(self.cost) & pt.all(pt.isfinite(self.gradient)) & ~(f.stopped | self.rest)
+        begin = [np.int64(0), np.int64(0), x, self.cost, self.gradient, *sizes]
+        count, products, *held = repeat(turn, begin, pt.switch(able, TRIALS, 0))
+        (x_new, cost, g_new), sizes = held[:3], held[3:]
+        failed = pt.eq(count, 0) | pt.all(pt.eq(x_new, x))
+        s = x_new - x
+        found = Step(pt.ones_like(cost), Trial(cost, dot(self.gradient, s), (x_new, g_new)), count, failed)
+        # There is no other direction to try.
+        steepest = pt.constant(np.bool_(True))
+        end = End(x_new, cost, g_new, s, g_new - self.gradient, s, steepest, failed, ~failed, found)
+        return end, [*sizes, products]
 
     def finish(
         self,

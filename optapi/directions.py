@@ -1,13 +1,15 @@
-"""What several families of rules share: the memory of quasi-Newton pairs, and products of vectors."""
+"""What several families of rules share: quasi-Newton pairs, the conjugate gradient solver, products of vectors."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
 
-from .loops import FALSE
+from .checks import as_dtype, check_count
+from .loops import FALSE, repeat
 from .state import state
 from .updates import Updates
 
@@ -33,6 +35,35 @@ def largest(a: Any) -> Any:
         # The zero is made from `a`, so that in a batch each member has one, and the join stays a join.
         sizes = pt.concatenate([pt.zeros_like(pt.sum(a, keepdims=True)), sizes])
     return pt.switch(pt.any(pt.isnan(sizes)), np.asarray(np.nan, a.type.dtype), pt.max(sizes))
+
+
+def rows(times: Callable[[Any], Any], size: int, length: Any, dtype: str, wanted: Any) -> Any:
+    """The transpose of the matrix of a linear map: its values for the unit vectors, one after the other.
+
+    Parameters
+    ----------
+    times : callable
+        From a vector to its image. What it reads beside the vector is computed once.
+    size, length : int or integer scalar variable
+        The numbers of components of a vector and of its image.
+    dtype : str
+    wanted : boolean scalar variable
+        Whether the images are to be computed; else they are zeros.
+    """
+
+    def turn(place: Any, images: Any) -> Any:
+        unit = pt.eq(np.arange(size), place).astype(dtype)
+        return [place + 1, pt.set_subtensor(images[place], times(unit))], FALSE
+
+    begin = pt.zeros((size, length), dtype=dtype)
+    return repeat(turn, [np.int64(0), begin], pt.switch(wanted, size, 0))[1]
+
+
+def guarded(matrix: Any) -> tuple[Any, Any]:
+    """`matrix` and 0; or zeros and NaN where it is not finite: decompositions raise there."""
+    good = pt.all(pt.isfinite(matrix))
+    nan = pt.constant(np.asarray(np.nan, matrix.type.dtype))
+    return pt.switch(good, matrix, pt.zeros_like(matrix)), pt.switch(good, pt.zeros_like(nan), nan)
 
 
 class Pairs(NamedTuple):
@@ -141,6 +172,219 @@ class Pairs(NamedTuple):
             pt.switch(good, sy / yy, self.scale),
             pt.switch(good, (self.slot + 1) % memory, self.slot),
         )
+
+
+# Why `conjugate_gradients` has ended: all steps done; the residual is small; the model hardly falls any more; the
+# curvature along a direction is not positive; the boundary of the trust region is reached.
+STEPS, SOLVED, SETTLED, CURVED, BOUNDARY = (np.int64(reason) for reason in range(5))
+
+
+class Iterates(NamedTuple):
+    """Some iterates of `conjugate_gradients`, at counts that grow geometrically, and the last one.
+
+    Attributes
+    ----------
+    vectors : matrix
+        An iterate in each row, those in use first.
+    models : vector
+        The model at each.
+    last : integer scalar variable
+        The row of the last iterate.
+    """
+
+    vectors: Any
+    models: Any
+    last: Any
+
+
+class Solution(NamedTuple):
+    r"""What `conjugate_gradients` found.
+
+    Attributes
+    ----------
+    vector : vector
+        The last iterate :math:`d`.
+    residual : vector
+        :math:`B d + g`, as it was carried along, so that :math:`B d` needs no further product.
+    products : integer scalar variable
+        The number of products, those for the start among them.
+    reason : integer scalar variable
+        Why it has ended: `STEPS`, `SOLVED`, `SETTLED`, `CURVED` or `BOUNDARY`.
+    model : scalar variable
+        :math:`\frac12 d^T B d + g^T d`, never positive from a start of zero.
+    iterates : Iterates or None
+    """
+
+    vector: Any
+    residual: Any
+    products: Any
+    reason: Any
+    model: Any
+    iterates: Any = None
+
+
+def conjugate_gradients(
+    product: Callable[[Any], Any],
+    gradient: Any,
+    steps: Any,
+    *,
+    tolerance: Any = 0.0,
+    start: Any = None,
+    diagonal: Any = None,
+    radius: Any = None,
+    progress: Any = None,
+    keep: bool = False,
+    longest: int | None = None,
+) -> Solution:
+    r"""The minimizer of the quadratic model :math:`\frac12 d^T B d + g^T d`, by conjugate gradients.
+
+    With the residual :math:`r = B d + g`, :math:`y = P^{-1} r` and first :math:`p = -y`,
+
+    .. math:: a = \frac{r^T y}{p^T B p}, \qquad d \leftarrow d + a p, \qquad r \leftarrow r + a B p, \qquad
+        p \leftarrow -y_{new} + \frac{r_{new}^T y_{new}}{r^T y} p
+
+    The curvature along :math:`p` counts as positive if :math:`p^T B p > \epsilon \|p\| \|B p\|`, with :math:`\epsilon`
+    the machine precision. Where it is not, the last iterate is returned, or, if that is still zero, the first direction
+    with :math:`a = r^T y / \|p\| \|B p\|`, so that it has the length of a step also where the curvature vanishes; with
+    a `radius` the point on the boundary. An iterate that would not be finite is not taken.
+
+    Parameters
+    ----------
+    product : callable
+        :math:`B`, from a vector to its product, symbolic. Called at one place.
+    gradient : vector
+        :math:`g`.
+    steps : int or integer scalar variable
+        The largest number of steps; with 0 the result is zero, without products.
+    tolerance : scalar
+        The norm of the residual at which it ends; at least :math:`\epsilon \|g\|`.
+    start : vector, optional
+        The first iterate, by default zero; one that is not zero costs a product. Not together with `radius`.
+    diagonal : vector, optional
+        The preconditioner :math:`P`, positive.
+    radius : scalar, optional
+        That of a trust region: an iterate outside is replaced by the point where the way to it leaves the region. Where
+        the curvature is not positive, it is that of both ends of the line along :math:`p` that has the lower model.
+    progress : scalar, optional
+        :math:`\epsilon`: it ends at step :math:`i` if, with :math:`k = \max(10, \lceil 0.1 i \rceil)`, the model
+        :math:`m` was negative :math:`k` steps ago, and :math:`(m_i - m_{i-k}) / m_i < k \epsilon`.
+    keep : bool
+        Whether to keep iterates: those at the steps 5, 7, 9, 11, 15, ..., each about 1.3 times the last.
+    longest : int, optional
+        The largest value of `steps`, if `steps` is a variable and `progress` or `keep` is used.
+
+    Returns
+    -------
+    Solution
+
+    References
+    ----------
+    Steihaug (1983), The conjugate gradient method and trust regions in large scale optimization; Nocedal and Wright
+    (2006), Numerical optimization, algorithms 5.3, 7.1 and 7.2; Martens (2010), Deep learning via Hessian-free
+    optimization, section 4.4, for `progress`, and 4.6 for `keep`. The first count there is 1; 5 is that of the author's
+    program.
+    """
+    g, dtype = gradient, gradient.type.dtype
+    zero, half, one, epsilon = (np.asarray(value, dtype) for value in (0, 0.5, 1, np.finfo(dtype).eps))
+    longest = steps if longest is None else longest
+    # Beyond round-off there is nothing to solve.
+    tolerance = pt.maximum(as_dtype(pt.as_tensor(tolerance), dtype), epsilon * norm(g))
+
+    # A start that is not zero is the first direction, of a step of length 1 with the number 0.
+    none = pt.zeros_like(g)
+    y = g if diagonal is None else g / diagonal
+    warm = FALSE if start is None else pt.any(pt.neq(start, 0))
+    i0 = pt.switch(warm, np.int64(0), np.int64(1))
+    p0 = -y if start is None else pt.switch(warm, start, -y)
+    begin: list[Any] = [i0, STEPS, none, g, p0, dot(g, y)]
+    if progress is not None:
+        progress = as_dtype(pt.as_tensor(progress), dtype)
+        window = max(11, -(-longest // 10) + 1)
+        begin.append(pt.zeros((window,), dtype))
+    if keep:
+        marks = _marks(longest)
+        rows = pt.zeros((len(marks), 1), dtype) * none
+        begin += [np.int64(0), rows, pt.zeros((len(marks),), dtype)]
+
+    def step(i: Any, reason: Any, d: Any, r: Any, p: Any, ry: Any, *rest: Any) -> tuple[list[Any], Any]:
+        Bp = product(p)
+        size, bent = norm(p) * norm(Bp), dot(p, Bp)
+        curved = ~(bent > epsilon * size)
+        a = ry / pt.switch(curved, size, bent)
+        outside = FALSE
+        if radius is not None:
+            limit = as_dtype(pt.as_tensor(radius), dtype)
+            outside = curved | ~(norm(d + a * p) < limit)
+            a = pt.switch(outside, _to_boundary(d, p, dot(r, p), bent, limit, curved), a)
+        else:
+            a = pt.switch(curved & pt.any(pt.neq(d, 0)), zero, a)
+        if start is not None:
+            first = pt.eq(i, 0)
+            curved = curved & ~first
+            a = pt.switch(first, one, a)
+        following = d + a * p, r + a * Bp
+        known = pt.isfinite(a) & pt.isfinite(dot(*following))
+        d, r = (pt.switch(known, new, old) for new, old in zip(following, (d, r), strict=True))
+        y = r if diagonal is None else r / diagonal
+        new = dot(r, y)
+        beta = new / ry
+        if start is not None:
+            beta = pt.switch(first, zero, beta)
+        # Written so that NaN ends it.
+        solved = ~(norm(r) > tolerance) | ~(new > 0) | ~known
+        reason = pt.switch(outside, BOUNDARY, pt.switch(curved, CURVED, pt.switch(solved, SOLVED, STEPS)))
+
+        model = half * dot(r + g, d)
+        now: list[Any] = []
+        if progress is not None:
+            history, rest = rest[0], rest[1:]
+            k = pt.maximum(np.int64(10), (i + 9) // 10)
+            before = history[(i - k) % window]
+            slow = (i > k) & (before < 0) & (model - before > as_dtype(k, dtype) * progress * model)
+            reason = pt.switch(pt.eq(reason, STEPS) & slow, SETTLED, reason)
+            now.append(pt.set_subtensor(history[i % window], model))
+        if keep:
+            last, vectors, models = rest
+            last = pt.switch(i > pt.constant(marks)[last], last + 1, last)
+            now += [last, pt.set_subtensor(vectors[last], d), pt.set_subtensor(models[last], model)]
+        return [i + 1, reason, d, r, -y + beta * p, new, *now], pt.neq(reason, STEPS)
+
+    started = ~(norm(g) <= tolerance) if start is None else warm | ~(norm(g) <= tolerance)
+    turns = pt.switch(started & pt.gt(steps, 0), pt.as_tensor(steps) + 1 - i0, 0)
+    i, reason, d, r, _, _, *rest = repeat(step, begin, turns)
+    reason = pt.switch(started, reason, SOLVED)
+    kept = Iterates(rest[-2], rest[-1], rest[-3]) if keep else None
+    return Solution(d, r, i - i0, reason, half * dot(r + g, d), kept)
+
+
+def forcing(gradient: Any) -> Any:
+    r"""The residual :math:`\min(1/2, \sqrt{\|g\|}) \, \|g\|` at which to end, for superlinear convergence."""
+    size = norm(gradient)
+    return pt.minimum(np.asarray(0.5, gradient.type.dtype), pt.sqrt(size)) * size
+
+
+def limit(cg_steps: int | None, size: int) -> int:
+    """The largest number of steps of a rule that solves by conjugate gradients, checked; by default 20 a component."""
+    return 20 * size if cg_steps is None else check_count("cg_steps", cg_steps)
+
+
+def _marks(steps: int) -> np.ndarray:
+    """The steps whose iterates are kept, and a last one that no step reaches."""
+    marks = np.ceil(5 * 1.3 ** np.arange(max(0, int(np.log(max(steps, 5) / 5) / np.log(1.3))) + 2)).astype("int64")
+    return np.append(marks[marks <= steps], np.iinfo("int64").max)
+
+
+def _to_boundary(d: Any, p: Any, slope: Any, bent: Any, radius: Any, curved: Any) -> Any:
+    """How far it is from `d` along `p` to the sphere; where it is curved, to the end of lower model."""
+    pp, dp, left = dot(p, p), dot(d, p), radius**2 - dot(d, d)
+    # Along the directions of the method d grows, so that nothing cancels here.
+    ahead = left / (dp + pt.sqrt(dp**2 + pp * left))
+    behind = -(dp + pt.sqrt(dp**2 + pp * left)) / pp
+
+    def model(a: Any) -> Any:
+        return a * (slope + a * bent / 2)
+
+    return pt.switch(curved & (model(behind) < model(ahead)), behind, ahead)
 
 
 def curvature(s: Any, y: Any) -> tuple[Any, Any, Any]:

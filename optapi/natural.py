@@ -10,6 +10,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from .checks import as_dtype, as_list, called, check_choice, check_count, scalar
+from .directions import guarded
 from .loops import when
 from .moments import correction
 from .objective import Objective
@@ -203,19 +204,12 @@ def _combined(columns: Any, weights: Any) -> Any:
     return pt.sum(columns * weights[:, :, None], axis=1)
 
 
-def _guarded(gram: Any) -> tuple[Any, Any]:
-    """`gram` and 0; or zeros and NaN where it is not finite, since the solver and the decomposition would raise."""
-    good = pt.all(pt.isfinite(gram))
-    nan = pt.constant(np.asarray(np.nan, gram.type.dtype))
-    return pt.switch(good, gram, pt.zeros_like(gram)), pt.switch(good, pt.zeros_like(nan), nan)
-
-
 def _solved(gram: Any, ridge: Any, right: Any) -> Any:
     """The solution of `gram` plus `ridge` times the identity, in each block.
 
     A ridge that is lost in the rounding errors of `gram` is raised to their size, so that the matrix is positive.
     """
-    gram, spoilt = _guarded(gram)
+    gram, spoilt = guarded(gram)
     limits = np.finfo(gram.type.dtype)
     size = gram.shape[1].astype(gram.type.dtype)
     trace = pt.sum(pt.diagonal(gram, axis1=1, axis2=2), axis=1)
@@ -230,7 +224,7 @@ def _eigenvectors(gram: Any, rank: int) -> tuple[Any, Any]:
 
     They have the sign with which the vectors that they stand for are not opposed to the newest gradient.
     """
-    gram, spoilt = _guarded(gram)
+    gram, spoilt = guarded(gram)
     decomposed: Any = pt.linalg.eigh(gram)
     values, vectors = decomposed
     vectors = vectors[:, :, -rank:]

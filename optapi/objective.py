@@ -7,7 +7,7 @@ dtypes, packing into a vector, freezing after `stop`, and collisions of keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,13 +17,16 @@ import pytensor.tensor as pt
 from pytensor.gradient import NullTypeGradError
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors, explicit_graph_inputs
+from pytensor.tensor.shape import Shape
 
 from . import schedules, state
 from .checks import (
     as_dtype,
     called,
     check_cost,
+    check_givens,
     check_gradients,
+    check_outputs,
     check_parameters,
     check_stop,
     check_updates,
@@ -33,6 +36,10 @@ from .checks import (
 from .gradients import is_transformed
 from .loops import FALSE, as_update, hold, like, when
 from .updates import Updates, extend
+
+
+# From a packed point and a packed vector to the product of a matrix at that point with the vector.
+Product = Callable[[Any, Any], Any]
 
 
 class Point(NamedTuple):
@@ -202,9 +209,78 @@ class Objective:
         ValueError
             If the cost has no second derivatives.
         """
-        products = self.products(self.parameters, self.gradients, self.unpack(vector))
-        replacements = dict(zip(self.parameters, self.unpack(point), strict=True))
-        return self.pack(graph_replace(products, replacements, strict=False))
+        return self.curvature()(point, vector)
+
+    def curvature(self, outputs: Any = None, residuals: Any = None, givens: Mapping[Any, Any] | None = None) -> Product:
+        r"""Products with a matrix of second derivatives, which is not formed, as a function of a point and a vector.
+
+        By default it is the Hessian. With :math:`J` the derivatives of `outputs` or `residuals` by the parameters, it
+        is the Gauss-Newton matrix :math:`J^T H J`. Of `outputs`, :math:`H` is the Hessian of the cost as a function of
+        them, and the matrix is positive semidefinite if that function is convex; of `residuals` it is the identity.
+
+        Parameters
+        ----------
+        outputs : variable or list of variables, optional
+            What the cost depends on the parameters through. A parameter that has a penalty in the cost may be listed.
+        residuals : variable or list of variables, optional
+        givens : dict, optional
+            From variables that the cost reads to what stands in their places, such as another batch.
+
+        Returns
+        -------
+        callable
+            From the packed point and the packed vector, both variables, to the packed product.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the cost depends on the parameters not through `outputs` alone, if `outputs` or `residuals` do not depend
+            on the parameters, or if the cost does not depend on what `givens` replaces.
+        """
+        # Of its own, because what a caller passes may depend on the parameters, which are replaced.
+        placeholder = pt.tensor("vector", dtype=self.dtype, shape=(self.size,))
+        vectors = self.unpack(placeholder)
+        if outputs is None and residuals is None:
+            products = self.products(self.parameters, self.gradients, vectors)
+        elif residuals is None:
+            outputs = check_outputs("outputs", outputs, self.parameters)
+            pushed = pushforward(outputs, self.parameters, vectors)
+            products = pullback(outputs, self.parameters, self._loss_products(outputs, pushed))
+        else:
+            residuals = check_outputs("residuals", residuals, self.parameters)
+            pushed = pushforward(residuals, self.parameters, vectors)
+            products = pullback(residuals, self.parameters, pushed)
+        products = known_shapes([self.pack(products)])
+        if givens:
+            givens = check_givens("curvature_givens", givens, [self.cost, *self.gradients])
+            products = graph_replace(products, givens, strict=False)
+
+        def product(point: Any, vector: Any) -> Any:
+            replacements = dict(zip(self.parameters, self.unpack(point), strict=True)) | {placeholder: vector}
+            return graph_replace(products, replacements, strict=False)[0]
+
+        return product
+
+    def _loss_products(self, outputs: Sequence[Any], vectors: Sequence[Any]) -> list[Any]:
+        """The products of `vectors` with the Hessian of the cost as a function of `outputs`."""
+        cut = [z.type() for z in outputs]
+        [loss] = graph_replace([self.cost], dict(zip(outputs, cut, strict=True)), strict=False)
+        below = set(ancestors([loss]))
+        for z, c in zip(outputs, cut, strict=True):
+            if c not in below:
+                raise ValueError(
+                    f"the cost does not depend on the variable {called(z)} of outputs; build the cost from this very "
+                    "variable, and list outputs that it reads"
+                )
+        for p in self.parameters:
+            if p in below:
+                raise ValueError(
+                    f"the cost depends on the parameter {called(p)} not through outputs alone; build the cost from the "
+                    "very variables of outputs, and list the parameter among them if the cost has a penalty on it"
+                )
+        slopes: Any = pytensor.grad(loss, cut)
+        curved: Any = self.products(cut, slopes, vectors)
+        return list(graph_replace(curved, dict(zip(cut, outputs, strict=True)), strict=False))
 
     def products(self, parameters: Sequence[Any], gradients: Sequence[Any], vectors: Sequence[Any]) -> list[Any]:
         """The products of the matrix of second derivatives by `parameters` with `vectors`, at the parameters' values.
@@ -214,19 +290,13 @@ class Objective:
         ValueError
             If the cost has no second derivatives.
         """
-        parts = [pt.sum(g * v) for g, v in zip(gradients, vectors, strict=True)]
-        slope: Any = pt.add(*parts) if len(parts) > 1 else parts[0]
         try:
-            # A gradient that does not depend on a parameter has no derivative by it.
-            products: Any = pytensor.grad(
-                slope, list(parameters), consider_constant=list(vectors), disconnected_inputs="ignore"
-            )
+            return pullback(gradients, parameters, vectors)
         except (NotImplementedError, NullTypeGradError, TypeError) as error:
             raise ValueError(
                 f"{self.name} needs second derivatives of the cost, which PyTensor cannot build ({error}); write the "
                 "cost with other operations, or choose a rule that needs gradients alone"
             ) from error
-        return [as_dtype(product, p.type.dtype) for product, p in zip(products, parameters, strict=True)]
 
     def here(self, exact: bool | None) -> tuple[Point, Any, tuple[Any, ...]]:
         """The cost and the gradient at the point that the parameters hold, evaluated unless they are known.
@@ -342,6 +412,49 @@ def differentiate(cost: Any, parameters: Sequence[Any]) -> list[Any]:
                 "or check that the cost was built from this very variable"
             )
     return gradients
+
+
+def known_shapes(outputs: Sequence[Any]) -> list[Any]:
+    """`outputs` with the shapes that their types know as constants.
+
+    A shape that does not change would be computed outside of a loop, and JAX needs constants where it splits and
+    reshapes.
+    """
+    known: dict[Any, Any] = {
+        shape: pt.constant(np.array(shape.owner.inputs[0].type.shape, "int64"))
+        for shape in ancestors(list(outputs))
+        if shape.owner is not None
+        and isinstance(shape.owner.op, Shape)
+        and None not in shape.owner.inputs[0].type.shape
+    }
+    return list(graph_replace(list(outputs), known, strict=False))
+
+
+def pushforward(outputs: Sequence[Any], parameters: Sequence[Any], vectors: Sequence[Any]) -> list[Any]:
+    """The derivatives of `outputs` along `vectors`, one for each of `parameters`.
+
+    What is pulled back is linear in the cotangents, so its derivative by them is what is pushed forward. Unlike the
+    forward mode of PyTensor's operations this works for each that has a gradient; what does not depend on `vectors`
+    stays apart, so that a loop over them has it outside; and a `Scan` is differentiated into a shorter one.
+    """
+    cotangents = [pt.zeros_like(z) for z in outputs]
+    try:
+        pushed: Any = pullback(pullback(outputs, parameters, cotangents), cotangents, vectors)
+    except (NotImplementedError, NullTypeGradError, TypeError):
+        # The gradient of an operation need not have one. Then it may have a forward mode.
+        pushed = pytensor.gradient.pushforward(
+            list(outputs), list(parameters), list(vectors), disconnected_outputs="ignore", use_op_pushforward=True
+        )
+        pushed = [as_dtype(v, z.type.dtype) for v, z in zip(pushed, outputs, strict=True)]
+    return list(pushed)
+
+
+def pullback(outputs: Sequence[Any], parameters: Sequence[Any], vectors: Sequence[Any]) -> list[Any]:
+    """The derivatives by `parameters` of the inner product of `outputs` with `vectors`, which do not change."""
+    # Of copies, since one output may depend on another, or be a parameter, and what is known would be all that counts.
+    known = {z.copy(): v for z, v in zip(outputs, vectors, strict=True)}
+    pulled: Any = pytensor.grad(None, list(parameters), known_grads=known, disconnected_inputs="ignore")
+    return [as_dtype(v, p.type.dtype) for v, p in zip(pulled, parameters, strict=True)]
 
 
 def _check_differentiable(cost: Any, gradients: Sequence[Any], parameters: Sequence[Any]) -> None:

@@ -22,17 +22,23 @@ class Row:
     """A rule as the contract tests call it.
 
     `searches` says that it searches along a line, so needs the cost and its own gradients; `needs_cost`, that it does
-    not search, and needs them all the same; `settles`, that with a constant step size, `rest_step`, it comes to rest.
+    not search, and needs them all the same; `residuals`, that it needs residuals; `settles`, that with a constant step
+    size, `rest_step`, it comes to rest.
     """
 
     rule: Callable[..., Any]
     options: dict[str, Any] = field(default_factory=dict)
     searches: bool = False
     needs_cost: bool = False
+    residuals: bool = False
     settles: bool = True
     rest_step: float = 0.05
 
     def __call__(self, parameters, *args, **kwargs):
+        if self.residuals:
+            # One residual whose square is twice the cost.
+            cost = args[0] if args else kwargs["cost"]
+            kwargs["residuals"] = pt.sqrt(2 * abs(cost))[None]
         return self.rule(parameters, *args, **{**self.options, **kwargs})
 
     def __str__(self):
@@ -93,6 +99,8 @@ ROWS = [
     Row(optapi.dai_yuan, {}, searches=True),
     Row(optapi.hager_zhang_cg, {}, searches=True),
     Row(optapi.scaled_conjugate_gradient, {}, searches=True),
+    Row(optapi.hessian_free, {"steps": 10}, searches=True),
+    Row(optapi.krylov_subspace_descent, {"dimensions": 3}, searches=True),
     Row(optapi.sgd_qn, {"step_size": 0.1, "skip": 2}, needs_cost=True, settles=False),
     Row(
         optapi.sgd_qn,
@@ -105,6 +113,11 @@ ROWS = [
     Row(optapi.ada_qn, {"memory": 3, "every": 2, "gradient_memory": 4}, needs_cost=True, rest_step=0.5),
     Row(optapi.tonga, {"step_size": 0.1, "rank": 2, "every": 3}, rest_step=1.0),
     Row(optapi.tonga, {"step_size": 0.1, "rank": 1, "every": 2, "block": "row", "normalize": True}),
+    Row(optapi.newton, {}, searches=True),
+    Row(optapi.newton_cg, {}, searches=True),
+    Row(optapi.trust_region_cg, {}, searches=True),
+    Row(optapi.gauss_newton, {}, searches=True, residuals=True),
+    Row(optapi.levenberg_marquardt, {}, searches=True, residuals=True),
     Row(readme_rule(), {"step_size": 0.1}, settles=False),
 ]
 

@@ -16,6 +16,7 @@ ORDER = [
     *("search", "moments", "gradients", "objective", "directions", "descent"),
     *("stopping", "tuning"),
     *("first_order", "individual_rates", "conjugate", "quasi_newton", "stochastic_quasi_newton", "natural"),
+    *("hessian_free", "second_order", "least_squares"),
     *("transforms", "batches"),
     "optimizers",
     *("evaluator", "steps", "results", "limits", "progress", "comparison", "drivers", "scipy_method"),
@@ -23,6 +24,7 @@ ORDER = [
 ]
 FAMILIES = {
     *("first_order", "individual_rates", "conjugate", "quasi_newton", "stochastic_quasi_newton", "natural"),
+    *("hessian_free", "second_order", "least_squares"),
 }
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytensor
+import pytensor.tensor as pt
 import scipy
-from scipy.optimize import minimize
+from scipy.optimize import least_squares, minimize
 
 import optapi
 
@@ -27,7 +28,16 @@ from more_garbow_hillstrom import PROBLEMS
 
 
 # SciPy's method of the same kind. The others are judged beside its conjugate gradients.
-METHODS = {"lbfgs": "L-BFGS-B", "bfgs": "BFGS", "sr1": "BFGS"}
+METHODS = {
+    "lbfgs": "L-BFGS-B",
+    "bfgs": "BFGS",
+    "sr1": "BFGS",
+    "newton": "Newton-CG",
+    "newton_cg": "Newton-CG",
+    "trust_region_cg": "trust-ncg",
+}
+# What these count beside evaluations: products with the Hessian, each of which costs about two evaluations.
+WITH_PRODUCTS = ("Newton-CG", "trust-ncg")
 DEFAULT = ["lbfgs", "bfgs", "hager_zhang_cg", "polak_ribiere", "fletcher_reeves", "hestenes_stiefel", "dai_yuan"]
 
 
@@ -41,18 +51,25 @@ class Result:
     evaluations: int
     reached: bool
     why: str
+    products: int | None = None
 
     @property
     def cells(self):
         """The cells of a table."""
-        return ["yes" if self.reached else f"no: {self.value:.6g}", str(self.iterations), str(self.evaluations)]
+        evaluations = f"{self.evaluations}" if self.products is None else f"{self.evaluations} + {self.products}"
+        return ["yes" if self.reached else f"no: {self.value:.6g}", str(self.iterations), evaluations]
+
+    @property
+    def cost(self):
+        """What the run cost, in evaluations."""
+        return self.evaluations + 2 * (self.products or 0)
 
 
-def ended(problem, point, iterations, evaluations, why):
+def ended(problem, point, iterations, evaluations, why, products=None):
     """The result of a run that ended at `point`, judged in float64."""
     value, gradient = problem.evaluate(np.asarray(point, "float64"))
     reached = problem.reached(float(value)) is not None
-    return Result(float(value), float(np.max(np.abs(gradient))), iterations, int(evaluations), reached, why)
+    return Result(float(value), float(np.max(np.abs(gradient))), iterations, int(evaluations), reached, why, products)
 
 
 def budget(method, size):
@@ -73,7 +90,8 @@ def run_ours(rule, problem, method, tolerance, dtype, **options):
         step()
         iterations += 1
     why = "limit" if not stop.get_value() else str(int(reason.get_value()))
-    return ended(problem, p.get_value(), iterations, evaluations.get_value(), why)
+    products = int(reports["products"][0].get_value()) if method in WITH_PRODUCTS else None
+    return ended(problem, p.get_value(), iterations, evaluations.get_value(), why, products)
 
 
 def run_scipy(problem, method, tolerance, dtype):
@@ -84,11 +102,39 @@ def run_scipy(problem, method, tolerance, dtype):
         value, gradient = function(x.astype(dtype))
         return float(value), gradient.astype("float64")
 
-    options = {"gtol": tolerance} | ({"ftol": 1e-20} if method == "L-BFGS-B" else {})
     start = problem.start.astype(dtype).astype("float64")
+    if method in WITH_PRODUCTS:
+        return run_newton(problem, method, cost_and_gradient, start, tolerance, dtype)
+    options = {"gtol": tolerance} | ({"ftol": 1e-20} if method == "L-BFGS-B" else {})
     with np.errstate(all="ignore"):
         found = minimize(cost_and_gradient, start, jac=True, method=method, options=options)
     return ended(problem, found.x, found.nit, found.nfev, str(found.status))
+
+
+def run_newton(problem, method, cost_and_gradient, start, tolerance, dtype):
+    """One of SciPy's methods with products, ended by a callback, since their own tests are of other quantities."""
+    x, v = (pt.vector(dtype=dtype, shape=start.shape) for _ in range(2))
+    slope = pt.sum(pytensor.grad(problem.cost([x]), x) * v)
+    product = pytensor.grad(slope, x, consider_constant=[v], disconnected_inputs="ignore")
+    multiply = pytensor.function([x, v], product, mode=optapi.PYTHON, on_unused_input="ignore")
+    count = 0
+
+    def hessp(x, v):
+        nonlocal count
+        count += 1
+        return multiply(x.astype(dtype), v.astype(dtype)).astype("float64")
+
+    def callback(x):
+        if np.max(np.abs(cost_and_gradient(x)[1])) <= tolerance:
+            raise StopIteration
+
+    options = {"xtol": 1e-30} if method == "Newton-CG" else {"gtol": 1e-30}
+    options["maxiter"] = 200 * start.size
+    with np.errstate(all="ignore"):
+        found = minimize(
+            cost_and_gradient, start, jac=True, hessp=hessp, method=method, callback=callback, options=options
+        )
+    return ended(problem, found.x, found.nit, found.nfev, str(found.status), count)
 
 
 def geometric_mean(ratios):
@@ -106,7 +152,7 @@ def table(pairs):
     for problem, ours, theirs in pairs:
         ratio = ""
         if ours.reached and theirs.reached:
-            ratios.append(ours.evaluations / theirs.evaluations)
+            ratios.append(ours.cost / theirs.cost)
             ratio = f"{ratios[-1]:.2f}"
         cells = [str(problem.number), problem.name, str(problem.start.size), *ours.cells, *theirs.cells, ratio]
         lines.append("| " + " | ".join(cells) + " |")
@@ -126,6 +172,52 @@ def section(name, method, pairs):
     return "\n".join([f"## {name} and SciPy's {method}", "", summary, "", *lines, ""])
 
 
+def marquardt_section(problems):
+    """The Markdown of `levenberg_marquardt` and MINPACK's program, from near and far."""
+    lines = [
+        "| | problem | n | from | minimum | iterations | evaluations | SciPy: minimum | Jacobians | evaluations |",
+        "|--:|---|--:|--:|---|--:|--:|---|--:|--:|",
+    ]
+    counts = {factor: [0, 0] for factor in (1, 10, 100)}
+    for problem in problems:
+        p, stop = pytensor.shared(problem.start, name="x", shape=problem.start.shape), pytensor.shared(0, name="stop")
+        r = problem.at(p)
+        updates = optapi.levenberg_marquardt([p], residuals=r, stop=stop, tolerance=1e-12)
+        step = pytensor.function([], [], updates=updates, mode=optapi.PYTHON)
+        begin = [variable.get_value() for variable in updates]
+        x = pt.dvector(shape=problem.start.shape)
+        residuals = pytensor.function([x], problem.at(x), mode=optapi.PYTHON)
+        jacobian = pytensor.function([x], pytensor.gradient.jacobian(problem.at(x), x), mode=optapi.PYTHON)
+        for factor, count in counts.items():
+            for variable, value in zip(updates, begin, strict=True):
+                variable.set_value(value)
+            start = factor * problem.start if factor == 1 or np.any(problem.start) else 0 * problem.start + factor
+            p.set_value(start)
+            iterations = 0
+            while not stop.get_value() and iterations < 2000 * start.size:
+                step()
+                iterations += 1
+            [evaluations] = optapi.reports(updates)["evaluations"]
+            ours = ended(problem, p.get_value(), iterations, evaluations.get_value(), "")
+            exactly = {"ftol": 1e-15, "xtol": 1e-15, "gtol": 1e-15, "max_nfev": 2000 * start.size}
+            with np.errstate(all="ignore"):
+                found = least_squares(residuals, start, jacobian, method="lm", **exactly)
+            theirs = ended(problem, found.x, found.njev, found.nfev, "")
+            for which, result in enumerate((ours, theirs)):
+                count[which] += result.reached
+            cells = [problem.number, problem.name, start.size, factor, *ours.cells, *theirs.cells]
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    reached = ", ".join(f"{ours} and {theirs} from {f}" for f, (ours, theirs) in counts.items())
+    summary = (
+        "From the standard starts, and from 10 and 100 times these (or from points of 10 and 100 where it is zero), "
+        "`levenberg_marquardt` and SciPy's `least_squares(method=\"lm\")`, which is MINPACK's program, reach a minimum "
+        f"of so many of {len(problems)} problems: {reached} times the start. Both go on until there is no further "
+        "progress, or the gradient is zero to 1e-12 (by SciPy's own measure to 1e-15), in no more than 2000 n "
+        "iterations or evaluations. Each iteration has one Jacobian."
+    )
+    return "\n".join(["## levenberg_marquardt and MINPACK's", "", summary, "", *lines, ""])
+
+
 INTRODUCTION = """# The problems of Moré, Garbow and Hillstrom
 
 What the rules do on the 35 problems of Moré, Garbow and Hillstrom (1981), Testing unconstrained optimization software,
@@ -137,7 +229,8 @@ gradient exceeds {tolerance:g}, and no longer than SciPy's default budget: 200 n
 evaluations for L-BFGS-B. The tolerance of L-BFGS-B on the cost is 1e-20; what else can be set is as by default. The
 column "minimum" says yes if the cost at the end has three digits in common with one that the paper gives or that the
 tests verify to be another local minimum, or is at most 1e-6 where the minimum is 0; else it gives the cost. An
-evaluation is one of the cost together with its gradient. PyTensor {pytensor}, SciPy {scipy}.
+evaluation is one of the cost together with its gradient. For Newton's methods products with the Hessian are counted
+after a plus sign; a product is taken as two evaluations in the ratio. PyTensor {pytensor}, SciPy {scipy}.
 """
 
 
@@ -157,6 +250,10 @@ def main():
     options = {"search": getattr(optapi.search, arguments.search)} if arguments.search else {}
     sections, theirs = [], {}
     for name in arguments.rules:
+        if name == "levenberg_marquardt":
+            sections.append(marquardt_section(problems))
+            print(sections[-1], flush=True)
+            continue
         method = METHODS.get(name, "CG")
         if method not in theirs:
             theirs[method] = [run_scipy(p, method, arguments.tolerance, dtype) for p in problems]
