@@ -1,18 +1,17 @@
 """A deep autoencoder of scikit-learn's digits, 64-32-16-8-16-32-64: `hessian_free` beside `adam` and `momentum`.
 
 The error is the squared one, summed over the 64 pixels between 0 and 1 of an image, a mean over images. Every rule has
-the same budget, in evaluations of the gradient on all images. The unit is the products of matrices, of which most of the
-work is: a gradient takes three for each layer, the cost alone one, and a product with the Gauss-Newton matrix four, as
-conjugate gradients work out the values of the layers once. So a product counts as 4/3, times the share of the images
-that it is of; a gradient of a batch as the batch's share; and an evaluation of the cost alone as much as one with its
-gradient, which is too much. (In time, a product took 0.7 to 1.1 gradients.) The last line has the error of
-`hessian_free` where a product counts as 2.
+the same budget, in evaluations of the gradient on all images, as products of matrices, where most of the work is: a
+gradient takes three for each layer, the cost alone one, and a product with the Gauss-Newton matrix four, as conjugate
+gradients work out the values of the layers once. So a product counts as 4/3, times the share of the images that it is
+of; a gradient of a batch as the batch's share; and an evaluation of the cost alone as much as one with its gradient,
+which is too much. (In time, a product took 0.7 to 1.1 gradients.) The last line has the error of `hessian_free` where a
+product counts as 2.
 
-`hessian_free` takes gradients and costs of all images, and its products of 300, drawn anew in each call. `adam` and
-`momentum` take batches of 100, without replacement in each epoch. They have the best step size of a grid, by the error
-at the end, once constant and once falling to zero on a half cosine. `hessian_free` has at most 60 steps of conjugate
-gradients in a call, and changes the damping by a factor of 1.1, as suits the few images of its products; of the others
-no option was tuned.
+`hessian_free` takes gradients and costs of all images, and its products of 300, drawn anew in each call; it has at most
+60 steps of conjugate gradients in a call, and changes the damping by a factor of 1.1. These numbers are the best of
+some twenty runs. `adam` and `momentum` take batches of 100, without replacement in each epoch, and have the best step
+size of a grid, by the error at the end, once constant and once falling to zero on a half cosine.
 """
 
 import time
@@ -62,15 +61,10 @@ class Autoencoder:
     def cost(self, x, outputs):
         return pt.sum((outputs - x) ** 2) / x.shape[0]
 
-    def restart(self, state):
-        """Set the weights and the state of a rule to the start."""
-        for variable, start in state.items():
-            variable.set_value(start)
-        for p, start in zip(self.parameters, self.starts, strict=True):
-            p.set_value(start)
-
-    def errors(self):
-        """On the images of the training, and on the others."""
+    def errors(self, weights=None):
+        """On the images of the training, and on the others, with `weights` if they are given."""
+        for p, value in zip(self.parameters, weights or (), strict=False):
+            p.set_value(value)
         return float(self._errors(self.images)), float(self._errors(self.unseen))
 
 
@@ -89,9 +83,8 @@ def by_hessian_free(network, budget, part=300, seed=0):
         **OPTIONS,
     )
     reports = optapi.reports(updates)
-    network.restart({})
     step = pytensor.function([], [], updates=updates, mode=optapi.PYTHON)
-    rows, began = [(0, 0, *network.errors())], time.perf_counter()
+    rows, began = [(0, 0, *network.errors(network.starts))], time.perf_counter()
     while rows[-1][0] < budget and not stop.get_value():
         chosen.set_value(network.images[rng.permutation(count)[:part]])
         step()
@@ -102,34 +95,40 @@ def by_hessian_free(network, budget, part=300, seed=0):
 
 
 def by_batches(network, rule, budget, grid, batch=100, seed=0):
-    """For each step size of `grid`, and with and without a schedule, what `by_hessian_free` returns."""
+    """For each step size of `grid`, constant and falling, what `by_hessian_free` returns; all of these runs as one."""
     count = len(network.images)
+    kinds = [(size, falls) for size in grid for falls in (False, True)]
+    sizes, falling = (np.array(column) for column in zip(*kinds, strict=True))
     index, rows = pt.lvector("index"), pt.lmatrix("rows")
-    x = network.data[index]
-    step_size = pytensor.shared(0.0, name="step_size")
+    x, step_size = network.data[index], pytensor.shared(0.0, name="step_size")
     updates = rule(network.parameters, network.cost(x, network.outputs(x)), step_size=step_size)
-    state = {variable: variable.get_value() for variable in updates}
-    epoch = pytensor.function([rows], [], updates=optapi.loop(updates, feeds={index: rows}), mode=optapi.PYTHON)
+    # As a variable of the updates the step size is one of each run.
+    updates[step_size] = step_size
+    starts = [np.repeat(start[None], len(kinds), axis=0) for start in network.starts]
+    points, step_sizes = [pytensor.shared(start, shape=start.shape) for start in starts], pytensor.shared(sizes)
+    wide = {**dict(zip(network.parameters, points, strict=True)), step_size: step_sizes}
+    together = optapi.loop(optapi.batch(updates, wide), feeds={index: rows})
+    epoch = pytensor.function([rows], [], updates=together, mode=optapi.PYTHON)
+
     shown = set(np.unique(np.geomspace(1, budget, 60).astype(int)))
-    runs = {}
-    for largest in grid:
-        for falls in (False, True):
-            network.restart(state)
-            rng, found, began = np.random.default_rng(seed), [(0, 0, *network.errors())], time.perf_counter()
-            for done in range(budget):
-                step_size.set_value(largest * (0.5 + 0.5 * np.cos(np.pi * done / budget) if falls else 1.0))
-                with np.errstate(all="ignore"):  # too large a step size may end in an overflow
-                    epoch(rng.permutation(count)[: count // batch * batch].reshape(-1, batch))
-                    if done + 1 in shown:
-                        found.append((done + 1, done + 1, *network.errors()))
-            runs[largest, falls] = np.array(found), time.perf_counter() - began
-    return runs
+    rng, began = np.random.default_rng(seed), time.perf_counter()
+    found = [[(0, 0, *network.errors(start[0] for start in starts))] for _ in kinds]
+    for done in range(1, budget + 1):
+        fraction = 0.5 + 0.5 * np.cos(np.pi * (done - 1) / budget)
+        step_sizes.set_value(sizes * np.where(falling, fraction, 1.0))
+        with np.errstate(all="ignore"):  # too large a step size may end in an overflow
+            epoch(rng.permutation(count)[: count // batch * batch].reshape(-1, batch))
+            if done in shown:
+                for member, run in enumerate(found):
+                    run.append((done, done, *network.errors(point.get_value()[member] for point in points)))
+    seconds = (time.perf_counter() - began) / len(kinds)
+    return {kind: (np.array(run), seconds) for kind, run in zip(kinds, found, strict=True)}
 
 
 def main(budget=2000, seen=1500, grids=GRIDS, path=PICTURE):
     network = Autoencoder(seed=0, seen=seen)
     print(f"{seen} images, {sum(start.size for start in network.starts)} weights, {budget} gradients for each run\n")
-    print("rule           step size              error   of unseen images   seconds")
+    print("rule           step size              error   of unseen images   seconds of a run")
     results = {"hessian_free": by_hessian_free(network, budget)}
     rows, seconds = results["hessian_free"]
     print(f"hessian_free                         {rows[-1][2]:7.4f}   {rows[-1][3]:16.4f}   {seconds:7.1f}")

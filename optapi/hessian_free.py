@@ -84,7 +84,7 @@ def hessian_free(
         The first :math:`a` that is tried, by default 1.
     damping : scalar
         :math:`\lambda` at first, in units of the cost over those of the parameters squared. For costs that are means of
-        sums over outputs, values from 0.1 to 45 are in use.
+        sums over outputs, values from 0.1 to 45 are in use. It never falls below the machine precision times this.
     damping_growth : scalar
         At least 1; :math:`3/2` in the formula, and its inverse for :math:`2/3`.
     start_decay : scalar
@@ -160,7 +160,8 @@ def hessian_free(
     x, g = start.point, start.gradient
     last = state(f"{name}/solution", (f.size,), f.dtype)
     known = state(f"{name}/damping", dtype=f.dtype, fill=np.nan)
-    lam = pt.switch(pt.isnan(known), as_dtype(scalar("damping", damping, low=0), f.dtype), known)
+    initial = as_dtype(scalar("damping", damping, low=0), f.dtype)
+    lam = pt.switch(pt.isnan(known), initial, known)
 
     curvature, changed = _damped(
         f, outputs, hidden, lam, scalar("structural_damping", structural_damping, low=0), curvature_givens
@@ -189,7 +190,10 @@ def hessian_free(
     ratio = as_dtype(reached - start.cost, f.dtype) / model
     curved = pt.eq(found.reason, CURVED)
     trusted = (model < 0) & (ratio >= 0.25) & ~curved
-    following = pt.switch(trusted, pt.switch(ratio > 0.75, lam / growth, lam), lam * growth)
+    # Where conjugate gradients end early the model may be right at each step; the damping must not underflow.
+    least = np.asarray(np.finfo(f.dtype).eps, f.dtype) * initial
+    less = pt.maximum(lam / growth, least)
+    following = pt.switch(trusted, pt.switch(ratio > 0.75, less, lam), lam * growth)
     new = {last: found.vector, known: following}
     reports = {
         "evaluations": start.evaluated + tried + end.found.evaluations,

@@ -9,7 +9,7 @@ EPSILON = np.finfo(float).eps
 
 
 class Network:
-    """z = tanh(X V) w with the logistic loss of labels 0 and 1, a mean over rows; the point is one vector of V and w."""
+    """z = tanh(X V) w with the logistic loss of labels 0 and 1, a mean over rows, at a vector of V and w."""
 
     def __init__(self, rows=60, inputs=5, units=8, seed=0):
         rng = np.random.default_rng(seed)

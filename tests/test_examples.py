@@ -43,3 +43,25 @@ def test_linear_classifiers(tmp_path, capsys):
         assert 0 < excess[-1] < excess[0] / 2
     assert (tmp_path / "picture.png").stat().st_size > 10_000
     assert str(tmp_path) in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not EXAMPLES.exists(), reason="the examples are not here")
+def test_hessian_free_autoencoder(tmp_path, capsys):
+    for package in ("matplotlib", "sklearn"):
+        pytest.importorskip(package)
+    main = runpy.run_path(str(EXAMPLES / "hessian_free_autoencoder.py"))["main"]
+    errors = main(budget=60, seen=600, grids={"adam": (3e-3,)}, path=tmp_path / "picture.png")
+    # That of the mean image is 4.7.
+    assert all(0.5 < error < 4 for error in errors.values())
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+    assert str(tmp_path) in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not EXAMPLES.exists(), reason="the examples are not here")
+def test_recurrent_network(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    main = runpy.run_path(str(EXAMPLES / "recurrent_network.py"))["main"]
+    errors = main(length=5, units=8, batch=60, calls=8, path=tmp_path / "picture.png")
+    assert errors[-1] < 0.08 < 1 / 6
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+    assert str(tmp_path) in capsys.readouterr().out

@@ -244,6 +244,37 @@ def test_an_iterate_of_infinite_cost_is_passed_over():
     np.testing.assert_allclose(run.p.get_value(), 1 / 1.01, rtol=1e-6)
 
 
+def test_the_damping_does_not_underflow():
+    run, _ = quadratic(damping=1.0, damping_growth=1e6, tolerance=None, steps=1)
+    dampings = []
+    for _ in range(4):
+        run(1)
+        dampings.append(float(run.state("damping").get_value()))
+    np.testing.assert_allclose(dampings, [1e-6, 1e-12, np.finfo(float).eps, np.finfo(float).eps], rtol=1e-12)
+
+
+@pytest.mark.jax
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("rule", [optapi.hessian_free, optapi.krylov_subspace_descent])
+def test_jax(rule):
+    """Where all shapes are known: JAX has no loops over what is not."""
+    A, b = NETWORK.X, np.cos(np.arange(60.0))
+    V, w = (pytensor.shared(np.ones(shape), name=name, shape=shape) for name, shape in (("V", (5, 3)), ("w", (3,))))
+    V.set_value(NETWORK.start[:15].reshape(5, 3))
+    z = pt.dot(pt.tanh(pt.dot(A, V)), w)
+    updates = rule([V, w], pt.mean((z - b) ** 2), outputs=z, stop=pytensor.shared(0), tolerance=None)
+    begin, runs = [v.get_value() for v in updates], []
+    for mode in (optapi.PYTHON, "JAX"):
+        for variable, value in zip(updates, begin, strict=True):
+            variable.set_value(value)
+        step = pytensor.function([], [], updates=updates, mode=mode)
+        for _ in range(2):
+            step()
+        runs.append(np.append(V.get_value(), w.get_value()))
+    assert np.linalg.norm(runs[0] - NETWORK.start[:18]) > 0.1
+    np.testing.assert_allclose(*runs, rtol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
