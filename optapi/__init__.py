@@ -30,6 +30,7 @@ from . import gradients, schedules, search, stopping, transforms
 from .batches import batch
 from .comparison import check_gradient
 from .compat import PYTHON
+from .compiled import CompiledMinimizer, compile_minimizer, sample_starts
 from .conjugate import (
     conjugate_gradient,
     dai_yuan,
@@ -74,6 +75,7 @@ from .updates import join, reports
 __all__ = [
     "ADAM",
     "PYTHON",
+    "CompiledMinimizer",
     "Gradient",
     "GradientMemory",
     "Momentum",
@@ -96,6 +98,7 @@ __all__ = [
     "bfgs",
     "bold_driver",
     "check_gradient",
+    "compile_minimizer",
     "conjugate_gradient",
     "dai_yuan",
     "delta_bar_delta",
@@ -135,6 +138,7 @@ __all__ = [
     "reports",
     "rmsprop",
     "rprop",
+    "sample_starts",
     "save",
     "scaled_conjugate_gradient",
     "schedules",

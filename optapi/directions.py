@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -442,7 +442,11 @@ def inverse_hessian(updates: Updates) -> Any:
     ValueError
         If several rules are joined in `updates`.
     """
-    values = [variable.get_value() for variable in updates if getattr(variable.tag, "inverse_hessian", False)]
+    return inverse_hessian_of([v.get_value() for v in updates if getattr(v.tag, "inverse_hessian", False)])
+
+
+def inverse_hessian_of(values: Sequence[Any]) -> Any:
+    """The same of the values of what `inverse_hessian_state` made for a rule, which are kept."""
     if not values:
         return None
     if len(values) == 1:

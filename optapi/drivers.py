@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -19,14 +17,11 @@ from .checks import check_flag
 from .comparison import compare
 from .directions import inverse_hessian
 from .evaluator import Known, evaluator_of
-from .limits import Limits
+from .limits import Limits, is_same
 from .progress import TRACED, Monitor
 from .results import Ending, OptimizeResult
+from .rules import check_rule, own_rule, public_name, tolerance_of
 from .structures import Structure, distance, largest, point
-
-
-# A rule whose own tolerance is off by default gets this one.
-TOLERANCE = 1e-5
 
 
 class Position(NamedTuple):
@@ -259,7 +254,7 @@ class minimize_iterator:
         ending = limits.reached(cost) if moved else None
         if ending is None and stopped:
             reason = max((int(values[place]) for place in roles.get("reason", ())), default=0)
-            ending = {0: results.CONVERGED, 2: results.STUCK}.get(reason, results.NOT_FINITE)
+            ending = results.of_reason(reason)
             if ending == results.CONVERGED and is_same(cost, evaluator.cost(best), now.point):
                 best = now  # the one whose gradient meets the tolerance
         if ending is None and moved:
@@ -349,25 +344,20 @@ class minimize_iterator:
         if ending is None:
             return results.sentence(None)
         now = self._position.now
-        size = largest(now.gradients or self._evaluator.gradients(now))
-        tolerance = self._recipe.options.get("tolerance", default_of(self.opt_algo, "tolerance"))
-        if ending == results.CONVERGED and not (isinstance(tolerance, float | int) and size <= tolerance):
-            ending = results.FINISHED
-        return results.sentence(
+        return self._limits.explained(
             ending,
             rule=steps.name_of(self.opt_algo),
             cost=self._evaluator.cost(now),
             best=self._evaluator.cost(self._position.best),
-            gradient=size,
-            tolerance=tolerance,
-            limit=self._limits.figure(ending),
+            gradient=largest(now.gradients or self._evaluator.gradients(now)),
+            tolerance=tolerance_of(self.opt_algo, self._recipe.options),
         )
 
     @property
     def result(self) -> OptimizeResult:
         jac, message = self.jac, self.message  # these may count a call
-        result = OptimizeResult(x=self.x, fun=self.fun, jac=jac, iterate=self.iterate, **self._counts())
-        result.update(status=self.status, success=self.success, message=message)
+        facts = {"x": self.x, "fun": self.fun, "jac": jac, "iterate": self.iterate, **self._counts()}
+        result = results.made(self._position.ending, message, **facts)
         inverse = self._inverse_hessian()
         if inverse is not None:
             result["hess_inv"] = inverse
@@ -384,9 +374,8 @@ class minimize_iterator:
         """The result as a callback sees it: of the iterate."""
         now = self._position.now
         fun, jac = self._evaluator.cost(now), self._built(self._evaluator.gradients(now))
-        result = OptimizeResult(x=self.iterate, fun=fun, jac=jac, iterate=self.iterate, **self._counts())
-        result.update(status=self.status, success=self.success, message=self.message)
-        return result
+        facts = {"x": self.iterate, "fun": fun, "jac": jac, "iterate": self.iterate}
+        return results.made(self._position.ending, self.message, **facts, **self._counts())
 
     def _counts(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in ("nit", "nfev", "njev", "nhev")}
@@ -565,59 +554,6 @@ def minimize(
     return iterator.result if full_output else iterator.x
 
 
-# What is passed
-
-
-def check_rule(rule: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """`options` for `rule`, with a tolerance where it has none."""
-    if not callable(rule):
-        raise TypeError(f"opt_algo is {rule!r}; pass a rule, for instance optapi.lbfgs")
-    try:
-        parameters = inspect.signature(rule).parameters
-    except (TypeError, ValueError):
-        return options
-    known = [n for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    passed = ("parameters", "cost", "gradients", "stop", "updates")
-    for name in options:
-        if name in passed:
-            raise TypeError(f"the keyword {name!r} is not taken here; the rule gets it from x0, f and df")
-        if name in steps.SYMBOLIC and name in known:
-            raise TypeError(steps.needs(rule, name))
-        if name not in known and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            taken = ", ".join(n for n in known if n not in passed)
-            raise TypeError(
-                f"the keyword {name!r} is neither one of the driver nor of {steps.name_of(rule)}, which takes {taken}"
-            )
-    for name in steps.SYMBOLIC:
-        if name in known and parameters[name].default is inspect.Parameter.empty:
-            raise TypeError(steps.needs(rule, name))
-    if "tolerance" in known and "tolerance" not in options and parameters["tolerance"].default is None:
-        options = {**options, "tolerance": TOLERANCE}
-    return options
-
-
-def default_of(rule: Any, name: str) -> Any:
-    """The default of an option of `rule`, None if it has none."""
-    try:
-        found = inspect.signature(rule).parameters.get(name)
-    except (TypeError, ValueError):
-        return None
-    return None if found is None or found.default is found.empty else found.default
-
-
-def public_name(rule: Any) -> str | None:
-    """The name by which `own_rule` finds `rule`, or None."""
-    name = getattr(rule, "__name__", None)
-    return name if isinstance(name, str) and own_rule(name) is rule else None
-
-
-def own_rule(name: str | None) -> Any:
-    """The rule of the package that is called `name`, or None."""
-    package = sys.modules[__package__]
-    found = getattr(package, name) if name is not None and name in package.__all__ else None
-    return found if inspect.isfunction(found) else None
-
-
 def is_plain(option: Any) -> bool:
     """Whether an option of a rule is a number, a name or nothing, which JSON brings back as it is."""
     return option is None or isinstance(option, bool | int | float | str | np.bool_ | np.integer | np.floating)
@@ -626,12 +562,6 @@ def is_plain(option: Any) -> bool:
 def entries(arrays: Mapping[str, np.ndarray], prefix: str) -> list[str]:
     """The names in `arrays` that are `prefix` and a number, in order."""
     return [name for name in (f"{prefix}{i}" for i in range(len(arrays))) if name in arrays]
-
-
-def is_same(cost: float, other: float, point: Sequence[np.ndarray]) -> bool:
-    """Whether two costs of such a point differ by no more than round-off, which decides nothing between them."""
-    precision = np.finfo(np.result_type(*point)).eps if point else 0.0
-    return abs(cost - other) <= 8 * float(precision) * abs(other)
 
 
 def is_finite(known: Known) -> bool:

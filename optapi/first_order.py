@@ -470,18 +470,18 @@ def _adam(
     w1 = scalar("mean_weight", mean_weight, 0, below=1)
     w2 = scalar("mean_square_weight", mean_square_weight, 0, below=1)
     t = f.count + 1
+    # The corrections are worked into scalars, so that a component takes one root and one division.
+    rate, scale = step_size / correction(w1, t), 1.0 / pt.sqrt(correction(w2, t))
 
     new: Updates = {}
-    for p, g, a, c1, c2, eps in f.each(
-        step_size, correction(w1, t), correction(w2, t), scalar("epsilon", epsilon, low=0)
-    ):
+    for p, g, a, c, eps in f.each(rate, scale, scalar("epsilon", epsilon, low=0)):
         m, v = f.beside(p, "mean"), f.beside(p, "mean_square")
         new[m] = running_average(m, g, w1)
         new[v] = largest = running_average(v, g**2, w2)
         if amsgrad:
             bound = f.beside(p, "largest_mean_square")
             new[bound] = largest = pt.maximum(bound, new[v])
-        new[p] = p - a * (new[m] / c1) / (pt.sqrt(largest / c2) + eps)
+        new[p] = p - a * new[m] / (c * pt.sqrt(largest) + eps)
     return new
 
 

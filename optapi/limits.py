@@ -91,3 +91,27 @@ class Limits:
         names = {"iterations": "max_iterations", "evaluations": "max_evaluations", "time": "time_limit"}
         names |= {"cost": "cost_tolerance", "step": "step_tolerance"}
         return getattr(self, names[ending.cause]) if ending.cause in names else None
+
+    def explained(self, ending: Ending, tolerance: Any, gradient: float, **facts: Any) -> str:
+        """The message for `ending`, with the `facts` that `results.sentence` asks for.
+
+        Parameters
+        ----------
+        ending : Ending
+        tolerance : number, variable or None
+            That of the rule.
+        gradient : float
+            The largest component of the derivative where it ended.
+        **facts
+            `rule`, `cost`, `best`.
+        """
+        if ending == results.CONVERGED and not (isinstance(tolerance, float | int) and gradient <= tolerance):
+            ending = results.FINISHED
+        facts |= {"tolerance": tolerance, "gradient": gradient, "limit": self.figure(ending)}
+        return results.sentence(ending, **facts)
+
+
+def is_same(cost: float, other: float, point: Sequence[np.ndarray]) -> bool:
+    """Whether two costs of such a point differ by no more than round-off, which decides nothing between them."""
+    precision = np.finfo(np.result_type(*point)).eps if point else 0.0
+    return abs(cost - other) <= 8 * float(precision) * abs(other)

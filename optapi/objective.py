@@ -326,6 +326,8 @@ class Objective:
             state.state(f"{self.name}/point_cost", (), self.cost.type.dtype, np.nan),
             state.state(f"{self.name}/point_gradient", (self.size,), self.dtype, np.nan),
         )
+        for part, variable in zip(Point._fields, kept, strict=True):
+            variable.tag.kept = part
         known = self.stopped | (pt.all(pt.eq(x, kept[0])) & ~pt.isnan(kept[1]))
         cost, gradient = when(~known, lambda point: self.at(point)[1:], [x], kept[1:])
         return Point(x, cost, gradient), pt.switch(known, 0, 1).astype("int64"), kept

@@ -87,6 +87,12 @@ TIME = Ending(4, "time")
 TARGET = Ending(5, "target")
 CALLBACK = Ending(99, "callback")
 
+
+def of_reason(reason: int) -> Ending:
+    """Why a rule has stopped that reports this reason, see `optapi.reports`."""
+    return {0: CONVERGED, 2: STUCK}.get(reason, NOT_FINITE)
+
+
 SENTENCES = {
     "gradient": "Converged: no component of the derivative is larger than {tolerance} in absolute value.",
     "rule": "Converged: {rule} has finished. The largest component of the derivative is {gradient:.3g}.",
@@ -116,3 +122,9 @@ SENTENCES = {
 def sentence(ending: Ending | None, **facts: Any) -> str:
     """The message for `ending`, with the `facts` that its sentence names; None is not yet ended."""
     return "Not finished." if ending is None else SENTENCES[ending.cause].format(**facts)
+
+
+def made(ending: Ending | None, message: str, **facts: Any) -> OptimizeResult:
+    """The result of a minimization that ended so, or has not ended, with the `facts` named at `OptimizeResult`."""
+    status = None if ending is None else ending.status
+    return OptimizeResult(**facts, status=status, success=status in (0, 5), message=message)

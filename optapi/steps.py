@@ -105,26 +105,40 @@ class Step:
 def build(rule: Callable[..., Updates], options: Mapping[str, Any], models: Sequence[np.ndarray], mode: Any) -> Step:
     """`rule` with `options` for parameters like `models`, compiled."""
     oracle, parameters, stop, updates = apply(rule, options, models)
-    variables = list(updates)
-    now = [variable.type() for variable in variables]
-    following = graph_replace(list(updates.values()), dict(zip(variables, now, strict=True)), strict=False)
     with warnings.catch_warnings():
         # That it calls Python is what is wanted.
         warnings.filterwarnings("ignore", message="Numba will use object mode")
-        function = pytensor.function(now, following, mode=mode, on_unused_input="ignore")
-    function.trust_input = True
-    where = {variable: position for position, variable in enumerate(variables)}
+        function = as_function(updates, (), mode)
+    where = {variable: position for position, variable in enumerate(updates)}
     return Step(
         function,
         oracle,
         updates,
-        names=[f"{position}/{variable.name}" for position, variable in enumerate(variables)],
+        names=names_of(updates),
         start=values_of(updates),
         parameters=[where[p] for p in parameters],
         stop=where.get(stop),
         roles={role: [where[v] for v in found] for role, found in reports(updates).items()},
         quiet=isinstance(getattr(mode, "linker", None), NumpyLinker),
     )
+
+
+def as_function(updates: Updates, inputs: Sequence[Any], mode: Any) -> Any:
+    """A function from the values of the variables of `updates`, and of `inputs`, to their next values.
+
+    It changes nothing, and takes arguments as they are: arrays of the very types.
+    """
+    variables = list(updates)
+    now = [variable.type() for variable in variables]
+    following = graph_replace(list(updates.values()), dict(zip(variables, now, strict=True)), strict=False)
+    function = pytensor.function([*now, *inputs], following, mode=mode, on_unused_input="ignore")
+    function.trust_input = True
+    return function
+
+
+def names_of(updates: Updates) -> list[str]:
+    """Names for the variables of `updates` in a file, of which no two are the same."""
+    return [f"{position}/{variable.name}" for position, variable in enumerate(updates)]
 
 
 def apply(rule: Callable[..., Updates], options: Mapping[str, Any], models: Sequence[np.ndarray]) -> Any:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import optapi
+
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -65,3 +67,15 @@ def test_recurrent_network(tmp_path, capsys):
     assert errors[-1] < 0.08 < 1 / 6
     assert (tmp_path / "picture.png").stat().st_size > 10_000
     assert str(tmp_path) in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not EXAMPLES.exists(), reason="the examples are not here")
+def test_hierarchical_poisson(capsys):
+    pytest.importorskip("statsmodels")
+    main = runpy.run_path(str(EXAMPLES / "hierarchical_poisson.py"))["main"]
+    ours, theirs, apart = main(mode=optapi.PYTHON, count=3)
+    assert len(ours) == len(theirs) == 3
+    assert all(result.success for result in ours)
+    assert max(r.fun for r in ours) - min(r.fun for r in theirs) < 1e-6
+    assert apart < 1e-4
+    assert "3 starts" in capsys.readouterr().out

@@ -19,7 +19,8 @@ ORDER = [
     *("hessian_free", "second_order", "least_squares"),
     *("transforms", "batches"),
     "optimizers",
-    *("evaluator", "steps", "results", "limits", "progress", "comparison", "drivers", "scipy_method"),
+    *("evaluator", "steps", "rules", "results", "limits", "progress", "comparison"),
+    *("drivers", "programs", "minimizations", "compiled", "scipy_method"),
     "__init__",
 ]
 FAMILIES = {

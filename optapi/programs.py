@@ -1,0 +1,352 @@
+"""Programs: a rule on a symbolic cost, compiled as functions from state to state, many iterations in one call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from copy import deepcopy
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pytensor.compile.mode import Mode, get_mode
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Constant, Variable
+from pytensor.graph.replace import graph_replace
+from pytensor.graph.traversal import ancestors, explicit_graph_inputs
+from pytensor.link.basic import JITLinker
+
+from . import state, steps
+from .batches import batch
+from .checks import called, check_cost, check_parameters, check_updates, is_generator
+from .compat import PYTHON
+from .directions import inverse_hessian_of
+from .loops import check_generators, loop
+from .numpy_linker import NumpyLinker
+from .objective import Point, differentiate
+from .rules import options_of
+from .state import beside
+from .transforms import best
+from .updates import Updates, extend, reports
+
+
+MODES = "'NUMBA', 'JAX', 'CVM' or optapi.PYTHON"
+
+
+class Problem(NamedTuple):
+    """What is to be compiled."""
+
+    parameters: list[Any]
+    cost: Any
+    rule: Any
+    options: dict[str, Any]
+    inputs: list[Any]
+    updates: Updates
+    mode: Any
+
+    @classmethod
+    def of(
+        cls, parameters: Any, cost: Any, rule: Any, options: dict[str, Any], inputs: Any, updates: Any, mode: Any
+    ) -> Problem:
+        """The problem, checked."""
+        parameters = check_parameters(parameters)
+        for parameter in parameters:
+            if not isinstance(parameter, SharedVariable):
+                raise TypeError(
+                    f"the parameter {called(parameter)} is not shared, so it holds no start; make it with "
+                    "pytensor.shared(value), and build the cost of that"
+                )
+        check_cost(cost)
+        check_updates(updates)
+        options = dict(options)
+        if isinstance(inputs, Variable):
+            inputs = [inputs]
+        if not isinstance(inputs, list | tuple):
+            raise TypeError(f"inputs is a {type(inputs).__name__}; pass a list of the variables that the cost reads")
+        for position, variable in enumerate(inputs):
+            if not isinstance(variable, Variable) or isinstance(variable, Constant | SharedVariable) or variable.owner:
+                raise TypeError(
+                    f"inputs[{position}] is {variable}; pass a variable such as pytensor.tensor.matrix('x') makes. "
+                    "Shared variables are read as they are, and are not listed"
+                )
+            if any(variable is other for other in inputs[:position]):
+                raise ValueError(f"the input {called(variable)} is listed twice in inputs; list it once")
+        if not (mode is None or isinstance(mode, str | Mode)):
+            raise TypeError(f"mode is {mode!r}; pass a PyTensor mode or the name of one")
+        problem = cls(parameters, cost, rule, options, list(inputs), dict(updates or {}), mode)
+        if "exact" in (options_of(rule)[0] or ()) and options.get("exact") is None:
+            # Unlike in a function that is called again and again, the inputs stay the same.
+            options["exact"] = not problem.is_noisy
+        return problem
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether the cost is another one at each iteration."""
+        return any(is_generator(variable) or variable in self.updates for variable in ancestors([self.cost]))
+
+    def __reduce__(self) -> Any:
+        # A mode of optapi means itself.
+        return _problem, (*self[:-1], None if self.mode is PYTHON else self.mode, self.mode is PYTHON)
+
+
+def _problem(*parts: Any) -> Problem:
+    *most, mode, python = parts
+    return Problem._make([*most, PYTHON if python else mode])
+
+
+class Program:
+    """A problem, compiled: functions from the values of all that changes to their values some iterations later.
+
+    They change nothing, so that an iteration that fails has not happened.
+
+    Attributes
+    ----------
+    names : list of str
+        The names of what changes.
+    values : list
+        Its values before the first iteration.
+    parameters, stop, ended, iterations, kept, lowest, roles
+        Where to find in it: the parameters; the `stop` of the rule; whether it is at an end; the number of iterations;
+        the best point and its cost, for a rule that does not report the cost and may go up; and what the rule reports.
+    known : list of int
+        Where a rule keeps the last point, its cost and its gradient, as one vector each.
+    pace : float or None
+        Seconds of an iteration, as last measured.
+    given : list of int
+        Where the variables of the caller are, which go on from their values.
+    """
+
+    def __init__(self, problem: Problem):
+        self.problem = problem
+        parameters, cost = problem.parameters, problem.cost
+        stop = pytensor.shared(np.int64(0), name="stop")
+        updates = apply(problem, stop)
+        found = reports(updates)
+        self.reports_cost = all(len(found.get(role, ())) == 1 for role in ("cost", "gradient_size"))
+        self.draws = any(is_generator(variable) for variable in updates)
+        # A rule that does not say at which cost it is may go up.
+        self.tracks = not self.reports_cost and not problem.is_noisy
+        iterations, ended = self._follow(updates, stop)
+        kept: dict[Any, Any] = {}
+        if self.tracks:
+            kept = {p: beside(p, f"best/{position}") for position, p in enumerate(parameters)}
+            updates = best(updates, -cost if problem.options.get("ascent") else cost, kept)
+        self.updates = updates
+        self._ended = ended
+        self._check_inputs()
+
+        where = {variable: position for position, variable in enumerate(updates)}
+        self.names, self.values = steps.names_of(updates), steps.values_of(updates)
+        self.parameters, self.stop = [where[p] for p in parameters], where.get(stop)
+        self.ended, self.iterations = where[ended], where[iterations]
+        self.kept = [where[kept[p]] for p in parameters] if kept else []
+        self.lowest = where[reports(updates)["best_cost"][-1]] if kept else None
+        self.roles = {role: [where[v] for v in variables] for role, variables in found.items()}
+        found_kept = {v.tag.kept: place for v, place in where.items() if getattr(v.tag, "kept", None)}
+        self.known = [found_kept[part] for part in Point._fields] if len(found_kept) == 3 else []
+        self.pace: float | None = None
+        mine = {id(v) for v in [*parameters, *problem.updates]}
+        self.given = [position for variable, position in where.items() if id(variable) in mine]
+        self.inverse = [place for variable, place in where.items() if getattr(variable.tag, "inverse_hessian", False)]
+
+        self.mode = check_mode(problem.mode, self.draws)
+        linker = get_mode(self.mode).linker
+        # Whether a step costs little more than its arithmetic, and whether other threads can run meanwhile.
+        self.is_fast = type(linker).__name__ == "FreeNumbaLinker"
+        self.is_packed = type(linker).__name__ == "JAXLinker"
+        self.is_free = self.is_fast or self.is_packed
+        self._advance = self._compiled(updates, ended)
+        self._batches: dict[int, Any] = {}
+        now = [p.type() for p in parameters]
+        replaced = dict(zip(parameters, now, strict=True))
+        at = graph_replace([cost, *differentiate(cost, parameters)], replaced, strict=False)
+        evaluate = pytensor.function([*now, *problem.inputs], at, mode=self.mode, on_unused_input="ignore")
+        evaluate.trust_input = True
+        self._evaluate = self._callable(evaluate)
+        if not problem.inputs:
+            # What a backend finds wrong with the graph it says at the first call.
+            self.advance(self.values, [], 0)
+
+    def _follow(self, updates: Updates, stop: Any) -> tuple[Any, Any]:
+        """Join `updates` with a count of iterations and an end, which are returned."""
+        iterations, ended = (state.state(name, dtype="int64") for name in ("iterations", "ended"))
+        stopped, found = pt.gt(updates.get(stop, stop), 0), reports(updates)
+        over, moved = stopped, ~stopped
+        if self.reports_cost:
+            for role in ("cost", "gradient_size"):
+                [reported] = found[role]
+                moved = moved | pt.neq(updates[reported], reported)
+        else:
+            # A rule that knows the gradient only where it starts has moved nothing when it stops.
+            lost = ~pt.isfinite(self.problem.cost)
+            moved = ~lost if "reason" in found else moved & ~lost
+            over = over | lost
+        was = pt.gt(ended, 0)
+        following = {iterations: pt.switch(was, iterations, iterations + moved), ended: pt.cast(was | over, "int64")}
+        extend(updates, following)
+        return iterations, ended
+
+    def _check_inputs(self) -> None:
+        """What the iterations read is shared or listed in `inputs`, and what is listed is read."""
+        inputs = self.problem.inputs
+        read = list(explicit_graph_inputs([*self.updates.values(), self.problem.cost]))
+        for variable in read:
+            if not any(variable is other for other in inputs):
+                raise ValueError(
+                    f"the cost or an option of the rule reads {called(variable)}, which has no value; list it in "
+                    "inputs, or replace it by a shared variable"
+                )
+        for variable in inputs:
+            if not any(variable is other for other in read):
+                raise ValueError(f"inputs lists {called(variable)}, which the cost does not depend on; leave it out")
+
+    def _compiled(self, updates: Updates, ended: Any) -> Any:
+        length = pt.lscalar("length")
+        looped, inputs = loop(updates, length, ended), [*self.problem.inputs, length]
+        if self.is_packed:
+            return self._packed(looped, inputs)
+        return self._callable(steps.as_function(looped, inputs, self.mode))
+
+    def _packed(self, updates: Updates, inputs: Sequence[Any]) -> Any:
+        """The same, with all values of a dtype as one vector: JAX takes as long for a number as for a long array."""
+        shapes = [value.shape for value in steps.values_of(updates)]
+        groups: dict[str, list[int]] = {}
+        for place, variable in enumerate(updates):
+            groups.setdefault(variable.type.dtype, []).append(place)
+        parts: list[Any] = [None] * len(shapes)
+        vectors = []
+        for dtype, places in groups.items():
+            ends = np.cumsum([math.prod(shapes[place]) for place in places])
+            vectors.append(pt.tensor(shape=(int(ends[-1]),), dtype=dtype))
+            for place, begin, end in zip(places, [0, *ends], ends, strict=False):
+                parts[place] = (slice(int(begin), int(end)), len(vectors) - 1)
+        now = [vectors[which][part].reshape(shape) for (part, which), shape in zip(parts, shapes, strict=True)]
+        following: Any = graph_replace(list(updates.values()), dict(zip(updates, now, strict=True)), strict=False)
+        outputs = [pt.concatenate([following[place].ravel() for place in places]) for places in groups.values()]
+        function = pytensor.function([*vectors, *inputs], outputs, mode=self.mode, on_unused_input="ignore")
+        inner = self._callable(function)
+
+        def call(*arguments: Any) -> list[Any]:
+            values, rest = arguments[: len(shapes)], arguments[len(shapes) :]
+            packed = [np.concatenate([np.ravel(values[place]) for place in places]) for places in groups.values()]
+            new = [np.asarray(vector) for vector in inner(*packed, *rest)]
+            return [new[which][part].reshape(shape) for (part, which), shape in zip(parts, shapes, strict=True)]
+
+        return call
+
+    def _callable(self, function: Any) -> Any:
+        """`function`, which several threads may call at a time where the mode allows it."""
+        if not self.is_free:
+            return function
+        # A function of PyTensor keeps its arguments in itself while it runs. Shared variables come after them.
+        inner, shared = function.vm.jit_fn, [c for c in function.input_storage if c.implicit]
+        return lambda *arguments: inner(*arguments, *[container.storage[0] for container in shared])
+
+    @property
+    def start(self) -> list[Any]:
+        """The values before the first iteration, with the values that the variables of the caller have now."""
+        values, variables = list(self.values), list(self.updates)
+        for position in self.given:
+            value = variables[position].get_value(borrow=True)
+            values[position] = deepcopy(value) if is_generator(variables[position]) else np.array(value)
+        return values
+
+    def advance(self, values: Sequence[Any], inputs: Sequence[Any], length: int, call: Any = None) -> list[Any]:
+        """The values at most `length` iterations later."""
+        return plain((call or self._advance)(*values, *inputs, np.asarray(length)))
+
+    def evaluate(self, point: Sequence[Any], inputs: Sequence[Any]) -> tuple[float, list[np.ndarray]]:
+        """The cost and its gradients at `point`."""
+        cost, *gradients = plain(self._evaluate(*point, *inputs))
+        return float(cost), gradients
+
+    def kept_at(self, values: Sequence[Any]) -> tuple[float, list[np.ndarray]] | None:
+        """The cost and the gradients at the point held, if the rule keeps them."""
+        if not self.known:
+            return None
+        point, cost, gradient = (values[place] for place in self.known)
+        sign = -1 if self.problem.options.get("ascent") else 1
+        gradients, begin = [], 0
+        for place in self.parameters:
+            array = values[place]
+            end = begin + array.size
+            if not (point[begin:end] == array.ravel()).all():
+                return None
+            gradients.append((sign * gradient[begin:end]).reshape(array.shape).astype(array.dtype, copy=False))
+            begin = end
+        return sign * float(cost), gradients
+
+    def batch(self, rows: int) -> Any:
+        """What `advance` can call for values with one axis more, the first: a member for each of the `rows`."""
+        if rows not in self._batches:
+            variables = [v for v in self.updates if not is_generator(v)]
+            wide = {
+                v: pytensor.shared(
+                    np.broadcast_to(v.get_value(borrow=True), (rows, *np.shape(v.get_value(borrow=True)))).copy(),
+                    name=v.name,
+                    shape=(rows, *v.type.shape),
+                )
+                for v in variables
+            }
+            together = batch(self.updates, wide)
+            ordered = {wide.get(v, v): together[wide.get(v, v)] for v in self.updates}
+            self._batches = {rows: self._compiled(ordered, wide[self._ended])}
+        return self._batches[rows]
+
+    def inverse_hessian(self, values: Sequence[Any]) -> Any:
+        """What the rule knows of the inverse of the matrix of second derivatives, or None."""
+        return inverse_hessian_of([values[place].copy() for place in self.inverse])
+
+
+def apply(problem: Problem, stop: Any) -> Updates:
+    """The updates that the rule makes of the problem."""
+    updates = problem.rule(
+        problem.parameters, cost=problem.cost, stop=stop, updates=dict(problem.updates), **problem.options
+    )
+    if not isinstance(updates, dict) or not all(p in updates for p in problem.parameters):
+        raise TypeError(
+            f"opt_algo is {problem.rule!r}, which returned no dictionary with a next value of each parameter; pass a "
+            "rule, for instance optapi.lbfgs"
+        )
+    check_generators(updates)
+    for variable in updates:
+        if not isinstance(variable, SharedVariable):
+            raise TypeError(f"updates has a next value of {called(variable)}, which is not shared")
+    return updates
+
+
+def plain(values: Sequence[Any]) -> list[Any]:
+    """`values` as NumPy arrays, whatever a backend returns; generators as they are."""
+    return [v if isinstance(v, np.random.Generator) else np.asarray(v) for v in values]
+
+
+def check_mode(mode: Any, draws: bool) -> Any:
+    """`mode`, which can run a loop.
+
+    Raises
+    ------
+    ValueError
+        If it cannot.
+    """
+    try:
+        mode = get_mode(mode)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"mode is {mode!r}, which PyTensor does not know; use {MODES}") from error
+    name = type(mode.linker).__name__
+    if name == "NumbaLinker":
+        backend = import_module(f"{__package__}.backends.threads")
+        return Mode(backend.FreeNumbaLinker(), mode.provided_optimizer)
+    if name == "JAXLinker":
+        if find_spec("jax") is None:
+            raise ValueError(f"mode is JAX, which is not installed: install jax, or use {MODES}")
+        if draws:
+            raise ValueError(
+                "mode is JAX, where random generators belong to the compiled function, so that no minimization could "
+                "be begun anew or saved; for a cost that draws use 'NUMBA', 'CVM' or optapi.PYTHON"
+            )
+    elif isinstance(mode.linker, JITLinker) and not isinstance(mode.linker, NumpyLinker):
+        raise ValueError(f"mode has a {name}, which cannot run loops; use {MODES}")
+    return mode
