@@ -3,13 +3,14 @@
 
 PYTHON ?= python3
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-CODE := optapi tests examples
+CODE := optapi tests examples docs
 PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 # One thread for each of the workers, which are as many as there are cores.
 PYTEST := -m pytest --numprocesses auto
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test check check-all lint types test-compiled test-other test-other-c benchmark clean
+.PHONY: help demo test check check-all lint types test-compiled test-other test-other-c notebooks check-notebooks docs \
+	benchmark clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -21,7 +22,7 @@ demo: .venv/installed-$(VERSION) ## train a network on handwritten digits
 test: .venv/installed-$(VERSION) ## run the tests that compile nothing
 	.venv/bin/python $(PYTEST) -m "not numba and not c and not jax"
 
-check: lint types demo test-other test-compiled ## all that CI checks, but for make test
+check: lint types demo check-notebooks test-other test-compiled ## all that CI checks, but for make test
 
 check-all: check test-other-c ## the same, and the tests that compile with C on the other version of PyTensor
 
@@ -35,13 +36,23 @@ types: .venv/check-$(VERSION) ## check the types
 test-compiled: .venv/jax-$(VERSION) ## run the tests that compile with numba, C or JAX
 	.venv/bin/python $(PYTEST) -m "numba or c or jax"
 
+notebooks: .venv/notebooks-$(VERSION) ## run the notebooks of examples, and write them with what they print and draw
+	.venv/bin/python docs/notebooks.py
+
+check-notebooks: .venv/notebooks-$(VERSION) ## run the notebooks, and compare them with their scripts
+	.venv/bin/python docs/notebooks.py --check
+
+docs: .venv/docs-$(VERSION) ## build the site, into docs/_build/html
+	.venv/bin/python -m sphinx --nitpicky --fail-on-warning --keep-going --quiet --jobs auto docs docs/_build/html
+	@echo docs/_build/html/index.html
+
 benchmark: .venv/benchmark-$(VERSION) ## time Adam steps beside those written by hand, and minimize beside SciPy
 	.venv/bin/python -m pytest tests/benchmarks
 	.venv/bin/python tests/benchmarks/ratios.py
 	.venv/bin/python tests/benchmarks/numpy_interface.py
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-other .benchmarks .mypy_cache .pytest_cache .ruff_cache build *.egg-info examples/*.png
+	rm -rf .venv .venv-other .benchmarks docs/_build .mypy_cache .pytest_cache .ruff_cache build *.egg-info examples/*.png
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/installed-$(VERSION): pyproject.toml
@@ -49,7 +60,7 @@ clean: ## remove what the other targets made
 	.venv/bin/python $(PIP_INSTALL) --editable '.[examples,test]'
 	@touch $@
 
-.venv/check-$(VERSION) .venv/benchmark-$(VERSION) .venv/jax-$(VERSION): .venv/%-$(VERSION): .venv/installed-$(VERSION)
+.venv/check-$(VERSION) .venv/benchmark-$(VERSION) .venv/jax-$(VERSION) .venv/docs-$(VERSION) .venv/notebooks-$(VERSION): .venv/%-$(VERSION): .venv/installed-$(VERSION)
 	.venv/bin/python $(PIP_INSTALL) --editable '.[$*]'
 	@touch $@
 

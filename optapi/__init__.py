@@ -26,7 +26,7 @@ arguments are a TypeError or ValueError that names the argument, a variable that
 and `updates` is as it was after any error.
 """
 
-from . import gradients, schedules, search, stopping, transforms
+from . import gradients, plot, profiles, schedules, search, stopping, transforms
 from .batches import batch
 from .comparison import check_gradient
 from .compat import PYTHON
@@ -51,6 +51,7 @@ from .natural import tonga
 from .objective import Objective
 from .optimizers import ADAM, Gradient, GradientMemory, Momentum, Optimizer, RMSProp
 from .oracle import Oracle
+from .profiles import benchmark
 from .quasi_newton import barzilai_borwein, bfgs, lbfgs, sr1
 from .results import OptimizeResult
 from .scipy_method import scipy_method
@@ -94,6 +95,7 @@ __all__ = [
     "average",
     "barzilai_borwein",
     "batch",
+    "benchmark",
     "best",
     "bfgs",
     "bold_driver",
@@ -129,7 +131,9 @@ __all__ = [
     "newton_cg",
     "noise",
     "olbfgs",
+    "plot",
     "polak_ribiere",
+    "profiles",
     "project",
     "quickprop",
     "radam",

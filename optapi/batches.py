@@ -40,6 +40,16 @@ def batch(updates: Updates, starts: Mapping[Any, Any]) -> Updates:
         If the variables in `starts` do not fit, or a generator is drawn from and never advanced.
     KeyError
         If one variable in `starts` stands for two.
+
+    Examples
+    --------
+    >>> x, stop = pytensor.shared(0.0, name="x"), pytensor.shared(0, name="stop")
+    >>> updates = optapi.lbfgs([x], (x**2 - 4) ** 2, stop=stop)
+    >>> starts, stops = pytensor.shared(np.array([-3.0, 0.5, 5.0])), pytensor.shared(np.zeros(3, "int64"))
+    >>> many = optapi.loop(optapi.batch(updates, {x: starts, stop: stops}), 100, stops)
+    >>> _ = pytensor.function([], [], updates=many)()
+    >>> starts.get_value().round(3)
+    array([-2.,  2.,  2.])
     """
     check_keys("starts", starts, updates)
     check_generators(updates)

@@ -61,6 +61,13 @@ def check_gradient(f: Callable[..., Any], df: Any, x0: Any, args: Any = ()) -> C
     Notes
     -----
     It takes one call of `df`, and two of `f` for each component.
+
+    Examples
+    --------
+    >>> print(optapi.check_gradient(lambda x: np.sum(x**3), lambda x: 3 * x**2, [1.0, 2.0]))
+    the derivative agrees with differences of f; the worst component is x0[0]: df says 3, f says 3
+    >>> print(optapi.check_gradient(lambda x: np.sum(x**3), lambda x: 2 * x**2, [1.0, 2.0]))
+    the derivative disagrees with differences of f; the worst component is x0[1]: df says 8, f says 12
     """
     structure, start = point("x0", x0)
     known = Known((), start)

@@ -129,6 +129,14 @@ def conjugate_gradient(
     ----------
     Nocedal and Wright (2006), Numerical optimization, algorithm 5.4, with the first trial of equation 3.59; Powell
     (1977), Restart procedures for the conjugate gradient method.
+
+    Examples
+    --------
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> def liu_storey(d, g, g_new):
+    ...     return pt.maximum(pt.sum(g_new * (g_new - g)) / -pt.sum(d * g), 0)
+    >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.conjugate_gradient, beta=liu_storey).round(4)
+    array([1., 1.])
     """
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, searches=True
@@ -202,6 +210,12 @@ def fletcher_reeves(
     References
     ----------
     Fletcher and Reeves (1964), Function minimization by conjugate gradients.
+
+    Examples
+    --------
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.fletcher_reeves, tolerance=1e-6).round(4)
+    array([1., 1.])
     """
     return conjugate_gradient(
         parameters,
@@ -254,6 +268,12 @@ def polak_ribiere(
     ----------
     Polak and Ribière (1969), Note sur la convergence de méthodes de directions conjuguées; Gilbert and Nocedal (1992),
     Global convergence properties of conjugate gradient methods for optimization.
+
+    Examples
+    --------
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.polak_ribiere).round(4)
+    array([1., 1.])
     """
     return conjugate_gradient(
         parameters,
@@ -306,6 +326,12 @@ def hestenes_stiefel(
     References
     ----------
     Hestenes and Stiefel (1952), Methods of conjugate gradients for solving linear systems.
+
+    Examples
+    --------
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.hestenes_stiefel).round(4)
+    array([1., 1.])
     """
     return conjugate_gradient(
         parameters,
@@ -358,6 +384,12 @@ def dai_yuan(
     References
     ----------
     Dai and Yuan (1999), A nonlinear conjugate gradient method with a strong global convergence property.
+
+    Examples
+    --------
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.dai_yuan, tolerance=1e-6).round(4)
+    array([1., 1.])
     """
     return conjugate_gradient(
         parameters,
@@ -421,6 +453,12 @@ def hager_zhang_cg(
     Hager and Zhang (2005), A new conjugate gradient method with guaranteed descent and an efficient line search,
     equation 1.6; the lower limit of :math:`\beta`, which does not depend on the units of the cost, is that of Hager and
     Zhang (2013), The limited memory conjugate gradient method.
+
+    Examples
+    --------
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.hager_zhang_cg).round(4)
+    array([1., 1.])
     """
     theta, eta = scalar("theta", theta, low=0.25), scalar("truncation", truncation, low=0)
 
@@ -511,6 +549,13 @@ def scaled_conjugate_gradient(
     Moller (1993), A scaled conjugate gradient algorithm for fast supervised learning, section 4, with the product
     itself in the place of its difference quotient. After a trial that is not finite :math:`\Delta` is taken as -8,
     which makes the step ten times shorter.
+
+    Examples
+    --------
+    >>> def rosenbrock(x):
+    ...     return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
+    >>> optapi.minimize([-1.2, 1.0], rosenbrock, None, optapi.scaled_conjugate_gradient).round(4)
+    array([1., 1.])
     """
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, searches=True

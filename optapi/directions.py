@@ -441,6 +441,17 @@ def inverse_hessian(updates: Updates) -> Any:
     ------
     ValueError
         If several rules are joined in `updates`.
+
+    Examples
+    --------
+    >>> x, stop = pytensor.shared(np.array([3.0, -1.0]), name="x"), pytensor.shared(0, name="stop")
+    >>> updates = optapi.bfgs([x], x[0] ** 2 + 5 * x[1] ** 2, stop=stop)
+    >>> step = pytensor.function([], [], updates=updates)
+    >>> while not stop.get_value():
+    ...     _ = step()
+    >>> optapi.inverse_hessian(updates).round(2) + 0.0
+    array([[0.5, 0. ],
+           [0. , 0.1]])
     """
     return inverse_hessian_of([v.get_value() for v in updates if getattr(v.tag, "inverse_hessian", False)])
 

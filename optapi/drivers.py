@@ -119,6 +119,20 @@ class minimize_iterator:
 
     An exception of `f` or `df` comes out as it is, and so does KeyboardInterrupt. The iteration has then not happened:
     all is as it was before it, but for the numbers of calls, and ``next`` tries again.
+
+    Examples
+    --------
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> minimization = optapi.minimize_iterator([-1.2, 1.0], rosen, rosen_der, optapi.lbfgs)
+    >>> for state in minimization:
+    ...     if state.nit == 10:
+    ...         break
+    >>> minimization.save("minimization.npz")
+    >>> resumed = optapi.minimize_iterator.load("minimization.npz", rosen, rosen_der)
+    >>> for state in resumed:
+    ...     pass
+    >>> print(state.x.round(4), state.message)
+    [1. 1.] Converged: no component of the derivative is larger than 1e-05 in absolute value.
     """
 
     def __init__(

@@ -71,6 +71,16 @@ def sgd(
     Robbins and Monro (1951), A stochastic approximation method; Polyak (1964), Some methods of speeding up the
     convergence of iteration methods; Sutskever, Martens, Dahl and Hinton (2013), On the importance of initialization
     and momentum in deep learning, equations 3 and 4, in the form of Bengio, Boulanger-Lewandowski and Pascanu (2012).
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.sgd([x], cost, step_size=0.1, momentum=0.5))
+    >>> for _ in range(60):
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1., 2.])
     """
     if is_zero(momentum) and (nesterov or not is_zero(dampening)):
         raise ValueError("nesterov and dampening need a momentum above 0")
@@ -136,6 +146,16 @@ def momentum(
     ----------
     Polyak (1964), Some methods of speeding up the convergence of iteration methods; Sutskever, Martens, Dahl and Hinton
     (2013), On the importance of initialization and momentum in deep learning, equations 1 and 2.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.momentum([x], cost, step_size=0.05))
+    >>> for _ in range(150):
+    ...     _ = step()
+    >>> x.get_value().round(2)
+    array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     new = {}
@@ -192,6 +212,16 @@ def nesterov(
     Nesterov (1983), A method of solving a convex programming problem with convergence rate O(1/k^2); Sutskever,
     Martens, Dahl and Hinton (2013), On the importance of initialization and momentum in deep learning, equations 3 and
     4, in the variables of Bengio, Boulanger-Lewandowski and Pascanu (2012), Advances in optimizing recurrent networks.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.nesterov([x], cost, step_size=0.05))
+    >>> for _ in range(100):
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1.    , 1.9999])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     new = {}
@@ -248,6 +278,16 @@ def adagrad(
     ----------
     Duchi, Hazan and Singer (2011), Adaptive subgradient methods for online learning and stochastic optimization, figure
     1 with diagonal matrices.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.adagrad([x], cost, step_size=1.0))
+    >>> for _ in range(200):
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     scalars = scalar("epsilon", epsilon, low=0), scalar("initial", initial, low=0)
@@ -308,6 +348,16 @@ def adadelta(
     References
     ----------
     Zeiler (2012), ADADELTA: an adaptive learning rate method, algorithm 1.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.adadelta([x], cost, epsilon=1e-3))
+    >>> for _ in range(300):
+    ...     _ = step()
+    >>> x.get_value().round(2)
+    array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     w = scalar("mean_square_weight", mean_square_weight, 0, below=1)
@@ -382,6 +432,17 @@ def rmsprop(
     ----------
     Tieleman and Hinton (2012), Neural networks for machine learning, lecture 6e; Graves (2013), Generating sequences
     with recurrent neural networks, equations 38 to 41, for the centred form with momentum.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> updates = optapi.rmsprop([x], cost, step_size=optapi.schedules.Linear(0.1, 200))
+    >>> step = pytensor.function([], cost, updates=updates)
+    >>> for _ in range(200):
+    ...     _ = step()
+    >>> x.get_value().round(2)
+    array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     w = scalar("mean_square_weight", mean_square_weight, 0, below=1)
@@ -458,6 +519,16 @@ def adam(
     ----------
     Kingma and Ba (2015), Adam: a method for stochastic optimization, algorithm 1; Reddi, Kale and Kumar (2018), On the
     convergence of Adam and beyond, algorithm 2, with the bias correction of algorithm 1 kept.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.adam([x], cost, step_size=0.1))
+    >>> for _ in range(300):
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     return f.finish(_adam(f, f.step_size(step_size), mean_weight, mean_square_weight, epsilon, amsgrad))
@@ -545,6 +616,16 @@ def adamw(
     References
     ----------
     Loshchilov and Hutter (2019), Decoupled weight decay regularization, algorithm 2.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.adamw([x], cost, step_size=0.1, decay=0.0))
+    >>> for _ in range(300):
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     a = f.step_size(step_size)
@@ -607,6 +688,16 @@ def adamax(
     References
     ----------
     Kingma and Ba (2015), Adam: a method for stochastic optimization, algorithm 2.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.adamax([x], cost, step_size=0.1))
+    >>> for _ in range(300):
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     w1 = scalar("mean_weight", mean_weight, 0, below=1)
@@ -680,6 +771,16 @@ def nadam(
     References
     ----------
     Dozat (2016), Incorporating Nesterov momentum into Adam, algorithm 2, with the schedule of PyTorch.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.nadam([x], cost, step_size=0.1))
+    >>> for _ in range(300):
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     w1 = scalar("mean_weight", mean_weight, 0, below=1)
@@ -758,6 +859,16 @@ def radam(
     ----------
     Liu, Jiang, He, Chen, Liu, Gao and Han (2020), On the variance of the adaptive learning rate and beyond, algorithm
     2.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.radam([x], cost, step_size=0.1))
+    >>> for _ in range(300):
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     w1 = scalar("mean_weight", mean_weight, 0, below=1)

@@ -14,8 +14,17 @@ import pytensor.tensor as pt
 from .checks import as_dtype, as_list, check_mask, scalar
 
 
+__all__ = ["centre", "clip", "clip_global_norm", "clip_norm", "decay"]
+
+
 def clip(gradients: Sequence[Any], limit: Any) -> list[Any]:
-    r"""Each component clipped to :math:`[-c, c]`, with :math:`c` = `limit`."""
+    r"""Each component clipped to :math:`[-c, c]`, with :math:`c` = `limit`.
+
+    Examples
+    --------
+    >>> optapi.gradients.clip([pt.constant([-3.0, 0.5])], 1.0)[0].eval()
+    array([-1. ,  0.5])
+    """
     limit = scalar("limit", limit, low=0)
     clipped = []
     for g in as_list("gradients", gradients):
@@ -25,7 +34,14 @@ def clip(gradients: Sequence[Any], limit: Any) -> list[Any]:
 
 
 def clip_norm(gradients: Sequence[Any], limit: Any) -> list[Any]:
-    r"""Each gradient scaled down to a Euclidean norm of at most `limit`: :math:`g \min(1, c/\|g\|)`."""
+    r"""Each gradient scaled down to a Euclidean norm of at most `limit`: :math:`g \min(1, c/\|g\|)`.
+
+    Examples
+    --------
+    >>> clipped = optapi.gradients.clip_norm([pt.constant([3.0, 4.0]), pt.constant([0.3, 0.4])], 1.0)
+    >>> [gradient.eval() for gradient in clipped]
+    [array([0.6, 0.8]), array([0.3, 0.4])]
+    """
     return [clipped for g in as_list("gradients", gradients) for clipped in clip_global_norm([g], limit)]
 
 
@@ -35,6 +51,12 @@ def clip_global_norm(gradients: Sequence[Any], limit: Any) -> list[Any]:
     References
     ----------
     Pascanu, Mikolov and Bengio (2013), On the difficulty of training recurrent neural networks, algorithm 1.
+
+    Examples
+    --------
+    >>> clipped = optapi.gradients.clip_global_norm([pt.constant([3.0, 0.0]), pt.constant([0.0, 4.0])], 1.0)
+    >>> [gradient.eval() for gradient in clipped]
+    [array([0.6, 0. ]), array([0. , 0.8])]
     """
     gradients = as_list("gradients", gradients)
     limit = scalar("limit", limit, low=0)
@@ -62,6 +84,12 @@ def decay(
     mask : list of bool, or callable, optional
         Which parameters decay; a callable is asked about each parameter, for instance ``lambda p: p.ndim > 1`` to spare
         the biases. All by default.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([1.0, 2.0]), name="x")
+    >>> optapi.gradients.decay([pt.constant([0.5, 0.5])], [x], 0.1)[0].eval()
+    array([0.6, 0.7])
     """
     gradients, parameters = as_list("gradients", gradients), as_list("parameters", parameters)
     if len(gradients) != len(parameters):
@@ -81,6 +109,12 @@ def centre(gradients: Sequence[Any]) -> list[Any]:
     References
     ----------
     Yong, Huang, Hua and Zhang (2020), Gradient centralization, equation 1.
+
+    Examples
+    --------
+    >>> optapi.gradients.centre([pt.constant([[1.0, 2.0], [3.0, 6.0]])])[0].eval()
+    array([[-1., -2.],
+           [ 1.,  2.]])
     """
     return [
         mark(g - g.mean(axis=tuple(range(g.type.ndim - 1)), keepdims=True)) if g.type.ndim > 1 else g

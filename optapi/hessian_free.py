@@ -146,6 +146,19 @@ def hessian_free(
     Martens (2010), Deep learning via Hessian-free optimization; Martens and Sutskever (2011), Learning recurrent neural
     networks with Hessian-free optimization, for structural damping; Martens and Sutskever (2012), Training deep and
     recurrent networks with Hessian-free optimization. The start is as in Martens' program; the papers have no decay.
+
+    Examples
+    --------
+    >>> inputs = np.linspace(-1, 1, 20)
+    >>> W, v = pytensor.shared(np.array([1.0, -2.0, 0.5]), name="W"), pytensor.shared(np.ones(3), name="v")
+    >>> outputs = pt.tanh(inputs[:, None] * W) @ v
+    >>> cost = pt.mean((outputs - np.sin(2 * inputs)) ** 2)
+    >>> updates = optapi.hessian_free([W, v], cost, outputs=outputs, damping=0.1)
+    >>> step = pytensor.function([], cost, updates=updates)
+    >>> for _ in range(30):
+    ...     last = step()
+    >>> bool(last < 1e-3)
+    True
     """
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, searches=True
@@ -307,6 +320,19 @@ def krylov_subspace_descent(
     ----------
     Vinyals and Povey (2012), Krylov subspace descent for deep learning, algorithm 1. There BFGS has a batch of its own.
     On a quadratic the step is that of :math:`k` steps of conjugate gradients.
+
+    Examples
+    --------
+    >>> inputs = np.linspace(-1, 1, 20)
+    >>> W, v = pytensor.shared(np.array([1.0, -2.0, 0.5]), name="W"), pytensor.shared(np.ones(3), name="v")
+    >>> outputs = pt.tanh(inputs[:, None] * W) @ v
+    >>> cost = pt.mean((outputs - np.sin(2 * inputs)) ** 2)
+    >>> updates = optapi.krylov_subspace_descent([W, v], cost, outputs=outputs, dimensions=4)
+    >>> step = pytensor.function([], cost, updates=updates)
+    >>> for _ in range(30):
+    ...     last = step()
+    >>> bool(last < 1e-3)
+    True
     """
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, searches=True

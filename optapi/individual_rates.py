@@ -135,6 +135,16 @@ def delta_bar_delta(
     Jacobs (1988), Increased rates of convergence through learning rate adaptation; Minai and Williams (1990),
     Back-propagation heuristics: a study of the extended delta-bar-delta algorithm; van der Maaten and Hinton (2008),
     Visualizing data using t-SNE, and its authors' program for "gains".
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.delta_bar_delta([x], cost, step_size=0.05))
+    >>> for _ in range(100):
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     check_choice("variant", variant, ("jacobs", "extended", "gains"))
@@ -254,6 +264,16 @@ def rprop(
     ----------
     Riedmiller and Braun (1993), A direct adaptive method for faster backpropagation learning: the RPROP algorithm; Igel
     and Hüsken (2000), Improving the Rprop learning algorithm, which compares and names the variants.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.rprop([x], cost, step_size=0.1, variant="irprop-"))
+    >>> for _ in range(60):
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1., 2.])
     """
     check_choice("variant", variant, ("rprop-", "rprop+", "irprop-", "irprop+"))
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
@@ -356,6 +376,16 @@ def super_sab(
     ----------
     Tollenaere (1990), SuperSAB: fast adaptive back propagation with good scaling properties; Reed and Marks (1999),
     Neural smithing, section 9.5, which corrects its formulas.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.super_sab([x], cost, step_size=0.1))
+    >>> for _ in range(100):
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     scalars = (
@@ -431,6 +461,16 @@ def quickprop(
     References
     ----------
     Fahlman (1988), Faster-learning variations on back-propagation: an empirical study, in the form of his program.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.quickprop([x], cost, step_size=0.1))
+    >>> for _ in range(20):
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     mu = scalar("growth", growth, 0)
@@ -513,6 +553,20 @@ def idbd(
     ----------
     Sutton (1992), Adapting bias by gradient descent: an incremental version of delta-bar-delta, figure 2. The paper
     recommends the bounds, the lower one for the logarithm of the rate itself, against underflow.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> features = rng.normal(size=(200, 2))
+    >>> targets = features @ [1.0, -2.0]
+    >>> x, y = pt.dmatrix("x"), pt.dvector("y")
+    >>> w = pytensor.shared(np.zeros(2), name="w")
+    >>> cost = pt.mean((x @ w - y) ** 2) / 2
+    >>> train = pytensor.function([x, y], cost, updates=optapi.idbd([w], cost, step_size=0.05))
+    >>> for rows in np.split(np.arange(200), 20) * 5:
+    ...     _ = train(features[rows], targets[rows])
+    >>> w.get_value().round(2)
+    array([ 0.99, -1.99])
     """
     exact = curvature is None
     f = Objective.of(
@@ -588,6 +642,20 @@ def smd(
     ----------
     Schraudolph (1999), Local gain adaptation in stochastic gradient descent; Vishwanathan, Schraudolph, Schmidt and
     Murphy (2006), Accelerated training of conditional random fields with stochastic gradient methods, section 3.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> features = rng.normal(size=(200, 2))
+    >>> targets = features @ [1.0, -2.0]
+    >>> x, y = pt.dmatrix("x"), pt.dvector("y")
+    >>> w = pytensor.shared(np.zeros(2), name="w")
+    >>> cost = pt.mean((x @ w - y) ** 2) / 2
+    >>> train = pytensor.function([x, y], cost, updates=optapi.smd([w], cost, step_size=0.1))
+    >>> for rows in np.split(np.arange(200), 20) * 5:
+    ...     _ = train(features[rows], targets[rows])
+    >>> w.get_value().round(2)
+    array([ 1., -2.])
     """
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, searches=True
@@ -698,6 +766,20 @@ def vsgd(
     Schaul, Zhang and LeCun (2013), No more pesky learning rates, algorithm 1; Schaul and LeCun (2013), Adaptive
     learning rates and parallelization for stochastic, sparse, non-smooth gradients, algorithm 1, for finite differences
     and outliers.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> features = rng.normal(size=(200, 2))
+    >>> targets = features @ [1.0, -2.0]
+    >>> x, y = pt.dmatrix("x"), pt.dvector("y")
+    >>> w = pytensor.shared(np.zeros(2), name="w")
+    >>> cost = pt.mean((x @ w - y) ** 2) / 2
+    >>> train = pytensor.function([x, y], cost, updates=optapi.vsgd([w], cost))
+    >>> for rows in np.split(np.arange(200), 20) * 5:
+    ...     _ = train(features[rows], targets[rows])
+    >>> w.get_value().round(2)
+    array([ 1.  , -1.99])
     """
     differences = curvature is None
     f = Objective.of(
@@ -815,6 +897,17 @@ def hypergradient(
     Almeida, Langlois, Amaral and Plakhov (1998), Parameter adaptation in stochastic optimization; Baydin, Cornish,
     Rubio, Schmidt and Wood (2018), Online learning rate adaptation with hypergradient descent, algorithms 4 to 6 and
     section 3.2; its experiments have the defaults of `step_size` and of :math:`\beta`.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> updates = optapi.hypergradient([x], cost, step_size=0.001, direction="adam", multiplicative=True)
+    >>> step = pytensor.function([], cost, updates=updates)
+    >>> for _ in range(400):
+    ...     _ = step()
+    >>> x.get_value().round(2)
+    array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     check_choice("direction", direction, ("sgd", "nesterov", "adam"))

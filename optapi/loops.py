@@ -90,6 +90,16 @@ def repeat(body: Callable[..., tuple[Sequence[Any], Any]], start: Sequence[Any],
     Returns
     -------
     list of variables
+
+    Examples
+    --------
+    >>> def collatz(n, steps):
+    ...     n = pt.switch(pt.eq(n % 2, 0), n // 2, 3 * n + 1)
+    ...     return [n, steps + 1], pt.eq(n, 1)
+    >>> n = pt.lscalar("n")
+    >>> _, taken = optapi.repeat(collatz, [n, pt.constant(0)], 1000)
+    >>> int(pytensor.function([n], taken)(27))
+    111
     """
     start = [value if isinstance(value, Variable) else pt.as_tensor(np.asarray(value)) for value in start]
     now = [value.type() for value in start]
@@ -284,6 +294,14 @@ def when(
 
     Unlike a ``switch``, and under every linker, this leaves uncomputed what is not wanted: it is a loop of one turn or
     none. Only what depends on `arguments` can be left; the rest is outside of the loop, and computed in any case.
+
+    Examples
+    --------
+    >>> a = pt.dscalar("a")
+    >>> [root] = optapi.when(a > 0, lambda a: [pt.sqrt(a)], [a], [pt.constant(-1.0)])
+    >>> f = pytensor.function([a], root)
+    >>> float(f(9.0)), float(f(-9.0))
+    (3.0, -1.0)
     """
     count = len(arguments)
 
@@ -343,6 +361,17 @@ def loop(
     Memory does not grow with `steps`, but for what is traced. A trace of :math:`k` steps is copied at each of them,
     which for long ones of large expressions is slow. JAX has no arrays of unknown length: there only a loop of a given
     number of steps, without a `stop`, has traces.
+
+    Examples
+    --------
+    >>> x, data, rows = pytensor.shared(0.0, name="x"), pt.dscalar("data"), pt.dvector("rows")
+    >>> updates = optapi.sgd([x], (x - data) ** 2 / 2, step_size=optapi.schedules.Power(1.0))
+    >>> epoch, [seen] = optapi.loop(updates, feeds={data: rows}, trace=[x])
+    >>> run = pytensor.function([rows], seen, updates=epoch)
+    >>> run([1.0, 2.0, 6.0])
+    array([0. , 1. , 1.5])
+    >>> float(x.get_value())
+    3.0
     """
     variables = list(updates)
     check_generators(updates)
@@ -431,6 +460,14 @@ def hold(updates: Updates, condition: Any) -> Updates:
     Returns
     -------
     dict
+
+    Examples
+    --------
+    >>> x, still = pytensor.shared(4.0, name="x"), pt.bscalar("still")
+    >>> updates = optapi.hold(optapi.sgd([x], x**2, step_size=0.25), pt.gt(still, 0))
+    >>> step = pytensor.function([still], x, updates=updates)
+    >>> [float(step(still)) for still in (0, 1, 1, 0, 0)]
+    [4.0, 2.0, 2.0, 2.0, 1.0]
     """
     condition = pt.as_tensor(condition)
     if condition.type.ndim != 0:

@@ -99,6 +99,21 @@ def tonga(
     ----------
     Le Roux, Manzagol and Bengio (2008), Topmoumoute online natural gradient algorithm, section 4. Its exponents of
     :math:`\gamma` within a block are misprinted; those here are of the covariance defined above.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> features = rng.normal(size=(200, 2))
+    >>> targets = features @ [1.0, -2.0]
+    >>> x, y = pt.dmatrix("x"), pt.dvector("y")
+    >>> w = pytensor.shared(np.zeros(2), name="w")
+    >>> cost = pt.mean((x @ w - y) ** 2) / 2
+    >>> updates = optapi.tonga([w], cost, step_size=0.5, rank=2, every=10, regularization=0.1)
+    >>> train = pytensor.function([x, y], cost, updates=updates)
+    >>> for rows in np.split(np.arange(200), 20) * 10:
+    ...     _ = train(features[rows], targets[rows])
+    >>> w.get_value().round(2)
+    array([ 1., -2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     rank, every = check_count("rank", rank), check_count("every", every)

@@ -62,6 +62,20 @@ class Objective:
     gradients : list of variables
     name : str
         The prefix of the names of the rule's state.
+
+    Examples
+    --------
+    >>> def sign_descent(parameters, cost=None, gradients=None, stop=None, updates=None, *, step_size=0.01):
+    ...     f = optapi.Objective.of(parameters, cost, gradients, stop, updates, name="sign_descent")
+    ...     new = {}
+    ...     for p, g, a in f.each(f.step_size(step_size)):
+    ...         new[p] = p - a * pt.sign(g)
+    ...     return f.finish(new)
+    >>> x = pytensor.shared(np.array([1.0, -2.0]), name="x")
+    >>> step = pytensor.function([], [], updates=sign_descent([x], pt.sum(x**2), step_size=0.5))
+    >>> _ = step()
+    >>> x.get_value()
+    array([ 0.5, -1.5])
     """
 
     parameters: list[Any]

@@ -52,6 +52,13 @@ class GradientMemory:
         update. They are replaced at an update, not changed in place.
     mean_updates, mean_square_updates : int
         The number of gradients in each.
+
+    Examples
+    --------
+    >>> memory = optapi.GradientMemory(mean_weight=0.5)
+    >>> memory.update([np.array([1.0, 2.0])])
+    >>> memory.mean_gradient
+    [array([0.5, 1. ])]
     """
 
     def __init__(self, mean_weight: float = 0.9, mean_square_weight: float = 0.0, *, historical: bool = False) -> None:
@@ -189,6 +196,16 @@ class Optimizer:
     -----
     An optimizer can be pickled and copied with `copy.deepcopy`, and the copy goes on to the bit, if its step size is a
     number or a schedule of this package: Python cannot copy generators. Instances share nothing.
+
+    Examples
+    --------
+    >>> class SignDescent(optapi.Optimizer):
+    ...     def direction(self, grad):
+    ...         return [np.sign(g) for g in grad]
+    >>> model = [np.array([1.0, -2.0])]
+    >>> SignDescent(stepsize=0.5).update(model, [np.array([3.0, -0.1])])
+    >>> model
+    [array([ 0.5, -1.5])]
     """
 
     def __init__(
@@ -294,6 +311,14 @@ class Gradient(Optimizer):
     References
     ----------
     Robbins and Monro (1951), A stochastic approximation method.
+
+    Examples
+    --------
+    >>> model = {"weights": np.array([1.0, 2.0])}
+    >>> optimizer = optapi.Gradient(stepsize=optapi.schedules.Power(0.1, scale=10))
+    >>> optimizer.update(model, {"weights": np.array([1.0, -1.0])})
+    >>> model
+    {'weights': array([0.9, 2.1])}
     """
 
     def direction(self, grad: Any) -> Any:
@@ -319,6 +344,15 @@ class Momentum(Optimizer):
     ----------
     Polyak (1964), Some methods of speeding up the convergence of iteration methods; Qian (1999), On the momentum term
     in gradient descent learning algorithms.
+
+    Examples
+    --------
+    >>> model = [np.array([1.0])]
+    >>> optimizer = optapi.Momentum(stepsize=0.1, momentum=0.5)
+    >>> for _ in range(2):
+    ...     optimizer.update(model, [np.array([1.0])])
+    >>> model
+    [array([0.75])]
     """
 
     def __init__(
@@ -360,6 +394,15 @@ class RMSProp(Optimizer):
     References
     ----------
     Tieleman and Hinton (2012), Neural networks for machine learning, lecture 6e.
+
+    Examples
+    --------
+    >>> model = [np.array([4.0])]
+    >>> optimizer = optapi.RMSProp(stepsize=0.01)
+    >>> for _ in range(600):
+    ...     optimizer.update(model, [2 * model[0]])
+    >>> bool(abs(model[0][0]) < 0.02)
+    True
     """
 
     def __init__(
@@ -399,6 +442,15 @@ class ADAM(Optimizer):
     References
     ----------
     Kingma and Ba (2015), Adam: a method for stochastic optimization, algorithm 1.
+
+    Examples
+    --------
+    >>> model = [np.array([4.0])]
+    >>> optimizer = optapi.ADAM(stepsize=0.1)
+    >>> while not optimizer.check_convergence():
+    ...     optimizer.update(model, [2 * model[0]])
+    >>> bool(abs(model[0][0]) < 1e-6)
+    True
     """
 
     def __init__(

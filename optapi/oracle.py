@@ -48,6 +48,18 @@ class Oracle:
     ----------
     failure : exception or None
         What was raised and not yet passed on.
+
+    Examples
+    --------
+    >>> def call(x):
+    ...     return np.sum((x - 3) ** 2), [2 * (x - 3)]
+    >>> x = pytensor.shared(np.zeros(2), name="x")
+    >>> cost = optapi.Oracle(call)([x])
+    >>> step = pytensor.function([], cost, updates=optapi.lbfgs([x], cost))
+    >>> for _ in range(5):
+    ...     _ = step()
+    >>> x.get_value()
+    array([3., 3.])
     """
 
     def __init__(

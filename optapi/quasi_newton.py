@@ -85,6 +85,20 @@ def lbfgs(
     ----------
     Nocedal (1980), Updating quasi-Newton matrices with limited storage; Liu and Nocedal (1989), On the limited memory
     BFGS method for large scale optimization, algorithm 2.1, with the scaling by :math:`\gamma` that they recommend.
+
+    Examples
+    --------
+    >>> x, stop = pytensor.shared(np.array([-1.2, 1.0]), name="x"), pytensor.shared(0, name="stop")
+    >>> cost = (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
+    >>> updates = optapi.lbfgs([x], cost, stop=stop)
+    >>> step = pytensor.function([], cost, updates=updates)
+    >>> while not stop.get_value():
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1., 1.])
+    >>> [reason] = optapi.reports(updates)["reason"]
+    >>> int(reason.get_value())
+    0
     """
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, searches=True
@@ -154,6 +168,16 @@ def bfgs(
     References
     ----------
     Nocedal and Wright (2006), Numerical optimization, algorithm 6.1 with equations 6.17 and 6.20.
+
+    Examples
+    --------
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> result = optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.bfgs, full_output=True)
+    >>> result.x.round(4)
+    array([1., 1.])
+    >>> result.hess_inv.round(1)
+    array([[0.5, 1. ],
+           [1. , 2.1]])
     """
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, searches=True
@@ -223,6 +247,12 @@ def sr1(
     References
     ----------
     Nocedal and Wright (2006), Numerical optimization, equations 6.25 and 6.26, with a line search.
+
+    Examples
+    --------
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.sr1).round(4)
+    array([1., 1.])
     """
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, searches=True
@@ -304,6 +334,12 @@ def barzilai_borwein(
     Barzilai and Borwein (1988), Two-point step size gradient methods; Raydan (1997), The Barzilai and Borwein gradient
     method for the large scale unconstrained minimization problem, for the safeguard; Dai and Fletcher (2005), Projected
     Barzilai-Borwein methods for large-scale box-constrained quadratic programming, for the steps in turn.
+
+    Examples
+    --------
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.barzilai_borwein).round(4)
+    array([1., 1.])
     """
     check_choice("kind", kind, ("long", "short", "alternate"))
     f = Objective.of(

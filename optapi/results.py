@@ -33,6 +33,17 @@ class OptimizeResult(dict[str, Any]):
         after each iteration.
     hess_inv : matrix
         The inverse of the matrix of second derivatives, where the rule has an approximation of it.
+
+    Examples
+    --------
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> result = optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.lbfgs, full_output=True, trace=True)
+    >>> result.status, result["success"]
+    (0, True)
+    >>> result.message
+    'Converged: no component of the derivative is larger than 1e-05 in absolute value.'
+    >>> len(result.trace["cost"]) == result.nit + 1
+    True
     """
 
     def __getattr__(self, name: str) -> Any:

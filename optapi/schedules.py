@@ -32,6 +32,26 @@ from pytensor.graph.basic import Variable
 from .checks import check_count, scalar
 
 
+__all__ = [
+    "Constant",
+    "Cosine",
+    "CosineRestarts",
+    "Exponential",
+    "InverseSquareRoot",
+    "Join",
+    "Linear",
+    "OneCycle",
+    "Piecewise",
+    "Polynomial",
+    "Power",
+    "Schedule",
+    "SearchThenConverge",
+    "Step",
+    "Triangular",
+    "WarmUp",
+]
+
+
 POSITIVE = float(np.finfo("float64").tiny)
 
 
@@ -50,6 +70,17 @@ class Schedule:
     """Base of the schedules here: checks the fields that they have, and tells numbers from expressions.
 
     A subclass writes its formula in `value`, for the module `xp` (NumPy or ``pytensor.tensor``) that takes the count.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Reciprocal(optapi.schedules.Schedule):
+    ...     scale: float
+    ...     def value(self, count, xp):
+    ...         return 1 / (1 + count / self.scale)
+    >>> Reciprocal(10.0)(30)
+    0.25
     """
 
     def __post_init__(self) -> None:
@@ -82,7 +113,13 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    r"""The step size :math:`a_t = a_0`, with :math:`a_0` = `initial`."""
+    r"""The step size :math:`a_t = a_0`, with :math:`a_0` = `initial`.
+
+    Examples
+    --------
+    >>> optapi.schedules.Constant(0.1)(1000)
+    0.1
+    """
 
     initial: Any
 
@@ -100,6 +137,11 @@ class Power(Schedule):
 
     An `exponent` of 1 is the schedule of Robbins and Monro, also named inverse time decay, with
     :math:`1/a_{t+1} = 1/a_t + 1/(a_0 \tau)`; 3/4 is common with averaged points.
+
+    Examples
+    --------
+    >>> optapi.schedules.Power(0.1, scale=10)(np.array([0, 10, 30]))
+    array([0.1  , 0.05 , 0.025])
     """
 
     initial: Any
@@ -118,6 +160,11 @@ class SearchThenConverge(Schedule):
     :math:`a_0` for a time that grows with :math:`\tau`, the search, and then falls like :math:`c/t`. The convergence
     has the best rate if :math:`c` is above :math:`1/(2 \lambda)`, with the least curvature :math:`\lambda` of the
     cost. Darken and Moody (1991); their simpler schedule is `Power`.
+
+    Examples
+    --------
+    >>> optapi.schedules.SearchThenConverge(0.1, scale=100, limit=1.0)(np.array([0, 10, 1000])).round(4)
+    array([0.1   , 0.0667, 0.001 ])
     """
 
     initial: Any
@@ -141,6 +188,11 @@ class InverseSquareRoot(Schedule):
     :math:`a_t = a_0 \min((t + 1)/W, \sqrt{W/(t + 1)})`, with the peak at :math:`t = W - 1`. With
     :math:`a_0 = 1/\sqrt{dW}` it is that of Vaswani et al. (2017), section 5.3, for the model dimension :math:`d`.
     With a constant in the place of the rise, as for T5, it is ``Join((a, Power(a, W, 0.5)), (W,))``.
+
+    Examples
+    --------
+    >>> optapi.schedules.InverseSquareRoot(0.1, steps=4)(np.array([0, 3, 15]))
+    array([0.025, 0.1  , 0.05 ])
     """
 
     initial: Any
@@ -157,6 +209,11 @@ class Exponential(Schedule):
 
     With :math:`a_0` = `initial`, :math:`c` = `factor` and :math:`T` = `steps`. With `staircase` the exponent is
     :math:`\lfloor t/T \rfloor`.
+
+    Examples
+    --------
+    >>> optapi.schedules.Exponential(0.1, factor=0.5, steps=10)(np.array([0, 5, 10])).round(4)
+    array([0.1   , 0.0707, 0.05  ])
     """
 
     initial: Any
@@ -174,6 +231,11 @@ class Step(Schedule):
     r"""The step size :math:`a_t = a_0 c^{\lfloor t/T \rfloor}`: multiplied by `factor` after every `steps` updates.
 
     With :math:`a_0` = `initial`, :math:`c` = `factor` and :math:`T` = `steps`.
+
+    Examples
+    --------
+    >>> optapi.schedules.Step(0.1, steps=10, factor=0.5)(np.array([9, 10, 20]))
+    array([0.1  , 0.05 , 0.025])
     """
 
     initial: Any
@@ -189,6 +251,11 @@ class Polynomial(Schedule):
     r"""A power of the share that is left, from `initial` :math:`a_0` to `final` :math:`a_1` in `steps` :math:`T`.
 
     :math:`a_t = a_1 + (a_0 - a_1)(1 - \min(t, T)/T)^p`, with :math:`p` = `exponent`.
+
+    Examples
+    --------
+    >>> optapi.schedules.Polynomial(0.1, steps=10, exponent=2.0)(np.array([0, 5, 10]))
+    array([0.1  , 0.025, 0.   ])
     """
 
     initial: Any
@@ -206,6 +273,11 @@ class Linear(Schedule):
     r"""A straight line from `initial` :math:`a_0` to `final` :math:`a_1` in `steps` :math:`T`, and `final` after that.
 
     :math:`a_t = a_0 + (a_1 - a_0) \min(t, T)/T`. Either end may be the larger.
+
+    Examples
+    --------
+    >>> optapi.schedules.Linear(0.1, steps=10)(np.array([0, 5, 10]))
+    array([0.1 , 0.05, 0.  ])
     """
 
     initial: Any
@@ -222,6 +294,11 @@ class Cosine(Schedule):
 
     :math:`a_t = a_1 + (a_0 - a_1)(1 + \cos(\pi \min(t, T)/T))/2`. Loshchilov and Hutter (2017), equation 5, without
     restarts.
+
+    Examples
+    --------
+    >>> optapi.schedules.Cosine(0.1, steps=10)(np.array([0, 5, 10]))
+    array([0.1 , 0.05, 0.  ])
     """
 
     initial: Any
@@ -243,6 +320,11 @@ class CosineRestarts(Schedule):
     .. math:: a_t = a_1 + (a_0 - a_1)(1 + \cos(\pi (t - t_k)/T_k))/2
 
     Loshchilov and Hutter (2017), SGDR, equation 5. The state of a rule, such as its momentum, is not reset.
+
+    Examples
+    --------
+    >>> optapi.schedules.CosineRestarts(0.1, steps=10, growth=2)(np.array([0, 5, 10, 20, 30]))
+    array([0.1 , 0.05, 0.1 , 0.05, 0.1 ])
     """
 
     initial: Any
@@ -271,6 +353,11 @@ class Triangular(Schedule):
     r"""Up in a straight line from `initial` :math:`a_0` to `peak` :math:`a_1` in `steps` :math:`T`, down, and again.
 
     :math:`a_t = a_0 + (a_1 - a_0)(1 - |1 - (t \bmod 2T)/T|)`. Smith (2017), section 3.1.
+
+    Examples
+    --------
+    >>> optapi.schedules.Triangular(0.0, 0.1, steps=10)(np.array([0, 5, 10, 15, 20]))
+    array([0.  , 0.05, 0.1 , 0.05, 0.  ])
     """
 
     initial: Any
@@ -292,6 +379,11 @@ class Join(Schedule):
         Schedules, other functions of the count, and numbers or scalar variables, which are constant.
     boundaries : list or tuple of int
         The counts at which the schedules after the first take over, ascending; one fewer than schedules.
+
+    Examples
+    --------
+    >>> optapi.schedules.Join((0.1, optapi.schedules.Linear(0.1, 10)), (90,))(np.array([50, 95, 100]))
+    array([0.1 , 0.05, 0.  ])
     """
 
     schedules: Any
@@ -319,6 +411,11 @@ class Piecewise(Schedule):
     values : list or tuple of scalars
     boundaries : list or tuple of int
         Ascending; one fewer than values.
+
+    Examples
+    --------
+    >>> optapi.schedules.Piecewise((0.1, 0.01), (100,))(np.array([99, 100]))
+    array([0.1 , 0.01])
     """
 
     values: Any
@@ -341,6 +438,11 @@ class WarmUp(Schedule):
     :math:`a_t = b_0 (t + 1)/(W + 1)` for :math:`t < W`, then :math:`a_t = b_{t-W}`, with :math:`b` = `schedule`, a
     schedule or a number. No update has a step size of 0, and the rise is even up to its end. Goyal et al. (2017),
     section 2.2.
+
+    Examples
+    --------
+    >>> optapi.schedules.WarmUp(optapi.schedules.Cosine(0.1, 10), steps=4)(np.array([0, 4, 9, 14])).round(4)
+    array([0.02, 0.1 , 0.05, 0.  ])
     """
 
     schedule: Any
@@ -363,6 +465,11 @@ class OneCycle(Schedule):
     With :math:`a` = `peak`, :math:`d` = `divisor` and :math:`e` = `final_divisor`: from :math:`a/d` to :math:`a` in
     the share `rise` of the updates, to :math:`a/d` at the share `fall` of them, and to :math:`a/(de)` at their end.
     Shares are rounded down to whole updates. Smith and Topin (2018), section 3.
+
+    Examples
+    --------
+    >>> optapi.schedules.OneCycle(0.1, steps=100)(np.array([0, 30, 85])).round(4)
+    array([0.004, 0.1  , 0.004])
     """
 
     peak: Any

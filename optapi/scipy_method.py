@@ -52,6 +52,14 @@ def scipy_method(opt_algo: Callable[..., Any], **options: Any) -> Callable[..., 
         When it is called with `bounds` or `constraints`.
     TypeError
         At an unknown option, here or when it is called.
+
+    Examples
+    --------
+    >>> import scipy.optimize
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> method = optapi.scipy_method(optapi.lbfgs, memory=5)
+    >>> scipy.optimize.minimize(rosen, [-1.2, 1.0], jac=rosen_der, method=method).x.round(4)
+    array([1., 1.])
     """
     check_options(options)
 

@@ -35,6 +35,20 @@ from .loops import repeat
 from .state import state
 
 
+__all__ = [
+    "NonMonotone",
+    "Step",
+    "Trial",
+    "backtracking",
+    "fixed",
+    "hager_zhang",
+    "more_thuente",
+    "nonmonotone",
+    "strong_wolfe",
+    "weak_wolfe",
+]
+
+
 class Trial(NamedTuple):
     """One point of a line.
 
@@ -95,6 +109,15 @@ def fixed(line: Line, start: Trial, first: Any = 1.0, *, shrink: Any = 0.5, tria
     Returns
     -------
     Step
+
+    Examples
+    --------
+    >>> def line(a):
+    ...     return optapi.search.Trial((a - 2) ** 2, 2 * (a - 2))
+    >>> step = optapi.search.fixed(line, line(pt.constant(0.0)), first=0.5)
+    >>> size, failed = pytensor.function([], [step.size, step.failed])()
+    >>> round(float(size), 6), bool(failed)
+    (0.5, False)
     """
     (factor,) = _scalars(start, shrink=(shrink, 0, 1))
 
@@ -138,6 +161,15 @@ def backtracking(
     ----------
     Dennis and Schnabel (1983), Numerical methods for unconstrained optimization and nonlinear equations, algorithm
     A6.3.1, with the slope of the trial, which is known, in the place of an older trial.
+
+    Examples
+    --------
+    >>> def line(a):
+    ...     return optapi.search.Trial((a - 2) ** 2, 2 * (a - 2))
+    >>> step = optapi.search.backtracking(line, line(pt.constant(0.0)), first=5.0)
+    >>> size, failed = pytensor.function([], [step.size, step.failed])()
+    >>> round(float(size), 6), bool(failed)
+    (2.0, False)
     """
     c1, least, most = _scalars(start, decrease=(decrease, 0, 1), least=(least, 0, 1), most=(most, 0, 1))
 
@@ -179,6 +211,15 @@ def weak_wolfe(
     References
     ----------
     Lewis and Overton (2013), Nonsmooth optimization via quasi-Newton methods, algorithm 2.6.
+
+    Examples
+    --------
+    >>> def line(a):
+    ...     return optapi.search.Trial((a - 2) ** 2, 2 * (a - 2))
+    >>> step = optapi.search.weak_wolfe(line, line(pt.constant(0.0)), first=0.5, curvature=0.5)
+    >>> size, failed = pytensor.function([], [step.size, step.failed])()
+    >>> round(float(size), 6), bool(failed)
+    (1.0, False)
     """
     c1, c2 = _scalars(start, decrease=(decrease, 0, 1), curvature=(curvature, 0, 1))
 
@@ -238,6 +279,15 @@ def strong_wolfe(
     References
     ----------
     Nocedal and Wright (2006), Numerical optimization, algorithms 3.5 and 3.6 and equation 3.59.
+
+    Examples
+    --------
+    >>> def line(a):
+    ...     return optapi.search.Trial((a - 2) ** 2, 2 * (a - 2))
+    >>> step = optapi.search.strong_wolfe(line, line(pt.constant(0.0)), first=0.5, curvature=0.1)
+    >>> size, failed = pytensor.function([], [step.size, step.failed])()
+    >>> round(float(size), 6), bool(failed)
+    (2.0, False)
     """
     if error is None:
         error = 8 * float(np.finfo(_dtype(start)).eps)
@@ -312,6 +362,15 @@ def more_thuente(
     ----------
     Moré and Thuente (1994), Line search algorithms with guaranteed sufficient decrease, sections 2 to 4. After a trial
     that is not finite, the next one is a tenth of the way to it, and no later one is as long.
+
+    Examples
+    --------
+    >>> def line(a):
+    ...     return optapi.search.Trial((a - 2) ** 2, 2 * (a - 2))
+    >>> step = optapi.search.more_thuente(line, line(pt.constant(0.0)), first=0.5, curvature=0.1)
+    >>> size, failed = pytensor.function([], [step.size, step.failed])()
+    >>> round(float(size), 6), bool(failed)
+    (2.0, False)
     """
     c1, c2, xtol = _scalars(start, decrease=(decrease, 0, 1), curvature=(curvature, 0, 1), width=(width, 0, 1))
     half, shorter, tenth = _numbers(start, 0.5, 0.66, 0.1)
@@ -426,6 +485,15 @@ def hager_zhang(
     section 4. Both sets of conditions are in force from the first call on, and a trial of a high cost brackets together
     with the last one of a low cost instead of with 0. After a trial that is not finite, the next one is a tenth of the
     way to it.
+
+    Examples
+    --------
+    >>> def line(a):
+    ...     return optapi.search.Trial((a - 2) ** 2, 2 * (a - 2))
+    >>> step = optapi.search.hager_zhang(line, line(pt.constant(0.0)), first=0.5, curvature=0.1)
+    >>> size, failed = pytensor.function([], [step.size, step.failed])()
+    >>> round(float(size), 6), bool(failed)
+    (2.5, False)
     """
     c1, c2, epsilon, rho, gamma = _scalars(
         start,
@@ -509,6 +577,13 @@ class NonMonotone:
     ----------
     Grippo, Lampariello and Lucidi (1986), A nonmonotone line search technique for Newton's method; Zhang and Hager
     (2004), A nonmonotone line search technique and its application to unconstrained optimization.
+
+    Examples
+    --------
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> search = optapi.search.NonMonotone(optapi.search.backtracking, memory=5)
+    >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.barzilai_borwein, search=search).round(4)
+    array([1., 1.])
     """
 
     search: Callable[..., Step] = backtracking

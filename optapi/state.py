@@ -97,6 +97,16 @@ def save(path: str | os.PathLike[str], updates: Updates) -> None:
         If two variables have the same name.
     TypeError
         If a variable is not shared.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(4.0, name="x")
+    >>> updates = optapi.adam([x], x**2)
+    >>> optapi.save("training.npz", updates)
+    >>> x.set_value(7.0)
+    >>> optapi.load("training.npz", updates)
+    >>> float(x.get_value())
+    4.0
     """
     write(path, {entry: as_array(variable.get_value(borrow=True)) for entry, variable in _entries(updates).items()})
 
@@ -111,6 +121,15 @@ def load(path: str | os.PathLike[str], updates: Updates) -> None:
     ValueError
         If the names, shapes or dtypes in the file are not those of `updates`; the message lists what differs, and no
         variable has been changed.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(4.0, name="x")
+    >>> optapi.save("training.npz", optapi.sgd([x], x**2))
+    >>> optapi.load("training.npz", optapi.adam([x], x**2))
+    Traceback (most recent call last):
+        ...
+    ValueError: training.npz was saved from other updates, nothing was loaded: ...
     """
     variables = _entries(updates)
     now = {entry: variable.get_value(borrow=True) for entry, variable in variables.items()}

@@ -105,6 +105,21 @@ def sgd_qn(
     Bordes, Bottou, Gallinari, Chang and Smith (2010), Erratum: SGDQN is less careful than expected; for the variant,
     Bordes, Bottou and Gallinari (2009), SGD-QN: careful quasi-Newton stochastic gradient descent, figure 2. The bounds
     are those of the authors' programs; 2009 has no upper one, which costs that are convex do not meet.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> features = rng.normal(size=(200, 2))
+    >>> targets = features @ [1.0, -2.0]
+    >>> x, y = pt.dmatrix("x"), pt.dvector("y")
+    >>> w = pytensor.shared(np.zeros(2), name="w")
+    >>> cost = pt.mean((x @ w - y) ** 2) / 2
+    >>> updates = optapi.sgd_qn([w], cost, step_size=optapi.schedules.Power(0.5, scale=50), skip=4)
+    >>> train = pytensor.function([x, y], cost, updates=updates)
+    >>> for rows in np.split(np.arange(200), 20) * 5:
+    ...     _ = train(features[rows], targets[rows])
+    >>> w.get_value().round(2)
+    array([ 0.99, -1.99])
     """
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, searches=True
@@ -248,6 +263,20 @@ def olbfgs(
     References
     ----------
     Schraudolph, Yu and Guenter (2007), A stochastic quasi-Newton method for online convex optimization, section 3.2.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> features = rng.normal(size=(200, 2))
+    >>> targets = features @ [1.0, -2.0]
+    >>> x, y = pt.dmatrix("x"), pt.dvector("y")
+    >>> w = pytensor.shared(np.zeros(2), name="w")
+    >>> cost = pt.mean((x @ w - y) ** 2) / 2
+    >>> train = pytensor.function([x, y], cost, updates=optapi.olbfgs([w], cost, step_size=0.2, memory=3))
+    >>> for rows in np.split(np.arange(200), 20) * 5:
+    ...     _ = train(features[rows], targets[rows])
+    >>> w.get_value().round(2)
+    array([ 1., -2.])
     """
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, searches=True
@@ -329,6 +358,20 @@ def sqn(
     References
     ----------
     Byrd, Hansen, Nocedal and Singer (2016), A stochastic quasi-Newton method for large-scale optimization, algorithm 1.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> features = rng.normal(size=(200, 2))
+    >>> targets = features @ [1.0, -2.0]
+    >>> x, y = pt.dmatrix("x"), pt.dvector("y")
+    >>> w = pytensor.shared(np.zeros(2), name="w")
+    >>> cost = pt.mean((x @ w - y) ** 2) / 2
+    >>> train = pytensor.function([x, y], cost, updates=optapi.sqn([w], cost, step_size=0.3, memory=3, every=5))
+    >>> for rows in np.split(np.arange(200), 20) * 5:
+    ...     _ = train(features[rows], targets[rows])
+    >>> w.get_value().round(2)
+    array([ 1., -2.])
     """
     elsewhere = curvature_cost is None
     f = Objective.of(
@@ -425,6 +468,20 @@ def ada_qn(
     References
     ----------
     Keskar and Berahas (2016), adaQN: an adaptive quasi-Newton algorithm for training RNNs, algorithm 1.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> features = rng.normal(size=(200, 2))
+    >>> targets = features @ [1.0, -2.0]
+    >>> x, y = pt.dmatrix("x"), pt.dvector("y")
+    >>> w = pytensor.shared(np.zeros(2), name="w")
+    >>> cost = pt.mean((x @ w - y) ** 2) / 2
+    >>> train = pytensor.function([x, y], cost, updates=optapi.ada_qn([w], cost, step_size=0.1, memory=3, every=5))
+    >>> for rows in np.split(np.arange(200), 20) * 5:
+    ...     _ = train(features[rows], targets[rows])
+    >>> w.get_value().round(2)
+    array([ 1., -2.])
     """
     elsewhere = monitor is None
     f = Objective.of(

@@ -15,6 +15,9 @@ from .state import state
 from .updates import Updates, extend
 
 
+__all__ = ["all_of", "patience"]
+
+
 def all_of(stops: Sequence[Any], stop: Any, updates: Updates | None = None) -> Updates:
     """`stop` becomes 1 when all of `stops` are positive, and 0 while one is not.
 
@@ -37,6 +40,19 @@ def all_of(stops: Sequence[Any], stop: Any, updates: Updates | None = None) -> U
     ------
     KeyError
         If `stop` already has an update; `updates` is then left as it was.
+
+    Examples
+    --------
+    >>> u, v = pytensor.shared(1.0, name="u"), pytensor.shared(2.0, name="v")
+    >>> first, second, stop = pytensor.shared(0), pytensor.shared(0), pytensor.shared(0)
+    >>> updates = optapi.sgd([u], u**2, stop=first, step_size=0.4, tolerance=1e-3)
+    >>> updates = optapi.sgd([v], v**2, stop=second, step_size=0.1, tolerance=1e-3, updates=updates)
+    >>> updates = optapi.stopping.all_of([first, second], stop, updates)
+    >>> step = pytensor.function([], [], updates=updates)
+    >>> while not stop.get_value():
+    ...     _ = step()
+    >>> bool(abs(v.get_value()) < 1e-3)
+    True
     """
     following = updates or {}
     stops = as_list("stops", stops)
@@ -87,6 +103,18 @@ def patience(
     ------
     KeyError
         If `stop` already has an update; `updates` is then left as it was.
+
+    Examples
+    --------
+    >>> cost, stop = pt.dscalar("cost"), pytensor.shared(0, name="stop")
+    >>> see = pytensor.function([cost], [], updates=optapi.stopping.patience(cost, stop, calls=2))
+    >>> for value in (3.0, 1.0, 2.0, 1.5):
+    ...     _ = see(value)
+    ...     print(stop.get_value())
+    0
+    0
+    0
+    1
     """
     cost = check_cost(cost).astype("float64")
     calls = check_count("calls", calls)

@@ -58,6 +58,19 @@ def skip_nonfinite(updates: Updates, *, name: str = "skip_nonfinite") -> Updates
     Returns
     -------
     dict
+
+    Examples
+    --------
+    >>> x, data = pytensor.shared(1.0, name="x"), pt.dscalar("data")
+    >>> updates = optapi.skip_nonfinite(optapi.sgd([x], (x - data) ** 2, step_size=0.25))
+    >>> step = pytensor.function([data], x, updates=updates)
+    >>> for value in (3.0, np.nan, 2.0):
+    ...     _ = step(value)
+    >>> float(x.get_value())
+    2.0
+    >>> [skipped] = optapi.reports(updates)["skipped"]
+    >>> int(skipped.get_value())
+    1
     """
     good = [
         pt.all(pt.isfinite(value) | ~pt.isfinite(variable))
@@ -98,6 +111,16 @@ def project(updates: Updates, projections: Mapping[Any, Callable[[Any], Any]]) -
     References
     ----------
     Bertsekas (1982), Projected Newton methods for optimization problems with simple constraints.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([0.5, 0.5]), name="x")
+    >>> updates = optapi.sgd([x], pt.sum((x - [2.0, 0.7]) ** 2), step_size=0.25)
+    >>> step = pytensor.function([], [], updates=optapi.project(updates, {x: lambda value: value.clip(0, 1)}))
+    >>> for _ in range(40):
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1. , 0.7])
     """
     check_keys("projections", projections, updates)
     if {"cost", "gradient_size"} & set(reports(updates)):
@@ -144,6 +167,15 @@ def average(
     References
     ----------
     Polyak and Juditsky (1992), Acceleration of stochastic approximation by averaging.
+
+    Examples
+    --------
+    >>> x, mean = pytensor.shared(4.0, name="x"), pytensor.shared(0.0, name="mean")
+    >>> step = pytensor.function([], x, updates=optapi.average(optapi.sgd([x], x**2, step_size=0.25), {x: mean}))
+    >>> for _ in range(2):
+    ...     _ = step()
+    >>> float(x.get_value()), float(mean.get_value())
+    (1.0, 1.5)
     """
     check_keys("averages", averages, updates)
     after = check_count("after", after, low=0)
@@ -198,6 +230,14 @@ def lookahead(
     References
     ----------
     Zhang, Lucas, Hinton and Ba (2019), Lookahead optimizer: k steps forward, 1 step back, algorithm 1.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(4.0, name="x")
+    >>> updates = optapi.lookahead(optapi.sgd([x], x**2, step_size=0.25), [x], every=2)
+    >>> step = pytensor.function([], x, updates=updates)
+    >>> [float(step()) for _ in range(4)]
+    [4.0, 2.0, 2.5, 1.25]
     """
     parameters = check_parameters(parameters)
     check_keys("parameters", dict.fromkeys(parameters), updates)
@@ -246,6 +286,16 @@ def best(updates: Updates, cost: Any, points: Mapping[Any, Any], *, name: str = 
     ------
     KeyError
         If a variable that is to hold a best value already has an update.
+
+    Examples
+    --------
+    >>> x, x_best = pytensor.shared(2.0, name="x"), pytensor.shared(0.0, name="x_best")
+    >>> updates = optapi.best(optapi.sgd([x], x**2, step_size=0.75), x**2, {x: x_best})
+    >>> step = pytensor.function([], x, updates=updates)
+    >>> [float(step()) for _ in range(4)]
+    [2.0, -1.0, 0.5, -0.25]
+    >>> float(x_best.get_value())
+    -0.25
     """
     cost = check_cost(cost)
     check_keys("points", points, updates)
@@ -301,6 +351,16 @@ def bold_driver(
     ----------
     Vogl, Mangis, Rigler, Zink and Alkon (1988), Accelerating the convergence of the back-propagation method; Battiti
     (1989), Accelerated backpropagation learning.
+
+    Examples
+    --------
+    >>> x, step_size = pytensor.shared(2.0, name="x"), pytensor.shared(1.5, name="step_size")
+    >>> updates = optapi.bold_driver(optapi.sgd([x], x**2, step_size=step_size), step_size, x**2)
+    >>> step = pytensor.function([], x**2, updates=updates)
+    >>> for _ in range(20):
+    ...     _ = step()
+    >>> bool(step() < 1e-3), bool(step_size.get_value() < 1.5)
+    (True, True)
     """
     cost, step_size = check_cost(cost), shared_scalar("step_size", step_size, float_dtypes)
     grow, shrink = scalar("grow", grow, low=1), scalar("shrink", shrink, low=0, below=1)
@@ -370,6 +430,14 @@ def reduce_on_plateau(
     ------
     KeyError
         If `step_size` already has an update; `updates` is then left as it was.
+
+    Examples
+    --------
+    >>> step_size, cost = pytensor.shared(0.1, name="step_size"), pt.dscalar("cost")
+    >>> updates = optapi.reduce_on_plateau(step_size, cost, patience=2)
+    >>> see = pytensor.function([cost], step_size, updates=updates)
+    >>> [round(float(see(value)), 4) for value in (3.0, 2.0, 2.0, 2.0, 2.0, 1.0)]
+    [0.1, 0.1, 0.1, 0.1, 0.01, 0.01]
     """
     step_size, cost = shared_scalar("step_size", step_size, float_dtypes), check_cost(cost).astype("float64")
     factor, minimum = scalar("factor", factor, 0, 1), scalar("minimum", minimum, low=0)
@@ -436,6 +504,18 @@ def accumulate(
     ------
     TypeError
         If the shape of a gradient is not known.
+
+    Examples
+    --------
+    >>> x, data = pytensor.shared(0.0, name="x"), pt.dscalar("data")
+    >>> updates = {}
+    >>> means, due = optapi.accumulate(pytensor.grad((x - data) ** 2, [x]), 2, updates)
+    >>> updates = optapi.join(updates, optapi.hold(optapi.sgd([x], gradients=means, step_size=0.5), ~due))
+    >>> step = pytensor.function([data], x, updates=updates)
+    >>> for value in (1.0, 3.0):
+    ...     _ = step(value)
+    >>> float(x.get_value())
+    2.0
     """
     gradients, every = as_list("gradients", gradients), check_count("every", every)
     _check_required(updates)
@@ -496,6 +576,17 @@ def noise(
     References
     ----------
     Neelakantan et al. (2015), Adding gradient noise improves learning for very deep networks, section 3.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.zeros(3), name="x")
+    >>> updates = {}
+    >>> noisy = optapi.noise(pytensor.grad(pt.sum(x**2), [x]), updates, rng=1, variance=0.01)
+    >>> updates = optapi.sgd([x], gradients=noisy, updates=updates, step_size=0.5)
+    >>> step = pytensor.function([], x, updates=updates)
+    >>> _ = step()
+    >>> bool(0 < np.abs(x.get_value()).max() < 0.3)
+    True
     """
     gradients = as_list("gradients", gradients)
     _check_required(updates)

@@ -54,6 +54,16 @@ def find_step_size(
     References
     ----------
     The programs of Bottou for stochastic gradient descent, which double or halve on the first 1000 examples.
+
+    Examples
+    --------
+    >>> x, step_size = pytensor.shared(4.0, name="x"), pytensor.shared(0.0, name="step_size")
+    >>> updates = optapi.sgd([x], x**2, step_size=step_size)
+    >>> step = pytensor.function([], x**2, updates=updates)
+    >>> def run():
+    ...     return [step() for _ in range(6)][-1]
+    >>> optapi.find_step_size(updates, step_size, run)
+    0.5
     """
     step_size = shared_scalar("step_size", step_size, float_dtypes)
     if not 0 < first < np.inf:

@@ -41,6 +41,17 @@ def join(*dictionaries: Updates) -> Updates:
     ------
     KeyError
         If a variable has an update in more than one of them.
+
+    Examples
+    --------
+    >>> u, v = pytensor.shared(1.0, name="u"), pytensor.shared(2.0, name="v")
+    >>> updates = optapi.join(optapi.sgd([u], u**2), optapi.sgd([v], v**2))
+    >>> [variable.name for variable in updates]
+    ['u', 'v']
+    >>> optapi.join(updates, {u: v})
+    Traceback (most recent call last):
+        ...
+    KeyError: "the variable 'u' already has an update; a variable can have only one"
     """
     joined: Updates = {}
     for updates in dictionaries:
@@ -58,6 +69,16 @@ def reports(updates: Updates) -> dict[str, list[Any]]:
     in total), ``"cost"`` and ``"gradient_size"`` (largest component in absolute value, both at the point held after
     the call). A rule reports only when it is given a `stop`, and only what it knows. Each list is in the order of
     `updates`: one variable for each rule that was joined.
+
+    Examples
+    --------
+    >>> x, stop = pytensor.shared(3.0, name="x"), pytensor.shared(0, name="stop")
+    >>> updates = optapi.lbfgs([x], (x - 1) ** 2, stop=stop)
+    >>> step = pytensor.function([], [], updates=updates)
+    >>> while not stop.get_value():
+    ...     _ = step()
+    >>> {role: variables[0].get_value().item() for role, variables in optapi.reports(updates).items()}
+    {'reason': 0, 'evaluations': 3, 'cost': 0.0, 'gradient_size': 0.0}
     """
     found: dict[str, list[Any]] = {}
     for variable in updates:

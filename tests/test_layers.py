@@ -21,6 +21,7 @@ ORDER = [
     "optimizers",
     *("evaluator", "steps", "rules", "results", "limits", "progress", "comparison"),
     *("drivers", "programs", "minimizations", "compiled", "scipy_method"),
+    *("profiles", "plot"),
     "__init__",
 ]
 FAMILIES = {

@@ -1,0 +1,138 @@
+"""How Sphinx builds the site: ``make docs``."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+
+sys.path.insert(0, str(Path(__file__).parent))
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import names
+import pytensor
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util.logging import getLogger
+
+import optapi
+
+
+# The pictures in docstrings: nothing is compiled for them.
+pytensor.config.mode = optapi.PYTHON
+
+project = "optapi"
+author = "the authors of optapi"
+copyright = "the authors of optapi"
+version = release = optapi.__version__
+
+extensions = [
+    "myst_nb",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "matplotlib.sphinxext.plot_directive",
+]
+exclude_patterns = ["_build", "examples/*.py"]
+nitpicky = True
+# Single backquotes are code; `NamesAreLinks` makes links of names.
+default_role = "literal"
+
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"
+nb_render_markdown_format = "gfm"
+
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+numpydoc_use_plots = True
+plot_include_source = True
+plot_html_show_source_link = False
+plot_html_show_formats = False
+plot_formats = [("png", 110)]
+plot_rcparams = {"savefig.bbox": "tight", "figure.figsize": (6.4, 4.2)}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "optapi"
+html_static_path = ["_static"]
+html_css_files = ["optapi.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "header_links_before_dropdown": 6,
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "show_prev_next": False,
+    "logo": {"text": "optapi"},
+    "secondary_sidebar_items": ["page-toc"],
+}
+html_sidebars = {"index": [], "tutorial": [], "design": [], "contributing": [], "changelog": [], "problems": []}
+
+
+class NamesAreLinks(SphinxPostTransform):
+    """Makes a link of each piece of code that is a public name, but for the parameters of what is described there."""
+
+    default_priority = 5
+    formats = ("html",)
+
+    def run(self, **kwargs):
+        objects = self.env.domains["py"].objects
+        for literal in list(self.document.findall(nodes.literal)):
+            called = re.fullmatch(r"([\w.]+)(\(.*\))?", literal.astext(), flags=re.DOTALL)
+            if not called or isinstance(literal.parent, nodes.reference | addnodes.pending_xref):
+                continue
+            target = self.target(called[1], literal)
+            if target not in objects:
+                if target in PUBLIC or (called[1].startswith("optapi.") and target not in MODULES):
+                    logger.warning("the code names %s, which no page documents", called[1], location=literal)
+                continue
+            found = objects[target]
+            uri = self.app.builder.get_relative_uri(self.env.docname, found.docname) + "#" + found.node_id
+            link = nodes.reference("", "", internal=True, refuri=uri, reftitle=target)
+            literal.replace_self(link)
+            link += literal
+
+    def target(self, name, literal):
+        """The whole public name of what is written as `name`, or None if that is something else."""
+        if name.startswith("optapi."):
+            return name
+        whole = SHORT.get(name)
+        described = next((node for node in ancestors(literal) if isinstance(node, addnodes.desc)), None)
+        if described is None:
+            return whole if "." in name or name in PLAIN else None
+        signature = described.children[0]
+        own = {node.astext().partition("=")[0] for node in signature.findall(addnodes.desc_parameter)}
+        return None if name in own or whole in signature["ids"] else whole
+
+
+def ancestors(node):
+    """The nodes that `node` is in, from the inside."""
+    while node.parent is not None:
+        node = node.parent
+        yield node
+
+
+logger = getLogger("optapi")
+PUBLIC = {name: thing for things in names.public().values() for name, thing in things.items()}
+SHORT = {name.rsplit(".", 1)[-1]: name for name in PUBLIC} | {name.removeprefix("optapi."): name for name in PUBLIC}
+MODULES = {f"optapi.{name}" for name in optapi.__all__} - set(PUBLIC)
+# In a page, other names may be words for arguments; they are links when they are written with the package.
+PLAIN = {name for name, whole in SHORT.items() if names.is_rule(PUBLIC[whole]) or "_" in name or name == "minimize"}
+PLAIN -= {"momentum", "nesterov"}
+
+
+def link_to_common_arguments(app, what, name, thing, options, lines):
+    """What is said once of the arguments of all rules is a click away."""
+    lines[:] = [line.replace("As in every rule", ":ref:`As in every rule <common-arguments>`") for line in lines]
+
+
+def setup(app):
+    """Fill the pages, and make links of names."""
+    app.connect("autodoc-process-docstring", link_to_common_arguments)
+    app.connect("source-read", lambda app, page, source: source.__setitem__(0, names.filled(source[0])))
+    app.add_post_transform(NamesAreLinks)

@@ -1,0 +1,83 @@
+"""Runs the notebooks of ``examples``, each made from the script beside it: ``docs/notebooks.py [--check] [names]``.
+
+A script with a header of jupytext is a notebook. Without ``--check`` the notebooks are written with what they print and
+draw; with it, they are only run, and compared with their scripts. A cell that raises fails the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+
+
+FOLDER = Path(__file__).parent.parent / "examples"
+# Small pictures, since they are committed.
+os.environ["MATPLOTLIBRC"] = str(Path(__file__).with_name("matplotlibrc"))
+
+
+def scripts(names: list[str]) -> list[Path]:
+    """The scripts that are notebooks, by default all."""
+    found = sorted(path for path in FOLDER.glob("*.py") if "jupytext:" in path.read_text()[:400])
+    return [path for path in found if not names or path.stem in names]
+
+
+def cells(notebook: Any) -> list[tuple[str, str]]:
+    """What a notebook has been made from."""
+    return [(cell.cell_type, cell.source) for cell in notebook.cells]
+
+
+def run(path: Path) -> tuple[Path, Any, float]:
+    """The notebook of a script after a run from top to bottom, and the seconds that it took."""
+    began = time.perf_counter()
+    notebook = jupytext.read(path)
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    where, quiet = {"metadata": {"path": str(FOLDER)}}, ["--IPKernelApp.log_level=40"]
+    client = NotebookClient(notebook, timeout=300, resources=where, record_timing=False, extra_arguments=quiet)
+    client.execute()
+    notebook.metadata = nbformat.from_dict({"kernelspec": notebook.metadata["kernelspec"]})
+    for number, cell in enumerate(notebook.cells):
+        # Numbers that say nothing, and would be another at each run.
+        cell["id"] = f"cell-{number}"
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _is_idle(output)]
+    return path, notebook, time.perf_counter() - began
+
+
+def _is_idle(output: Any) -> bool:
+    """Whether an output says no more than that there is a picture."""
+    if output.output_type == "display_data" and "image/png" in output.data:
+        output.data.pop("text/plain", None)
+    drawn = r"<?\[?<?(matplotlib|Axes|Figure)|Text\(|\[?\(?(Text|None)\b"
+    return output.output_type == "execute_result" and bool(re.match(drawn, output.data.get("text/plain", "")))
+
+
+def main() -> None:
+    """Run, and write or compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="of the notebooks, without an ending")
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    with ThreadPoolExecutor(arguments.workers) as pool:
+        for path, notebook, seconds in pool.map(run, scripts(arguments.names)):
+            written = path.with_suffix(".ipynb")
+            if not arguments.check:
+                nbformat.write(notebook, written)
+            elif not written.exists() or cells(nbformat.read(written, 4)) != cells(notebook):
+                sys.exit(f"{written.name} is not what {path.name} makes; run make notebooks")
+            sys.stdout.write(f"{path.stem}: {seconds:.0f} s\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

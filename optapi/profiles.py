@@ -1,0 +1,359 @@
+"""Profiles: algorithms compared on a set of problems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import results, steps
+from .checks import check_choice, check_number
+from .drivers import minimize
+from .results import OptimizeResult
+from .structures import point
+
+
+__all__ = ["Benchmark", "benchmark", "performance_ratios", "shares"]
+
+
+MEASURES = ("evaluations", "iterations", "seconds")
+
+
+class Benchmark(dict[tuple[str, str], OptimizeResult]):
+    """Results of several algorithms on several problems: a dictionary from ``(problem, algorithm)``, both by name.
+
+    `benchmark` makes it; a dictionary of such results that were made elsewhere may be put in as well. Printed it is a
+    table, also in a notebook.
+
+    Parameters
+    ----------
+    results : mapping
+        From pairs of names to results; those of ``minimize(..., full_output=True, trace=True)``, or of SciPy.
+    ascent : bool
+        Whether the algorithms maximize.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from optapi import benchmark, bfgs, lbfgs
+    >>> problem = np.ones(2), lambda x: np.sum((x - [3, 30]) ** 4), lambda x: 4 * (x - [3, 30]) ** 3
+    >>> found = benchmark({"quartic": problem}, [lbfgs, bfgs])
+    >>> found.algorithms
+    ['lbfgs', 'bfgs']
+    >>> found["quartic", "bfgs"].success
+    True
+    >>> found.measure("iterations", accuracy=0.1)
+    array([[2., 2.]])
+    """
+
+    def __init__(self, results: Mapping[tuple[str, str], Any] | None = None, ascent: bool = False):
+        super().__init__(results or {})
+        self.ascent = ascent
+
+    @property
+    def problems(self) -> list[str]:
+        """The names of the problems."""
+        return list(dict.fromkeys(problem for problem, _ in self))
+
+    @property
+    def algorithms(self) -> list[str]:
+        """The names of the algorithms."""
+        return list(dict.fromkeys(algorithm for _, algorithm in self))
+
+    def on(self, problem: str) -> dict[str, OptimizeResult]:
+        """The results on one problem, by algorithm, as `optapi.plot.trace` takes them."""
+        if problem not in self.problems:
+            raise ValueError(f"there is no problem {problem!r}; there are {', '.join(self.problems)}")
+        return {algorithm: result for (name, algorithm), result in self.items() if name == problem}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A dictionary for each run, of numbers and strings, such as ``pandas.DataFrame`` takes."""
+        return [
+            {
+                "problem": problem,
+                "algorithm": algorithm,
+                "cost": float(result.fun),
+                "gradient_size": _largest(result.jac),
+                "iterations": result.nit,
+                "evaluations": result.nfev,
+                "seconds": float(result["trace"]["seconds"][-1]) if "trace" in result else np.nan,
+                "status": results.STATUSES.get(result.status, str(result.status)),
+            }
+            for (problem, algorithm), result in self.items()
+        ]
+
+    def measure(
+        self, of: str = "evaluations", accuracy: Any = 1e-5, minima: Mapping[str, float] | None = None
+    ) -> np.ndarray:
+        r"""What each algorithm spent on each problem until it was solved.
+
+        A problem is solved at the first point :math:`x` with
+
+        .. math:: f(x_0) - f(x) \ge (1 - \tau) (f(x_0) - f_L)
+
+        for the start :math:`x_0` and the minimum :math:`f_L`.
+
+        Parameters
+        ----------
+        of : "evaluations", "iterations" or "seconds"
+            What is counted. An evaluation is one of the cost, with its gradient where that is asked for.
+        accuracy : float or None
+            :math:`\tau`, from 0 to below 1. With None a problem is solved if the algorithm says so, and what it spent
+            is all that it spent.
+        minima : mapping, optional
+            :math:`f_L` by name of the problem. By default, and for problems that are not in it, the lowest cost that
+            any of the algorithms reached.
+
+        Returns
+        -------
+        array
+            A row for each problem and a column for each algorithm; infinite where it was not solved.
+
+        Raises
+        ------
+        ValueError
+            If a run was not traced, and the trace is needed.
+
+        References
+        ----------
+        Moré and Wild (2009), Benchmarking derivative-free optimization algorithms, equation 2.2.
+        """
+        check_choice("of", of, MEASURES)
+        if accuracy is not None:
+            accuracy = check_number("accuracy", accuracy, low=0, below=1)
+        spent = np.full((len(self.problems), len(self.algorithms)), np.inf)
+        for row, problem in enumerate(self.problems):
+            runs = self.on(problem)
+            minimum = _minimum(runs, (minima or {}).get(problem), self.ascent) if accuracy is not None else None
+            for algorithm, result in runs.items():
+                column = self.algorithms.index(algorithm)
+                if accuracy is not None:
+                    trace = traced(result)
+                    spent[row, column] = _first_within(
+                        _lowest(trace, self.ascent), minimum, accuracy, counts(trace, of)
+                    )
+                elif result.success:
+                    totals = {"evaluations": "nfev", "iterations": "nit"}
+                    spent[row, column] = result[totals[of]] if of in totals else traced(result)[of][-1]
+        return spent
+
+    def sizes(self) -> np.ndarray:
+        """The number of components of the point of each problem."""
+        arrays = {problem: point("x", result.x)[1] for (problem, _), result in self.items()}
+        return np.array([sum(array.size for array in arrays[problem]) for problem in self.problems])
+
+    def __str__(self) -> str:
+        lines = list(zip(*map(_justified, _columns(self.rows())), strict=True))
+        return "\n".join("  ".join(line).rstrip() for line in lines)
+
+    __repr__ = __str__
+
+    def _repr_markdown_(self) -> str:
+        first, *lines = zip(*_columns(self.rows()), strict=True)
+        rule = ["---" if name in ("problem", "algorithm", "status") else "--:" for name in first]
+        return "\n".join("| " + " | ".join(line) + " |" for line in [first, rule, *lines])
+
+
+def benchmark(problems: Any, algorithms: Any, **options: Any) -> Benchmark:
+    """Run each algorithm on each problem, by `minimize`, with a trace.
+
+    Parameters
+    ----------
+    problems : mapping or list
+        From names to problems. A problem is ``(x0, f, df)``, as `minimize` takes them, or ``(x0, f, df, options)`` with
+        a dictionary of keywords of `minimize` for this problem, such as ``args``. In a list, a problem has the name of
+        its `f`.
+    algorithms : mapping or list
+        From names to rules. A rule with options is ``functools.partial(rule, ...)``. In a list, a rule has the name of
+        its function.
+    **options
+        Keywords of `minimize` for all runs, such as ``tolerance``, ``max_evaluations`` and ``time_limit``.
+
+    Returns
+    -------
+    Benchmark
+        The results by ``(problem, algorithm)``. It prints as a table; `optapi.plot` draws profiles and traces of it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If two of a list have the same name, or an argument is not as said here. What `minimize`, `f` and `df` raise
+        comes out as it is, with a note about the run.
+
+    Notes
+    -----
+    Seconds are those of the iterations, without compilation. Run a benchmark twice before reading them: the first run
+    of a rule also fills caches.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> from optapi import benchmark, bfgs, lbfgs
+    >>> found = benchmark(
+    ...     {"valley": ([-1.2, 1.0], rosen, rosen_der), "far": ([9.0, -9.0], rosen, rosen_der)},
+    ...     {"lbfgs": lbfgs, "lbfgs, 3 pairs": partial(lbfgs, memory=3), "bfgs": bfgs},
+    ...     tolerance=1e-6,
+    ... )
+    >>> found.measure(accuracy=1e-8).shape
+    (2, 3)
+    """
+    for name in ("trace", "full_output"):
+        if name in options:
+            raise TypeError(f"the keyword {name!r} is not taken here; every run has a trace and a full result")
+    problems = _named("problems", problems, lambda problem: steps.name_of(_problem("problems", problem)[1]))
+    algorithms = _named("algorithms", algorithms, steps.name_of)
+    found = Benchmark(ascent=bool(options.get("ascent", False)))
+    for problem, given in problems.items():
+        x0, f, df, own = _problem(f"problems[{problem!r}]", given)
+        for algorithm, rule in algorithms.items():
+            try:
+                found[problem, algorithm] = minimize(
+                    x0, f, df, rule, **{**options, **own, "trace": True, "full_output": True}
+                )
+            except Exception as error:
+                error.add_note(f"in the run of {algorithm} on {problem}")
+                raise
+    return found
+
+
+def performance_ratios(spent: Any) -> np.ndarray:
+    r"""What each algorithm spent on each problem, over the least that any spent on it.
+
+    .. math:: r_{p,s} = \frac{t_{p,s}}{\min_s t_{p,s}}
+
+    Parameters
+    ----------
+    spent : array
+        :math:`t`, a row for each problem and a column for each algorithm; infinite where it was not solved.
+
+    Returns
+    -------
+    array
+        At least 1; infinite where it was not solved.
+
+    References
+    ----------
+    Dolan and Moré (2002), Benchmarking optimization software with performance profiles, equation 2.1 and before.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from optapi.profiles import performance_ratios
+    >>> performance_ratios([[10, 20], [30, np.inf], [np.inf, np.inf]])
+    array([[ 1.,  2.],
+           [ 1., inf],
+           [inf, inf]])
+    """
+    spent = np.asarray(spent, float)
+    least = spent.min(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = np.where(spent == least, 1.0, spent / least)
+    return np.where(np.isfinite(spent), ratios, np.inf)
+
+
+def shares(spent: Any, limits: Any) -> np.ndarray:
+    """The share of the problems that each algorithm solves within each of some limits.
+
+    Of `performance_ratios` it is a performance profile; of evaluations over the number of components and one, a data
+    profile.
+
+    Parameters
+    ----------
+    spent : array
+        A row for each problem and a column for each algorithm; infinite where it was not solved.
+    limits : array
+        Finite numbers.
+
+    Returns
+    -------
+    array
+        A row for each limit and a column for each algorithm, from 0 to 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from optapi.profiles import shares
+    >>> shares([[10, 20], [30, np.inf]], [10, 20, 30])
+    array([[0.5, 0. ],
+           [0.5, 0.5],
+           [1. , 0.5]])
+    """
+    spent, limits = np.asarray(spent, float), np.asarray(limits, float)
+    return np.mean(spent[None] <= limits[:, None, None], axis=1)
+
+
+def traced(run: Any) -> Mapping[str, np.ndarray]:
+    """The trace of a result, of an iterator, or itself."""
+    result = getattr(run, "result", run)
+    if isinstance(result, Mapping) and "cost" in result and "evaluations" in result:
+        return result
+    if not isinstance(result, Mapping) or "trace" not in result:
+        raise ValueError("a run has no trace; pass trace=True, and full_output=True, to minimize")
+    return result["trace"]
+
+
+def counts(trace: Mapping[str, np.ndarray], of: str) -> np.ndarray:
+    """What a run had spent at each point of its trace."""
+    return np.arange(len(trace["cost"])) if of == "iterations" else np.asarray(trace[of])
+
+
+def _problem(name: str, problem: Any) -> tuple[Any, Any, Any, Mapping[str, Any]]:
+    if isinstance(problem, list | tuple) and len(problem) == 3:
+        return (*problem, {})
+    if isinstance(problem, list | tuple) and len(problem) == 4 and isinstance(problem[3], Mapping):
+        return tuple(problem)
+    raise TypeError(f"{name} is {problem!r}; pass (x0, f, df), or (x0, f, df, options) with a dictionary")
+
+
+def _named(argument: str, given: Any, name_of: Callable[[Any], str]) -> dict[str, Any]:
+    if isinstance(given, Mapping):
+        named = {str(name): entry for name, entry in given.items()}
+    elif isinstance(given, list | tuple):
+        named = {name_of(entry): entry for entry in given}
+        if len(named) < len(given):
+            raise ValueError(f"two of {argument} have the same name; pass a dictionary from names of your own")
+    else:
+        raise TypeError(f"{argument} is a {type(given).__name__}; pass a dictionary or a list")
+    if not named:
+        raise ValueError(f"{argument} is empty; pass at least one")
+    return named
+
+
+def _lowest(trace: Mapping[str, np.ndarray], ascent: bool) -> np.ndarray:
+    """The lowest cost up to each point of a run, the highest where it ascends, with its sign changed."""
+    costs = -np.asarray(trace["cost"]) if ascent else np.asarray(trace["cost"])
+    return np.fmin.accumulate(costs)
+
+
+def _minimum(runs: Mapping[str, Any], minimum: float | None, ascent: bool) -> float:
+    if minimum is not None:
+        return -minimum if ascent else minimum
+    return min(_lowest(traced(result), ascent)[-1] for result in runs.values())
+
+
+def _first_within(lowest: np.ndarray, minimum: Any, accuracy: float, spent: np.ndarray) -> float:
+    solved = np.flatnonzero(lowest <= minimum + accuracy * (lowest[0] - minimum))
+    return float(spent[solved[0]]) if len(solved) else np.inf
+
+
+def _largest(derivative: Any) -> float:
+    """The size of the largest component of a derivative, not a number where it is not finite."""
+    leaves = derivative.values() if isinstance(derivative, Mapping) else derivative
+    if isinstance(derivative, Mapping | list | tuple):
+        return float(max(map(_largest, leaves)))
+    return float(np.max(np.abs(derivative), initial=0.0))
+
+
+def _columns(rows: Iterable[Mapping[str, Any]]) -> list[list[str]]:
+    """A table as text: a list of cells for each column, its name first."""
+    formats = {"cost": "{:.6g}", "gradient_size": "{:.1e}", "seconds": "{:.3f}"}
+    rows = list(rows)
+    names: Sequence[str] = list(rows[0]) if rows else []
+    return [[name.replace("_", " "), *(formats.get(name, "{}").format(row[name]) for row in rows)] for name in names]
+
+
+def _justified(column: Sequence[str]) -> list[str]:
+    width, is_text = max(map(len, column)), column[0] in ("problem", "algorithm", "status")
+    return [cell.ljust(width) if is_text else cell.rjust(width) for cell in column]

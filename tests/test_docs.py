@@ -1,0 +1,101 @@
+"""The documentation says what is so: its code runs and prints what it says, and nothing public is left out."""
+
+import doctest
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+
+import optapi
+
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "docs"
+if not FOLDER.exists():
+    pytest.skip("the pages are not here", allow_module_level=True)
+sys.path.insert(0, str(FOLDER))
+
+import names  # noqa: E402
+import pages  # noqa: E402
+
+
+PUBLIC = {name: thing for module in names.public().values() for name, thing in module.items()}
+# Families with a place in the pages.
+EXPECTED = {"hessian_free", "second_order", "least_squares", "compiled"}
+
+
+@pytest.fixture
+def pictures(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.mark.parametrize("page", pages.pages(), ids=lambda page: page.stem)
+def test_the_code_of_a_page_prints_what_the_page_says(page, tmp_path, monkeypatch, pictures):
+    monkeypatch.chdir(tmp_path)
+    if "import plot" in page.read_text():
+        pytest.importorskip("matplotlib")
+    for block, printed in pages.run(page):
+        assert printed == (block[2] or ""), block[1]
+
+
+def examples_of(name, thing):
+    """The examples in the docstring of something public, and of its methods."""
+    globs = {"np": np, "pytensor": pytensor, "pt": pt, "optapi": optapi}
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    module = sys.modules.get(getattr(thing, "__module__", None))
+    return [test for test in finder.find(thing, name, module=module, globs=globs) if test.examples]
+
+
+@pytest.mark.parametrize("name", [name for name, thing in PUBLIC.items() if name not in names.CONSTANTS])
+def test_docstrings(name, tmp_path, monkeypatch, pictures):
+    thing = PUBLIC[name]
+    monkeypatch.chdir(tmp_path)
+    text = inspect.getdoc(thing)
+    assert text and text.split("\n")[0].strip()
+    if "plot." in text:
+        pytest.importorskip("matplotlib")
+    tests = examples_of(name, thing)
+    is_record = isinstance(thing, type) and issubclass(thing, tuple)
+    module = next(module for module, things in names.public().items() if name in things)
+    assert tests or is_record or module in EXPECTED, f"{name} has no example"
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    said = []
+    with pytensor.config.change_flags(mode=optapi.PYTHON):
+        for test in tests:
+            runner.run(test, out=said.append)
+    assert not runner.summarize(verbose=False).failed, "".join(said)
+
+
+def test_every_public_name_is_on_a_page():
+    shown = set(names.documented(FOLDER))
+    assert set(names.public()) <= shown, "give the module a page, with <!-- members of MODULE --> in it"
+    assert shown <= set(names.public()) | EXPECTED
+
+
+def test_rules_are_told_apart():
+    rules = {name.removeprefix("optapi.") for name, thing in PUBLIC.items() if names.is_rule(thing)}
+    assert {"sgd", "lbfgs", "tonga", "sgd_qn"} <= rules
+    assert not rules & {"minimize", "loop", "batch", "Objective"}
+    table = names.rules()
+    for rule in rules:
+        assert f"| `optapi.{rule}` | " in table
+
+
+LINKS = [
+    (page, target)
+    for page in sorted([*FOLDER.glob("*.md"), *FOLDER.glob("[hr]*/*.md")])
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[\w-]*)?\)", page.read_text())
+]
+
+
+@pytest.mark.parametrize("page, target", LINKS, ids=lambda part: getattr(part, "stem", part))
+def test_links_lead_somewhere(page, target):
+    assert (page.parent / target).exists()

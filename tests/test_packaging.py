@@ -1,0 +1,28 @@
+"""What is installed is what is here."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import optapi
+
+
+ROOT = Path(__file__).parent.parent
+PROJECT = ROOT / "pyproject.toml"
+if not PROJECT.exists():
+    pytest.skip("the project file is not here", allow_module_level=True)
+
+
+def test_all_packages_are_installed():
+    folder = Path(optapi.__file__).parent
+    found = {".".join(init.parent.relative_to(folder.parent).parts) for init in folder.rglob("__init__.py")}
+    assert set(tomllib.loads(PROJECT.read_text())["tool"]["setuptools"]["packages"]) == found
+
+
+def test_all_notebooks_have_a_script_and_a_place_in_the_pages():
+    notebooks = {path.stem for path in ROOT.glob("examples/*.ipynb")}
+    scripts = {path.stem for path in ROOT.glob("examples/*.py") if "jupytext:" in path.read_text()[:400]}
+    assert notebooks == scripts and len(notebooks) >= 8
+    listed = (ROOT / "docs" / "examples.md").read_text()
+    assert all(f"\nexamples/{name}\n" in listed for name in notebooks)
