@@ -131,6 +131,16 @@ class CompiledMinimizer:
     An interrupt, or what a callback raises, comes out as it is. The parameters then hold the point of the last
     iteration that has ended before, and `resume` goes on there. Where nobody looks on, a call of the compiled function
     takes up to about half a second, and cannot be interrupted.
+
+    Examples
+    --------
+    >>> p = pytensor.shared(np.array([5.0]), name="p")
+    >>> run = optapi.compile_minimizer([p], pt.sum((p**2 - 4) ** 2), "lbfgs", mode=optapi.PYTHON)
+    >>> run().x[0].round(3)
+    array([2.])
+    >>> p.set_value(np.array([-1.0]))
+    >>> run().x[0].round(3)
+    array([-2.])
     """
 
     def __init__(self, problem: Problem, limits: Limits, monitor: Monitor):
@@ -497,6 +507,13 @@ def sample_starts(
     -------
     list of arrays
         For each parameter, its dtype kept, an array with one axis more: a row for each start.
+
+    Examples
+    --------
+    >>> p = pytensor.shared(np.zeros(2), name="p")
+    >>> [starts] = optapi.sample_starts([p], 8, "latin_hypercube", scale=2.0, seed=0)
+    >>> starts.shape, bool(abs(starts).max() <= 2)
+    ((8, 2), True)
     """
     parameters = check_parameters(parameters)
     values = [np.asarray(p.get_value(borrow=True)) for p in parameters]

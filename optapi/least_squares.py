@@ -98,6 +98,19 @@ def gauss_newton(
     References
     ----------
     Nocedal and Wright (2006), Numerical optimization, section 10.3.
+
+    Examples
+    --------
+    >>> times, seen = np.arange(5), np.array([1.0, 0.6, 0.35, 0.22, 0.13])
+    >>> height, rate = pytensor.shared(2.0, name="height"), pytensor.shared(1.0, name="rate")
+    >>> residuals = height * pt.exp(-rate * times) - seen
+    >>> stop = pytensor.shared(0, name="stop")
+    >>> updates = optapi.gauss_newton([height, rate], residuals=residuals, stop=stop)
+    >>> step = pytensor.function([], [], updates=updates)
+    >>> while not stop.get_value():
+    ...     _ = step()
+    >>> print(height.get_value().round(3), rate.get_value().round(3))
+    1.0 0.513
     """
     f, parts = _opened(
         parameters, cost, gradients, stop, updates, residuals, tolerance=tolerance, ascent=ascent, name=name
@@ -205,6 +218,19 @@ def levenberg_marquardt(
     Madsen, Nielsen and Tingleff (2004), Methods for non-linear least squares problems, algorithm 3.16; Moré (1978), The
     Levenberg-Marquardt algorithm: implementation and theory, for the scales. Conn, Gould and Toint (2000), Trust-region
     methods, section 17.4.2, for the rounding errors.
+
+    Examples
+    --------
+    >>> times, seen = np.arange(5), np.array([1.0, 0.6, 0.35, 0.22, 0.13])
+    >>> height, rate = pytensor.shared(2.0, name="height"), pytensor.shared(1.0, name="rate")
+    >>> residuals = height * pt.exp(-rate * times) - seen
+    >>> stop = pytensor.shared(0, name="stop")
+    >>> updates = optapi.levenberg_marquardt([height, rate], residuals=residuals, stop=stop)
+    >>> step = pytensor.function([], [], updates=updates)
+    >>> while not stop.get_value():
+    ...     _ = step()
+    >>> print(height.get_value().round(3), rate.get_value().round(3))
+    1.0 0.513
     """
     check_choice("scaling", scaling, ("none", "columns"))
     check_choice("solver", solver, ("svd", "cg"))

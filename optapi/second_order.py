@@ -82,6 +82,13 @@ def newton(
     Nocedal and Wright (2006), Numerical optimization, section 3.4, eigenvalue modification; with absolute values as in
     Dauphin et al. (2014), Identifying and attacking the saddle point problem in high-dimensional non-convex
     optimization, section 6.
+
+    Examples
+    --------
+    >>> def rosenbrock(x):
+    ...     return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
+    >>> optapi.minimize([-1.2, 1.0], rosenbrock, None, optapi.newton).round(4)
+    array([1., 1.])
     """
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, searches=True
@@ -154,6 +161,13 @@ def newton_cg(
     ----------
     Nocedal and Wright (2006), Numerical optimization, algorithm 7.1. There the first direction, if it has no positive
     curvature, is :math:`-g`, whose length says nothing of that of a step.
+
+    Examples
+    --------
+    >>> def rosenbrock(x):
+    ...     return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
+    >>> optapi.minimize([-1.2, 1.0], rosenbrock, None, optapi.newton_cg).round(4)
+    array([1., 1.])
     """
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, searches=True
@@ -236,6 +250,12 @@ def trust_region_cg(
     Nocedal and Wright (2006), Numerical optimization, algorithms 7.2 and 4.1. There a step that is not taken leaves a
     quarter of the radius, with which one from the inside of the region may be tried again. Conn, Gould and Toint
     (2000), Trust-region methods, section 17.4.2, for the rounding errors.
+
+    Examples
+    --------
+    >>> from scipy.optimize import rosen, rosen_der, rosen_hess_prod
+    >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.trust_region_cg, hessp=rosen_hess_prod).round(4)
+    array([1., 1.])
     """
     accept = scalar("accept", accept, 0, 0.25)
     f = Objective.of(
