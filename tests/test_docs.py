@@ -62,7 +62,6 @@ def test_docstrings(name, tmp_path, monkeypatch, pictures):
         pytest.importorskip("matplotlib")
     tests = examples_of(name, thing)
     is_record = isinstance(thing, type) and issubclass(thing, tuple)
-    module = next(module for module, things in names.public().items() if name in things)
     assert tests or is_record, f"{name} has no example"
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
     said = []

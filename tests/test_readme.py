@@ -12,6 +12,7 @@ import optapi
 
 def test_the_code_blocks_run_in_order(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
     namespace = {"__name__": "readme"}
     # In Python, since what they show is not speed; where a block names a mode it names this one.
     with pytensor.config.change_flags(mode=optapi.PYTHON):
