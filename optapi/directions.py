@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -468,9 +469,11 @@ def inverse_hessian_of(values: Sequence[Any]) -> Any:
 
     pairs = Pairs(*values)
     size = pairs.vectors.shape[1]
-
-    def product(vector: Any) -> Any:
-        # SciPy also passes columns.
-        return pairs.times(np.ravel(vector))
-
+    # Not a local function, so that a result pickles.
+    product = partial(_product, pairs)
     return LinearOperator((size, size), matvec=product, rmatvec=product, dtype=pairs.vectors.dtype)
+
+
+def _product(pairs: Pairs, vector: Any) -> Any:
+    # SciPy also passes columns.
+    return pairs.times(np.ravel(vector))

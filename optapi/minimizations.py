@@ -203,8 +203,9 @@ class Minimization:
     ) -> OptimizeResult:
         now, at = self._evaluated()
         problem, nfev = self.program.problem, self.nfev
-        message = results.sentence(None)
-        if ending is not None:
+        if ending is None:
+            message = results.sentence(None)
+        else:
             message = self.limits.explained(
                 ending,
                 rule=steps.name_of(problem.rule),
