@@ -67,7 +67,7 @@ def batch(updates: Updates, starts: Mapping[Any, Any]) -> Updates:
     }
     generators = [variable for variable in updates if is_generator(variable)]
     # The members keep what is known of the shape of a variable, which says how it broadcasts.
-    shaped = {variable: pt.specify_shape(wide, (None, *variable.type.shape)) for variable, wide in wides.items()}
+    shaped = {variable: pt.specify_shape(wide, (rows, *variable.type.shape)) for variable, wide in wides.items()}
     try:
         values = wide_graph([updates[variable] for variable in [*wides, *generators]], shaped)
     except NotImplementedError as error:
