@@ -224,10 +224,9 @@ class CompiledMinimizer:
 
     def _hold(self, position: Position, point: Sequence[np.ndarray]) -> None:
         """Let the variables of the caller hold where the minimization is."""
-        variables = list(self._program.updates)
-        for place in self._program.given:
+        for place, variable in self._program.given.items():
             if place not in self._program.parameters:
-                variables[place].set_value(position.values[place])
+                variable.set_value(position.values[place])
         for parameter, value in zip(self._problem.parameters, point, strict=True):
             parameter.set_value(value)
         self._position = position

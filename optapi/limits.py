@@ -105,7 +105,7 @@ class Limits:
         **facts
             `rule`, `cost`, `best`.
         """
-        if ending == results.CONVERGED and not (isinstance(tolerance, float | int) and gradient <= tolerance):
+        if ending == results.CONVERGED and not (isinstance(tolerance, (float, int)) and gradient <= tolerance):
             ending = results.FINISHED
         facts |= {"tolerance": tolerance, "gradient": gradient, "limit": self.figure(ending)}
         return results.sentence(ending, **facts)

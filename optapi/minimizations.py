@@ -28,7 +28,7 @@ RESUMABLE = (results.ITERATIONS, results.EVALUATIONS, results.TIME, results.CALL
 class Position(NamedTuple):
     """All that changes while a minimization goes on, replaced at once, so that nothing is ever half done."""
 
-    values: list[Any]
+    values: Any
     start: list[np.ndarray]
     evaluated: int = 0  # how often the driver evaluated the cost, beside the rule
     seconds: float = 0.0
@@ -170,7 +170,7 @@ class Minimization:
         cost, gradients = self._evaluated()
         if not program.tracks:
             return point, cost, gradients
-        lowest = float(self.position.values[program.lowest])  # type: ignore[index]
+        lowest = float(self.position.values[program.lowest])
         known = -lowest if self.limits.ascent else lowest
         if self.limits.is_better(cost, known):
             return point, cost, gradients

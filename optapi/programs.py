@@ -115,8 +115,8 @@ class Program:
         Where a rule keeps the last point, its cost and its gradient, as one vector each.
     pace : float or None
         Seconds of an iteration, as last measured.
-    given : list of int
-        Where the variables of the caller are, which go on from their values.
+    given : dict
+        The variables of the caller, which go on from their values, by where they are.
     """
 
     def __init__(self, problem: Problem):
@@ -139,7 +139,8 @@ class Program:
         self._check_inputs()
 
         where = {variable: position for position, variable in enumerate(updates)}
-        self.names, self.values = steps.names_of(updates), steps.values_of(updates)
+        self.names = steps.names_of(updates)
+        self.values: Any = steps.values_of(updates)
         self.parameters, self.stop = [where[p] for p in parameters], where.get(stop)
         self.ended, self.iterations = where[ended], where[iterations]
         self.kept = [where[kept[p]] for p in parameters] if kept else []
@@ -149,7 +150,7 @@ class Program:
         self.known = [found_kept[part] for part in Point._fields] if len(found_kept) == 3 else []
         self.pace: float | None = None
         mine = {id(v) for v in [*parameters, *problem.updates]}
-        self.given = [position for variable, position in where.items() if id(variable) in mine]
+        self.given = {position: variable for variable, position in where.items() if id(variable) in mine}
         self.inverse = [place for variable, place in where.items() if getattr(variable.tag, "inverse_hessian", False)]
 
         self.mode = check_mode(problem.mode, self.draws)
@@ -159,6 +160,8 @@ class Program:
         self.is_packed = type(linker).__name__ == "JAXLinker"
         self.is_free = self.is_fast or self.is_packed
         self._advance = self._compiled(updates, ended)
+        if self.is_packed:
+            self.values = Layout.of(updates).packed(self.values)
         self._batches: dict[int, Any] = {}
         now = [p.type() for p in parameters]
         replaced = dict(zip(parameters, now, strict=True))
@@ -204,38 +207,24 @@ class Program:
                 raise ValueError(f"inputs lists {called(variable)}, which the cost does not depend on; leave it out")
 
     def _compiled(self, updates: Updates, ended: Any) -> Any:
+        """What `advance` calls: a function of the values, those of the inputs, and how many iterations."""
         length = pt.lscalar("length")
         looped, inputs = loop(updates, length, ended), [*self.problem.inputs, length]
         if self.is_packed:
             return self._packed(looped, inputs)
-        return self._callable(steps.as_function(looped, inputs, self.mode))
+        call = self._callable(steps.as_function(looped, inputs, self.mode))
+        return lambda values, *arguments: plain(call(*values, *arguments))
 
     def _packed(self, updates: Updates, inputs: Sequence[Any]) -> Any:
-        """The same, with all values of a dtype as one vector: JAX takes as long for a number as for a long array."""
-        shapes = [value.shape for value in steps.values_of(updates)]
-        groups: dict[str, list[int]] = {}
-        for place, variable in enumerate(updates):
-            groups.setdefault(variable.type.dtype, []).append(place)
-        parts: list[Any] = [None] * len(shapes)
-        vectors = []
-        for dtype, places in groups.items():
-            ends = np.cumsum([math.prod(shapes[place]) for place in places])
-            vectors.append(pt.tensor(shape=(int(ends[-1]),), dtype=dtype))
-            for place, begin, end in zip(places, [0, *ends], ends, strict=False):
-                parts[place] = (slice(int(begin), int(end)), len(vectors) - 1)
-        now = [vectors[which][part].reshape(shape) for (part, which), shape in zip(parts, shapes, strict=True)]
+        """The same from `Packed` values to such, since JAX takes as long for a number as for a long array."""
+        layout = Layout.of(updates)
+        vectors = [pt.tensor(shape=(size,), dtype=dtype) for dtype, size in layout.vectors]
+        now = list(Packed(layout, vectors))
         following: Any = graph_replace(list(updates.values()), dict(zip(updates, now, strict=True)), strict=False)
-        outputs = [pt.concatenate([following[place].ravel() for place in places]) for places in groups.values()]
+        outputs = [pt.concatenate([following[place].ravel() for place in places]) for places in layout.groups]
         function = pytensor.function([*vectors, *inputs], outputs, mode=self.mode, on_unused_input="ignore")
-        inner = self._callable(function)
-
-        def call(*arguments: Any) -> list[Any]:
-            values, rest = arguments[: len(shapes)], arguments[len(shapes) :]
-            packed = [np.concatenate([np.ravel(values[place]) for place in places]) for places in groups.values()]
-            new = [np.asarray(vector) for vector in inner(*packed, *rest)]
-            return [new[which][part].reshape(shape) for (part, which), shape in zip(parts, shapes, strict=True)]
-
-        return call
+        call = self._callable(function)
+        return lambda values, *arguments: Packed(layout, plain(call(*layout.packed(values).vectors, *arguments)))
 
     def _callable(self, function: Any) -> Any:
         """`function`, which several threads may call at a time where the mode allows it."""
@@ -246,17 +235,17 @@ class Program:
         return lambda *arguments: inner(*arguments, *[container.storage[0] for container in shared])
 
     @property
-    def start(self) -> list[Any]:
+    def start(self) -> Any:
         """The values before the first iteration, with the values that the variables of the caller have now."""
-        values, variables = list(self.values), list(self.updates)
-        for position in self.given:
-            value = variables[position].get_value(borrow=True)
-            values[position] = deepcopy(value) if is_generator(variables[position]) else np.array(value)
+        values = self.values.copy()
+        for position, variable in self.given.items():
+            value = variable.get_value(borrow=True)
+            values[position] = deepcopy(value) if is_generator(variable) else np.array(value)
         return values
 
     def advance(self, values: Sequence[Any], inputs: Sequence[Any], length: int, call: Any = None) -> list[Any]:
         """The values at most `length` iterations later."""
-        return plain((call or self._advance)(*values, *inputs, np.asarray(length)))
+        return (call or self._advance)(values, *inputs, np.asarray(length))
 
     def evaluate(self, point: Sequence[Any], inputs: Sequence[Any]) -> tuple[float, list[np.ndarray]]:
         """The cost and its gradients at `point`."""
@@ -298,7 +287,70 @@ class Program:
 
     def inverse_hessian(self, values: Sequence[Any]) -> Any:
         """What the rule knows of the inverse of the matrix of second derivatives, or None."""
-        return inverse_hessian_of([values[place].copy() for place in self.inverse])
+        found = inverse_hessian_of([values[place] for place in self.inverse])
+        return found.copy() if isinstance(found, np.ndarray) else found
+
+
+class Layout(NamedTuple):
+    """Where arrays are in vectors, one for each dtype.
+
+    Attributes
+    ----------
+    groups : list of list of int
+        For each vector, which arrays it has, in this order.
+    parts : list of tuple
+        For each array, which vector it is in, between where, and its shape.
+    vectors : list of tuple
+        The dtype and the length of each vector.
+    """
+
+    groups: list[list[int]]
+    parts: list[tuple[int, slice, tuple[int, ...]]]
+    vectors: list[tuple[str, int]]
+
+    @classmethod
+    def of(cls, updates: Updates) -> Layout:
+        """The layout of the values of `updates`."""
+        shapes = [value.shape for value in steps.values_of(updates)]
+        groups: dict[str, list[int]] = {}
+        for place, variable in enumerate(updates):
+            groups.setdefault(variable.type.dtype, []).append(place)
+        parts: list[Any] = [None] * len(shapes)
+        vectors = []
+        for which, (dtype, places) in enumerate(groups.items()):
+            end = 0
+            for place in places:
+                begin, end = end, end + math.prod(shapes[place])
+                parts[place] = which, slice(begin, end), shapes[place]
+            vectors.append((dtype, end))
+        return cls(list(groups.values()), parts, vectors)
+
+    def packed(self, values: Any) -> Packed:
+        """`values` so laid out."""
+        if isinstance(values, Packed):
+            return values
+        return Packed(self, [np.concatenate([np.ravel(values[place]) for place in places]) for places in self.groups])
+
+
+class Packed(Sequence):
+    """Arrays that are parts of a few vectors."""
+
+    def __init__(self, layout: Layout, vectors: Sequence[Any]):
+        self.layout, self.vectors = layout, vectors
+
+    def __len__(self) -> int:
+        return len(self.layout.parts)
+
+    def __getitem__(self, place: Any) -> Any:
+        which, part, shape = self.layout.parts[place]
+        return self.vectors[which][part].reshape(shape)
+
+    def __setitem__(self, place: int, array: Any) -> None:
+        which, part, _ = self.layout.parts[place]
+        self.vectors[which][part] = np.ravel(array)
+
+    def copy(self) -> Packed:
+        return Packed(self.layout, [vector.copy() for vector in self.vectors])
 
 
 def apply(problem: Problem, stop: Any) -> Updates:

@@ -221,7 +221,12 @@ def named(argument: str, function: Callable[..., Any]) -> str:
 
 def largest(arrays: Sequence[np.ndarray]) -> float:
     """The largest component in absolute value; NaN if one is NaN."""
-    return float(np.max([np.max(np.abs(array), initial=0) for array in arrays]))
+    found = 0.0
+    for array in arrays:
+        size = np.abs(array).max(initial=0.0)
+        if not (size <= found or found != found):
+            found = size
+    return float(found)
 
 
 def distance(arrays: Sequence[np.ndarray], others: Sequence[np.ndarray] | None) -> float:

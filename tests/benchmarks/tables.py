@@ -210,7 +210,7 @@ def ten_million():
     return [p], None, [g]
 
 
-def in_turns(calls, budget=20.0, block=0.002):
+def in_turns(calls, budget=20.0, block=0.02):
     """The shortest time of each of `calls`, which take turns, so that what else the machine does falls on all.
 
     A turn is as many calls as fit in `block` seconds; there are 5 to 300 turns, about `budget` seconds in all.
