@@ -87,15 +87,23 @@ class NamesAreLinks(SphinxPostTransform):
             if not called or isinstance(literal.parent, nodes.reference | addnodes.pending_xref):
                 continue
             target = self.target(called[1], literal)
+            if target in MODULES:
+                if MODULES[target] not in (None, self.env.docname):
+                    self.link(literal, target, self.app.builder.get_relative_uri(self.env.docname, MODULES[target]))
+                continue
             if target not in objects:
-                if target in PUBLIC or (called[1].startswith("optapi.") and target not in MODULES):
+                if target in PUBLIC or called[1].startswith("optapi."):
                     logger.warning("the code names %s, which no page documents", called[1], location=literal)
                 continue
             found = objects[target]
-            uri = self.app.builder.get_relative_uri(self.env.docname, found.docname) + "#" + found.node_id
-            link = nodes.reference("", "", internal=True, refuri=uri, reftitle=target)
-            literal.replace_self(link)
-            link += literal
+            page = self.app.builder.get_relative_uri(self.env.docname, found.docname)
+            self.link(literal, target, f"{page}#{found.node_id}")
+
+    def link(self, literal, name, uri):
+        """Make `literal` a link to what is called `name`."""
+        link = nodes.reference("", "", internal=True, refuri=uri, reftitle=name)
+        literal.replace_self(link)
+        link += literal
 
     def target(self, name, literal):
         """The whole public name of what is written as `name`, or None if that is something else."""
@@ -120,7 +128,13 @@ def ancestors(node):
 logger = getLogger("optapi")
 PUBLIC = {name: thing for things in names.public().values() for name, thing in things.items()}
 SHORT = {name.rsplit(".", 1)[-1]: name for name in PUBLIC} | {name.removeprefix("optapi."): name for name in PUBLIC}
-MODULES = {f"optapi.{name}" for name in optapi.__all__} - set(PUBLIC)
+# From each module that is public as such to the page that shows it, if there is one.
+MODULES = dict.fromkeys({f"optapi.{name}" for name in optapi.__all__} - set(PUBLIC))
+MODULES |= {
+    f"optapi.{module}": page.relative_to(Path(__file__).parent).with_suffix("").as_posix()
+    for module, page in names.documented(Path(__file__).parent).items()
+    if f"optapi.{module}" in MODULES
+}
 # In a page, other names may be words for arguments; they are links when they are written with the package.
 PLAIN = {name for name, whole in SHORT.items() if names.is_rule(PUBLIC[whole]) or "_" in name or name == "minimize"}
 PLAIN -= {"momentum", "nesterov"}
@@ -131,8 +145,14 @@ def link_to_common_arguments(app, what, name, thing, options, lines):
     lines[:] = [line.replace("As in every rule", ":ref:`As in every rule <common-arguments>`") for line in lines]
 
 
+def hide_construction(app, what, name, thing, options, signature, returned):
+    """What users do not construct themselves is shown without the arguments of its constructor."""
+    return ("", "") if name in names.MADE else None
+
+
 def setup(app):
     """Fill the pages, and make links of names."""
     app.connect("autodoc-process-docstring", link_to_common_arguments)
+    app.connect("autodoc-process-signature", hide_construction, priority=400)
     app.connect("source-read", lambda app, page, source: source.__setitem__(0, names.filled(source[0])))
     app.add_post_transform(NamesAreLinks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,8 @@ import optapi
 MEMBERS = re.compile(r"^<!-- members of (\w+) -->$", flags=re.MULTILINE)
 # All rules, and all names, each with a sentence.
 RULES, NAMES = "<!-- all rules -->", "<!-- all names -->"
+# Classes whose objects are made by functions, or by methods of the class.
+MADE = {"optapi.CompiledMinimizer", "optapi.Objective", "optapi.profiles.Benchmark"}
 # What has no docstring of its own.
 CONSTANTS = {
     "optapi.PYTHON": "The mode of `pytensor.function` that runs a graph on NumPy alone: nothing is compiled by C or "
@@ -36,7 +39,13 @@ def public() -> dict[str, dict[str, Any]]:
         else:
             module = getattr(thing, "__module__", "").removeprefix("optapi.")
             found.setdefault(module if name != "PYTHON" else "compat", {})[f"optapi.{name}"] = thing
-    return {module: dict(sorted(things.items())) for module, things in found.items()}
+    return {module: dict(sorted(things.items(), key=place)) for module, things in found.items()}
+
+
+def place(item: tuple[str, Any]) -> tuple[str, bool]:
+    """Where a name stands in a list: by its letters, a function before a class of the same name."""
+    name, thing = item
+    return name.lower(), isinstance(thing, type)
 
 
 def is_rule(thing: Any) -> bool:
@@ -66,6 +75,11 @@ def directive(name: str, thing: Any) -> str:
     lines = [f".. autoclass:: {name}"]
     if not issubclass(thing, optapi.schedules.Schedule | tuple):
         lines.append("   :members:")
+    if is_dataclass(thing):
+        # A field whose default is a function is no method.
+        lines.append(f"   :exclude-members: {', '.join(field.name for field in fields(thing))}")
+    if getattr(vars(thing).get("__call__"), "__doc__", None):
+        lines.append("   :special-members: __call__")
     return "\n".join(lines)
 
 
@@ -84,24 +98,29 @@ def table(head: tuple[str, str], things: dict[str, Any]) -> str:
 
 
 def rules() -> str:
-    """The Markdown of the tables of all rules, family by family, in the order in which the page lists them."""
+    """The Markdown of the tables of all rules, family by family, in the order in which the page lists them.
+
+    Above each table is the first paragraph of the family's page, which says when to take its rules.
+    """
     folder = Path(__file__).parent / "rules"
     order = (folder / "index.md").read_text()
     pages = {module: page.stem for module, page in documented(folder).items()}
-    families = [(pages.get(module, module), things) for module, things in public().items()]
-    parts = []
-    for page, things in sorted(families, key=lambda family: order.find(f"\n{family[0]}\n") % len(order)):
+    families: dict[str, dict[str, Any]] = {}
+    for module, things in public().items():
         family = {name: thing for name, thing in things.items() if is_rule(thing)}
         if family:
-            title = re.search(r"^# (.*)", (folder / f"{page}.md").read_text(), flags=re.MULTILINE)[1]
-            parts.append(f"## [{title}]({page}.md)\n\n{table(('rule', ''), family)}")
+            families.setdefault(pages.get(module, module), {}).update(family)
+    parts = []
+    for page, family in sorted(families.items(), key=lambda item: order.find(f"\n{item[0]}\n") % len(order)):
+        title, purpose = (folder / f"{page}.md").read_text().removeprefix("# ").split("\n\n")[:2]
+        parts.append(f"## [{title}]({page}.md)\n\n{purpose}\n\n{table(('rule', ''), family)}")
     return "\n\n".join(parts)
 
 
 def everything() -> str:
     """The Markdown of the table of all public names."""
     things = {name: thing for module in public().values() for name, thing in module.items()}
-    return table(("name", ""), dict(sorted(things.items(), key=lambda item: item[0].lower())))
+    return table(("name", ""), dict(sorted(things.items(), key=place)))
 
 
 def filled(source: str) -> str:

@@ -497,7 +497,7 @@ def scaled_conjugate_gradient(
     ascent: bool = False,
     name: str = "scaled_conjugate_gradient",
 ) -> Updates:
-    r"""Moller's scaled conjugate gradients: the step size from the curvature along the direction, without a search.
+    r"""Møller's scaled conjugate gradients: the step size from the curvature along the direction, without a search.
 
     .. math:: x \leftarrow x + a d, \qquad a = \frac{-g^T d}{d^T H d + \lambda \|d\|^2}
 
@@ -546,7 +546,7 @@ def scaled_conjugate_gradient(
 
     References
     ----------
-    Moller (1993), A scaled conjugate gradient algorithm for fast supervised learning, section 4, with the product
+    Møller (1993), A scaled conjugate gradient algorithm for fast supervised learning, section 4, with the product
     itself in the place of its difference quotient. After a trial that is not finite :math:`\Delta` is taken as -8,
     which makes the step ten times shorter.
 

@@ -185,7 +185,10 @@ class Symbolic:
         try:
             cost = self.f(self.structure.build(self._variables), *self.args)
         except Exception as error:
-            error.add_note("df is None, so f was called with PyTensor variables, to be differentiated")
+            error.add_note(
+                "df is None, so f was called with PyTensor variables, to be differentiated; write it with functions of "
+                "pytensor.tensor, for instance pt.sum in the place of np.sum, or pass df"
+            )
             raise
         if not isinstance(cost, TensorVariable):
             raise TypeError(

@@ -565,9 +565,10 @@ class NonMonotone:
     its memory as further arguments, and returns the next one as the `memory` of the `Step`. `nonmonotone` is the search
     with the default options.
 
-    Attributes
+    Parameters
     ----------
     search : callable
+        The search inside.
     memory : int
         How many costs count. The largest of one cost is that cost.
     weight : scalar, optional
