@@ -74,8 +74,9 @@ def compile_minimizer(
         As for `minimize_iterator`; they look from time to time, or at each of so many iterations. The time limit is
         that of one call.
     mode : PyTensor mode or str, optional
-        How it is compiled, by default as PyTensor does: ``"NUMBA"`` takes up to a minute the first time and is then
-        read from its cache, ``"JAX"`` takes seconds; ``"CVM"`` is C; ``optapi.PYTHON`` is ready at once and slow.
+        How it is compiled, by default as PyTensor does: ``"NUMBA"`` takes up to half a minute the first time, with some
+        rules longer, and is then read from its cache; ``"JAX"`` takes seconds; ``"CVM"`` is C; ``optapi.PYTHON`` is
+        ready at once and slow.
     **options
         Options of the rule. Where its own `tolerance` is None by default, it is 1e-5 here.
 
@@ -98,7 +99,7 @@ def compile_minimizer(
     [array([3., 3.])]
     """
     rule = rule_of(opt_algo)
-    options = check_rule(rule, options, "parameters, cost and updates", symbolic=True)
+    options = check_rule(rule, options, compile_minimizer, "parameters, cost and updates", symbolic=True)
     problem = Problem.of(parameters, cost, rule, options, inputs, updates, mode)
     size = sum(p.get_value(borrow=True).size for p in problem.parameters)
     given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
@@ -268,7 +269,7 @@ class CompiledMinimizer:
             How many threads. More than one need a mode that leaves Python alone: ``"NUMBA"`` or ``"JAX"``.
         together : bool, optional
             Whether the minimizations go step by step together, as one batch; if False, each runs to its end, one after
-            another. By default together where a step costs more than its arithmetic: in ``PYTHON`` and ``"JAX"``.
+            another. By default together where a step costs more than its arithmetic: in all modes but ``"NUMBA"``.
 
         Returns
         -------

@@ -20,7 +20,7 @@ from .evaluator import Known, evaluator_of
 from .limits import Limits, is_same
 from .progress import TRACED, Monitor
 from .results import Ending, OptimizeResult
-from .rules import check_rule, own_rule, public_name, tolerance_of
+from .rules import check_rule, own_rule, public_name, rule_of, tolerance_of
 from .structures import Structure, distance, largest, point
 
 
@@ -56,8 +56,8 @@ class minimize_iterator:
         ``df(x, *args)``, the derivative, of the shape of `x0`; called once for each point where the cost is finite. If
         True, `f` returns the pair of the cost and the derivative. If None, `f` builds a PyTensor scalar of PyTensor
         variables, which is differentiated.
-    opt_algo : callable
-        A rule, for instance `optapi.lbfgs`.
+    opt_algo : callable or str
+        A rule, for instance `optapi.lbfgs`, or its name, ``"lbfgs"``.
     args : tuple
         Further arguments of `f`, `df` and `hessp`.
     max_iterations : int, optional
@@ -140,7 +140,7 @@ class minimize_iterator:
         x0: Any,
         f: Callable[..., Any],
         df: Any,
-        opt_algo: Callable[..., Any],
+        opt_algo: Any,
         *,
         args: Any = (),
         max_iterations: int | None = None,
@@ -159,7 +159,8 @@ class minimize_iterator:
         **options: Any,
     ):
         structure, start = point("x0", x0)
-        options = check_rule(opt_algo, options)
+        opt_algo = rule_of(opt_algo)
+        options = check_rule(opt_algo, options, minimize_iterator, "x0, f and df", symbolic=False)
         if not (mode is None or isinstance(mode, str | Mode)):
             raise TypeError(f"mode is {mode!r}; pass a PyTensor mode or the name of one")
         size = sum(array.size for array in start)
@@ -461,7 +462,7 @@ class minimize_iterator:
         path : str or path
         f, df
             As for the saved one.
-        opt_algo : callable, optional
+        opt_algo : callable or str, optional
             Needed if the rule is none of this package's own.
         **kwargs
             What the file does not hold: `args`, `hessp`, `callback`, `progressbar`, `verbose`, a mode that is no name,
@@ -483,7 +484,7 @@ class minimize_iterator:
             raise ValueError(f"{path} was not written by minimize_iterator.save") from error
         if opt_algo is None:
             opt_algo = own_rule(description["rule"])
-        elif public_name(opt_algo) != description["rule"]:
+        elif public_name(rule_of(opt_algo)) != description["rule"]:
             saved = description["rule"] or "a rule that is none of this package's own"
             raise ValueError(f"{path} was saved by {saved}, not by {steps.name_of(opt_algo)}; pass the same rule")
         missing = [name for name in description["others"] if name not in kwargs]
@@ -532,7 +533,7 @@ class minimize_iterator:
 
 
 def minimize(
-    x0: Any, f: Callable[..., Any], df: Any, opt_algo: Callable[..., Any], *, full_output: bool = False, **kwargs: Any
+    x0: Any, f: Callable[..., Any], df: Any, opt_algo: Any, *, full_output: bool = False, **kwargs: Any
 ) -> Any:
     """A point that minimizes the function `f` with derivative `df`.
 

@@ -11,6 +11,7 @@ from . import results, steps
 from .checks import check_choice, check_number
 from .drivers import minimize
 from .results import OptimizeResult
+from .rules import rule_of
 from .structures import point
 
 
@@ -165,8 +166,8 @@ def benchmark(problems: Any, algorithms: Any, **options: Any) -> Benchmark:
         a dictionary of keywords of `minimize` for this problem, such as ``args``. In a list, a problem has the name of
         its `f`.
     algorithms : mapping or list
-        From names to rules. A rule with options is ``functools.partial(rule, ...)``. In a list, a rule has the name of
-        its function.
+        From names to rules, which are callables or names. A rule with options is ``functools.partial(rule, ...)``. In a
+        list, a rule has the name of its function.
     **options
         Keywords of `minimize` for all runs, such as ``tolerance``, ``max_evaluations`` and ``time_limit``.
 
@@ -203,7 +204,7 @@ def benchmark(problems: Any, algorithms: Any, **options: Any) -> Benchmark:
         if name in options:
             raise TypeError(f"the keyword {name!r} is not taken here; every run has a trace and a full result")
     problems = _named("problems", problems, lambda problem: steps.name_of(_problem("problems", problem)[1]))
-    algorithms = _named("algorithms", algorithms, steps.name_of)
+    algorithms = _named("algorithms", algorithms, lambda rule: steps.name_of(rule_of(rule)))
     found = Benchmark(ascent=bool(options.get("ascent", False)))
     for problem, given in problems.items():
         x0, f, df, own = _problem(f"problems[{problem!r}]", given)

@@ -15,24 +15,33 @@ from . import steps
 TOLERANCE = 1e-5
 # What a driver passes to a rule.
 PASSED = ("parameters", "cost", "gradients", "stop", "updates")
+# SciPy's names of options, and ours.
+SCIPY_NAMES = {
+    "maxiter": "max_iterations",
+    "maxfun": "max_evaluations",
+    "maxfev": "max_evaluations",
+    "ftol": "cost_tolerance",
+    "gtol": "tolerance",
+    "disp": "verbose",
+}
 
 
-def check_rule(
-    rule: Any, options: dict[str, Any], source: str = "x0, f and df", symbolic: bool = False
-) -> dict[str, Any]:
+def check_rule(rule: Any, options: dict[str, Any], driver: Any, source: str, symbolic: bool) -> dict[str, Any]:
     """`options` for `rule`, with a tolerance where it has none.
 
     Parameters
     ----------
     rule : callable
     options : dict
+    driver : callable
+        What takes them, and passes them on.
     source : str
         What the driver makes of it what it passes to the rule, for messages.
     symbolic : bool
         Whether the cost is an expression, so that options may be expressions too.
     """
     if not callable(rule):
-        raise TypeError(f"opt_algo is {rule!r}; pass a rule, for instance optapi.lbfgs")
+        raise TypeError(f"opt_algo is {rule!r}; pass a rule, for instance optapi.lbfgs, or the name of one")
     known, keywords = options_of(rule)
     if known is None:
         return options
@@ -42,16 +51,26 @@ def check_rule(
         if name in steps.SYMBOLIC and name in known and not symbolic:
             raise TypeError(steps.needs(rule, name))
         if name not in known and not keywords:
-            taken = ", ".join(n for n in known if n not in PASSED)
-            raise TypeError(
-                f"the keyword {name!r} is neither one of the driver nor of {steps.name_of(rule)}, which takes {taken}"
-            )
-    for name in steps.SYMBOLIC:
-        if name in known and known[name].default is inspect.Parameter.empty and not symbolic:
-            raise TypeError(steps.needs(rule, name))
+            raise TypeError(_unknown(name, rule, [n for n in known if n not in PASSED], driver))
+    for name, parameter in list(known.items())[1:]:  # the first is passed by place
+        if parameter.default is parameter.empty and name not in (*PASSED, *options):
+            if name in steps.SYMBOLIC and not symbolic:
+                raise TypeError(steps.needs(rule, name))
+            raise TypeError(f"{steps.name_of(rule)} needs {name}=; pass it as a keyword")
     if "tolerance" in known and "tolerance" not in options and known["tolerance"].default is None:
         options = {**options, "tolerance": TOLERANCE}
     return options
+
+
+def _unknown(name: str, rule: Any, own: list[str], driver: Any) -> str:
+    """The message for the keyword `name`, which neither `rule` nor `driver` takes."""
+    of_driver = [n for n, p in inspect.signature(driver).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    near = difflib.get_close_matches(SCIPY_NAMES.get(name, name), [*own, *of_driver], n=1)
+    return (
+        f"the keyword {name!r} is one of neither {steps.name_of(rule)} nor {driver.__name__}"
+        f"{f'; did you mean {near[0]}?' if near else '.'} {steps.name_of(rule)} takes {', '.join(own)}, and "
+        f"{driver.__name__} takes {', '.join(of_driver)}"
+    )
 
 
 def options_of(rule: Any) -> tuple[dict[str, inspect.Parameter] | None, bool]:

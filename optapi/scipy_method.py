@@ -9,22 +9,14 @@ from typing import Any
 import numpy as np
 
 from .drivers import minimize, minimize_iterator
+from .rules import SCIPY_NAMES, rule_of
 
 
-# SciPy's names, and those of the driver or the rule.
-NAMES = {
-    "maxiter": "max_iterations",
-    "maxfun": "max_evaluations",
-    "maxfev": "max_evaluations",
-    "ftol": "cost_tolerance",
-    "gtol": "tolerance",
-    "disp": "verbose",
-}
 # The step of SciPy's own finite differences, the root of the machine precision.
 EPSILON = float(np.sqrt(np.finfo("float64").eps))
 
 
-def scipy_method(opt_algo: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+def scipy_method(opt_algo: Any, **options: Any) -> Callable[..., Any]:
     """A rule as SciPy takes a method: ``scipy.optimize.minimize(fun, x0, jac=jac, method=scipy_method(lbfgs))``.
 
     It serves wherever SciPy takes a method, for instance in the `minimizer_kwargs` of ``basinhopping`` and
@@ -32,8 +24,8 @@ def scipy_method(opt_algo: Callable[..., Any], **options: Any) -> Callable[..., 
 
     Parameters
     ----------
-    opt_algo : callable
-        A rule, for instance `optapi.lbfgs`.
+    opt_algo : callable or str
+        A rule, for instance `optapi.lbfgs`, or its name.
     **options
         Options of the rule and keywords of `minimize_iterator`, also by SciPy's names: `maxiter`, `maxfun` or `maxfev`,
         `ftol` for `cost_tolerance`, `gtol` for the rule's `tolerance`, `disp`. The `options` of
@@ -61,6 +53,7 @@ def scipy_method(opt_algo: Callable[..., Any], **options: Any) -> Callable[..., 
     >>> scipy.optimize.minimize(rosen, [-1.2, 1.0], jac=rosen_der, method=method).x.round(4)
     array([1., 1.])
     """
+    opt_algo = rule_of(opt_algo)
     check_options(options)
 
     def method(
@@ -144,7 +137,7 @@ def translated(options: dict[str, Any]) -> dict[str, Any]:
     """`options` by the names of the driver."""
     new: dict[str, Any] = {}
     for name, value in options.items():
-        other = NAMES.get(name, name)
+        other = SCIPY_NAMES.get(name, name)
         if other in new:
             raise TypeError(f"{name} and another option both mean {other}; pass one of them")
         new[other] = value

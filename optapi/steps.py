@@ -169,7 +169,7 @@ def needs(rule: Any, name: str) -> str:
     """The sentence for a rule that needs an expression."""
     return (
         f"{name_of(rule)} needs {name}=, an expression of PyTensor, which a NumPy function has not; build the cost "
-        "with PyTensor and call the rule on it"
+        "with PyTensor and use compile_minimizer, or call the rule on it"
     )
 
 

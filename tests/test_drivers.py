@@ -177,6 +177,27 @@ def test_df_none_has_exact_products():
     assert it.nhev == 1
 
 
+def test_a_rule_by_its_name():
+    by_name = minimize(START, symbolic, None, "bfgs", full_output=True)
+    itself = minimize(START, symbolic, None, optapi.bfgs, full_output=True)
+    np.testing.assert_array_equal(by_name.x, itself.x)
+    with pytest.raises(ValueError, match="did you mean 'lbfgs'"):
+        minimize(START, symbolic, None, "lbgfs")
+
+
+def test_an_unknown_keyword_gets_a_hint():
+    for keyword, meant in (("maxiter", "max_iterations"), ("gtol", "tolerance"), ("memroy", "memory")):
+        with pytest.raises(TypeError, match=f"'{keyword}' is one of neither .* did you mean {meant}\\? lbfgs takes"):
+            minimize(START, symbolic, None, optapi.lbfgs, **{keyword: 3})
+
+
+def test_a_rule_may_name_its_first_parameter_as_it_likes():
+    def rule(weights, cost, gradients=None, stop=None, updates=None, **options):
+        return optapi.lbfgs(weights, cost, gradients, stop, updates, **options)
+
+    np.testing.assert_allclose(minimize(START, symbolic, None, rule, tolerance=1e-8), np.linalg.solve(A, B), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "cost, error",
     [(lambda x: 3.0, "returned a float"), (lambda x: x**2, "cost has 1 dimensions"), (lambda x: pt.scalar(), "'x0'")],

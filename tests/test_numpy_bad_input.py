@@ -98,7 +98,7 @@ KEYWORDS = {
     "residuals": [None],
 }
 DF = [None, True, False, 3, "x"]
-RULES = [optapi.sgd, None, 3, "lbfgs", print, lambda parameters, **kw: {}]
+RULES = [optapi.sgd, None, 3, "lbfgs", "lbgfs", print, lambda parameters, **kw: {}]
 
 
 class Function:
