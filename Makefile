@@ -6,7 +6,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 CODE := optapi tests examples docs
 PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 # One thread for each of the workers, which are as many as there are cores.
-PYTEST := -m pytest --numprocesses auto
+PYTEST := -m pytest --numprocesses auto --dist worksteal
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: help demo test check check-all lint types test-compiled test-other test-other-c notebooks check-notebooks docs \
@@ -22,7 +22,7 @@ demo: .venv/installed-$(VERSION) ## train a network on handwritten digits
 test: .venv/installed-$(VERSION) ## run the tests that compile nothing
 	.venv/bin/python $(PYTEST) -m "not numba and not c and not jax"
 
-check: lint types demo check-notebooks test-other test-compiled ## all that CI checks, but for make test
+check: lint types docs demo check-notebooks test-other test-compiled ## all that CI checks, but for make test
 
 check-all: check test-other-c ## the same, and the tests that compile with C on the other version of PyTensor
 
