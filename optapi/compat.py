@@ -8,7 +8,7 @@ version's own ``FAST_COMPILE`` does that: inside of a ``Scan`` or an ``OpFromGra
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial, reduce
 from importlib import import_module
@@ -29,7 +29,6 @@ from pytensor.scalar.basic import Add, Cast, Mul, Switch
 from pytensor.scan.op import Scan
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import Elemwise
-from pytensor.tensor.type import float_dtypes
 from pytensor.tensor.utils import import_func_from_string
 
 
@@ -170,26 +169,29 @@ class ElementwiseInPython(Elemwise):
 
 def elementwise(node: Any) -> Any:
     """The Op of an elementwise `node`, or one that does the same with less ado, if NumPy or SciPy have its function."""
-    op, spec, [output] = node.op, node.op.nfunc_spec, [v.type.dtype for v in node.outputs]
+    op, [output] = node.op, [v.type.dtype for v in node.outputs]
     if isinstance(op.scalar_op, Cast):
         function: Any = partial(_cast, dtype=output)
     elif isinstance(op.scalar_op, Add | Mul) and len(node.inputs) > 2:
         function = partial(_fold, np.add if isinstance(op.scalar_op, Add) else np.multiply)
     elif isinstance(op.scalar_op, Switch):
         function = np.where
-    elif spec and spec[1:] == (len(node.inputs), 1):
-        function = import_func_from_string(spec[0])
-        # Of integers NumPy would work out some functions in another precision.
-        if not isinstance(function, np.ufunc) or (
-            node.inputs[0].type.dtype not in float_dtypes and output in float_dtypes
-        ):
-            return op
     else:
-        return op
-    if op.inplace_pattern:
+        function = universal_function(op.scalar_op, [v.type.dtype for v in node.inputs], output)
+    if function is None or op.inplace_pattern:
         return op
     known = all(all(v.type.broadcastable) or None not in v.type.shape for v in node.inputs)
     return ElementwiseInPython(op, function, output, len(node.inputs) > 1 and not known)
+
+
+def universal_function(op: Any, dtypes: Sequence[str], dtype: str) -> np.ufunc | None:
+    """The universal function of NumPy or SciPy for the scalar `op` of `dtypes`, if it has one that gives `dtype`."""
+    spec = getattr(op, "nfunc_spec", None)
+    function = import_func_from_string(spec[0]) if spec and spec[1:] == (len(dtypes), 1) else None
+    if not isinstance(function, np.ufunc):
+        return None
+    # Of small integers NumPy would work out some in another precision.
+    return function if function.resolve_dtypes((*map(np.dtype, dtypes), None))[-1].name == dtype else None
 
 
 def _fold(function: Any, *terms: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
-from .checks import check_count, scalar
+from .checks import as_dtype, check_count, scalar
 from .descent import Descent
 from .directions import dot, norm
 from .loops import FALSE, when
@@ -49,6 +49,7 @@ def _dai_yuan(d: Any, g: Any, g_new: Any) -> Any:
 
 
 def _hager_zhang(theta: Any, eta: Any, d: Any, g: Any, g_new: Any) -> Any:
+    theta, eta = (as_dtype(s, d.type.dtype) for s in (theta, eta))
     y = g_new - g
     dy = dot(d, y)
     beta = quotient(dot(y, g_new) - theta * quotient(dot(y, y) * dot(d, g_new), dy), dy)
@@ -154,12 +155,10 @@ def conjugate_gradient(
     d = pt.switch(fresh, -g, share - g)
     if step_size is None:
         known = decrease / dot(g, d)
-        first = pt.switch(
+        step_size = pt.switch(
             ~moved & (known > 0) & pt.isfinite(known), known, 1 / pt.maximum(pt.ones_like(known), norm(g))
         )
-    else:
-        first = f.step_size(step_size)
-    end = start.along(d, first.astype(f.dtype), fresh)
+    end = start.along(d, step_size, fresh)
 
     b = beta(end.direction, g, end.gradient)
     restart = end.failed | ~pt.isfinite(b)
@@ -460,18 +459,13 @@ def hager_zhang_cg(
     >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.hager_zhang_cg).round(4)
     array([1., 1.])
     """
-    theta, eta = scalar("theta", theta, low=0.25), scalar("truncation", truncation, low=0)
-
-    def beta(d: Any, g: Any, g_new: Any) -> Any:
-        return _hager_zhang(theta.astype(d.type.dtype), eta.astype(d.type.dtype), d, g, g_new)
-
     return conjugate_gradient(
         parameters,
         cost,
         gradients,
         stop,
         updates,
-        beta=beta,
+        beta=partial(_hager_zhang, scalar("theta", theta, low=0.25), scalar("truncation", truncation, low=0)),
         step_size=step_size,
         restart_overlap=restart_overlap,
         restart_every=restart_every,

@@ -5,7 +5,7 @@ the start of a call, the line, what happens if a search fails, when to give up, 
 
     f = Objective.of(parameters, cost, gradients, stop, updates, ..., name=name, searches=True)
     start = Descent.begin(f, search, exact)
-    end = start.along(-times(H, start.gradient), first=f.step_size(1.0))
+    end = start.along(-times(H, start.gradient), first=step_size)
     return start.finish(end, {H: ...})
 
 A rule that limits its steps by a trust region or by damping tries them with `Descent.toward` instead of `along`.
@@ -131,7 +131,7 @@ class Descent(NamedTuple):
         ----------
         direction : vector, optional
             By default the steepest descent.
-        first : scalar, or a function from the condition that the search is along the steepest descent to a scalar
+        first : scalar or schedule, optional
             The first step size to try. By default 1, and :math:`1 / \max(1, \|g\|)` along the steepest descent.
         fresh : boolean scalar variable, optional
             Where true, the search is along the steepest descent whatever `direction` is.
@@ -148,8 +148,8 @@ class Descent(NamedTuple):
         if first is None:
             one = pt.ones_like(slope)
             first = pt.switch(steepest, one / pt.maximum(one, norm(g)), one)
-        elif callable(first):
-            first = first(steepest)
+        else:
+            first = f.step_size(first)
 
         def line(a: Any) -> Trial:
             there = f.at(x + a.astype(f.dtype) * d)

@@ -38,6 +38,12 @@ def largest(a: Any) -> Any:
     return pt.switch(pt.any(pt.isnan(sizes)), np.asarray(np.nan, a.type.dtype), pt.max(sizes))
 
 
+def ratio(a: Any, b: Any) -> Any:
+    """`a` over `b`, and 0 where `b` is 0."""
+    empty = pt.eq(b, 0)
+    return pt.switch(empty, pt.zeros_like(a), a / pt.switch(empty, pt.ones_like(b), b))
+
+
 def rows(times: Callable[[Any], Any], size: int, length: Any, dtype: str, wanted: Any) -> Any:
     """The transpose of the matrix of a linear map: its values for the unit vectors, one after the other.
 
@@ -399,6 +405,18 @@ def curvature(s: Any, y: Any) -> tuple[Any, Any, Any]:
     good = (sy > np.finfo(s.type.dtype).eps * norm(s) * norm(y)) & pt.isfinite(1 / sy) & pt.isfinite(sy / yy)
     one = pt.ones_like(sy)
     return good, pt.switch(good, sy, one), pt.switch(good, yy, one)
+
+
+def bfgs_update(H: Any, s: Any, y: Any, sy: Any) -> Any:
+    r"""The inverse Hessian `H` after the pair :math:`(s, y)`, of which `sy` is :math:`s^T y`, by the formula of BFGS.
+
+    .. math:: (I - \rho s y^T) H (I - \rho y s^T) + \rho s s^T, \qquad \rho = 1 / s^T y
+
+    multiplied out, so that it costs :math:`O(n^2)`.
+    """
+    Hy = times(H, y)
+    cross = pt.outer(s, Hy) / sy
+    return H - cross - cross.T + (1 + dot(y, Hy) / sy) / sy * pt.outer(s, s)
 
 
 def times(matrix: Any, vector: Any) -> Any:

@@ -12,8 +12,8 @@ import pytensor.tensor as pt
 
 from .checks import as_dtype, as_list, check_count, check_gradients, is_zero, scalar
 from .descent import Descent
-from .directions import CURVED, Iterates, conjugate_gradients, dot, norm, times
-from .loops import repeat
+from .directions import CURVED, Iterates, bfgs_update, conjugate_gradients, curvature, dot, guarded, norm, times
+from .loops import FALSE, repeat
 from .objective import Objective
 from .search import Trial, backtracking, strong_wolfe
 from .state import state
@@ -176,16 +176,15 @@ def hessian_free(
     initial = as_dtype(scalar("damping", damping, low=0), f.dtype)
     lam = pt.switch(pt.isnan(known), initial, known)
 
-    curvature, changed = _damped(
+    product, changed = _damped(
         f, outputs, hidden, lam, scalar("structural_damping", structural_damping, low=0), curvature_givens
     )
     diagonal = None
     if preconditioner is not None:
-        diagonal = f.pack(check_gradients(preconditioner, f.parameters, "preconditioner"))
-        diagonal = (diagonal + lam) ** as_dtype(scalar("exponent", exponent, 0, 1), f.dtype)
+        diagonal = (_diagonal(f, preconditioner) + lam) ** as_dtype(scalar("exponent", exponent, 0, 1), f.dtype)
 
     found = conjugate_gradients(
-        lambda v: curvature(x, v) + lam * v,
+        lambda v: product(x, v) + lam * v,
         g,
         pt.switch(f.stopped | start.rest, 0, steps),
         start=None if is_zero(start_decay) else decay * last,
@@ -195,7 +194,7 @@ def hessian_free(
         longest=steps,
     )
     d, model, reached, tried = _back(f, x, found.iterates, f.stopped | start.rest)
-    end = start.along(d, as_dtype(f.step_size(1.0 if step_size is None else step_size), start.cost.type.dtype))
+    end = start.along(d, 1.0 if step_size is None else step_size)
 
     model = model - lam * dot(d, d) / 2
     if changed is not None:
@@ -213,6 +212,11 @@ def hessian_free(
         "products": found.products + (0 if changed is None else ONE),
     }
     return start.finish(end, new, reports=reports)
+
+
+def _diagonal(f: Objective, preconditioner: Any) -> Any:
+    """The diagonals of `preconditioner`, checked, as one vector."""
+    return f.pack(check_gradients(preconditioner, f.parameters, "preconditioner"))
 
 
 def _damped(f: Objective, outputs: Any, hidden: Any, lam: Any, mu: Any, givens: Any) -> tuple[Any, Any]:
@@ -341,22 +345,20 @@ def krylov_subspace_descent(
     trials = 2 * k if trials is None else check_count("trials", trials)
     k = min(k, f.size)
     floor = as_dtype(scalar("floor", floor, 0, 1), f.dtype)
-    curvature = f.curvature(outputs, givens=curvature_givens)
+    product = f.curvature(outputs, givens=curvature_givens)
     start = Descent.begin(f, search, exact)
     x, g = start.point, start.gradient
     still = f.stopped | start.rest
     step = state(f"{name}/step", (f.size,), f.dtype)
     diagonal = pt.ones_like(g)
     if preconditioner is not None:
-        diagonal = f.pack(check_gradients(preconditioner, f.parameters, "preconditioner"))
+        diagonal = _diagonal(f, preconditioner)
         diagonal = pt.maximum(diagonal, floor * pt.max(diagonal))
 
-    basis, projected = _krylov_basis(lambda v: curvature(x, v), g, diagonal, step, k, still)
+    basis, projected = _krylov_basis(lambda v: product(x, v), g, diagonal, step, k, still)
     scaled = _whitened(basis, projected, floor)
     c, evaluations = _minimized(f, x, start.cost, g, scaled, pt.switch(still, 0, trials), trials)
-    end = start.along(
-        times(scaled.T, c), as_dtype(f.step_size(1.0 if step_size is None else step_size), start.cost.type.dtype)
-    )
+    end = start.along(times(scaled.T, c), 1.0 if step_size is None else step_size)
     reports = {
         "evaluations": start.evaluated + evaluations + end.found.evaluations,
         "products": pt.switch(still, 0, k + 1).astype("int64"),
@@ -382,7 +384,7 @@ def _krylov_basis(product: Any, g: Any, diagonal: Any, step: Any, k: int, skip: 
         w = product(v)
         basis = pt.set_subtensor(basis[i], v)
         projected = pt.set_subtensor(projected[i], times(basis, w))
-        return [i + 1, pt.switch(pt.eq(i, k - 1), step, w / diagonal), basis, projected], pt.constant(np.bool_(False))
+        return [i + 1, pt.switch(pt.eq(i, k - 1), step, w / diagonal), basis, projected], FALSE
 
     begin = [np.int64(0), g / diagonal, zeros, pt.zeros((k + 1, k + 1), g.type.dtype)]
     _, _, basis, projected = repeat(turn, begin, pt.switch(skip, 0, k + 1))
@@ -392,11 +394,9 @@ def _krylov_basis(product: Any, g: Any, diagonal: Any, step: Any, k: int, skip: 
 def _whitened(basis: Any, projected: Any, floor: Any) -> Any:
     """Rows that span what `basis` does, for which the projected matrix is the identity."""
     lower = pt.tril(projected, -1)
-    matrix = lower + lower.T + pt.diag(pt.diagonal(projected))
-    # The decomposition raises on what is not finite.
-    finite = pt.all(pt.isfinite(matrix))
-    values, vectors = pt.linalg.eigh(pt.switch(finite, matrix, pt.zeros_like(matrix)))
-    values, vectors = as_dtype(values, basis.type.dtype), as_dtype(vectors, basis.type.dtype)
+    matrix, _ = guarded(lower + lower.T + pt.diag(pt.diagonal(projected)))
+    decomposed: Any = pt.linalg.eigh(matrix)
+    values, vectors = decomposed
     top = pt.max(abs(values))
     values = pt.maximum(values, floor * top)
     scale = pt.switch(values > 0, 1 / pt.sqrt(values), pt.zeros_like(values))
@@ -421,14 +421,10 @@ def _minimized(f: Objective, x: Any, cost: Any, g: Any, rows: Any, limit: Any, t
         found = strong_wolfe(line, Trial(value, dot(slope, d), (c, slope)), trials=10)
         there, slope_there = found.trial.carry
         s, y = there - c, slope_there - slope
-        sy = dot(s, y)
-        good = sy > np.asarray(np.finfo(dtype).eps, dtype) * norm(s) * norm(y)
-        rho = 1 / pt.switch(good, sy, pt.ones_like(sy))
-        left = pt.eye(size, dtype=dtype) - rho * pt.outer(s, y)
-        updated = pt.dot(pt.dot(left, H), left.T) + rho * pt.outer(s, s)
+        good, sy, _ = curvature(s, y)
         spent = spent + found.evaluations
         done = found.failed | (spent >= trials) | ~(norm(slope_there) > least)
-        return [there, found.trial.cost, slope_there, pt.switch(good, updated, H), spent], done
+        return [there, found.trial.cost, slope_there, pt.switch(good, bfgs_update(H, s, y, sy), H), spent], done
 
     begin = [zero, cost, begun, pt.eye(size, dtype=dtype), np.int64(0)]
     c, *_, spent = repeat(turn, begin, limit)

@@ -12,6 +12,7 @@ gradients, those of all data: of noisy ones the signs change by chance, and the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from pytensor.graph.replace import graph_replace, vectorize_graph
 
 from . import state
 from .checks import as_dtype, check_choice, check_count, check_gradients, scalar
+from .directions import ratio
 from .loops import FALSE, like
 from .moments import correction, running_average
 from .objective import Objective
@@ -809,12 +811,12 @@ def vsgd(
         new[mean] = (1 - w) * mean + w * g
         new[square] = slowing * ((1 - w) * square + w * g**2)
         new[bend] = (1 - w) * bend + w * c
-        r = _clipped(_ratio(new[mean] ** 2, new[square]), 0, 1)
+        r = _clipped(ratio(new[mean] ** 2, new[square]), 0, 1)
         if differences:
             new[bend_square] = (1 - w) * bend_square + w * c**2
-            rate = _ratio(r * new[bend], new[bend_square])
+            rate = ratio(r * new[bend], new[bend_square])
         else:
-            rate = _ratio(r, new[bend])
+            rate = ratio(r, new[bend])
         new[memory] = pt.switch(watching, length, (1 - r) * length + 1)
         new[p] = p - pt.switch(watching, none, a * rate) * g
     return f.finish(new, reports={"evaluations": pt.constant(np.int64(2))} if differences else None)
@@ -925,7 +927,7 @@ def hypergradient(
     new: Updates = {}
     if multiplicative:
         gain = state.state(f"{f.name}/gain", dtype=f.dtype, fill=1)
-        cosine = _ratio(slope, pt.sqrt(_inner(f.gradients, f.gradients)) * pt.sqrt(_inner(last, last)))
+        cosine = ratio(slope, pt.sqrt(_inner(f.gradients, f.gradients)) * pt.sqrt(_inner(last, last)))
         new[gain] = gain * pt.maximum(1.0 + beta * cosine, 0.0)
         rate = a * new[gain]
     else:
@@ -967,12 +969,6 @@ def _clipped(value: Any, low: Any, high: Any) -> Any:
     return pt.minimum(pt.maximum(value, low), high)
 
 
-def _ratio(a: Any, b: Any) -> Any:
-    """`a` over `b`, and 0 where `b` is 0."""
-    empty = pt.eq(b, 0)
-    return pt.switch(empty, pt.zeros_like(a), a / pt.switch(empty, pt.ones_like(b), b))
-
-
 def _outlies(value: Any, mean: Any, mean_square: Any, far: Any) -> Any:
     """Whether the square of the deviation from the mean is above `far` variances, where anything is known of them."""
     # A variance at the level of round-off would make outliers of what is round-off itself.
@@ -1011,7 +1007,7 @@ def _second_derivatives(f: Objective) -> list[Any]:
     diagonals = []
     for p, g in zip(f.parameters, f.gradients, strict=True):
         shape, direction = state.shape_of(p), p.type()
-        size = int(np.prod(shape, dtype=int))
+        size = prod(shape)
         [product] = f.products([p], [g], [direction])
         basis = pt.constant(np.eye(size, dtype=p.type.dtype).reshape(size, *shape))
         rows: Any = vectorize_graph(product, {direction: basis})
@@ -1024,4 +1020,4 @@ def _differenced(f: Objective, means: Sequence[Any]) -> list[Any]:
     steps = [pt.switch(pt.eq(mean, 0), g, mean) for mean, g in zip(means, f.gradients, strict=True)]
     there = {p: like(p + step, p) for p, step in zip(f.parameters, steps, strict=True)}
     far = graph_replace(f.gradients, there, strict=False)
-    return [abs(_ratio(there - here, step)) for there, here, step in zip(far, f.gradients, steps, strict=True)]
+    return [abs(ratio(there - here, step)) for there, here, step in zip(far, f.gradients, steps, strict=True)]

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
-from .checks import as_dtype, check_choice, check_outputs, check_parameters, scalar
+from .checks import check_choice, check_outputs, check_parameters, scalar
 from .descent import Descent, Proposal
 from .directions import conjugate_gradients, dot, forcing, guarded, largest, limit, norm, rows, times
+from .loops import FALSE
 from .objective import Objective, known_shapes, pushforward
 from .search import fixed, strong_wolfe
 from .state import state
@@ -119,7 +120,7 @@ def gauss_newton(
     start = Descent.begin(f, search, exact)
     wanted = ~(f.stopped | start.rest)
     if solver == "svd":
-        left, s, components = _decomposed(_jacobian(f, parts, wanted), _joined(f, parts))
+        left, s, components = _decomposed(_jacobian(f, parts, wanted), f.pack(parts))
         most = pt.maximum(left.shape[0], components.shape[0]).astype(f.dtype)
         counted = s > most * np.asarray(np.finfo(f.dtype).eps, f.dtype) * pt.max(s)
         shares = pt.switch(counted, components / pt.switch(counted, s, pt.ones_like(s)), pt.zeros_like(s))
@@ -129,8 +130,7 @@ def gauss_newton(
         steps = pt.switch(wanted, limit(cg_steps, f.size), 0)
         found = conjugate_gradients(lambda v: product(x, v), g, steps, tolerance=forcing(g))
         direction, products = found.vector, found.products
-    first = None if step_size is None else f.step_size(step_size)
-    return start.finish(start.along(direction, first), {}, reports={"products": products})
+    return start.finish(start.along(direction, step_size), {}, reports={"products": products})
 
 
 def levenberg_marquardt(
@@ -254,7 +254,7 @@ def levenberg_marquardt(
             new[highest] = pt.maximum(highest, pt.switch(pt.isfinite(norms), norms, pt.zeros_like(norms)))
             D = pt.switch(new[highest] > 0, new[highest], pt.ones_like(norms))
             transposed = transposed / D[:, None]
-        left, s, components = _decomposed(transposed, _joined(f, parts))
+        left, s, components = _decomposed(transposed, f.pack(parts))
         top = largest(pt.sum(transposed**2, axis=1))
 
         def propose(mu: Any, nu: Any) -> Proposal:
@@ -267,7 +267,7 @@ def levenberg_marquardt(
     else:
         product, g, x = f.curvature(residuals=parts), start.gradient, start.point
         least, steps = forcing(g), limit(cg_steps, f.size)
-        unknown = wanted & pt.isnan(mu) if step_size is None else pt.constant(np.bool_(False))
+        unknown = wanted & pt.isnan(mu) if step_size is None else FALSE
         first = conjugate_gradients(lambda v: product(x, v), g, pt.switch(unknown, 1, 0))
         formed = first.products
         # One step is -g times the inverse of what is wanted.
@@ -309,19 +309,13 @@ def _opened(
     return Objective.of(parameters, cost, gradients, stop, updates, searches=True, **kwargs), parts
 
 
-def _joined(f: Objective, parts: list[Any]) -> Any:
-    """One vector of all components of `parts`."""
-    vectors = [as_dtype(part if part.type.ndim == 1 else part.ravel(), f.dtype) for part in parts]
-    return vectors[0] if len(vectors) == 1 else pt.concatenate(vectors)
-
-
 def _jacobian(f: Objective, parts: list[Any], wanted: Any) -> Any:
     """The transpose of the matrix of derivatives of `parts` at the parameters' values; zeros if it is not `wanted`."""
-    r = _joined(f, parts)
+    r = f.pack(parts)
     length = r.shape[0] if r.type.shape[0] is None else r.type.shape[0]
 
     def image(v: Any) -> Any:
-        [joined] = known_shapes([_joined(f, pushforward(parts, f.parameters, f.unpack(v)))])
+        [joined] = known_shapes([f.pack(pushforward(parts, f.parameters, f.unpack(v)))])
         return joined
 
     return rows(image, f.size, length, f.dtype, wanted)

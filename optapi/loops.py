@@ -262,15 +262,15 @@ def _scalars_as_numbers(fgraph: Any) -> None:
     """Let scalars go into a loop, through it and out of it as numbers, where arrays would be allocated for them."""
 
     def narrow(value: Any) -> Any:
-        return scalar_from_tensor(value) if _is_scalar_tensor(value) else value
+        return scalar_from_tensor(value) if is_scalar(value) else value
 
     def widen(value: Any, like: Any) -> Any:
-        return tensor_from_scalar(value) if _is_scalar_tensor(like) else value
+        return tensor_from_scalar(value) if is_scalar(like) else value
 
     for node in fgraph.toposort():
-        if isinstance(node.op, Loop) and any(map(_is_scalar_tensor, node.op.inner_inputs)):
+        if isinstance(node.op, Loop) and any(map(is_scalar, node.op.inner_inputs)):
             inner = inner_graph(node.op)
-            inputs = [get_scalar_type(v.type.dtype)() if _is_scalar_tensor(v) else v.type() for v in inner.inputs]
+            inputs = [get_scalar_type(v.type.dtype)() if is_scalar(v) else v.type() for v in inner.inputs]
             replacements = {v: widen(new, v) for v, new in zip(inner.inputs, inputs, strict=True)}
             outputs = graph_replace(inner.outputs, replacements, strict=False)
             values: Any = Loop(inputs, list(map(narrow, outputs)))(
@@ -279,7 +279,8 @@ def _scalars_as_numbers(fgraph: Any) -> None:
             fgraph.replace_all([(old, widen(new, old)) for old, new in zip(node.outputs, values, strict=True)])
 
 
-def _is_scalar_tensor(variable: Any) -> bool:
+def is_scalar(variable: Any) -> bool:
+    """Whether `variable` is a tensor without dimensions."""
     return isinstance(variable.type, TensorType) and variable.type.ndim == 0
 
 

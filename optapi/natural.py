@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -170,12 +171,12 @@ def _groups(f: Objective, block: str) -> list[tuple[int, int]]:
         return [(1, f.size)]
     shapes = [shape_of(p) for p in f.parameters]
     rows = [shape[0] if block == "row" and len(shape) > 1 else 1 for shape in shapes]
-    return [(n, int(np.prod(shape, dtype=int)) // max(n, 1)) for n, shape in zip(rows, shapes, strict=True)]
+    return [(n, prod(shape) // max(n, 1)) for n, shape in zip(rows, shapes, strict=True)]
 
 
 def _split(f: Objective, tensors: Sequence[Any], groups: Sequence[tuple[int, int]]) -> list[Any]:
     """`tensors`, which have an axis of examples in front, as arrays of shape (blocks, examples, size)."""
-    sizes = [int(np.prod(shape_of(p), dtype=int)) for p in f.parameters]
+    sizes = [prod(shape_of(p)) for p in f.parameters]
     flat = [t.reshape((t.shape[0], size)) for t, size in zip(tensors, sizes, strict=True)]
     if len(groups) == 1:
         flat = [pt.concatenate([as_dtype(t, f.dtype) for t in flat], axis=1)]

@@ -23,10 +23,9 @@ from pytensor.tensor.basic import Alloc, Join
 from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
 from pytensor.tensor.subtensor import Subtensor, unflatten_index_variables
 from pytensor.tensor.type import TensorType
-from pytensor.tensor.utils import import_func_from_string
 
-from .compat import in_python, inner_graph
-from .loops import Loop
+from .compat import in_python, inner_graph, universal_function
+from .loops import Loop, is_scalar
 
 
 # Of scalars.
@@ -82,11 +81,6 @@ class NumpyLinker(JITLinker):
     def create_thunk_inputs(self, storage_map: Any) -> list[Any]:
         fgraph: Any = self.fgraph
         return [storage_map[variable] for variable in fgraph.inputs]
-
-
-def is_scalar(variable: Any) -> bool:
-    """Whether the value of `variable` is a NumPy scalar here, and an array without dimensions elsewhere."""
-    return isinstance(variable.type, TensorType) and variable.type.ndim == 0
 
 
 def written_out(fgraph: Any, order: Sequence[Any]) -> Callable[..., Any]:
@@ -220,7 +214,7 @@ def scalar_expression(node: Any) -> str | None:
         return "{0}" if dtypes[-1] == dtype else None  # see `arguments`
     if isinstance(op, scalars.Identity):
         return expression
-    return expression if expression is not None and result_dtype(op, dtypes) == dtype else None
+    return expression if expression is not None and universal_function(op, dtypes, dtype) is not None else None
 
 
 def choice(node: Any) -> str | None:
@@ -292,14 +286,5 @@ def elementwise(op: Any, dtypes: list[str], output: Any) -> Iterator[Callable[..
     elif isinstance(op, scalars.Add | scalars.Mul) and len(dtypes) > 2 and all(other == dtype for other in dtypes):
         ufunc = np.add if isinstance(op, scalars.Add) else np.multiply
         yield lambda *terms: reduce(ufunc, terms)
-    elif result_dtype(op, dtypes) == dtype:
-        yield import_func_from_string(op.nfunc_spec[0])
-
-
-def result_dtype(op: Any, dtypes: list[str]) -> str | None:
-    """The dtype that NumPy's function for the scalar `op` gives, None without one."""
-    spec = getattr(op, "nfunc_spec", None)
-    function = import_func_from_string(spec[0]) if spec and spec[1:] == (len(dtypes), 1) else None
-    if not isinstance(function, np.ufunc):
-        return None
-    return function.resolve_dtypes((*map(np.dtype, dtypes), None))[-1].name
+    elif (function := universal_function(op, dtypes, dtype)) is not None:
+        yield function

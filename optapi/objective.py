@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -160,9 +161,8 @@ class Objective:
 
     def label(self, parameter: Any) -> str:
         """What the names of state for `parameter` end with: its own name, or its position if that is not unique."""
-        names = [p.name for p in self.parameters]
         position = next(i for i, p in enumerate(self.parameters) if p is parameter)
-        return parameter.name if parameter.name and names.count(parameter.name) == 1 else str(position)
+        return state.labels(self.parameters)[position]
 
     @property
     def stopped(self) -> Any:
@@ -189,10 +189,10 @@ class Objective:
     @property
     def size(self) -> int:
         """The number of components of all parameters together."""
-        return sum(int(np.prod(state.shape_of(p), dtype=int)) for p in self.parameters)
+        return sum(prod(state.shape_of(p)) for p in self.parameters)
 
     def pack(self, tensors: Sequence[Any]) -> Any:
-        """One vector of all components of `tensors`."""
+        """One vector of all components of `tensors`, which need not be of the shapes of the parameters."""
         parts = [as_dtype(t if t.type.ndim == 1 else t.ravel(), self.dtype) for t in tensors]
         return parts[0] if len(parts) == 1 else pt.concatenate(parts)
 
@@ -201,7 +201,7 @@ class Objective:
         tensors, begin = [], 0
         for p in self.parameters:
             shape = state.shape_of(p)
-            end = begin + int(np.prod(shape, dtype=int))
+            end = begin + prod(shape)
             part = vector if len(self.parameters) == 1 else vector[begin:end]
             tensors.append(like(part[0] if not shape else part if len(shape) == 1 else part.reshape(shape), p))
             begin = end

@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from pytensor.graph.basic import Constant
+from pytensor.graph.basic import Variable
 
-from .checks import scalar
+from .checks import check_number
 from .moments import correction, running_average
+from .structures import largest
 
 
 EPSILON = 1e-8
@@ -283,7 +284,7 @@ class Optimizer:
         rate = -self.lr if self.ascent else self.lr  # type: ignore[operator]
         direction = self.direction(grad)
         delta = _map(lambda p, d: np.asarray(rate * d, p.dtype), {name: parameters, "the direction": direction})
-        self.magnitude = _root_mean_square(delta) if self.historical else _largest(grad)
+        self.magnitude = _root_mean_square(delta) if self.historical else largest([g for _, g in _leaves("grad", grad)])
         if outside:
             model.parameter_update(delta)
         else:
@@ -486,10 +487,9 @@ def _normalizing(mean_weight: float, mean_square_weight: float, historical: bool
 
 def _number(argument: str, value: Any, *, below: float = np.inf) -> float:
     """`value` as a float of at least 0 and less than `below`."""
-    checked = scalar(argument, value, low=0, below=below)
-    if not isinstance(checked, Constant):
+    if isinstance(value, Variable):
         raise TypeError(f"{argument} is the PyTensor variable {value}; optimizers hold numbers, so pass a number")
-    return float(checked.data)
+    return check_number(argument, value, low=0, below=below)
 
 
 # Structures: an array, or a list, tuple or mapping of structures
@@ -593,11 +593,6 @@ def _check_parameters(name: str, parameters: Any, in_place: bool) -> None:
         seen[id(parameter)] = place
     if not seen:
         raise ValueError(f"{name} is empty; pass at least one array")
-
-
-def _largest(tree: Any) -> float:
-    """The largest component in absolute value; NaN if one is NaN."""
-    return float(np.max([np.max(np.abs(array), initial=0) for _, array in _leaves("", tree)]))
 
 
 def _root_mean_square(tree: Any) -> float:

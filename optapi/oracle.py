@@ -153,12 +153,9 @@ class Evaluation(Op):
             pulled = [as_dtype(of_cost, g.type.dtype) * g for g in outputs[1:]]
         if not all(isinstance(v.type, DisconnectedType) for v in of_gradients):
             # The matrix of second derivatives is symmetric.
-            products = self._products(parameters, of_gradients, others)
+            products = Product(self.oracle, self.count).of(parameters, of_gradients, others)
             pulled = [b if a is None else a + b for a, b in zip(pulled, products, strict=True)]
-        nothing = [DisconnectedType()() for _ in inputs]
-        return [v if p is None else p for p, v in zip(pulled, nothing[: self.count], strict=True)] + nothing[
-            self.count :
-        ]
+        return [DisconnectedType()() if v is None else v for v in [*pulled, *[None] * len(others)]]
 
     def pushforward(self, inputs: Any, outputs: Any, tangents: Any) -> list[Variable]:
         parameters, vectors, others = inputs[: self.count], tangents[: self.count], inputs[self.count :]
@@ -166,15 +163,8 @@ class Evaluation(Op):
         if not moved:
             return [DisconnectedType()() for _ in outputs]
         slope = sum((pt.sum(g * v) for g, v in moved), pt.constant(np.float64(0.0)))
-        return [slope.astype("float64"), *self._products(parameters, vectors, others)]
-
-    def _products(self, parameters: Any, vectors: Any, others: Any) -> list[Any]:
-        vectors = [
-            pt.zeros_like(p) if isinstance(v.type, DisconnectedType) else as_dtype(v, p.type.dtype)
-            for p, v in zip(parameters, vectors, strict=True)
-        ]
-        products: Any = Product(self.oracle, self.count)(*parameters, *vectors, *others, return_list=True)
-        return list(products)
+        products = Product(self.oracle, self.count).of(parameters, vectors, others)
+        return [slope.astype("float64"), *products]
 
 
 class Product(Op):
@@ -183,6 +173,15 @@ class Product(Op):
     def __init__(self, oracle: Oracle, count: int):
         self.oracle = oracle
         self.count = count
+
+    def of(self, parameters: Sequence[Any], vectors: Sequence[Any], others: Sequence[Any]) -> list[Any]:
+        """The products as variables, with zeros for vectors that are disconnected."""
+        vectors = [
+            pt.zeros_like(p) if isinstance(v.type, DisconnectedType) else as_dtype(v, p.type.dtype)
+            for p, v in zip(parameters, vectors, strict=True)
+        ]
+        products: Any = self(*parameters, *vectors, *others, return_list=True)
+        return list(products)
 
     def make_node(self, *inputs: Any) -> Apply:
         inputs = tuple(map(pt.as_tensor, inputs))
@@ -201,26 +200,16 @@ class Product(Op):
 
     def pullback(self, inputs: Any, outputs: Any, cotangents: Any) -> list[Variable]:
         parameters, others = inputs[: self.count], inputs[2 * self.count :]
-        cotangents = [
-            pt.zeros_like(p) if isinstance(v.type, DisconnectedType) else as_dtype(v, p.type.dtype)
-            for p, v in zip(parameters, cotangents, strict=True)
-        ]
         third = [
             grad_undefined(self, i, p, "third derivatives of an oracle are not known") for i, p in enumerate(parameters)
         ]
-        products: Any = self(*parameters, *cotangents, *others, return_list=True)
-        return [*third, *products, *(DisconnectedType()() for _ in others)]
+        return [*third, *self.of(parameters, cotangents, others), *(DisconnectedType()() for _ in others)]
 
     def pushforward(self, inputs: Any, outputs: Any, tangents: Any) -> list[Variable]:
         parameters, others = inputs[: self.count], inputs[2 * self.count :]
         if not all(isinstance(v.type, DisconnectedType) for v in tangents[: self.count]):
             raise NotImplementedError("third derivatives of an oracle are not known")
-        vectors = [
-            pt.zeros_like(p) if isinstance(v.type, DisconnectedType) else as_dtype(v, p.type.dtype)
-            for p, v in zip(parameters, tangents[self.count : 2 * self.count], strict=True)
-        ]
-        products: Any = self(*parameters, *vectors, *others, return_list=True)
-        return list(products)
+        return self.of(parameters, tangents[self.count : 2 * self.count], others)
 
 
 def central_difference(gradients: Callable[..., Sequence[Any]], point: Arrays, vectors: Arrays) -> Arrays:

@@ -12,7 +12,7 @@ from .checks import check_choice, check_number
 from .drivers import minimize
 from .results import OptimizeResult
 from .rules import rule_of
-from .structures import point
+from .structures import Structure, largest, point
 
 
 __all__ = ["Benchmark", "benchmark", "performance_ratios", "shares"]
@@ -75,7 +75,7 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
                 "problem": problem,
                 "algorithm": algorithm,
                 "cost": float(result.fun),
-                "gradient_size": _largest(result.jac),
+                "gradient_size": largest([leaf for _, leaf in Structure.of(result.jac).leaves("jac", result.jac)]),
                 "iterations": result.nit,
                 "evaluations": result.nfev,
                 "seconds": float(result["trace"]["seconds"][-1]) if "trace" in result else np.nan,
@@ -337,14 +337,6 @@ def _minimum(runs: Mapping[str, Any], minimum: float | None, ascent: bool) -> fl
 def _first_within(lowest: np.ndarray, minimum: Any, accuracy: float, spent: np.ndarray) -> float:
     solved = np.flatnonzero(lowest <= minimum + accuracy * (lowest[0] - minimum))
     return float(spent[solved[0]]) if len(solved) else np.inf
-
-
-def _largest(derivative: Any) -> float:
-    """The size of the largest component of a derivative, not a number where it is not finite."""
-    leaves = derivative.values() if isinstance(derivative, Mapping) else derivative
-    if isinstance(derivative, Mapping | list | tuple):
-        return float(max(map(_largest, leaves)))
-    return float(np.max(np.abs(derivative), initial=0.0))
 
 
 def _columns(rows: Iterable[Mapping[str, Any]]) -> list[list[str]]:

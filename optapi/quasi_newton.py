@@ -9,7 +9,7 @@ import pytensor.tensor as pt
 
 from .checks import check_choice, check_count
 from .descent import Descent
-from .directions import Pairs, curvature, dot, inverse_hessian_state, norm, times
+from .directions import Pairs, bfgs_update, curvature, dot, inverse_hessian_state, norm, times
 from .objective import Objective
 from .search import nonmonotone, strong_wolfe
 from .state import state
@@ -105,8 +105,7 @@ def lbfgs(
     )
     start = Descent.begin(f, search, exact)
     pairs = Pairs.begin(name, check_count("memory", memory), f.size, f.dtype)
-    first = None if step_size is None else f.step_size(step_size)
-    end = start.along(-pairs.times(start.gradient), first, fresh=pairs.empty)
+    end = start.along(-pairs.times(start.gradient), step_size, fresh=pairs.empty)
     pushed = pairs.cleared(end.restarted).push(end.step, end.change, unless=end.failed)
     return start.finish(end, {}, steady=dict(zip(pairs, pushed, strict=True)))
 
@@ -185,15 +184,12 @@ def bfgs(
     start = Descent.begin(f, search, exact)
     H = inverse_hessian_state(f"{name}/inverse_hessian", (f.size, f.size), f.dtype, fill=np.eye(f.size))
     updated = state(f"{name}/updated", dtype="int64")
-    first = None if step_size is None else f.step_size(step_size)
-    end = start.along(-times(H, start.gradient), first, fresh=pt.eq(updated, 0))
+    end = start.along(-times(H, start.gradient), step_size, fresh=pt.eq(updated, 0))
 
     s, y = end.step, end.change
     good, sy, yy = curvature(s, y)
     before = pt.switch(end.restarted, sy / yy * pt.eye(f.size, dtype=f.dtype), H)
-    Hy = times(before, y)
-    cross = pt.outer(s, Hy) / sy
-    after = before - cross - cross.T + (1 + dot(y, Hy) / sy) / sy * pt.outer(s, s)
+    after = bfgs_update(before, s, y, sy)
     new = {H: pt.switch(good, after, H), updated: pt.switch(good, 1, pt.switch(end.restarted, 0, updated))}
     return start.finish(end, new)
 
@@ -260,9 +256,8 @@ def sr1(
     start = Descent.begin(f, search, exact)
     H = inverse_hessian_state(f"{name}/inverse_hessian", (f.size, f.size), f.dtype, fill=np.eye(f.size))
     updated = state(f"{name}/updated", dtype="int64")
-    first = None if step_size is None else f.step_size(step_size)
     Hg = times(H, start.gradient)
-    end = start.along(-pt.sign(dot(start.gradient, Hg)) * Hg, first, fresh=pt.eq(updated, 0))
+    end = start.along(-pt.sign(dot(start.gradient, Hg)) * Hg, step_size, fresh=pt.eq(updated, 0))
 
     s, y = end.step, end.change
     curved, sy, yy = curvature(s, y)
@@ -348,7 +343,7 @@ def barzilai_borwein(
     start = Descent.begin(f, search, exact)
     new: Updates = {}
     if step_size is not None:
-        end = start.along(first=f.step_size(step_size))
+        end = start.along(first=step_size)
     else:
         # 0 says that there is none.
         step = state(f"{name}/step_size", dtype=f.dtype)

@@ -97,8 +97,7 @@ def newton(
     x, g = start.point, start.gradient
     wanted = ~(f.stopped | start.rest)
     hessian = rows(lambda v: f.product(x, v), f.size, f.size, f.dtype, wanted)
-    first = None if step_size is None else f.step_size(step_size)
-    end = start.along(-_solved(hessian, g), first)
+    end = start.along(-_solved(hessian, g), step_size)
     return start.finish(end, {}, reports={"products": pt.switch(wanted, f.size, 0).astype("int64")})
 
 
@@ -176,8 +175,7 @@ def newton_cg(
     product, g, x = f.curvature(), start.gradient, start.point
     steps = pt.switch(f.stopped | start.rest, 0, limit(cg_steps, f.size))
     found = conjugate_gradients(lambda v: product(x, v), g, steps, tolerance=forcing(g))
-    first = None if step_size is None else f.step_size(step_size)
-    return start.finish(start.along(found.vector, first), {}, reports={"products": found.products})
+    return start.finish(start.along(found.vector, step_size), {}, reports={"products": found.products})
 
 
 def trust_region_cg(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -70,6 +70,12 @@ def shape_of(parameter: Any) -> tuple[int, ...]:
             "for it; make it with pytensor.shared(value), or give it a static shape"
         )
     return tuple(parameter.type.shape)
+
+
+def labels(variables: Sequence[Any]) -> list[str]:
+    """What the names of state for each of `variables` end with: its own name, or its position if that is not unique."""
+    names = [variable.name for variable in variables]
+    return [name if name and names.count(name) == 1 else str(position) for position, name in enumerate(names)]
 
 
 def beside(parameter: Any, name: str, fill: Any = 0) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,9 @@ import pytensor.tensor as pt
 from pytensor.graph.replace import graph_replace
 
 from .checks import as_dtype, check_choice, check_cost, check_count, check_mask, is_zero, scalar
-from .directions import Pairs, dot, shifted, times
+from .directions import Pairs, dot, ratio, shifted, times
 from .loops import when
-from .objective import Objective, differentiate
+from .objective import Objective
 from .state import state
 from .updates import Updates
 
@@ -164,7 +163,9 @@ def _sgd_qn_2010(
         f.each(*scalars), penalties, previous, before, strict=True
     ):
         q = f.beside(p, "curvature")
-        curvature = pt.clip(lam + _quotient(g - d, p - x, most), least, most)
+        change, moved = g - d, p - x
+        infinite = pt.eq(moved, 0) & pt.neq(change, 0)
+        curvature = pt.clip(lam + pt.switch(infinite, most, ratio(change, moved)), least, most)
         new[q] = pt.switch(compares & pt.isfinite(curvature), q + weight * curvature, q)
         new[x] = pt.switch(pt.gt(part, 0), p, x)
         new[p] = p - a0 / (1 + a0 * new[q]) * (g + part * lam * p)
@@ -186,7 +187,7 @@ def _sgd_qn_2009(
         f.each(*scalars), penalties, inverses, stepped, after, strict=True
     ):
         # Where nothing moved there is the curvature of the penalty alone.
-        curvature = lam + _quotient(d - g, x - p, pt.zeros_like(unit))
+        curvature = lam + ratio(d - g, x - p)
         inverse = unit / pt.switch(pt.eq(curvature, 0), unit, curvature)
         following = pt.clip(b + weight * (inverse - b), least, most)
         new[b] = pt.switch(compares & pt.isfinite(following), following, b)
@@ -289,8 +290,7 @@ def olbfgs(
 
     x, g = f.pack(f.parameters), f.pack(f.gradients)
     used = pt.gt(pairs.curvatures, 0)
-    ratios = pairs.curvatures / pt.switch(used, pt.diagonal(pairs.products), pt.ones_like(pairs.curvatures))
-    mean = pt.sum(ratios) / pt.maximum(as_dtype(pt.sum(used), f.dtype), 1)
+    mean = pt.sum(ratio(pairs.curvatures, pt.diagonal(pairs.products))) / pt.maximum(as_dtype(pt.sum(used), f.dtype), 1)
     d = pairs._replace(scale=pt.switch(pairs.empty, eps, mean)).times(g)
     there = f.at(x - a * d)
     s = there.point - x
@@ -533,21 +533,10 @@ def ada_qn(
 
 
 def _with_cost(f: Objective, argument: str, cost: Any) -> Objective:
-    """`f` with another cost, or as it is if that is None."""
+    """The objective of another cost of the same parameters, or `f` if that is None."""
     if cost is None:
         return f
-    cost = check_cost(cost, argument)
-    gradients = [
-        as_dtype(g, p.type.dtype) for g, p in zip(differentiate(cost, f.parameters), f.parameters, strict=True)
-    ]
-    return replace(f, cost=-cost if f.ascent else cost, gradients=[-g if f.ascent else g for g in gradients])
-
-
-def _quotient(change: Any, moved: Any, otherwise: Any) -> Any:
-    """`change` over `moved`; where nothing moved, 0 if nothing changed and `otherwise` if something did."""
-    still = pt.eq(moved, 0)
-    quotient = change / pt.switch(still, pt.ones_like(moved), moved)
-    return pt.switch(still & pt.neq(change, 0), otherwise, quotient)
+    return Objective.of(f.parameters, check_cost(cost, argument), ascent=f.ascent, name=f.name)
 
 
 def _averaged(f: Objective, x: Any, every: int) -> tuple[Any, Any, Any, Any, Updates]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
-from .checks import as_list, check_cost, check_count, check_stop, scalar
+from .checks import as_list, check_cost, check_count, check_stop, check_updates, scalar
 from .loops import hold, like
 from .objective import conjunction
 from .state import state
@@ -54,6 +54,7 @@ def all_of(stops: Sequence[Any], stop: Any, updates: Updates | None = None) -> U
     >>> bool(abs(v.get_value()) < 1e-3)
     True
     """
+    check_updates(updates)
     following = updates or {}
     stops = as_list("stops", stops)
     if not stops:

@@ -35,7 +35,7 @@ from .gradients import mark
 from .loops import hold, like
 from .moments import running_average
 from .objective import conjunction
-from .state import beside, state
+from .state import beside, labels, state
 from .stopping import improves
 from .updates import Updates, extend, reports
 
@@ -616,12 +616,8 @@ def noise(
 
 
 def _all_beside(variables: Sequence[Any], name: str) -> list[Any]:
-    """State of the shapes and dtypes of `variables`, named after them, or by position if that would not be unique."""
-    names = [variable.name for variable in variables]
-    return [
-        beside(v, f"{name}/{v.name if v.name and names.count(v.name) == 1 else position}")
-        for position, v in enumerate(variables)
-    ]
+    """State of the shapes and dtypes of `variables`, named ``name/label``."""
+    return [beside(v, f"{name}/{label}") for v, label in zip(variables, labels(variables), strict=True)]
 
 
 def _check_required(updates: Any) -> None:

@@ -65,6 +65,14 @@ def test_what_was_spent(hand):
     np.testing.assert_array_equal(hand.sizes(), [1, 3])
 
 
+def test_a_derivative_that_is_not_a_number_has_no_size():
+    run = result([1.0], [1])
+    run["jac"] = {"a": np.ones(2), "b": [np.zeros(3), np.array(np.nan)]}
+    assert np.isnan(Benchmark({("p", "a"): run}).rows()[0]["gradient_size"])
+    run["jac"] = {"a": np.ones(2), "b": [np.zeros(0), -2.0]}
+    assert Benchmark({("p", "a"): run}).rows()[0]["gradient_size"] == 2.0
+
+
 def test_a_start_at_the_minimum_is_solved_there():
     found = Benchmark({("p", "a"): result([0.0], [1]), ("p", "b"): result([0.0, 0.0], [1, 4])})
     np.testing.assert_array_equal(found.measure(accuracy=0.0), [[1, 1]])

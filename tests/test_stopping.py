@@ -43,6 +43,8 @@ def test_all_of_refuses_a_stop_that_has_a_writer():
     before = dict(updates)
     with pytest.raises(KeyError):
         stopping.all_of([s], s, updates)
+    with pytest.raises(TypeError, match="updates is a list"):
+        stopping.all_of([s], s, [updates])
     assert updates == before
 
 
