@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from .batches import batch
 from .checks import called, check_cost, check_parameters, check_updates, is_generator
 from .compat import PYTHON
 from .directions import inverse_hessian_of
+from .evaluator import BUILDING
 from .loops import check_generators, loop
 from .numpy_linker import NumpyLinker
 from .objective import Point, differentiate
@@ -163,12 +165,6 @@ class Program:
         if self.is_packed:
             self.values = Layout.of(updates).packed(self.values)
         self._batches: dict[int, Any] = {}
-        now = [p.type() for p in parameters]
-        replaced = dict(zip(parameters, now, strict=True))
-        at = graph_replace([cost, *differentiate(cost, parameters)], replaced, strict=False)
-        evaluate = pytensor.function([*now, *problem.inputs], at, mode=self.mode, on_unused_input="ignore")
-        evaluate.trust_input = True
-        self._evaluate = self._callable(evaluate)
         if not problem.inputs:
             # What a backend finds wrong with the graph it says at the first call.
             self.advance(self.values, [], 0)
@@ -246,6 +242,18 @@ class Program:
     def advance(self, values: Sequence[Any], inputs: Sequence[Any], length: int, call: Any = None) -> list[Any]:
         """The values at most `length` iterations later."""
         return (call or self._advance)(values, *inputs, np.asarray(length))
+
+    @cached_property
+    def _evaluate(self) -> Any:
+        # Most rules keep what it would find.
+        parameters, cost = self.problem.parameters, self.problem.cost
+        now = [p.type() for p in parameters]
+        replaced = dict(zip(parameters, now, strict=True))
+        with BUILDING:
+            at = graph_replace([cost, *differentiate(cost, parameters)], replaced, strict=False)
+            function = pytensor.function([*now, *self.problem.inputs], at, mode=self.mode, on_unused_input="ignore")
+        function.trust_input = True
+        return self._callable(function)
 
     def evaluate(self, point: Sequence[Any], inputs: Sequence[Any]) -> tuple[float, list[np.ndarray]]:
         """The cost and its gradients at `point`."""

@@ -416,11 +416,16 @@ def test_warnings_of_the_function_are_its_own():
 
 
 @pytest.mark.parametrize(
-    "mode", [None, pytest.param("CVM", marks=pytest.mark.c), pytest.param("NUMBA", marks=pytest.mark.numba)]
+    "rule, mode",
+    [
+        (optapi.lbfgs, None),
+        (optapi.adam, None),
+        pytest.param(optapi.adam, "CVM", marks=pytest.mark.c),
+        pytest.param(optapi.adam, "NUMBA", marks=pytest.mark.numba),
+    ],
 )
 @pytest.mark.parametrize("error", [ZeroDivisionError("mine"), KeyboardInterrupt(), SystemExit(3)], ids=repr)
 @pytest.mark.parametrize("fails", ["f", "df"])
-@pytest.mark.parametrize("rule", [optapi.lbfgs, optapi.adam])
 def test_exceptions_come_out_and_nothing_moves(fails, error, rule, mode):
     options = {"max_iterations": 12, "mode": mode, "trace": True}
     whole = minimize_iterator(np.zeros(4), rosen, rosen_der, rule, **options)
