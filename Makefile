@@ -9,7 +9,7 @@ PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 PYTEST := -m pytest --numprocesses auto --dist worksteal
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test check check-all lint types test-compiled test-other test-other-c notebooks check-notebooks docs \
+.PHONY: help demo test check check-all lint types test-compiled test-long test-other test-other-c notebooks check-notebooks docs \
 	benchmark clean
 .NOTPARALLEL:
 
@@ -24,7 +24,7 @@ test: .venv/installed-$(VERSION) ## run the tests that compile nothing
 
 check: lint types docs demo check-notebooks test-other test-compiled ## all that CI checks, but for make test
 
-check-all: check test-other-c ## the same, and the tests that compile with C on the other version of PyTensor
+check-all: check test-long test-other-c ## the same, and all tests that compile on both versions of PyTensor
 
 lint: .venv/check-$(VERSION) ## check the style
 	.venv/bin/ruff check $(CODE)
@@ -34,7 +34,10 @@ types: .venv/check-$(VERSION) ## check the types
 	.venv/bin/mypy
 
 test-compiled: .venv/jax-$(VERSION) ## run the tests that compile with numba, C or JAX
-	.venv/bin/python $(PYTEST) -m "numba or c or jax"
+	.venv/bin/python $(PYTEST) -m "(numba or c or jax) and not long"
+
+test-long: .venv/jax-$(VERSION) ## run those of them that compile longest
+	.venv/bin/python $(PYTEST) -m long
 
 notebooks: .venv/notebooks-$(VERSION) ## run the notebooks of examples, and write them with what they print and draw
 	.venv/bin/python docs/notebooks.py

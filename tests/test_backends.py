@@ -35,11 +35,10 @@ BATCHED = [*BACKENDS[:2], pytest.param("JAX", marks=[pytest.mark.jax, SLICES])]
 
 # Wide graphs of the other rules take numba and C minutes.
 WIDE = [
-    pytest.param(*backend.values, name, marks=backend.marks)
-    for backend in BATCHED
-    for name in RULES
-    if backend.values == ("JAX",) or name in ("sgd", "adam", "lbfgs")
-]
+    pytest.param(*backend.values, name, marks=[*backend.marks, *([pytest.mark.long] if name == "lbfgs" else [])])
+    for backend in BACKENDS[:2]
+    for name in ("sgd", "adam", "lbfgs")
+] + [pytest.param("JAX", name, marks=BATCHED[-1].marks) for name in RULES]
 
 # Building for a compiled backend warns of what PyTensor itself does there.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -163,13 +162,12 @@ def test_other_first_order_rules(mode):
     agree(final(mode), final(optapi.PYTHON), 1e-9)
 
 
-@pytest.mark.parametrize("floatX", ["float32", "float64"])
-@pytest.mark.parametrize("name", ["adam", "lbfgs"])
+@pytest.mark.parametrize(
+    "name, floatX", [("adam", "float32"), ("adam", "float64"), pytest.param("lbfgs", "float32", marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("mode", BACKENDS[:2])
 def test_float32_whatever_floatX_is(mode, name, floatX):
     """JAX fixes the precision when it is imported."""
-    if name == "lbfgs" and floatX == "float64":
-        return  # the arithmetic of the rule is the same, and building it takes long
     with pytensor.config.change_flags(floatX=floatX):
         updates, _, x = problem("float32", name, tolerance=1e-5)
         row = np.array([0.5, 0.25, 1.0], "float32")
