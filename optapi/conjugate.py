@@ -568,7 +568,7 @@ def scaled_conjugate_gradient(
     d = pt.switch(fresh, -g, share - g)
     dd, descent = dot(d, d), -dot(g, d)
     # A step that was refused leaves the point and the direction, and so the curvature.
-    wanted = ~(f.stopped | start.rest) & (moved | pt.eq(known, 0))
+    wanted = ~start.still & (moved | pt.eq(known, 0))
     [c] = when(wanted, lambda point, v: [dot(v, f.product(point, v))], [x, d], [curvature])
     c = pt.switch(pt.isfinite(c), c, pt.zeros_like(c))
 

@@ -113,6 +113,11 @@ class Descent(NamedTuple):
     remembered: tuple[Any, ...]
     stuck: Any
 
+    @property
+    def still(self) -> Any:
+        """Whether nothing is to move: the rule has stopped, or the gradient meets the tolerance."""
+        return self.objective.stopped | self.rest
+
     @classmethod
     def begin(cls, objective: Objective, search: Any, exact: bool | None) -> Descent:
         """The start of a call of a rule that goes along a direction with `search`."""
@@ -155,12 +160,11 @@ class Descent(NamedTuple):
             there = f.at(x + a.astype(f.dtype) * d)
             return Trial(there.cost, dot(there.gradient, d), (there.point, there.gradient))
 
-        still = f.stopped | self.rest
-        first = pt.switch(still, pt.zeros_like(first), first)
+        first = pt.switch(self.still, pt.zeros_like(first), first)
         found = self.search(line, Trial(self.cost, slope, (x, g)), first, *self.remembered)
         x_new, g_new = found.trial.carry
         # At round-off level a step may pass the tests of the search and leave the point where it is.
-        failed = found.failed | still | pt.all(pt.eq(x_new, x))
+        failed = found.failed | self.still | pt.all(pt.eq(x_new, x))
         restarted = steepest & ~failed
         return End(x_new, found.trial.cost, g_new, x_new - x, g_new - g, d, steepest, failed, restarted, found)
 
@@ -214,7 +218,7 @@ class Descent(NamedTuple):
             over = taken | pt.all(pt.eq(there.point, x)) | ~pt.all(pt.isfinite(proposed.step))
             return [count + 1, products + proposed.products, *held, *adjust(quality, proposed, *sizes)], over
 
-        able = pt.isfinite(self.cost) & pt.all(pt.isfinite(self.gradient)) & ~(f.stopped | self.rest)
+        able = pt.isfinite(self.cost) & pt.all(pt.isfinite(self.gradient)) & ~self.still
         begin = [np.int64(0), np.int64(0), x, self.cost, self.gradient, *sizes]
         count, products, *held = repeat(turn, begin, pt.switch(able, TRIALS, 0))
         (x_new, cost, g_new), sizes = held[:3], held[3:]

@@ -186,14 +186,14 @@ def hessian_free(
     found = conjugate_gradients(
         lambda v: product(x, v) + lam * v,
         g,
-        pt.switch(f.stopped | start.rest, 0, steps),
+        pt.switch(start.still, 0, steps),
         start=None if is_zero(start_decay) else decay * last,
         diagonal=diagonal,
         progress=progress,
         keep=True,
         longest=steps,
     )
-    d, model, reached, tried = _back(f, x, found.iterates, f.stopped | start.rest)
+    d, model, reached, tried = _back(f, x, found.iterates, start.still)
     end = start.along(d, 1.0 if step_size is None else step_size)
 
     model = model - lam * dot(d, d) / 2
@@ -348,20 +348,19 @@ def krylov_subspace_descent(
     product = f.curvature(outputs, givens=curvature_givens)
     start = Descent.begin(f, search, exact)
     x, g = start.point, start.gradient
-    still = f.stopped | start.rest
     step = state(f"{name}/step", (f.size,), f.dtype)
     diagonal = pt.ones_like(g)
     if preconditioner is not None:
         diagonal = _diagonal(f, preconditioner)
         diagonal = pt.maximum(diagonal, floor * pt.max(diagonal))
 
-    basis, projected = _krylov_basis(lambda v: product(x, v), g, diagonal, step, k, still)
+    basis, projected = _krylov_basis(lambda v: product(x, v), g, diagonal, step, k, start.still)
     scaled = _whitened(basis, projected, floor)
-    c, evaluations = _minimized(f, x, start.cost, g, scaled, pt.switch(still, 0, trials), trials)
+    c, evaluations = _minimized(f, x, start.cost, g, scaled, pt.switch(start.still, 0, trials), trials)
     end = start.along(times(scaled.T, c), 1.0 if step_size is None else step_size)
     reports = {
         "evaluations": start.evaluated + evaluations + end.found.evaluations,
-        "products": pt.switch(still, 0, k + 1).astype("int64"),
+        "products": pt.switch(start.still, 0, k + 1).astype("int64"),
     }
     return start.finish(end, {step: pt.switch(end.failed, step, end.step)}, reports=reports)
 

@@ -118,7 +118,7 @@ def gauss_newton(
     )
     check_choice("solver", solver, ("svd", "cg"))
     start = Descent.begin(f, search, exact)
-    wanted = ~(f.stopped | start.rest)
+    wanted = ~start.still
     if solver == "svd":
         left, s, components = _decomposed(_jacobian(f, parts, wanted), f.pack(parts))
         most = pt.maximum(left.shape[0], components.shape[0]).astype(f.dtype)
@@ -241,7 +241,7 @@ def levenberg_marquardt(
         parameters, cost, gradients, stop, updates, residuals, tolerance=tolerance, ascent=ascent, name=name
     )
     start = Descent.begin(f, partial(fixed, trials=1), exact)
-    wanted = ~(f.stopped | start.rest)
+    wanted = ~start.still
     mu = state(f"{name}/damping", dtype=f.dtype, fill=np.nan)
     new: Updates = {}
 

@@ -95,7 +95,7 @@ def newton(
     )
     start = Descent.begin(f, search, exact)
     x, g = start.point, start.gradient
-    wanted = ~(f.stopped | start.rest)
+    wanted = ~start.still
     hessian = rows(lambda v: f.product(x, v), f.size, f.size, f.dtype, wanted)
     end = start.along(-_solved(hessian, g), step_size)
     return start.finish(end, {}, reports={"products": pt.switch(wanted, f.size, 0).astype("int64")})
@@ -173,7 +173,7 @@ def newton_cg(
     )
     start = Descent.begin(f, search, exact)
     product, g, x = f.curvature(), start.gradient, start.point
-    steps = pt.switch(f.stopped | start.rest, 0, limit(cg_steps, f.size))
+    steps = pt.switch(start.still, 0, limit(cg_steps, f.size))
     found = conjugate_gradients(lambda v: product(x, v), g, steps, tolerance=forcing(g))
     return start.finish(start.along(found.vector, step_size), {}, reports={"products": found.products})
 
