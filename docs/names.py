@@ -13,7 +13,7 @@ import optapi
 
 
 # In the source of a page, and alone on its line: all names of the module, with their docstrings.
-MEMBERS = re.compile(r"^<!-- members of (\w+) -->$", flags=re.MULTILINE)
+MEMBERS = re.compile(r"^<!-- members of ([\w.]+) -->$", flags=re.MULTILINE)
 # All rules, and all names, each with a sentence.
 RULES, NAMES = "<!-- all rules -->", "<!-- all names -->"
 # Classes whose objects are made by functions, or by methods of the class.
@@ -22,7 +22,7 @@ MADE = {"optapi.CompiledMinimizer", "optapi.Objective", "optapi.profiles.Benchma
 CONSTANTS = {
     "optapi.PYTHON": "The mode of `pytensor.function` that runs a graph on NumPy alone: nothing is compiled by C or "
     "numba, so a function is ready in a fraction of a second, and each operation then costs microseconds of Python.",
-    "optapi.search.nonmonotone": "`optapi.search.NonMonotone` with its default options.",
+    "optapi.line_search.nonmonotone": "`optapi.line_search.NonMonotone` with its default options.",
 }
 
 
@@ -38,7 +38,7 @@ def public() -> dict[str, dict[str, Any]]:
                 found.setdefault(name, {})[called] = getattr(thing, part)
         else:
             module = getattr(thing, "__module__", "").removeprefix("optapi.")
-            found.setdefault(module if name != "PYTHON" else "compat", {})[f"optapi.{name}"] = thing
+            found.setdefault(module if name != "PYTHON" else "graph.compat", {})[f"optapi.{name}"] = thing
     return {module: dict(sorted(things.items(), key=place)) for module, things in found.items()}
 
 

@@ -18,7 +18,7 @@
 # x \leftarrow x - a \frac{m / (1 - \beta_1^t)}{\sqrt{s / (1 - \beta_2^t)} + \epsilon} . $$
 #
 # `optapi.Objective` checks the arguments, and knows of dtypes, ascent, stopping and collisions. The rule keeps the
-# equations: state is `m = f.beside(p, "mean")`, it is read as `m`, and its next value is `new[m]`.
+# equations: state is `m = f.zeros_like(p, "mean")`, it is read as `m`, and its next value is `new[m]`.
 
 # %%
 import matplotlib.pyplot as plt
@@ -40,7 +40,7 @@ def adabelief(
     t = f.count.astype("float64") + 1
     new = {}
     for p, g, a, c1, c2 in f.each(f.step_size(step_size), 1 - mean_weight**t, 1 - mean_square_weight**t):
-        m, s = f.beside(p, "mean"), f.beside(p, "mean_square_surprise")
+        m, s = f.zeros_like(p, "mean"), f.zeros_like(p, "mean_square_surprise")
         new[m] = mean_weight * m + (1 - mean_weight) * g
         new[s] = mean_square_weight * s + (1 - mean_square_weight) * (g - new[m]) ** 2 + epsilon
         new[p] = p - a * (new[m] / c1) / (pt.sqrt(new[s] / c2) + epsilon)

@@ -26,12 +26,20 @@ arguments are a TypeError or ValueError that names the argument, a variable that
 and `updates` is as it was after any error.
 """
 
-from . import gradients, plot, profiles, schedules, search, stopping, transforms
-from .batches import batch
-from .comparison import check_gradient
-from .compat import PYTHON
-from .compiled import CompiledMinimizer, compile_minimizer, sample_starts
-from .conjugate import (
+from . import gradients, line_search, plot, profiles, schedules, stopping, transforms
+from .drivers.compiled import CompiledMinimizer, compile_minimizer, sample_starts
+from .drivers.gradient_check import check_gradient
+from .drivers.numpy import minimize, minimize_iterator
+from .drivers.results import OptimizeResult
+from .drivers.scipy import scipy_method
+from .graph.batches import batch
+from .graph.compat import PYTHON
+from .graph.loops import cond, hold, loop, repeat
+from .graph.oracle import Oracle
+from .objective import Objective
+from .profiles import benchmark
+from .rules._linear_algebra import inverse_hessian
+from .rules.conjugate_gradient import (
     conjugate_gradient,
     dai_yuan,
     fletcher_reeves,
@@ -40,24 +48,16 @@ from .conjugate import (
     polak_ribiere,
     scaled_conjugate_gradient,
 )
-from .directions import inverse_hessian
-from .drivers import minimize, minimize_iterator
-from .first_order import adadelta, adagrad, adam, adamax, adamw, momentum, nadam, nesterov, radam, rmsprop, sgd
-from .hessian_free import hessian_free, krylov_subspace_descent
-from .individual_rates import delta_bar_delta, hypergradient, idbd, quickprop, rprop, smd, super_sab, vsgd
-from .least_squares import gauss_newton, levenberg_marquardt
-from .loops import hold, loop, repeat, when
-from .natural import tonga
-from .objective import Objective
-from .optimizers import ADAM, Gradient, GradientMemory, Momentum, Optimizer, RMSProp
-from .oracle import Oracle
-from .profiles import benchmark
-from .quasi_newton import barzilai_borwein, bfgs, lbfgs, sr1
-from .results import OptimizeResult
-from .scipy_method import scipy_method
-from .second_order import newton, newton_cg, trust_region_cg
+from .rules.first_order import adadelta, adagrad, adam, adamax, adamw, momentum, nadam, nesterov, radam, rmsprop, sgd
+from .rules.hessian_free import hessian_free, krylov_subspace_descent
+from .rules.least_squares import gauss_newton, levenberg_marquardt
+from .rules.natural_gradient import tonga
+from .rules.newton import newton, newton_cg, trust_region_cg
+from .rules.per_parameter_rates import delta_bar_delta, hypergradient, idbd, quickprop, rprop, smd, super_sab, vsgd
+from .rules.quasi_newton import barzilai_borwein, bfgs, lbfgs, sr1
+from .rules.stochastic_quasi_newton import ada_qn, olbfgs, sgd_qn, sqn
 from .state import load, save
-from .stochastic_quasi_newton import ada_qn, olbfgs, sgd_qn, sqn
+from .stateful import ADAM, Gradient, GradientMemory, Momentum, Optimizer, RMSProp
 from .transforms import (
     accumulate,
     average,
@@ -101,6 +101,7 @@ __all__ = [
     "bold_driver",
     "check_gradient",
     "compile_minimizer",
+    "cond",
     "conjugate_gradient",
     "dai_yuan",
     "delta_bar_delta",
@@ -119,6 +120,7 @@ __all__ = [
     "krylov_subspace_descent",
     "lbfgs",
     "levenberg_marquardt",
+    "line_search",
     "load",
     "lookahead",
     "loop",
@@ -147,7 +149,6 @@ __all__ = [
     "scaled_conjugate_gradient",
     "schedules",
     "scipy_method",
-    "search",
     "sgd",
     "sgd_qn",
     "skip_nonfinite",
@@ -160,7 +161,6 @@ __all__ = [
     "transforms",
     "trust_region_cg",
     "vsgd",
-    "when",
 ]
 
 __version__ = "0.1.0"

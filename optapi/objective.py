@@ -35,7 +35,7 @@ from .checks import (
     scalar,
 )
 from .gradients import is_transformed
-from .loops import FALSE, as_update, hold, like, when
+from .graph.loops import FALSE, as_update, cond, hold, like
 from .updates import Updates, extend
 
 
@@ -101,7 +101,7 @@ class Objective:
         tolerance: Any = None,
         ascent: bool = False,
         name: str,
-        searches: bool = False,
+        needs_cost: bool = False,
     ) -> Objective:
         """Check the arguments that all rules have, and open the rule.
 
@@ -109,7 +109,7 @@ class Objective:
         ----------
         parameters, cost, gradients, stop, updates, tolerance, ascent, name
             As the user passed them.
-        searches : bool
+        needs_cost : bool
             Whether the rule evaluates the cost and its gradients at other points than the parameters' values.
         """
         parameters = check_parameters(parameters)
@@ -119,7 +119,7 @@ class Objective:
             tolerance = scalar("tolerance", tolerance, low=0)
         if not isinstance(name, str) or not name:
             raise TypeError(f"name is {name!r}; pass a string that is not empty")
-        if cost is None and searches:
+        if cost is None and needs_cost:
             raise ValueError(f"{name} evaluates the cost at other points than the parameters' values; pass cost=")
         if cost is None and gradients is None:
             raise ValueError("neither cost nor gradients is given; pass cost=, or gradients= with one per parameter")
@@ -129,7 +129,7 @@ class Objective:
             gradients = differentiate(cost, parameters)
         else:
             gradients = check_gradients(gradients, parameters)
-            if searches:
+            if needs_cost:
                 _check_differentiable(cost, gradients, parameters)
         # Gradients take the dtype of their parameters, so that float32 parameters have float32 arithmetic.
         gradients = [as_dtype(g, p.type.dtype) for g, p in zip(gradients, parameters, strict=True)]
@@ -155,9 +155,13 @@ class Objective:
         for p, g in zip(self.parameters, self.gradients, strict=True):
             yield p, g, *(as_dtype(s, p.type.dtype) for s in scalars)
 
-    def beside(self, parameter: Any, role: str, fill: Any = 0) -> Any:
-        """State of the shape and dtype of `parameter`, named ``rule/role/parameter``."""
-        return state.beside(parameter, f"{self.name}/{role}/{self.label(parameter)}", fill)
+    def zeros_like(self, parameter: Any, role: str) -> Any:
+        """State of the shape and dtype of `parameter`, zero at first, named ``rule/role/parameter``."""
+        return self.full_like(parameter, role, 0)
+
+    def full_like(self, parameter: Any, role: str, fill: Any) -> Any:
+        """The same with the value `fill` at first."""
+        return state.full_like(parameter, f"{self.name}/{role}/{self.label(parameter)}", fill)
 
     def label(self, parameter: Any) -> str:
         """What the names of state for `parameter` end with: its own name, or its position if that is not unique."""
@@ -312,7 +316,7 @@ class Objective:
                 "cost with other operations, or choose a rule that needs gradients alone"
             ) from error
 
-    def here(self, exact: bool | None) -> tuple[Point, Any, tuple[Any, ...]]:
+    def current(self, exact: bool | None) -> tuple[Point, Any, tuple[Any, ...]]:
         """The cost and the gradient at the point that the parameters hold, evaluated unless they are known.
 
         They are not evaluated after `stop` either, and then mean nothing.
@@ -343,7 +347,7 @@ class Objective:
         for part, variable in zip(Point._fields, kept, strict=True):
             variable.tag.kept = part
         known = self.stopped | (pt.all(pt.eq(x, kept[0])) & ~pt.isnan(kept[1]))
-        cost, gradient = when(~known, lambda point: self.at(point)[1:], [x], kept[1:])
+        cost, gradient = cond(~known, lambda point: self.at(point)[1:], [x], kept[1:])
         return Point(x, cost, gradient), pt.switch(known, 0, 1).astype("int64"), kept
 
     def _is_exact(self, exact: bool | None) -> bool:
@@ -363,7 +367,7 @@ class Objective:
         rest: Any = None,
         verdict: Any = FALSE,
         reports: dict[str, Any] | None = None,
-        steady: Updates | None = None,
+        unheld: Updates | None = None,
     ) -> Updates:
         """Close the rule: the dictionary that it returns.
 
@@ -379,11 +383,11 @@ class Objective:
         reports : dict, optional
             From roles to scalar variables, see `optapi.reports`. A cost is mapped back to the user's sign; evaluations
             and products are those of this call, and are summed up.
-        steady : dict, optional
+        unheld : dict, optional
             As `new`, for state that the rule itself leaves as it is where nothing may be written. A choice between the
             old and the new would copy large arrays of which a call changes only a part.
 
-        Without a `stop` only `new` and `steady` count.
+        Without a `stop` only `new` and `unheld` count.
 
         Raises
         ------
@@ -400,7 +404,7 @@ class Objective:
                 reported, value = self._reported(role, value)
                 new[reported] = like(pt.switch(self.stopped, reported, value), reported)
             new[self.stop] = like(still | verdict, self.stop)
-        new |= {variable: as_update(value, variable) for variable, value in (steady or {}).items()}
+        new |= {variable: as_update(value, variable) for variable, value in (unheld or {}).items()}
         return extend(self.updates, new)
 
     def _reported(self, role: str, value: Any) -> tuple[Any, Any]:

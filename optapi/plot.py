@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from . import profiles, schedules, steps
+from . import profiles, schedules
 from .checks import check_choice, check_count, check_number
-from .drivers import minimize_iterator
+from .drivers import steps
+from .drivers.numpy import minimize_iterator
+from .drivers.results import OptimizeResult
 from .profiles import MEASURES, Benchmark
-from .results import OptimizeResult
-from .structures import point
+from .pytree import point
 
 
 __all__ = ["data_profile", "path", "performance_profile", "schedule", "trace"]

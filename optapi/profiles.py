@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from . import results, steps
 from .checks import check_choice, check_number
-from .drivers import minimize
-from .results import OptimizeResult
-from .rules import rule_of
-from .structures import Structure, largest, point
+from .drivers import results, steps
+from .drivers.numpy import minimize
+from .drivers.options import rule_of
+from .drivers.results import OptimizeResult
+from .pytree import PyTree, largest, point
 
 
 __all__ = ["Benchmark", "benchmark", "performance_ratios", "shares"]
@@ -75,7 +75,7 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
                 "problem": problem,
                 "algorithm": algorithm,
                 "cost": float(result.fun),
-                "gradient_size": largest([leaf for _, leaf in Structure.of(result.jac).leaves("jac", result.jac)]),
+                "gradient_size": largest([leaf for _, leaf in PyTree.of(result.jac).leaves("jac", result.jac)]),
                 "iterations": result.nit,
                 "evaluations": result.nfev,
                 "seconds": float(result["trace"]["seconds"][-1]) if "trace" in result else np.nan,

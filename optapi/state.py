@@ -78,7 +78,7 @@ def labels(variables: Sequence[Any]) -> list[str]:
     return [name if name and names.count(name) == 1 else str(position) for position, name in enumerate(names)]
 
 
-def beside(parameter: Any, name: str, fill: Any = 0) -> Any:
+def full_like(parameter: Any, name: str, fill: Any = 0) -> Any:
     """State of the shape, static shape and dtype of `parameter`."""
     return state(name, shape_of(parameter), parameter.type.dtype, fill, static=parameter.type.shape)
 

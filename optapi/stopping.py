@@ -9,7 +9,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from .checks import as_list, check_cost, check_count, check_stop, check_updates, scalar
-from .loops import hold, like
+from .graph.loops import hold, like
 from .objective import conjunction
 from .state import state
 from .updates import Updates, extend

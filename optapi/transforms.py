@@ -32,10 +32,10 @@ from .checks import (
     shared_scalar,
 )
 from .gradients import mark
-from .loops import hold, like
+from .graph.loops import hold, like
 from .moments import running_average
 from .objective import conjunction
-from .state import beside, labels, state
+from .state import full_like, labels, state
 from .stopping import improves
 from .updates import Updates, extend, reports
 
@@ -248,7 +248,7 @@ def lookahead(
     moved = _moved(updates, parameters)
     due = pt.eq((count + 1) % every, 0)
     ahead, new = dict(updates), {count: count + moved}
-    for p, slow in zip(parameters, _all_beside(parameters, f"{name}/slow"), strict=True):
+    for p, slow in zip(parameters, _all_zeros_like(parameters, f"{name}/slow"), strict=True):
         # The slow weights are the parameters at the first call, not now: the start may be set, or be one of a batch.
         last, fast = pt.switch(pt.eq(count, 0), p, slow), updates[p]
         mean = last + as_dtype(weight, p.type.dtype) * (fast - last)
@@ -377,7 +377,7 @@ def bold_driver(
     values = graph_replace(list(updates.values()), {step_size: following})
     driven = dict(zip(updates, values, strict=True))
     new = {step_size: following, last: like(pt.switch(pt.isfinite(cost) & ~rose, cost, last), last)}
-    for variable, kept in zip(variables, _all_beside(variables, f"{name}/kept"), strict=True):
+    for variable, kept in zip(variables, _all_zeros_like(variables, f"{name}/kept"), strict=True):
         driven[variable] = like(pt.switch(rose, kept, driven[variable]), variable)
         new[kept] = like(pt.switch(rose, kept, variable), kept)
     return extend(driven, new)
@@ -530,7 +530,7 @@ def accumulate(
     due = pt.eq(count, every - 1)
     new: Updates = {count: pt.switch(due, 0, count + 1)}
     means = []
-    for gradient, total in zip(gradients, _all_beside(models, f"{name}/sum"), strict=True):
+    for gradient, total in zip(gradients, _all_zeros_like(models, f"{name}/sum"), strict=True):
         following = like(total + gradient, total)
         new[total] = like(pt.switch(due, 0, following), total)
         means.append(mark(following / as_dtype(pt.constant(every), total.type.dtype)))
@@ -615,9 +615,9 @@ def noise(
     return noisy
 
 
-def _all_beside(variables: Sequence[Any], name: str) -> list[Any]:
+def _all_zeros_like(variables: Sequence[Any], name: str) -> list[Any]:
     """State of the shapes and dtypes of `variables`, named ``name/label``."""
-    return [beside(v, f"{name}/{label}") for v, label in zip(variables, labels(variables), strict=True)]
+    return [full_like(v, f"{name}/{label}") for v, label in zip(variables, labels(variables), strict=True)]
 
 
 def _check_required(updates: Any) -> None:

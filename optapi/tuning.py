@@ -19,7 +19,7 @@ def find_step_size(
     *,
     first: float = 1.0,
     factor: float = 2.0,
-    trials: int = 40,
+    max_trials: int = 40,
 ) -> float:
     """The step size that makes the cost lowest in a short run, by doubling while it pays, or else by halving.
 
@@ -39,7 +39,7 @@ def find_step_size(
         The step size to begin with, above 0.
     factor : float
         The ratio of one step size and the next, above 1.
-    trials : int
+    max_trials : int
         The largest number of runs.
 
     Returns
@@ -70,13 +70,13 @@ def find_step_size(
         raise ValueError(f"first is {first!r}; pass a number above 0")
     if not 1 < factor < np.inf:
         raise ValueError(f"factor is {factor!r}; pass a number above 1")
-    trials = check_count("trials", trials)
+    max_trials = check_count("max_trials", max_trials)
     old, start = step_size.get_value(), {variable: variable.get_value() for variable in updates}
     costs: dict[float, float] = {}
 
     def cost(a: float) -> float:
         if a not in costs:
-            if len(costs) >= trials:
+            if len(costs) >= max_trials:
                 return np.inf
             step_size.set_value(np.asarray(a, step_size.type.dtype))
             try:
@@ -91,7 +91,7 @@ def find_step_size(
     best = first
     for ratio in (factor, 1 / factor):
         # A first step size that diverges is no reason to try no smaller ones.
-        while cost(best * ratio) < cost(best) or (ratio < 1 and cost(best) == np.inf and len(costs) < trials):
+        while cost(best * ratio) < cost(best) or (ratio < 1 and cost(best) == np.inf and len(costs) < max_trials):
             best *= ratio
     if not cost(best) < np.inf:
         raise ValueError(f"no step size from {min(costs):g} to {max(costs):g} ended with a finite cost; change first")

@@ -1,6 +1,6 @@
 import pytest
 
-from optapi.compat import PYTHON
+from optapi.graph.compat import PYTHON
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ ROWS = [
     Row(optapi.adagrad, {"step_size": 0.1}, rest_step=0.5),
     Row(optapi.adadelta, {}, settles=False),
     Row(optapi.rmsprop, {"step_size": 0.01}, settles=False),
-    Row(optapi.rmsprop, {"step_size": 0.01, "centred": True, "momentum": 0.5}, settles=False),
+    Row(optapi.rmsprop, {"step_size": 0.01, "centered": True, "momentum": 0.5}, settles=False),
     Row(optapi.adam, {"step_size": 0.1}),
     Row(optapi.adam, {"step_size": 0.1, "amsgrad": True, "mean_weight": 0.5, "mean_square_weight": 0.75}),
     Row(optapi.adamw, {"step_size": 0.1}),

@@ -10,7 +10,7 @@ from registry import ROWS, public_rules
 
 import optapi
 from optapi import schedules
-from optapi.steps import STEP
+from optapi.drivers.steps import STEP
 
 
 pytestmark = pytest.mark.parametrize("row", ROWS, ids=str)

@@ -22,9 +22,9 @@ def test_restricted_boltzmann_machine(tmp_path, capsys):
 
 
 @pytest.mark.skipif(not EXAMPLES.exists(), reason="the examples are not here")
-def test_individual_rates(tmp_path, capsys):
+def test_per_parameter_rates(tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    main = runpy.run_path(str(EXAMPLES / "individual_rates.py"))["main"]
+    main = runpy.run_path(str(EXAMPLES / "per_parameter_rates.py"))["main"]
     costs = main(budget=40, grid=(1.0,), names=("sgd", "irprop-", "vsgd"), path=tmp_path / "picture.png")
     assert costs["irprop-"] < 0.2 < costs["sgd"] < 1
     assert (tmp_path / "picture.png").stat().st_size > 10_000

@@ -10,44 +10,49 @@ import optapi
 
 PACKAGE = Path(optapi.__file__).parent
 
-# A module imports only from those before it.
+# A module imports only from those before it; so a wing, a line here, imports only from those above.
 ORDER = [
-    *("compat", "checks", "updates", "state", "schedules", "loops", "structures", "oracle", "numpy_linker"),
-    *("search", "moments", "gradients", "objective", "directions", "descent"),
-    *("stopping", "tuning"),
-    *("first_order", "individual_rates", "conjugate", "quasi_newton", "stochastic_quasi_newton", "natural"),
-    *("hessian_free", "second_order", "least_squares"),
-    *("transforms", "batches"),
-    "optimizers",
-    *("evaluator", "steps", "rules", "results", "limits", "progress", "comparison"),
-    *("drivers", "programs", "minimizations", "compiled", "scipy_method"),
+    *("checks", "updates"),
+    *("graph.compat", "graph.loops", "graph.batches", "graph.oracle", "graph.numpy_linker"),
+    *("graph.numba", "graph.jax", "graph.threads"),
+    *("pytree", "state", "schedules", "line_search", "moments", "gradients", "objective"),
+    *("rules._linear_algebra", "rules._descent"),
+    *("rules.first_order", "rules.per_parameter_rates", "rules.conjugate_gradient", "rules.quasi_newton"),
+    *("rules.stochastic_quasi_newton", "rules.natural_gradient"),
+    *("rules.newton", "rules.least_squares", "rules.hessian_free"),
+    *("stopping", "tuning", "transforms", "stateful"),
+    *("drivers.evaluator", "drivers.steps", "drivers.options", "drivers.results", "drivers.termination"),
+    *("drivers.progress", "drivers.gradient_check", "drivers.numpy", "drivers.program", "drivers.run"),
+    *("drivers.compiled", "drivers.scipy"),
     *("profiles", "plot"),
     "__init__",
 ]
-FAMILIES = {
-    *("first_order", "individual_rates", "conjugate", "quasi_newton", "stochastic_quasi_newton", "natural"),
-    *("hessian_free", "second_order", "least_squares"),
-}
 
 
 def imports(module):
     """The modules of the package that `module` imports."""
-    found = set()
-    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            found |= {node.module} if node.module else {name.name for name in node.names}
+    path = PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
+    package, found = path.relative_to(PACKAGE).parent.parts, set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            where = package[: len(package) + 1 - node.level]
+            names = [node.module] if node.module and not (PACKAGE / "/".join([*where, node.module])).is_dir() else []
+            inside = [node.module] if node.module and not names else []
+            found |= {".".join([*where, *inside, name]) for name in names or [name.name for name in node.names]}
     return found
 
 
 def test_modules_import_only_from_layers_above():
-    assert sorted(ORDER) == sorted(p.stem for p in PACKAGE.glob("*.py"))
+    modules = [p.relative_to(PACKAGE).with_suffix("").parts for p in PACKAGE.rglob("*.py")]
+    assert sorted(ORDER) == sorted(".".join(m) for m in modules if len(m) == 1 or m[-1] != "__init__")
     for position, module in enumerate(ORDER):
         assert imports(module) <= set(ORDER[:position]), module
 
 
 def test_families_do_not_import_each_other():
-    for family in FAMILIES:
-        assert not imports(family) & FAMILIES
+    families = {module for module in ORDER if module.startswith("rules.") and not module.startswith("rules._")}
+    for family in families:
+        assert not imports(family) & families
 
 
 def test_importing_optapi_imports_no_backend():

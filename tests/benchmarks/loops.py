@@ -197,10 +197,10 @@ def lbfgs_by_hand(x, memory=10, tolerance=1e-6):
     return evaluations
 
 
-def ours(mode, n, search):
+def ours(mode, n, line_search):
     x, stop = pytensor.shared(start_of(n), name="x", shape=(n,)), pytensor.shared(0, name="stop")
     cost = rosenbrock(x)
-    updates = optapi.lbfgs([x], cost, stop=stop, tolerance=1e-6, **search)
+    updates = optapi.lbfgs([x], cost, stop=stop, tolerance=1e-6, **line_search)
     [evaluations] = optapi.reports(updates)["evaluations"]
     looped = optapi.loop(updates, 100_000, stop)
     # As the others have it: a function of the start.
@@ -295,7 +295,7 @@ def lbfgs(mode):
                 print(f"{name} is not installed")
     for n in (10, 50, 1000):
         rows = [("optapi", *ours(mode, n, {}))]
-        rows.append(("optapi, weak_wolfe", *ours(mode, n, {"search": optapi.search.weak_wolfe})))
+        rows.append(("optapi, weak_wolfe", *ours(mode, n, {"line_search": optapi.line_search.weak_wolfe})))
         for name, solver in others:
             run, evaluations = solver(n)
             rows.append((name, best(run), evaluations))

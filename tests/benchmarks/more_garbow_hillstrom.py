@@ -238,7 +238,7 @@ def main():
     """Run what the command line says, and print the page or write it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rules", nargs="*", default=DEFAULT, help="names of rules of optapi")
-    parser.add_argument("--search", help="the name of a search of optapi.search; by default that of each rule")
+    parser.add_argument("--search", help="the name of a search of optapi.line_search; by default that of each rule")
     parser.add_argument("--float32", action="store_true", help="parameters and arithmetic in float32")
     parser.add_argument("--tolerance", type=float, default=1e-6)
     parser.add_argument("--problems", type=int, nargs="*", help="the numbers of the problems; by default all")
@@ -247,7 +247,7 @@ def main():
 
     dtype = "float32" if arguments.float32 else "float64"
     problems = [p for p in PROBLEMS if not arguments.problems or p.number in arguments.problems]
-    options = {"search": getattr(optapi.search, arguments.search)} if arguments.search else {}
+    options = {"line_search": getattr(optapi.line_search, arguments.line_search)} if arguments.line_search else {}
     sections, theirs = [], {}
     for name in arguments.rules:
         if name == "levenberg_marquardt":

@@ -126,11 +126,11 @@ def minimizations():
     contenders = {
         "SciPy L-BFGS-B, compiled cost": ("numba", partial(of_loops, loops.scipys)),
         "optapi": ("numba", partial(ours, "NUMBA")),
-        "optapi, weak_wolfe": ("numba", partial(ours, "NUMBA", search=optapi.search.weak_wolfe)),
+        "optapi, weak_wolfe": ("numba", partial(ours, "NUMBA", line_search=optapi.line_search.weak_wolfe)),
         "by hand": ("numba", partial(of_loops, loops.by_hand)),
         "pytensor-ml, steps": ("numba", pytensor_mls),
         "optapi ": ("JAX", partial(ours, "JAX")),
-        "optapi, weak_wolfe ": ("JAX", partial(ours, "JAX", search=optapi.search.weak_wolfe)),
+        "optapi, weak_wolfe ": ("JAX", partial(ours, "JAX", line_search=optapi.line_search.weak_wolfe)),
         "jaxopt": ("JAX", partial(of_loops, loops.jaxopts)),
         "optax": ("JAX", partial(of_loops, loops.optaxs)),
         "optimistix, steps": ("JAX", optimistixs),

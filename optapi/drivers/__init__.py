@@ -1,0 +1,1 @@
+"""Drivers: a rule run to its end."""

@@ -1,0 +1,540 @@
+"""Compiled minimizations: a rule run to its end inside of one compiled function, from one start or from many."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from .. import state
+from ..checks import called, check_choice, check_count, check_flag, check_parameters
+from ..pytree import largest
+from ..updates import Updates
+from . import results, steps
+from .evaluator import BUILDING
+from .options import check_rule, public_name, rule_of
+from .program import Problem, Program
+from .progress import TRACED, Monitor
+from .results import Ending, OptimizeResult
+from .run import Minimization, Position, all_together
+from .termination import Limits
+
+
+def compile_minimizer(
+    parameters: Any,
+    cost: Any,
+    opt_algo: Any,
+    *,
+    inputs: Sequence[Any] = (),
+    updates: Updates | None = None,
+    max_iterations: int | None = None,
+    max_evaluations: int | None = None,
+    time_limit: float | None = None,
+    target: float | None = None,
+    cost_tolerance: float | None = None,
+    step_tolerance: float | None = None,
+    callback: Callable[..., Any] | None = None,
+    progressbar: bool | str = False,
+    verbose: bool | int = False,
+    trace: bool = False,
+    mode: Any = None,
+    **options: Any,
+) -> CompiledMinimizer:
+    """A function that minimizes `cost`, whole minimizations inside of one compiled function.
+
+    ::
+
+        run = compile_minimizer([mu, log_sigma], -logp, "lbfgs")
+        result = run()
+
+    Parameters
+    ----------
+    parameters : list of shared variables
+        What is optimized. A minimization starts from their values, and leaves the result in them.
+    cost : scalar variable
+        What is minimized; may depend on `inputs`, on other shared variables, and draw random numbers.
+    opt_algo : callable or str
+        A rule, or the name of one of optapi's, for instance ``"lbfgs"``.
+    inputs : list of variables
+        The inputs of the cost, such as data. They are the arguments of the function, and the same for all of a
+        minimization; so a rule that searches may use what it knows of a point (its option `exact` is True).
+    updates : dict, optional
+        What else is updated at each iteration: needed for the random generators that the cost draws from,
+        ``{generator: next_generator}``. Those variables go on from the values that they have.
+    max_iterations : int, optional
+        The largest number of iterations of one call; by default 200 for each component of the parameters, at least
+        1000 and at most 15000.
+    max_evaluations, target, cost_tolerance, step_tolerance, callback, trace
+        As for `minimize_iterator`; they look at each iteration, so that each is a call of the compiled function.
+    time_limit, progressbar, verbose
+        As for `minimize_iterator`; they look from time to time, or at each of so many iterations. The time limit is
+        that of one call.
+    mode : PyTensor mode or str, optional
+        How it is compiled, by default as PyTensor does: ``"NUMBA"`` takes up to half a minute the first time, with some
+        rules longer, and is then read from its cache; ``"JAX"`` takes seconds; ``"CVM"`` is C; ``optapi.PYTHON`` is
+        ready at once and slow.
+    **options
+        Options of the rule. Where its own `tolerance` is None by default, it is 1e-5 here.
+
+    Returns
+    -------
+    CompiledMinimizer
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as said here, or the mode cannot run it; the message says what to do.
+
+    Examples
+    --------
+    >>> import numpy as np, pytensor, pytensor.tensor as pt
+    >>> import optapi
+    >>> p = pytensor.shared(np.zeros(2), name="p")
+    >>> run = optapi.compile_minimizer([p], pt.sum((p - 3) ** 2), "lbfgs", mode=optapi.PYTHON)
+    >>> run().x
+    [array([3., 3.])]
+    """
+    rule = rule_of(opt_algo)
+    options = check_rule(rule, options, compile_minimizer, "parameters, cost and updates", symbolic=True)
+    problem = Problem.of(parameters, cost, rule, options, inputs, updates, mode)
+    size = sum(p.get_value(borrow=True).size for p in problem.parameters)
+    given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
+    limits = Limits.of(size, *given, options.get("ascent", False))
+    monitor = Monitor(steps.name_of(rule), limits.max_iterations, callback, progressbar, verbose, trace)
+    return CompiledMinimizer(problem, limits, monitor)
+
+
+class CompiledMinimizer:
+    """A compiled minimization; `compile_minimizer` makes it.
+
+    Called with the values of the inputs, ``run(*inputs)``, it minimizes from the values that the parameters have now,
+    the rule as new, and returns an `OptimizeResult`, in which points are lists of arrays, one for each parameter. The
+    parameters then hold its `x`.
+
+    `x` is the point that the rule holds at the end, if the rule reports the cost there, as all do that search: it is
+    then the best but where a search lets the cost rise. Of the other rules it is the best finite point seen, and of a
+    random cost the last one. The counts of evaluations include that of
+    `fun` and `jac` at `x`, where the rule does not keep them.
+
+    Attributes
+    ----------
+    parameters : list of shared variables
+    cost : scalar variable
+    opt_algo : callable
+        The rule.
+
+    Notes
+    -----
+    An interrupt, or what a callback raises, comes out as it is. The parameters then hold the point of the last
+    iteration that has ended before, and `resume` goes on there. Where nobody looks on, a call of the compiled function
+    takes up to about half a second, and cannot be interrupted.
+
+    Examples
+    --------
+    >>> p = pytensor.shared(np.array([5.0]), name="p")
+    >>> run = optapi.compile_minimizer([p], pt.sum((p**2 - 4) ** 2), "lbfgs", mode=optapi.PYTHON)
+    >>> run().x[0].round(3)
+    array([2.])
+    >>> p.set_value(np.array([-1.0]))
+    >>> run().x[0].round(3)
+    array([-2.])
+    """
+
+    def __init__(self, problem: Problem, limits: Limits, monitor: Monitor):
+        self._problem, self._limits, self._monitor = problem, limits, monitor
+        with BUILDING:
+            self._program = Program(problem)
+        self._home = [p.get_value(borrow=False) for p in problem.parameters]
+        self._position: Position | None = None
+        self._inputs: list[Any] | str | None = None
+        self._running = False
+
+    @property
+    def parameters(self) -> list[Any]:
+        return list(self._problem.parameters)
+
+    @property
+    def cost(self) -> Any:
+        return self._problem.cost
+
+    @property
+    def opt_algo(self) -> Any:
+        return self._problem.rule
+
+    def __call__(self, *inputs: Any) -> OptimizeResult:
+        """Minimize from the values that the parameters have now."""
+        values = self._program.start
+        start = [values[place] for place in self._program.parameters]
+        if not all(np.isfinite(array).all() for array in start):
+            raise ValueError("the parameters have values that are not finite; start from finite ones, or restart()")
+        self._monitor.rows = []
+        return self._run(Position(values, start), self._checked(inputs))
+
+    def resume(self, *inputs: Any) -> OptimizeResult:
+        """Go on where the last minimization has ended: at a limit, the target, by its callback or by an interrupt.
+
+        It goes on bit for bit as if it had not ended, and the limits count anew. The values of the parameters do not
+        count.
+
+        Parameters
+        ----------
+        *inputs : arrays
+            The same as before.
+
+        Raises
+        ------
+        ValueError
+            If there is nothing to resume, or the inputs are others.
+        """
+        if self._position is None:
+            raise ValueError("there is no minimization to resume; begin one by calling this object")
+        values = self._checked(inputs)
+        if fingerprint(values) != (self._inputs if isinstance(self._inputs, str) else fingerprint(self._inputs)):
+            raise ValueError("the inputs are not those of the minimization to resume; begin a new one for others")
+        return self._run(self._position, values)
+
+    def restart(self) -> None:
+        """Put the parameters back to the values that they had when this object was made."""
+        for parameter, value in zip(self._problem.parameters, self._home, strict=True):
+            parameter.set_value(value)
+        self._position = None
+
+    def _run(self, position: Position, inputs: list[Any]) -> OptimizeResult:
+        if self._running:
+            raise RuntimeError("this minimization is running; its callback cannot begin another one")
+        monitor, minimization = self._monitor, Minimization(self._program, self._limits, inputs, position)
+        self._running, self._inputs = True, inputs
+        try:
+            minimization.run(monitor if monitor.callback is not None or monitor.reads_rows else None)
+            found = minimization.result()
+            monitor.close(lambda: found.message)
+        except BaseException:
+            monitor.pause()
+            self._hold(minimization.position, minimization.point)
+            raise
+        finally:
+            self._running = False
+        self._hold(minimization.position, found.x)
+        if monitor.trace:
+            found["trace"] = monitor.traced()
+        return found
+
+    def _hold(self, position: Position, point: Sequence[np.ndarray]) -> None:
+        """Let the variables of the caller hold where the minimization is."""
+        for place, variable in self._program.given.items():
+            if place not in self._program.parameters:
+                variable.set_value(position.values[place])
+        for parameter, value in zip(self._problem.parameters, point, strict=True):
+            parameter.set_value(value)
+        self._position = position
+
+    def _checked(self, inputs: Sequence[Any]) -> list[Any]:
+        """The values of the inputs, as the compiled function takes them."""
+        wanted = self._problem.inputs
+        if len(inputs) != len(wanted):
+            names = ", ".join(str(v.name or v) for v in wanted)
+            raise TypeError(f"{len(inputs)} inputs are given; pass {f'{len(wanted)}: {names}' if wanted else 'none'}")
+        values = []
+        for variable, value in zip(wanted, inputs, strict=True):
+            try:
+                values.append(variable.type.filter(value, allow_downcast=None))
+            except TypeError as error:
+                raise TypeError(f"the input {called(variable)} does not fit: {error}") from error
+        return values
+
+    def __repr__(self) -> str:
+        ending = None if self._position is None else self._position.ending
+        said = "not run" if self._position is None else "not finished" if ending is None else ""
+        return f"<compiled minimization by {steps.name_of(self.opt_algo)}: {said or results.STATUSES[ending.status]}>"  # type: ignore[union-attr]
+
+    # Many starts
+
+    def from_starts(
+        self, starts: Any, *inputs: Any, workers: int = 1, together: bool | None = None
+    ) -> list[OptimizeResult]:
+        """Minimize from many starts.
+
+        Parameters
+        ----------
+        starts : list of arrays, or dict
+            For each parameter an array with one axis more, the first: a row for each start; of one parameter, the
+            array alone; or a dictionary from parameters to such arrays, where the others start from their values now.
+            `sample_starts` makes them.
+        *inputs : arrays
+        workers : int
+            How many threads. More than one need a mode that leaves Python alone: ``"NUMBA"`` or ``"JAX"``.
+        together : bool, optional
+            Whether the minimizations go step by step together, as one batch; if False, each runs to its end, one after
+            another. By default together where a step costs more than its arithmetic: in all modes but ``"NUMBA"``.
+
+        Returns
+        -------
+        list of OptimizeResult
+            The best first, by the cost at `x`; those that have none that is finite come last. Each has its `start`, the
+            number of its row. The first has `hess_inv`, where the rule has one. The parameters then hold its `x`.
+
+        Notes
+        -----
+        Callback, trace and table are for single minimizations and do not look here. A progress bar counts starts.
+        Limits are those of each minimization; if they look at each iteration (all but `max_iterations` do), the
+        minimizations run one after another. All see the same random draws.
+        """
+        rows = self._rows(starts)
+        count = len(rows[0])
+        values, program, limits = self._checked(inputs), self._program, self._limits
+        workers = check_count("workers", workers)
+        looked = [limits.max_evaluations, limits.time_limit, limits.target, limits.cost_tolerance]
+        cut = any(limit is not None for limit in [*looked, limits.step_tolerance])
+        asked = together
+        if together is None:
+            together = not cut and not program.is_fast and count > 1
+        elif check_flag("together", together) and cut:
+            raise ValueError("together is True, but some of the limits look at each iteration; leave it out")
+        if workers > 1 and not program.is_free:
+            raise ValueError(
+                f"workers is {workers}, but in this mode one thread keeps the others waiting; use mode='NUMBA' or 'JAX'"
+            )
+        positions = [self._position_at([np.asarray(array[row]) for array in rows]) for row in range(count)]
+        minimizations = [Minimization(program, limits, values, position) for position in positions]
+        # Batches have all the same size, so that they are one function.
+        size = -(-count // workers) if together else max(1, count // (8 * workers))
+        batched = None
+        if together:
+            try:
+                batched = program.batch(size)
+            except NotImplementedError as error:
+                if asked is not None:
+                    raise ValueError("the cost cannot be a batch in this mode; leave together out") from error
+                size = max(1, count // (8 * workers))
+        blocks = [range(begin, min(begin + size, count)) for begin in range(0, count, size)]
+        bar = Monitor(self._monitor.label, count, None, self._monitor.progressbar, False, False)
+
+        def minimized(block: Any) -> list[OptimizeResult]:
+            some = [minimizations[row] for row in block]
+            if batched is not None:
+                all_together(program, limits, values, some, size, batched)
+            else:
+                for one in some:
+                    one.run()
+            return [one.result(inverse=False) for one in some]
+
+        found: list[OptimizeResult] = []
+        try:
+            if workers > 1:
+                with ThreadPoolExecutor(workers) as pool:
+                    for block in pool.map(minimized, blocks):
+                        found += block
+                        self._count(bar, found)
+            else:
+                for part in blocks:
+                    found += minimized(part)
+                    self._count(bar, found)
+        except BaseException:
+            bar.pause()
+            raise
+        for row, result in enumerate(found):
+            result["start"] = row
+        sign = -1 if limits.ascent else 1
+        ranked = sorted(found, key=lambda result: sign * result.fun if np.isfinite(result.fun) else np.inf)
+        first = minimizations[ranked[0].start]
+        if program.inverse:
+            ranked[0]["hess_inv"] = program.inverse_hessian(first.position.values)
+        bar.close(lambda: ranked[0].message)
+        self._inputs = values
+        self._hold(first.position, ranked[0].x)
+        return ranked
+
+    def _count(self, bar: Monitor, found: Sequence[OptimizeResult]) -> None:
+        if bar.reads_rows:
+            last = found[-1]
+            bar.show(len(found), (last.fun, largest(last.jac), 0.0, last.nfev, 0.0), len(found) == bar.total)
+
+    def _position_at(self, point: Sequence[np.ndarray]) -> Position:
+        values = self._program.start
+        for place, array in zip(self._program.parameters, point, strict=True):
+            values[place] = array
+        return Position(values, list(point))
+
+    def _rows(self, starts: Any) -> list[np.ndarray]:
+        """For each parameter an array with a row for each start."""
+        parameters = self._problem.parameters
+        if isinstance(starts, Mapping):
+            for key in starts:
+                if not any(key is p for p in parameters):
+                    raise ValueError(f"starts has {key}, which is none of the parameters")
+            given = [starts.get(p) for p in parameters]
+            lengths = [len(rows) for rows in given if rows is not None]
+            if not lengths:
+                raise ValueError("starts is empty; pass an array for at least one parameter")
+            given = [
+                np.stack([p.get_value(borrow=True)] * lengths[0]) if rows is None else rows
+                for p, rows in zip(parameters, given, strict=True)
+            ]
+        else:
+            given = [starts] if len(parameters) == 1 and isinstance(starts, np.ndarray) else starts
+            if not isinstance(given, list | tuple) or len(given) != len(parameters):
+                raise ValueError(
+                    f"starts has to be a list of {len(parameters)} arrays, one for each parameter, with a row for each "
+                    "start; sample_starts makes one"
+                )
+        checked = []
+        for parameter, rows in zip(parameters, given, strict=True):
+            shape = np.shape(parameter.get_value(borrow=True))
+            array = np.array(rows, parameter.type.dtype, order="C")
+            if array.ndim != len(shape) + 1 or array.shape[1:] != shape or not array.size:
+                raise ValueError(
+                    f"starts for {called(parameter)} are of shape {array.shape}; pass a row of shape {shape} for each"
+                )
+            if not np.isfinite(array).all():
+                raise ValueError(f"starts for {called(parameter)} have values that are not finite")
+            checked.append(array)
+        if len({len(array) for array in checked}) > 1:
+            raise ValueError(f"starts have {[len(array) for array in checked]} rows; pass as many for each parameter")
+        return checked
+
+    # Its file
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = self._inputs if isinstance(self._inputs, str | None) else fingerprint(self._inputs)
+        own = {name: value for name, value in self.__dict__.items() if name != "_program"}
+        return {**own, "_inputs": kept, "_running": False}
+
+    def __setstate__(self, description: dict[str, Any]) -> None:
+        self.__dict__.update(description)
+        with BUILDING:
+            self._program = Program(self._problem)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all that is needed to resume the minimization to the file `path`, but for the cost and the inputs.
+
+        The file is NumPy's ``.npz`` without pickled objects. At all times it is the old file or the new one.
+
+        Raises
+        ------
+        ValueError
+            If there is no minimization to save.
+        """
+        position = self._position
+        if position is None:
+            raise ValueError("there is no minimization to save; begin one by calling this object")
+        description = {
+            "rule": public_name(self.opt_algo),
+            "inputs": self._inputs if isinstance(self._inputs, str) else fingerprint(self._inputs),
+            "evaluated": position.evaluated,
+            "seconds": position.seconds,
+            "ending": position.ending,
+        }
+        arrays = {"description": np.array(json.dumps(description))}
+        arrays |= {name: state.as_array(value) for name, value in self._entries(position).items()}
+        if self._monitor.trace:
+            arrays["trace"] = np.array(self._monitor.rows).reshape(-1, len(TRACED))
+        state.write(path, arrays)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Take up the minimization that was saved to the file `path` by one like this; `resume` then goes on.
+
+        The parameters hold the point that it held.
+
+        Raises
+        ------
+        ValueError
+            If the file was not written by `save`, or by a minimization of other parameters, by another rule or with
+            other options; the message lists what differs, and nothing has been changed.
+        """
+        arrays = state.read(path)
+        try:
+            description = json.loads(arrays.pop("description").item())
+            evaluated, seconds, ending = (description[name] for name in ("evaluated", "seconds", "ending"))
+            rule, inputs = description["rule"], description["inputs"]
+        except (KeyError, ValueError, TypeError) as error:
+            raise ValueError(f"{path} was not written by the save of a compiled minimization") from error
+        if rule != public_name(self.opt_algo):
+            raise ValueError(f"{path} was saved by {rule or 'a rule that is none of this package'}; build it with that")
+        rows = arrays.pop("trace", np.empty((0, len(TRACED))))
+        start = self._program.start
+        here = self._entries(Position(start, [start[place] for place in self._program.parameters]))
+        wrong = state.differences(here, arrays)
+        if wrong:
+            raise ValueError(f"{path} holds another state than this minimization has: " + "; ".join(wrong))
+        values = [state.restored(value, arrays[name]) for name, value in here.items()]
+        count = len(self._program.values)
+        position = Position(
+            values[:count], values[count:], evaluated, seconds, None if ending is None else Ending(*ending)
+        )
+        self._monitor.rows = [tuple(map(float, row)) for row in rows]
+        self._inputs = inputs
+        self._hold(position, [values[place] for place in self._program.parameters])
+
+    def _entries(self, position: Position) -> dict[str, Any]:
+        """The arrays of `position` by the names that they have in a file."""
+        entries = {f"values/{name}": v for name, v in zip(self._program.names, position.values, strict=True)}
+        return entries | {f"start/{i}": array for i, array in enumerate(position.start)}
+
+
+def fingerprint(inputs: Any) -> str:
+    """A digest of the values of inputs, to tell them from others."""
+    digest = sha256()
+    for value in inputs:
+        array = np.ascontiguousarray(value)
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def sample_starts(
+    parameters: Any, count: int, method: str = "normal", *, scale: Any = 1.0, seed: Any = None
+) -> list[np.ndarray]:
+    """Random starts around the values that `parameters` have now, for `CompiledMinimizer.from_starts`.
+
+    Parameters
+    ----------
+    parameters : list of shared variables
+    count : int
+        How many.
+    method : str
+        ``"normal"``: each component normal, with its value now for mean and `scale` for standard deviation. Else in a
+        box, up to `scale` from the value now on either side: ``"uniform"``; ``"latin_hypercube"``, where the projection
+        onto each axis is even; ``"sobol"``, where the box is filled evenly, most so if `count` is a power of 2.
+    scale : number or array, or list of those
+        One for all, or one for each parameter, which may be an array of its shape.
+    seed : int or numpy.random.Generator, optional
+
+    Returns
+    -------
+    list of arrays
+        For each parameter, its dtype kept, an array with one axis more: a row for each start.
+
+    Examples
+    --------
+    >>> p = pytensor.shared(np.zeros(2), name="p")
+    >>> [starts] = optapi.sample_starts([p], 8, "latin_hypercube", scale=2.0, seed=0)
+    >>> starts.shape, bool(abs(starts).max() <= 2)
+    ((8, 2), True)
+    """
+    parameters = check_parameters(parameters)
+    values = [np.asarray(p.get_value(borrow=True)) for p in parameters]
+    check_count("count", count)
+    check_choice("method", method, ("normal", "uniform", "latin_hypercube", "sobol"))
+    scales = list(scale) if isinstance(scale, list | tuple) else [scale] * len(values)
+    if len(scales) != len(values):
+        raise ValueError(f"scale is a list of {len(scales)}; pass one for each of the {len(values)} parameters")
+    rng, size = np.random.default_rng(seed), sum(value.size for value in values)
+    if method == "normal":
+        sample = rng.normal(size=(count, size))
+    elif method == "uniform":
+        sample = rng.uniform(-1, 1, size=(count, size))
+    else:
+        from scipy.stats import qmc
+
+        engine = (qmc.LatinHypercube if method == "latin_hypercube" else qmc.Sobol)(size, rng=rng)
+        sample = 2 * engine.random(count) - 1
+    parts = np.split(sample, np.cumsum([value.size for value in values])[:-1], axis=1)
+    return [
+        (value + np.asarray(width) * part.reshape(count, *value.shape)).astype(value.dtype)
+        for value, width, part in zip(values, scales, parts, strict=True)
+    ]

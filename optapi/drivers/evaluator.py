@@ -1,0 +1,239 @@
+"""Evaluators: a cost on NumPy arrays with its derivative, called once for each point, counted and remembered."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from math import isfinite
+from typing import Any
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pytensor.tensor.variable import TensorVariable
+
+from ..checks import check_cost
+from ..graph.compat import PYTHON
+from ..graph.oracle import Arrays, central_difference
+from ..objective import differentiate
+from ..pytree import PyTree, derivatives, named, number
+
+
+# Graphs are built one at a time: PyTensor's configuration belongs to all threads.
+BUILDING = threading.RLock()
+
+
+class Known:
+    """What is known of a point: its arrays, the cost and the gradients there, None where they were not asked for."""
+
+    __slots__ = ("cost", "gradients", "key", "point")
+
+    def __init__(self, key: tuple[bytes, ...], point: Arrays):
+        self.key = key
+        self.point = point
+        self.cost: float | None = None
+        self.gradients: Arrays | None = None
+
+
+class Evaluator:
+    """A function `f` of NumPy arrays with its derivative `df`, each called once for a point, and counted.
+
+    What they return is checked, and remembered for the last few points; the arrays that they get and return are
+    copied, so that they may keep, change and reuse them.
+
+    Parameters
+    ----------
+    f : callable
+        From a point to the cost; if `df` is True, to the cost and the derivative.
+    df : callable or True
+    structure : Structure
+        That of the points.
+    args : tuple
+        Further arguments of all functions.
+    hessp : callable, optional
+        ``hessp(x, v, *args)``, the product of the matrix of second derivatives at `x` with `v`.
+
+    Attributes
+    ----------
+    nfev, njev, nhev : int
+        How often `f`, `df` and `hessp` were called; with `df` True a call of `f` is one of each.
+    """
+
+    MEMORY = 4
+
+    def __init__(self, f: Any, df: Any, structure: PyTree, args: tuple[Any, ...] = (), hessp: Any = None):
+        self.f, self.df, self.hessp, self.args = f, df, hessp, args
+        self.structure = structure
+        self.nfev = self.njev = self.nhev = 0
+        self.recent: list[Known] = []
+
+    def at(self, arrays: Sequence[np.ndarray]) -> Known:
+        """What is known of the point of `arrays`, which are kept; they must not change."""
+        key = tuple([array.tobytes() for array in arrays])
+        for known in reversed(self.recent):
+            if known.key == key:
+                return known
+        known = Known(key, list(arrays))
+        self.remember(known)
+        return known
+
+    def remember(self, known: Known) -> None:
+        """Keep `known` in mind as the last point."""
+        self.recent.append(known)
+        del self.recent[: -self.MEMORY]
+
+    def cost(self, known: Known) -> float:
+        """The cost at a point, by a call of `f` unless it is known."""
+        if known.cost is None:
+            self.nfev += 1
+            self.njev += self.df is True
+            value = self.f(self._argument(known.point), *self.args)
+            if self.df is True:
+                value, gradients = self._pair(value)
+                known.gradients = derivatives(named("f", self.f), gradients, self.structure, known.point)
+            known.cost = number(named("f", self.f), value)
+        return known.cost
+
+    def gradients(self, known: Known) -> Arrays:
+        """The gradients at a point, by a call of `df` unless they are known."""
+        if known.gradients is None:
+            if self.df is True:
+                known.cost = None
+                self.cost(known)
+            else:
+                known.gradients = self._derivative(known.point)
+        return known.gradients  # type: ignore[return-value]
+
+    def evaluate(self, *arrays: np.ndarray) -> tuple[float, Arrays]:
+        """The cost and the gradients, as an oracle calls it; where the cost is not finite, `df` is not called."""
+        known = self.at(arrays)
+        cost = self.cost(known)
+        if known.gradients is None and not isfinite(cost):
+            known.gradients = [np.full_like(array, np.nan) for array in known.point]
+        return cost, self.gradients(known)
+
+    def product(self, point: Arrays, vectors: Arrays) -> Arrays:
+        """The products with the second derivatives, as an oracle calls it."""
+        if self.hessp is None:
+            return central_difference(lambda *arrays: self._derivative(list(arrays)), point, vectors)
+        self.nhev += 1
+        value = self.hessp(self._argument(point), self._argument(vectors), *self.args)
+        return derivatives(named("hessp", self.hessp), value, self.structure, point)
+
+    def _derivative(self, point: Arrays) -> Arrays:
+        self.njev += 1
+        self.nfev += self.df is True
+        if self.df is True:
+            name, value = named("f", self.f), self._pair(self.f(self._argument(point), *self.args))[1]
+        else:
+            name, value = named("df", self.df), self.df(self._argument(point), *self.args)
+        return derivatives(name, value, self.structure, point)
+
+    def _argument(self, arrays: Arrays) -> Any:
+        return self.structure.build([array.copy() for array in arrays])
+
+    def _pair(self, value: Any) -> tuple[Any, Any]:
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise ValueError(
+                f"df is True, so f has to return a cost and a derivative; it returned a {type(value).__name__}"
+            )
+        return value[0], value[1]
+
+
+class Symbolic:
+    """A function that builds a PyTensor scalar, as one of NumPy arrays that returns the cost and the derivative.
+
+    Parameters
+    ----------
+    f : callable
+        From a structure of variables, and `args`, to a scalar variable.
+    structure : Structure
+    models : list of arrays
+        Arrays of the shapes and dtypes of the variables.
+    args : tuple
+    mode : PyTensor mode, or str
+    """
+
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        structure: PyTree,
+        models: Sequence[np.ndarray],
+        args: tuple[Any, ...],
+        mode: Any,
+    ):
+        self.f, self.structure, self.args, self.mode = f, structure, args, PYTHON if mode is None else mode
+        self.shapes = [(model.shape, model.dtype.str) for model in models]
+        self.__name__ = getattr(f, "__name__", type(f).__name__)
+        self._build()
+
+    def __getstate__(self) -> dict[str, Any]:
+        built = ("mode", "_variables", "_gradients", "_evaluate", "_multiply")
+        state = {name: value for name, value in self.__dict__.items() if name not in built}
+        return {**state, "mode": None if self.mode is PYTHON else self.mode}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.mode = PYTHON if self.mode is None else self.mode
+        self._build()
+
+    def _build(self) -> None:
+        self._variables = [
+            pt.tensor(f"x{position}", shape=shape, dtype=np.dtype(dtype).name)
+            for position, (shape, dtype) in enumerate(self.shapes)
+        ]
+        try:
+            cost = self.f(self.structure.build(self._variables), *self.args)
+        except Exception as error:
+            error.add_note(
+                "df is None, so f was called with PyTensor variables, to be differentiated; write it with functions of "
+                "pytensor.tensor, for instance pt.sum in the place of np.sum, or pass df"
+            )
+            raise
+        if not isinstance(cost, TensorVariable):
+            raise TypeError(
+                f"df is None, so f has to build a PyTensor scalar of PyTensor variables; it returned a "
+                f"{type(cost).__name__}. Pass df, or df=True if f returns the derivative too"
+            )
+        with BUILDING:
+            self._gradients = differentiate(check_cost(cost), self._variables)
+            self._evaluate = pytensor.function(self._variables, [cost, *self._gradients], mode=self.mode)
+        self._multiply: Any = None
+
+    def __call__(self, point: Any, *args: Any) -> tuple[Any, Any]:
+        """The cost and the derivative at `point`."""
+        cost, *gradients = self._evaluate(*self._leaves(point))
+        return cost, self.structure.build(gradients)
+
+    def product(self, point: Any, vector: Any, *args: Any) -> Any:
+        """The product of the matrix of second derivatives at `point` with `vector`."""
+        if self._multiply is None:
+            with BUILDING:
+                vectors = [variable.type() for variable in self._variables]
+                slope = sum(pt.sum(g * v) for g, v in zip(self._gradients, vectors, strict=True))
+                products = pytensor.grad(slope, self._variables, disconnected_inputs="ignore")
+                inputs = [*self._variables, *vectors]
+                self._multiply = pytensor.function(inputs, products, mode=self.mode, on_unused_input="ignore")
+        return self.structure.build(self._multiply(*self._leaves(point), *self._leaves(vector)))
+
+    def _leaves(self, point: Any) -> list[Any]:
+        return [leaf for _, leaf in self.structure.leaves("x", point)]
+
+
+def evaluator_of(
+    f: Any, df: Any, args: Any, hessp: Any, structure: PyTree, start: Sequence[np.ndarray], mode: Any
+) -> Evaluator:
+    """An evaluator of `f` and `df` in all their forms."""
+    if not callable(f):
+        raise TypeError(f"f is {f!r}; pass a function from a point to the cost")
+    if not (callable(df) or df is True or df is None):
+        raise TypeError(
+            f"df is {df!r}; pass the derivative of f, True if f returns it too, or None if f builds a PyTensor scalar"
+        )
+    if hessp is not None and not callable(hessp):
+        raise TypeError(f"hessp is {hessp!r}; pass a function of a point and a vector")
+    args = args if isinstance(args, tuple) else (args,)
+    if df is None:
+        symbolic = Symbolic(f, structure, start, args, mode)
+        return Evaluator(symbolic, True, structure, args, hessp or symbolic.product)
+    return Evaluator(f, df, structure, args, hessp)

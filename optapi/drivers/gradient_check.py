@@ -1,0 +1,99 @@
+"""A derivative compared with differences of its function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..pytree import point
+from .evaluator import Evaluator, Known, evaluator_of
+
+
+class Comparison(NamedTuple):
+    """A derivative compared with differences of the function, at its worst component.
+
+    Attributes
+    ----------
+    place : str
+        Which component: ``x[3]``, or ``x['weights'][0, 2]``.
+    given : float
+        What `df` says.
+    difference : float
+        What `f` says: a central difference.
+    error : float
+        The difference of the two over the larger one, less what rounding explains; 0 is perfect.
+    agrees : bool
+        Whether the error is at most 1e-4.
+    """
+
+    place: str
+    given: float
+    difference: float
+    error: float
+
+    @property
+    def agrees(self) -> bool:
+        return self.error <= 1e-4
+
+    def __str__(self) -> str:
+        verdict = "agrees with" if self.agrees else "disagrees with"
+        return (
+            f"the derivative {verdict} differences of f; the worst component is {self.place}: df says "
+            f"{self.given:.9g}, f says {self.difference:.9g}"
+        )
+
+
+def check_gradient(f: Callable[..., Any], df: Any, x0: Any, args: Any = ()) -> Comparison:
+    """Compare the derivative `df` of `f` with central differences at `x0`, component by component.
+
+    Parameters
+    ----------
+    f, df, x0, args
+        As for `minimize_iterator`.
+
+    Returns
+    -------
+    Comparison
+        The worst component, and both values for it.
+
+    Notes
+    -----
+    It takes one call of `df`, and two of `f` for each component.
+
+    Examples
+    --------
+    >>> print(optapi.check_gradient(lambda x: np.sum(x**3), lambda x: 3 * x**2, [1.0, 2.0]))
+    the derivative agrees with differences of f; the worst component is x0[0]: df says 3, f says 3
+    >>> print(optapi.check_gradient(lambda x: np.sum(x**3), lambda x: 2 * x**2, [1.0, 2.0]))
+    the derivative disagrees with differences of f; the worst component is x0[1]: df says 8, f says 12
+    """
+    structure, start = point("x0", x0)
+    known = Known((), start)
+    return compare(evaluator_of(f, df, args, None, structure, start, None), known)
+
+
+def compare(evaluator: Evaluator, known: Known) -> Comparison:
+    """`check_gradient` at the point `known`."""
+    worst = Comparison("x0", np.nan, np.nan, 0.0)
+    leaves = evaluator.structure.leaves("x0", evaluator.structure.build(known.point))
+    cost = evaluator.cost(known)
+    for number, ((place, array), gradient) in enumerate(zip(leaves, evaluator.gradients(known), strict=True)):
+        epsilon = float(np.finfo(array.dtype).eps)
+        for index in np.ndindex(array.shape):
+            h = epsilon ** (1 / 3) * max(1.0, abs(float(array[index])))
+            costs, ends = [], []
+            for sign in (1, -1):
+                moved = [a.copy() for a in known.point]
+                moved[number][index] += sign * h
+                ends.append(float(moved[number][index]))
+                costs.append(evaluator.cost(Known((), moved)))
+            difference, given = (costs[0] - costs[1]) / (ends[0] - ends[1]), float(gradient[index])
+            rounding = 10 * epsilon * max(map(abs, [*costs, cost])) / h
+            size = max(abs(given), abs(difference))
+            error = max(0.0, abs(given - difference) - rounding) / size if size else 0.0
+            if not error <= worst.error or np.isnan(worst.given):
+                label = f"{place}[{', '.join(map(str, index))}]" if index else place
+                worst = Comparison(label, given, difference, error if np.isfinite(error) else np.inf)
+    return worst

@@ -1,0 +1,123 @@
+"""Rules as the drivers take them: by themselves or by name, with their options."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from . import steps
+
+
+# A rule whose own tolerance is off by default gets this one.
+TOLERANCE = 1e-5
+# What a driver passes to a rule.
+PASSED = ("parameters", "cost", "gradients", "stop", "updates")
+# SciPy's names of options, and ours.
+SCIPY_NAMES = {
+    "maxiter": "max_iterations",
+    "maxfun": "max_evaluations",
+    "maxfev": "max_evaluations",
+    "ftol": "cost_tolerance",
+    "gtol": "tolerance",
+    "disp": "verbose",
+}
+
+
+def check_rule(rule: Any, options: dict[str, Any], driver: Any, source: str, symbolic: bool) -> dict[str, Any]:
+    """`options` for `rule`, with a tolerance where it has none.
+
+    Parameters
+    ----------
+    rule : callable
+    options : dict
+    driver : callable
+        What takes them, and passes them on.
+    source : str
+        What the driver makes of it what it passes to the rule, for messages.
+    symbolic : bool
+        Whether the cost is an expression, so that options may be expressions too.
+    """
+    if not callable(rule):
+        raise TypeError(f"opt_algo is {rule!r}; pass a rule, for instance optapi.lbfgs, or the name of one")
+    known, keywords = options_of(rule)
+    if known is None:
+        return options
+    for name in options:
+        if name in PASSED:
+            raise TypeError(f"the keyword {name!r} is not taken here; the rule gets it from {source}")
+        if name in steps.SYMBOLIC and name in known and not symbolic:
+            raise TypeError(steps.needs(rule, name))
+        if name not in known and not keywords:
+            raise TypeError(_unknown(name, rule, [n for n in known if n not in PASSED], driver))
+    for name, parameter in list(known.items())[1:]:  # the first is passed by place
+        if parameter.default is parameter.empty and name not in (*PASSED, *options):
+            if name in steps.SYMBOLIC and not symbolic:
+                raise TypeError(steps.needs(rule, name))
+            raise TypeError(f"{steps.name_of(rule)} needs {name}=; pass it as a keyword")
+    if "tolerance" in known and "tolerance" not in options and known["tolerance"].default is None:
+        options = {**options, "tolerance": TOLERANCE}
+    return options
+
+
+def _unknown(name: str, rule: Any, own: list[str], driver: Any) -> str:
+    """The message for the keyword `name`, which neither `rule` nor `driver` takes."""
+    of_driver = [n for n, p in inspect.signature(driver).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    near = difflib.get_close_matches(SCIPY_NAMES.get(name, name), [*own, *of_driver], n=1)
+    return (
+        f"the keyword {name!r} is one of neither {steps.name_of(rule)} nor {driver.__name__}"
+        f"{f'; did you mean {near[0]}?' if near else '.'} {steps.name_of(rule)} takes {', '.join(own)}, and "
+        f"{driver.__name__} takes {', '.join(of_driver)}"
+    )
+
+
+def options_of(rule: Any) -> tuple[dict[str, inspect.Parameter] | None, bool]:
+    """The named parameters of `rule`, None if they cannot be found out, and whether it takes any keyword."""
+    try:
+        parameters = inspect.signature(rule).parameters
+    except (TypeError, ValueError):
+        return None, True
+    named = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    return named, any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def tolerance_of(rule: Any, options: Mapping[str, Any]) -> Any:
+    """The tolerance that `rule` has with `options`, None if it has none."""
+    if "tolerance" in options:
+        return options["tolerance"]
+    found = (options_of(rule)[0] or {}).get("tolerance")
+    return None if found is None or found.default is found.empty else found.default
+
+
+def public_name(rule: Any) -> str | None:
+    """The name by which `own_rule` finds `rule`, or None."""
+    name = getattr(rule, "__name__", None)
+    return name if isinstance(name, str) and own_rule(name) is rule else None
+
+
+def own_rule(name: str | None) -> Any:
+    """The rule of the package that is called `name`, or None."""
+    package = sys.modules["optapi"]
+    found = getattr(package, name) if name is not None and name in package.__all__ else None
+    return found if inspect.isfunction(found) and set(PASSED) <= set(options_of(found)[0] or ()) else None
+
+
+def rule_of(opt_algo: Any) -> Any:
+    """The rule that `opt_algo` is or names.
+
+    Raises
+    ------
+    ValueError
+        If it is a string that names no rule.
+    """
+    if not isinstance(opt_algo, str):
+        return opt_algo
+    rule = own_rule(opt_algo)
+    if rule is None:
+        names = [name for name in sys.modules["optapi"].__all__ if own_rule(name) is not None]
+        near = difflib.get_close_matches(opt_algo.lower(), names, n=3, cutoff=0.5)
+        meant = f"did you mean {' or '.join(map(repr, near))}?" if near else f"pass one of {', '.join(names)}"
+        raise ValueError(f"opt_algo is {opt_algo!r}, which is no rule of optapi; {meant}")
+    return rule

@@ -1,0 +1,207 @@
+"""Progress: what a minimization shows while it runs."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..checks import check_count, check_flag
+from . import results
+from .results import Ending, OptimizeResult
+
+
+# What is recorded and shown of the start and of each iteration.
+TRACED = ("cost", "gradient_size", "step", "evaluations", "seconds")
+
+
+class Table:
+    """Lines that can be read in a log: one for the start and each `every`-th iteration, and one for the end."""
+
+    HEAD = f"{'iteration':>9} {'cost':>16} {'gradient':>10} {'step':>10} {'evaluations':>11} {'seconds':>9}"
+
+    def __init__(self, every: int = 1):
+        self.every = every
+        self.lines = 0
+
+    def show(self, iteration: int, row: tuple[float, ...], last: bool = False) -> None:
+        """Write a line, under the names of the columns from time to time."""
+        if iteration % self.every and not last:
+            return
+        if self.lines % 40 == 0:
+            sys.stdout.write(self.HEAD + "\n")
+        self.lines += 1
+        cost, gradient, step, evaluations, seconds = row
+        sys.stdout.write(
+            f"{iteration:9d} {cost:16.9e} {gradient:10.3e} {step:10.3e} {int(evaluations):11d} {seconds:9.3f}\n"
+        )
+
+    def close(self, message: str) -> None:
+        """Write the last line."""
+        sys.stdout.write(message + "\n")
+        self.pause()
+
+    def pause(self) -> None:
+        """Write out what waits to be written."""
+        sys.stdout.flush()
+
+
+class Bar:
+    """A line that is written over, ten times a second at most, with the iteration, cost, gradient size and rate.
+
+    By `rich` where it is installed, else by itself; to the standard error stream.
+    """
+
+    INTERVAL = 0.1
+
+    def __init__(self, label: str, total: int):
+        self.label, self.total = label, total
+        self.shown, self.width = -1.0, 0
+        self.began = time.perf_counter()
+        self.rich: Any = None
+
+    @classmethod
+    def wanted(cls, progressbar: bool | str) -> bool:
+        """Whether there is a terminal to show it on, or it is forced."""
+        return progressbar == "force" or bool(progressbar and sys.stderr.isatty())
+
+    def open(self) -> None:
+        """Begin to show."""
+        try:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+            from rich.table import Column
+        except ImportError:
+            return
+        columns = (
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            TextColumn(
+                "{task.completed:.0f}/{task.total:.0f}  {task.fields[facts]}", table_column=Column(no_wrap=True)
+            ),
+        )
+        self.rich = Progress(*columns, console=Console(file=sys.stderr), auto_refresh=False)
+        self.rich.start()
+        self.task = self.rich.add_task(self.label, total=self.total, facts="")
+
+    def show(self, iteration: int, row: tuple[float, ...], last: bool = False) -> None:
+        """Show an iteration, unless the last that was shown was just now."""
+        now = time.perf_counter()
+        if not last and now - self.shown < self.INTERVAL:
+            return
+        rate = iteration / max(now - self.began, 1e-9)
+        self.shown = now
+        facts = f"cost {row[0]:.6e}  gradient {row[1]:.2e}  {rate:.0f}/s"
+        if self.rich is not None:
+            self.rich.update(self.task, completed=iteration, facts=facts, refresh=True)
+            return
+        line = f"{self.label}  iteration {iteration}  {facts}"
+        sys.stderr.write("\r" + line.ljust(self.width))
+        sys.stderr.flush()
+        self.width = len(line)
+
+    def close(self, message: str) -> None:
+        """Leave the line as it is."""
+        self.pause()
+
+    def pause(self) -> None:
+        """Leave the line as it is."""
+        if self.rich is not None:
+            self.rich.stop()
+        elif self.shown >= 0:
+            sys.stderr.write("\n")
+            sys.stderr.flush()
+
+
+class Monitor:
+    """What looks on at a minimization: the callback, the trace, a table and a bar, whatever runs the rule.
+
+    Parameters
+    ----------
+    label : str
+        The name of the rule.
+    total : int
+        The largest number of iterations.
+    callback, progressbar, verbose, trace
+        As for `minimize`.
+    """
+
+    def __init__(self, label: str, total: int, callback: Any, progressbar: Any, verbose: Any, trace: Any):
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback is {callback!r}; pass a function of intermediate_result or of a point")
+        if not (progressbar == "force" or isinstance(progressbar, bool)):
+            raise TypeError(f"progressbar is {progressbar!r}; pass True, False or 'force'")
+        self.label, self.total, self.callback, self.progressbar = label, total, callback, progressbar
+        self.verbose = check_count("verbose", int(verbose) if isinstance(verbose, bool) else verbose, low=0)
+        self.rows: list[tuple[float, ...]] = []
+        self.trace = check_flag("trace", trace)
+        self.takes_result = callback is not None and takes_result(callback)
+        self._views: list[Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_views": None}
+
+    @property
+    def reads_rows(self) -> bool:
+        """Whether anything wants the numbers of each iteration."""
+        return bool(self.trace or self.verbose or self.views)
+
+    @property
+    def views(self) -> list[Any]:
+        """What is shown."""
+        if self._views is None:
+            self._views = [Table(self.verbose)] if self.verbose else []
+            if Bar.wanted(self.progressbar):
+                bar = Bar(self.label, self.total)
+                bar.open()
+                self._views.append(bar)
+        return self._views
+
+    def show(self, iteration: int, row: tuple[float, ...], last: bool) -> None:
+        """Take down and show the numbers of `TRACED` at an iteration."""
+        if self.trace:
+            # An iteration that was given up after this is taken down again.
+            del self.rows[iteration:]
+            self.rows.append(row)
+        for view in self.views:
+            view.show(iteration, row, last)
+
+    def call(self, result: Callable[[], OptimizeResult], iterate: Callable[[], Any]) -> Ending | None:
+        """Call the callback. Whether it wants to stop."""
+        if self.callback is not None:
+            try:
+                if self.takes_result:
+                    self.callback(intermediate_result=result())
+                else:
+                    self.callback(iterate())
+            except StopIteration:
+                return results.CALLBACK
+        return None
+
+    def close(self, message: Callable[[], str]) -> None:
+        """Show the end."""
+        for view in self._views or ():
+            view.close(message())
+        self._views = None
+
+    def pause(self) -> None:
+        """Leave the terminal to others."""
+        for view in self._views or ():
+            view.pause()
+        self._views = None
+
+    def traced(self) -> dict[str, np.ndarray]:
+        """The rows as columns."""
+        return dict(zip(TRACED, np.array(self.rows).reshape(-1, len(TRACED)).T.copy(), strict=True))
+
+
+def takes_result(callback: Callable[..., Any]) -> bool:
+    """Whether the only parameter of `callback` is called ``intermediate_result``, as SciPy asks."""
+    try:
+        return set(inspect.signature(callback).parameters) == {"intermediate_result"}
+    except (TypeError, ValueError):
+        return False

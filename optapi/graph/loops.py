@@ -1,0 +1,518 @@
+"""Loops: many steps as one. Everything in the package that repeats, repeats here.
+
+``repeat`` and ``cond`` build expressions and serve line searches and inner solvers; ``loop`` and ``hold`` map updates
+to updates. A loop is sealed in one node of its own, so that `batch` can give each member its own loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.compile.mode import optdb
+from pytensor.graph.basic import Apply, Constant, Variable
+from pytensor.graph.op import Op
+from pytensor.graph.replace import _vectorize_node, graph_replace, vectorize_graph
+from pytensor.graph.rewriting.basic import graph_rewriter
+from pytensor.graph.traversal import ancestors, toposort
+from pytensor.scalar.basic import ScalarType, get_scalar_type
+from pytensor.tensor.basic import scalar_from_tensor, tensor_from_scalar
+from pytensor.tensor.subtensor import IncSubtensor, Subtensor
+from pytensor.tensor.type import TensorType, integer_dtypes
+
+from ..checks import called, check_count, is_generator, scalar, shared_scalar
+from ..updates import Updates, extend
+from .compat import INNER_FUNCTION, SealedOp, inner_graph, rewrite_inner_graphs
+
+
+FALSE = pt.constant(np.bool_(False))
+
+
+def like(value: Any, variable: Any) -> Any:
+    """`value` with the type of `variable`: its dtype, and its static shape where that is known.
+
+    Raises
+    ------
+    ValueError
+        If the number of dimensions differs.
+    """
+    if is_generator(variable):
+        return value
+    value = pt.as_tensor(value)
+    if value.type.ndim != variable.type.ndim:
+        raise ValueError(
+            f"the next value of the variable {called(variable)} has {value.type.ndim} dimensions, "
+            f"the variable {variable.type.ndim}"
+        )
+    if value.type.dtype != variable.type.dtype:
+        value = value.astype(variable.type.dtype)
+    if any(
+        known is None and declared is not None
+        for known, declared in zip(value.type.shape, variable.type.shape, strict=True)
+    ):
+        value = pt.specify_shape(value, variable.type.shape)
+    return value
+
+
+def as_update(value: Any, variable: Any) -> Any:
+    """`value` as PyTensor takes it for the next value of the shared `variable`: like it, and knowing no more of 1.
+
+    An update whose extent is known to be 1 is refused where that of the variable is not known.
+    """
+    value = like(value, variable)
+    if not is_generator(variable) and any(
+        known == 1 and declared is None for known, declared in zip(value.type.shape, variable.type.shape, strict=True)
+    ):
+        value = pt.switch(FALSE, variable, value)
+    return value
+
+
+def repeat(body: Callable[..., tuple[Sequence[Any], Any]], start: Sequence[Any], steps: Any) -> list[Any]:
+    """The last values of ``values, done = body(*values)``, run from `start` until `done` or for `steps` turns.
+
+    What `body` reads beside its arguments is computed once, outside of the loop; random draws among it are the same in
+    all turns.
+
+    Parameters
+    ----------
+    body : callable
+        From the values now, symbolic, to a list of the next values and a boolean scalar. The next values are cast to
+        the types of `start`. Their shapes must not change.
+    start : list of variables
+        The values before the first turn. Random generators may be among them.
+    steps : int or integer scalar variable
+        The largest number of turns; may be 0 when the function runs, and the values are then those of `start`.
+
+    Returns
+    -------
+    list of variables
+
+    Examples
+    --------
+    >>> def collatz(n, steps):
+    ...     n = pt.switch(pt.eq(n % 2, 0), n // 2, 3 * n + 1)
+    ...     return [n, steps + 1], pt.eq(n, 1)
+    >>> n = pt.lscalar("n")
+    >>> _, taken = optapi.repeat(collatz, [n, pt.constant(0)], 1000)
+    >>> int(pytensor.function([n], taken)(27))
+    111
+    """
+    start = [value if isinstance(value, Variable) else pt.as_tensor(np.asarray(value)) for value in start]
+    now = [value.type() for value in start]
+    following, done = body(*now)
+    following = [like(value, variable) for value, variable in zip(following, now, strict=True)]
+    done = pt.as_tensor(done).astype("bool")
+
+    given = _frontier([*following, done], now)
+    inside = [variable.type() for variable in given]
+    ends = graph_replace([*following, done], dict(zip(given, inside, strict=True)), strict=False)
+    last: Any = Loop([*now, *inside], ends)(*start, *given, steps, return_list=True)
+    return list(last)
+
+
+class Loop(SealedOp):
+    """The values of a graph that is applied to its own outputs until it says that it is done.
+
+    The inner graph maps the values now, and what does not change, to the next values and a boolean. The node takes the
+    values at the start, what does not change, and the largest number of turns, and has the last values.
+
+    A turn owns the values that it is given, and may write over them: see `optapi.compat.rewrite_inner_graphs`.
+    """
+
+    rewritten = False
+
+    def __init__(self, inputs: list[Any], outputs: list[Any], **kwargs: Any):
+        super().__init__(inputs, outputs, **{**INNER_FUNCTION, **kwargs})
+
+    # On PyTensor 3.0 that of `OpFromGraph` counts the inputs of the inner graph.
+    __call__ = Op.__call__
+
+    def clone_with_inner_graph(self, inner: Any) -> Any:
+        new: Any = super().clone_with_inner_graph(inner)
+        new.rewritten = True
+        return new
+
+    def make_node(self, *inputs: Any) -> Apply:
+        *values, steps = inputs
+        values = [type.filter_variable(value) for type, value in zip(self.input_types, values, strict=True)]
+        # Nothing may raise in a compiled step, so a negative number of turns is none.
+        return Apply(self, [*values, pt.as_tensor(steps).astype("int64")], [type() for type in self.output_types[:-1]])
+
+    def perform(self, node: Apply, inputs: Sequence[Any], outputs: Any) -> None:
+        count = len(outputs)
+        values, given, steps = [copy(value) for value in inputs[:count]], inputs[count:-1], int(inputs[-1])
+        for _ in range(steps):
+            *values, done = self.fn(*values, *given)
+            if done:
+                break
+        for output, value in zip(outputs, values, strict=True):
+            output[0] = value
+
+    def infer_shape(self, *arguments: Any) -> list[Any]:
+        # PyTensor 3.0 passes the graph too.
+        *_, node, shapes = arguments
+        return list(shapes[: len(node.outputs)])
+
+    def connection_pattern(self, node: Apply) -> list[list[bool]]:
+        return [[True] * len(node.outputs)] * len(node.inputs)
+
+    def pullback(self, *arguments: Any) -> Any:
+        raise NotImplementedError(
+            "the gradient of a loop was asked for, which has none; differentiate the cost before it goes into a loop"
+        )
+
+
+rewrite_inner_graphs(Loop)
+
+
+@_vectorize_node.register(Loop)
+def _vectorize_loop(op: Loop, node: Apply, *inputs: Any) -> Sequence[Any]:
+    """One loop over all members of a batch, until the last of them is done; those that are keep their values."""
+    count = len(node.outputs)
+    *_, steps = inputs
+    batched = [
+        (given, given.type.ndim - core.type.ndim)
+        for given, core in zip(inputs, node.inputs, strict=True)
+        if not is_generator(core) and given.type.ndim > core.type.ndim
+    ]
+    if not batched:
+        return op.make_node(*inputs).outputs
+    given, axes = max(batched, key=lambda pair: (pair[1], sum(known is not None for known in pair[0].type.shape)))
+    rows = [given.shape[axis] if known is None else known for axis, known in enumerate(given.type.shape[:axes])]
+
+    def wide(value: Any, core: Any) -> Any:
+        # A generator is shared by the members.
+        if is_generator(core):
+            return value
+        return pt.broadcast_to(value, [*rows, *value.shape[value.type.ndim - core.type.ndim :]])
+
+    inner = inner_graph(op)
+    state = [wide(value, core) for value, core in zip(inputs[:count], node.inputs, strict=False)]
+
+    def turn(turns: Any, running: Any, *now: Any) -> Any:
+        replacements = dict(zip(inner.inputs, [*now, *inputs[count:-1]], strict=True))
+        ends = wide_graph(inner.outputs, replacements)
+        *following, done = ends
+        kept = [
+            new if is_generator(old) else pt.switch(expand(running, old), new, old)
+            for new, old in zip(following, now, strict=True)
+        ]
+        running = running & ~done & (turns + 1 < steps)
+        return [turns + 1, running, *kept], ~pt.any(running)
+
+    def expand(flags: Any, value: Any) -> Any:
+        return flags.reshape([*rows, *[1] * (value.type.ndim - axes)]) if value.type.ndim > axes else flags
+
+    return repeat(turn, [np.int64(0), wide(pt.gt(steps, 0), node.inputs[-1]), *state], pt.max(steps))[2:]
+
+
+def wide_graph(outputs: Sequence[Any], replacements: Mapping[Any, Any]) -> list[Any]:
+    """`outputs` with variables that have batch axes in place of others, see PyTensor's ``vectorize_graph``.
+
+    A row whose number differs from member to member is picked or set by choices over all rows: PyTensor would pick or
+    set for one member after the other, in nodes that do not pickle.
+    """
+    wide = {v for v, new in replacements.items() if not is_generator(v) and new.type.ndim > v.type.ndim}
+    new: dict[Any, Any] = {}
+    for node in toposort(outputs):
+        if wide.isdisjoint(node.inputs):
+            continue
+        wide.update(node.outputs)
+        inputs = [new.get(variable, variable) for variable in node.inputs]
+        if _is_of_a_row(node.op) and node.inputs[-1] in wide:
+            x, *value, index = inputs
+            index = index.owner.inputs[0] if isinstance(index.type, ScalarType) else index
+            size = x.shape[0] if x.type.shape[0] is None else x.type.shape[0]
+            chosen = pt.eq(pt.arange(size), pt.switch(index < 0, index + size, index))
+            chosen = pt.shape_padright(chosen, x.type.ndim - 1)
+            result = pt.switch(chosen, *value, x) if value else pt.sum(pt.switch(chosen, x, pt.zeros_like(x)), axis=0)
+            new[node.outputs[0]] = result.astype(x.type.dtype)
+        elif inputs != node.inputs:
+            new |= zip(node.outputs, node.clone_with_new_inputs(inputs).outputs, strict=True)
+    ends: list[Any] = vectorize_graph([new.get(variable, variable) for variable in outputs], dict(replacements))
+    return ends
+
+
+def _is_of_a_row(op: Any) -> bool:
+    """Whether `op` picks or sets ``x[i]`` for an integer scalar i."""
+    row = isinstance(op, Subtensor) or (isinstance(op, IncSubtensor) and op.set_instead_of_inc)
+    return row and len(op.idx_list) == 1 and not isinstance(op.idx_list[0], slice)
+
+
+def _imports(backend: str) -> None:
+    """Let PyTensor import the module for `backend` when it first compiles a graph for it."""
+
+    @graph_rewriter
+    def register(fgraph: Any) -> None:
+        import_module(f"{__package__}.{backend}")
+
+    optdb.register(f"optapi_{backend}", register, backend, position=0)
+
+
+_imports("numba")
+_imports("jax")
+
+
+@graph_rewriter
+def _scalars_as_numbers(fgraph: Any) -> None:
+    """Let scalars go into a loop, through it and out of it as numbers, where arrays would be allocated for them."""
+
+    def narrow(value: Any) -> Any:
+        return scalar_from_tensor(value) if is_scalar(value) else value
+
+    def widen(value: Any, like: Any) -> Any:
+        return tensor_from_scalar(value) if is_scalar(like) else value
+
+    for node in fgraph.toposort():
+        if isinstance(node.op, Loop) and any(map(is_scalar, node.op.inner_inputs)):
+            inner = inner_graph(node.op)
+            inputs = [get_scalar_type(v.type.dtype)() if is_scalar(v) else v.type() for v in inner.inputs]
+            replacements = {v: widen(new, v) for v, new in zip(inner.inputs, inputs, strict=True)}
+            outputs = graph_replace(inner.outputs, replacements, strict=False)
+            values: Any = Loop(inputs, list(map(narrow, outputs)))(
+                *map(narrow, node.inputs[:-1]), node.inputs[-1], return_list=True
+            )
+            fgraph.replace_all([(old, widen(new, old)) for old, new in zip(node.outputs, values, strict=True)])
+
+
+def is_scalar(variable: Any) -> bool:
+    """Whether `variable` is a tensor without dimensions."""
+    return isinstance(variable.type, TensorType) and variable.type.ndim == 0
+
+
+# Before elementwise functions are fused, and the inner graphs rewritten.
+optdb.register("optapi_scalars", _scalars_as_numbers, "numba", position=48)
+
+
+def cond(
+    condition: Any, body: Callable[..., Sequence[Any]], arguments: Sequence[Any], otherwise: Sequence[Any]
+) -> list[Any]:
+    """The values of ``body(*arguments)`` where the boolean scalar `condition` is true, else those of `otherwise`.
+
+    Unlike a ``switch``, and under every linker, this leaves uncomputed what is not wanted: it is a loop of one turn or
+    none. Only what depends on `arguments` can be left; the rest is outside of the loop, and computed in any case.
+
+    Examples
+    --------
+    >>> a = pt.dscalar("a")
+    >>> [root] = optapi.cond(a > 0, lambda a: [pt.sqrt(a)], [a], [pt.constant(-1.0)])
+    >>> f = pytensor.function([a], root)
+    >>> float(f(9.0)), float(f(-9.0))
+    (3.0, -1.0)
+    """
+    count = len(arguments)
+
+    def turn(*now: Any) -> tuple[list[Any], Any]:
+        # The arguments are carried along, although they do not change: else the body would be moved out of the loop.
+        return [*now[:count], *body(*now[:count])], pt.constant(np.bool_(True))
+
+    return repeat(turn, [*arguments, *otherwise], pt.switch(condition, 1, 0))[count:]
+
+
+def loop(
+    updates: Updates,
+    steps: Any = None,
+    stop: Any = None,
+    feeds: Mapping[Any, Any] | None = None,
+    *,
+    trace: Sequence[Any] | None = None,
+    taken: Any = None,
+) -> Any:
+    """Many applications of `updates` as one: again a dictionary of updates, of the same variables.
+
+    Parameters
+    ----------
+    updates : dict
+        What a rule returned, perhaps joined and transformed.
+    steps : int or integer scalar variable, optional
+        How many times `updates` is applied. With `feeds` it may be left out: once for each row.
+    stop : variable, optional
+        A key of `updates`. The loop ends when it is positive (of a vector: when all elements are) and does nothing if
+        it already is.
+    feeds : dict, optional
+        From variables that `updates` reads, such as the inputs for a mini-batch, to variables or arrays with one axis
+        more, the first: each step sees the next row in their place. The loop ends after the last row. To pick rows
+        from data that stay where they are, write the cost of ``data[index]`` and feed the integer ``index``.
+    trace : list of variables, optional
+        Expressions to be recorded, each as it is before a step, as in the outputs of a function of `updates`.
+    taken : shared integer scalar, optional
+        Is updated to the number of steps that were taken.
+
+    Returns
+    -------
+    dict
+        With `taken` among its keys if it is given.
+    list of variables
+        Only if `trace` is given: for each expression its values, a row for each step that was taken.
+
+    Raises
+    ------
+    ValueError
+        If `stop` has no update, if `feeds` do not fit what they are to replace, or if `updates` reads a random
+        generator and has no update that advances it: each step would see the same draws.
+    KeyError
+        If `taken` already has an update.
+
+    Notes
+    -----
+    Memory does not grow with `steps`, but for what is traced. A trace of :math:`k` steps is copied at each of them,
+    which for long ones of large expressions is slow. JAX has no arrays of unknown length: there only a loop of a given
+    number of steps, without a `stop`, has traces.
+
+    Examples
+    --------
+    >>> x, data, rows = pytensor.shared(0.0, name="x"), pt.dscalar("data"), pt.dvector("rows")
+    >>> updates = optapi.sgd([x], (x - data) ** 2 / 2, step_size=optapi.schedules.Power(1.0))
+    >>> epoch, [seen] = optapi.loop(updates, feeds={data: rows}, trace=[x])
+    >>> run = pytensor.function([rows], seen, updates=epoch)
+    >>> run([1.0, 2.0, 6.0])
+    array([0. , 1. , 1.5])
+    >>> float(x.get_value())
+    3.0
+    """
+    variables = list(updates)
+    check_generators(updates)
+    limit = _limit(steps, feeds)
+    feeds = _check_feeds(feeds, updates)
+    for rows in feeds.values():
+        limit = pt.minimum(limit, rows.shape[0])
+    if stop is not None:
+        if stop not in updates:
+            raise ValueError(f"stop is the variable {called(stop)}, which has no update; pass it to the rule as well")
+        limit = pt.switch(pt.all(pt.gt(stop, 0)), 0, limit)
+    # In a turn of the loop nothing has stopped, so that nothing has to be held for that reason.
+    stopped = [] if stop is None or stop.type.ndim else _whether_positive(stop, updates)
+    outputs = [pt.as_tensor(expression) for expression in trace or []]
+    records = [pt.zeros([pt.maximum(limit, 0), *expression.shape], expression.type.dtype) for expression in outputs]
+
+    def body(turn: Any, *now: Any) -> tuple[list[Any], Any]:
+        replacements = dict(zip(variables, now, strict=False)) | {x: rows[turn] for x, rows in feeds.items()}
+        replacements |= dict.fromkeys(stopped, FALSE)
+        everything = graph_replace([*updates.values(), *outputs], replacements, strict=False)
+        following, values = everything[: len(variables)], everything[len(variables) :]
+        written = [
+            pt.set_subtensor(record[turn], value) for record, value in zip(now[len(variables) :], values, strict=True)
+        ]
+        ended = FALSE if stop is None else pt.all(pt.gt(following[variables.index(stop)], 0))
+        return [turn + 1, *following, *written], ended
+
+    turns, *last = repeat(body, [np.int64(0), *variables, *records], limit)
+    new = dict(zip(variables, last, strict=False))
+    if taken is not None:
+        extend(new, {shared_scalar("taken", taken, integer_dtypes): like(turns, taken)})
+    if trace is None:
+        return new
+    shortens = stop is not None or feeds or isinstance(steps, Variable)
+    return new, [record[:turns] if shortens else record for record in last[len(variables) :]]
+
+
+def _whether_positive(variable: Any, updates: Updates) -> list[Any]:
+    """What in `updates` asks whether the scalar `variable` is positive."""
+    return [
+        node.outputs[0]
+        for node in toposort(list(updates.values()))
+        if node.op == pt.gt and node.inputs[0] is variable and getattr(node.inputs[1], "data", None) == 0
+    ]
+
+
+def _limit(steps: Any, feeds: Any) -> Any:
+    """The largest number of steps, as a number or variable."""
+    if steps is None:
+        if not feeds:
+            raise TypeError("steps is None; pass an int, an integer scalar variable, or feeds with a row for each step")
+        return np.iinfo(np.int64).max
+    if not isinstance(steps, Variable):
+        return check_count("steps", steps, low=0)
+    if scalar("steps", steps).type.dtype not in integer_dtypes:
+        raise TypeError(f"steps has dtype {steps.type.dtype}; pass an int or an integer scalar variable")
+    return steps
+
+
+def _check_feeds(feeds: Mapping[Any, Any] | None, updates: Updates) -> dict[Any, Any]:
+    """`feeds` with tensor variables for values, each of which fits the variable that it feeds."""
+    read, checked = set(ancestors(list(updates.values()))), {}
+    for x, rows in (feeds or {}).items():
+        if x in updates:
+            raise ValueError(f"feeds names the variable {called(x)}, which has an update; feed what is only read")
+        if x not in read:
+            raise ValueError(f"feeds names the variable {called(x)}, which updates does not read")
+        rows = checked[x] = pt.as_tensor(rows)
+        if rows.type.dtype != x.type.dtype or rows.type.ndim != x.type.ndim + 1:
+            raise ValueError(
+                f"feeds holds {rows.type} for {called(x)}, which is {x.type}; "
+                "pass the same dtype, and a row of its shape for each step"
+            )
+    return checked
+
+
+def hold(updates: Updates, condition: Any) -> Updates:
+    """`updates` that leave their variables as they are while `condition` is true. Random generators go on.
+
+    Parameters
+    ----------
+    updates : dict
+        What a rule returned, perhaps joined and transformed.
+    condition : boolean scalar variable
+
+    Returns
+    -------
+    dict
+
+    Examples
+    --------
+    >>> x, still = pytensor.shared(4.0, name="x"), pt.bscalar("still")
+    >>> updates = optapi.hold(optapi.sgd([x], x**2, step_size=0.25), pt.gt(still, 0))
+    >>> step = pytensor.function([still], x, updates=updates)
+    >>> [float(step(still)) for still in (0, 1, 1, 0, 0)]
+    [4.0, 2.0, 2.0, 2.0, 1.0]
+    """
+    condition = pt.as_tensor(condition)
+    if condition.type.ndim != 0:
+        raise ValueError(f"condition has {condition.type.ndim} dimensions; pass a boolean scalar variable")
+    return {
+        variable: value if is_generator(variable) else like(pt.switch(condition, variable, value), variable)
+        for variable, value in updates.items()
+    }
+
+
+def check_generators(updates: Updates) -> None:
+    """Every random generator that `updates` reads has an update.
+
+    Raises
+    ------
+    ValueError
+        If one has not.
+    """
+    for variable in ancestors(list(updates.values())):
+        if variable.owner is None and is_generator(variable) and variable not in updates:
+            raise ValueError(
+                f"the random generator {called(variable)} is drawn from and never advanced, so that all steps "
+                "would see the same draws; add {generator: next_generator} to updates"
+            )
+
+
+def _frontier(outputs: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
+    """The variables that `outputs` read beside `inputs`, and that do not depend on them.
+
+    Constants, and what is worked out from constants alone, are left inside, where rewrites can see their values.
+    """
+    changing, fixed = set(inputs), set()
+    found: dict[Any, None] = {}
+
+    def take(variables: Iterable[Any]) -> None:
+        for variable in variables:
+            if not (variable in changing or variable in fixed or isinstance(variable, Constant)):
+                found[variable] = None
+
+    for node in toposort(outputs):
+        if any(variable in changing for variable in node.inputs):
+            changing.update(node.outputs)
+            take(node.inputs)
+        elif all(variable in fixed or isinstance(variable, Constant) for variable in node.inputs):
+            fixed.update(node.outputs)
+    take(outputs)
+    return list(found)

@@ -1,0 +1,85 @@
+"""`Loop` under numba."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+from pytensor.compile.mode import NUMBA
+from pytensor.link.numba.cache import compile_numba_function_src
+from pytensor.link.numba.dispatch.basic import (
+    numba_funcify_and_cache_key,
+    numba_njit,
+    register_funcify_and_cache_key,
+)
+
+from .compat import REWRITES_INNER_GRAPHS, rewrite_owned
+from .loops import Loop
+
+
+VERSION = 2
+
+
+@register_funcify_and_cache_key(Loop)
+def numba_funcify_Loop(op: Any, node: Any = None, **kwargs: Any) -> Any:
+    """A ``while`` loop over the compiled body, and the key under which PyTensor keeps it on disk."""
+    kwargs.pop("storage_map", None)
+    inner = op.fgraph
+    if not REWRITES_INNER_GRAPHS:
+        inner = inner.clone()
+        # Else the graph inside of Softmax is recognized as a softmax, and so on for ever.
+        rewrite_owned(inner, len(node.outputs), NUMBA.excluding("symbolic_op_recognition").optimizer)
+    body, key = numba_funcify_and_cache_key(inner, squeeze_output=True, fgraph_name="optapi_loop", **kwargs)
+    count = len(op.fgraph.outputs) - 1
+    start = [f"start{i}" for i in range(count)]
+    given = [f"given{i}" for i in range(len(op.fgraph.inputs) - count)]
+    state = [f"x{i}" for i in range(count)]
+    # A variable has one type: what it begins with and what a turn gives must both be contiguous, or numba would compile
+    # the body, and all that it calls, for each.
+    source = f"""
+def loop({", ".join([*start, *given, "steps"])}):
+    {"; ".join(f"{x} = fresh({first})" for x, first in zip(state, start, strict=True))}
+    turn = 0
+    limit = steps.item()
+    while turn < limit:
+        {", ".join(state)}, done = body({", ".join([*state, *given])})
+        {"; ".join(f"{x} = contiguous({x})" for x in state)}
+        if done:
+            break
+        turn += 1
+    return {", ".join(state)}
+"""
+    names = {"body": body, "fresh": fresh, "contiguous": contiguous}
+    loop = compile_numba_function_src(source, "loop", names)
+    return numba_njit(loop), key and sha256(f"{source}{key}{VERSION}".encode()).hexdigest()
+
+
+def fresh(x):  # type: ignore[no-untyped-def]
+    """A contiguous copy of an array; anything else as it is."""
+    raise NotImplementedError
+
+
+def contiguous(x):  # type: ignore[no-untyped-def]
+    """An array itself if it is known to be contiguous, else a copy; anything else as it is."""
+    raise NotImplementedError
+
+
+@overload(fresh)
+def _fresh(x):  # type: ignore[no-untyped-def]
+    if not isinstance(x, types.Array):
+        return lambda x: x
+    if x.ndim == 0 or x.layout == "C":
+        return lambda x: np.copy(x)
+    return lambda x: np.ascontiguousarray(x).copy()
+
+
+@overload(contiguous)
+def _contiguous(x):  # type: ignore[no-untyped-def]
+    if not isinstance(x, types.Array) or (x.layout == "C" and x.mutable):
+        return lambda x: x
+    if x.ndim == 0:
+        return lambda x: np.copy(x)
+    return lambda x: np.ascontiguousarray(x)

@@ -1,0 +1,236 @@
+"""The oracle: a cost with gradients that a Python callable computes, as an expression that any rule can minimize.
+
+``cost = Oracle(call)([p, q])`` is a scalar variable. Its gradients are those that ``call(p, q)`` returns, at any point
+at which a rule evaluates it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.gradient import DisconnectedType, grad_undefined
+from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.op import Op
+
+from ..checks import as_dtype, as_list, check_parameters
+from ..pytree import derivative, number
+
+
+Arrays = list[np.ndarray]
+
+
+class Oracle:
+    """A cost that a Python callable computes together with its gradients.
+
+    Nothing may raise in a compiled step. So an exception of the callable, KeyboardInterrupt too, is kept in `failure`;
+    this answer and all others are then NaN, without calling again, until `check` raises the very exception::
+
+        cost = Oracle(call)([p, q], data)
+        step = pytensor.function([data], [], updates=lbfgs([p, q], cost))
+
+    Each use of the oracle in a graph may call: a rule that searches calls it at each trial.
+
+    Parameters
+    ----------
+    call : callable
+        ``call(*parameters, *inputs) -> (cost, gradients)``, on arrays that it may keep or change. The cost is a number,
+        the gradients are one array for each parameter, of its shape.
+    product : callable, optional
+        ``product(parameters, vectors, *inputs) -> products``, the products of the matrix of second derivatives with
+        `vectors`, one for each parameter; all three are lists of arrays. By default a central difference of the
+        gradients, which takes two calls.
+
+    Attributes
+    ----------
+    failure : exception or None
+        What was raised and not yet passed on.
+
+    Examples
+    --------
+    >>> def call(x):
+    ...     return np.sum((x - 3) ** 2), [2 * (x - 3)]
+    >>> x = pytensor.shared(np.zeros(2), name="x")
+    >>> cost = optapi.Oracle(call)([x])
+    >>> step = pytensor.function([], cost, updates=optapi.lbfgs([x], cost))
+    >>> for _ in range(5):
+    ...     _ = step()
+    >>> x.get_value()
+    array([3., 3.])
+    """
+
+    def __init__(
+        self,
+        call: Callable[..., tuple[Any, Sequence[Any]]] | None,
+        product: Callable[..., Sequence[Any]] | None = None,
+    ):
+        self.call = call
+        self.product = product
+        self.failure: BaseException | None = None
+        self.errors: Any = None  # how the callable wants NumPy to treat floating-point errors, as np.geterr
+
+    def __call__(self, parameters: Any, *inputs: Any) -> Any:
+        """The cost as a scalar variable in float64, differentiable in `parameters` and not in `inputs`."""
+        parameters = check_parameters(as_list("parameters", parameters))
+        variables: Any = Evaluation(self, len(parameters))(*parameters, *map(pt.as_tensor, inputs), return_list=True)
+        return variables[0]
+
+    def check(self) -> None:
+        """Raise the exception that was kept, if there is one, and be ready again."""
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
+
+    def evaluate(self, arrays: Sequence[np.ndarray], count: int) -> tuple[float, Sequence[np.ndarray]]:
+        """The cost and its gradients in the first `count` of `arrays`, or NaN."""
+        if self.failure is None:
+            try:
+                call: Any = self.call
+                with self._errors():
+                    cost, gradients = call(*[array.copy() for array in arrays])
+                if len(gradients) != count:
+                    raise ValueError(f"the callable returned {len(gradients)} gradients for {count} parameters")
+                return number("the callable", cost), self._checked(gradients, arrays)
+            except BaseException as failure:
+                self.failure = failure
+        return np.nan, [np.full_like(array, np.nan) for array in arrays[:count]]
+
+    def multiply(self, arrays: Sequence[np.ndarray], count: int) -> Sequence[np.ndarray]:
+        """The products with the second derivatives: of the parameters, the vectors and the inputs in `arrays`."""
+        copies = [array.copy() for array in arrays]
+        parameters, vectors, inputs = copies[:count], copies[count : 2 * count], copies[2 * count :]
+        if self.failure is None:
+            try:
+                call: Any = self.call
+                with self._errors():
+                    if self.product is not None:
+                        products = self.product(parameters, vectors, *inputs)
+                    else:
+                        products = central_difference(lambda *point: call(*point, *inputs)[1], parameters, vectors)
+                return self._checked(products, arrays[:count])
+            except BaseException as failure:
+                self.failure = failure
+        return [np.full_like(array, np.nan) for array in arrays[:count]]
+
+    def _errors(self) -> Any:
+        return nullcontext() if self.errors is None else np.errstate(**self.errors)
+
+    def _checked(self, values: Sequence[Any], models: Sequence[np.ndarray]) -> Arrays:
+        return [derivative("the callable", value, model) for value, model in zip(values, models, strict=False)]
+
+
+class Evaluation(Op):
+    """``(parameters, inputs) -> (cost, gradients)``. It equals only itself."""
+
+    def __init__(self, oracle: Oracle, count: int):
+        self.oracle = oracle
+        self.count = count
+
+    def make_node(self, *inputs: Any) -> Apply:
+        inputs = tuple(map(pt.as_tensor, inputs))
+        return Apply(self, inputs, [pt.scalar(dtype="float64"), *(p.type() for p in inputs[: self.count])])
+
+    def perform(self, node: Any, inputs: Any, outputs: Any) -> None:
+        cost, gradients = self.oracle.evaluate(inputs, self.count)
+        outputs[0][0] = np.asarray(cost)
+        for storage, gradient in zip(outputs[1:], gradients, strict=True):
+            storage[0] = gradient
+
+    def do_constant_folding(self, fgraph: Any, node: Any) -> bool:
+        return False
+
+    def connection_pattern(self, node: Any) -> list[list[bool]]:
+        return [[position < self.count] * len(node.outputs) for position in range(len(node.inputs))]
+
+    def pullback(self, inputs: Any, outputs: Any, cotangents: Any) -> list[Variable]:
+        parameters, others = inputs[: self.count], inputs[self.count :]
+        of_cost, *of_gradients = cotangents
+        pulled = [None] * self.count
+        if not isinstance(of_cost.type, DisconnectedType):
+            pulled = [as_dtype(of_cost, g.type.dtype) * g for g in outputs[1:]]
+        if not all(isinstance(v.type, DisconnectedType) for v in of_gradients):
+            # The matrix of second derivatives is symmetric.
+            products = Product(self.oracle, self.count).of(parameters, of_gradients, others)
+            pulled = [b if a is None else a + b for a, b in zip(pulled, products, strict=True)]
+        return [DisconnectedType()() if v is None else v for v in [*pulled, *[None] * len(others)]]
+
+    def pushforward(self, inputs: Any, outputs: Any, tangents: Any) -> list[Variable]:
+        parameters, vectors, others = inputs[: self.count], tangents[: self.count], inputs[self.count :]
+        moved = [(g, v) for g, v in zip(outputs[1:], vectors, strict=True) if not isinstance(v.type, DisconnectedType)]
+        if not moved:
+            return [DisconnectedType()() for _ in outputs]
+        slope = sum((pt.sum(g * v) for g, v in moved), pt.constant(np.float64(0.0)))
+        products = Product(self.oracle, self.count).of(parameters, vectors, others)
+        return [slope.astype("float64"), *products]
+
+
+class Product(Op):
+    """``(parameters, vectors, inputs) -> products`` with the matrix of second derivatives. It equals only itself."""
+
+    def __init__(self, oracle: Oracle, count: int):
+        self.oracle = oracle
+        self.count = count
+
+    def of(self, parameters: Sequence[Any], vectors: Sequence[Any], others: Sequence[Any]) -> list[Any]:
+        """The products as variables, with zeros for vectors that are disconnected."""
+        vectors = [
+            pt.zeros_like(p) if isinstance(v.type, DisconnectedType) else as_dtype(v, p.type.dtype)
+            for p, v in zip(parameters, vectors, strict=True)
+        ]
+        products: Any = self(*parameters, *vectors, *others, return_list=True)
+        return list(products)
+
+    def make_node(self, *inputs: Any) -> Apply:
+        inputs = tuple(map(pt.as_tensor, inputs))
+        return Apply(self, inputs, [p.type() for p in inputs[: self.count]])
+
+    def perform(self, node: Any, inputs: Any, outputs: Any) -> None:
+        products = self.oracle.multiply(inputs, self.count)
+        for storage, product in zip(outputs, products, strict=True):
+            storage[0] = product
+
+    def do_constant_folding(self, fgraph: Any, node: Any) -> bool:
+        return False
+
+    def connection_pattern(self, node: Any) -> list[list[bool]]:
+        return [[position < 2 * self.count] * len(node.outputs) for position in range(len(node.inputs))]
+
+    def pullback(self, inputs: Any, outputs: Any, cotangents: Any) -> list[Variable]:
+        parameters, others = inputs[: self.count], inputs[2 * self.count :]
+        third = [
+            grad_undefined(self, i, p, "third derivatives of an oracle are not known") for i, p in enumerate(parameters)
+        ]
+        return [*third, *self.of(parameters, cotangents, others), *(DisconnectedType()() for _ in others)]
+
+    def pushforward(self, inputs: Any, outputs: Any, tangents: Any) -> list[Variable]:
+        parameters, others = inputs[: self.count], inputs[2 * self.count :]
+        if not all(isinstance(v.type, DisconnectedType) for v in tangents[: self.count]):
+            raise NotImplementedError("third derivatives of an oracle are not known")
+        return self.of(parameters, tangents[self.count : 2 * self.count], others)
+
+
+def central_difference(gradients: Callable[..., Sequence[Any]], point: Arrays, vectors: Arrays) -> Arrays:
+    r"""The product of the matrix of second derivatives with `vectors`, by two calls of `gradients`.
+
+    .. math:: (g(x + h v) - g(x - h v)) / 2h, \qquad h = \epsilon^{1/3} \max(1, \|x\|) / \|v\|
+
+    None is called if `vectors` are zero.
+    """
+    size = np.sqrt(sum(float(np.vdot(v, v)) for v in vectors))
+    if size == 0:
+        return [np.zeros_like(v) for v in vectors]
+    if not np.isfinite(size):
+        return [np.full_like(v, np.nan) for v in vectors]
+    epsilon = max(float(np.finfo(x.dtype).eps) for x in point)
+    h = epsilon ** (1 / 3) * max(1.0, np.sqrt(sum(float(np.vdot(x, x)) for x in point))) / size
+    ahead, behind = (
+        gradients(*((x + sign * h * v).astype(x.dtype) for x, v in zip(point, vectors, strict=True)))
+        for sign in (1, -1)
+    )
+    return [
+        ((np.asarray(a, "float64") - b) / (2 * h)).astype(v.dtype)
+        for a, b, v in zip(ahead, behind, vectors, strict=True)
+    ]

@@ -1,0 +1,235 @@
+"""Structures: points of a NumPy function as its caller writes them, and as a flat list of arrays.
+
+An array, or a list, tuple or mapping of structures. A list or tuple of numbers is one vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Number
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class PyTree:
+    """How a structure is put together, without its arrays.
+
+    Attributes
+    ----------
+    kind : type or None
+        None for an array; else `dict`, `list`, `tuple`, or a named tuple.
+    keys : tuple
+        The keys of a mapping, the positions of a sequence.
+    parts : tuple of Structure
+        What stands there.
+    """
+
+    kind: Any = None
+    keys: tuple[Any, ...] = ()
+    parts: tuple[PyTree, ...] = ()
+
+    @classmethod
+    def of(cls, tree: Any) -> PyTree:
+        """The structure of `tree`."""
+        if isinstance(tree, Mapping):
+            return cls(dict, tuple(tree), tuple(cls.of(child) for child in tree.values()))
+        if is_sequence(tree):
+            kind = list if isinstance(tree, list) else type(tree) if hasattr(tree, "_make") else tuple
+            return cls(kind, tuple(range(len(tree))), tuple(map(cls.of, tree)))
+        return cls()
+
+    def build(self, leaves: Sequence[Any]) -> Any:
+        """The structure of `leaves`; an array is itself."""
+        return leaves[0] if self.kind is None else self._build(iter(leaves))
+
+    def _build(self, leaves: Any) -> Any:
+        if self.kind is None:
+            return next(leaves)
+        children = [part._build(leaves) for part in self.parts]
+        if self.kind is dict:
+            return dict(zip(self.keys, children, strict=True))
+        return self.kind._make(children) if hasattr(self.kind, "_make") else self.kind(children)
+
+    def leaves(self, name: str, tree: Any) -> list[tuple[str, Any]]:
+        """What stands in `tree` in the places of the arrays, each with its place in words.
+
+        Raises
+        ------
+        ValueError
+            If `tree` is put together in another way; the message names the place.
+        """
+        if self.kind is None:
+            return [(name, tree)]
+        if self.kind is dict:
+            if not isinstance(tree, Mapping) or set(tree) != set(self.keys):
+                raise ValueError(f"{name} is {_kind_of(tree)}; it has to be a dict with the keys {list(self.keys)}")
+        elif not isinstance(tree, list | tuple) or len(tree) != len(self.keys):
+            kind = self.kind.__name__
+            raise ValueError(f"{name} is {_kind_of(tree)}; it has to be a {kind} of {len(self.keys)} as the point is")
+        found = []
+        for key, part in zip(self.keys, self.parts, strict=True):
+            found += part.leaves(f"{name}[{key!r}]", tree[key])
+        return found
+
+    def described(self) -> Any:
+        """The structure in lists and strings that JSON can hold.
+
+        Raises
+        ------
+        TypeError
+            If it has named tuples, or keys that are neither strings nor integers.
+        """
+        if self.kind is None:
+            return None
+        if self.kind not in (dict, list, tuple) or not all(type(key) in (str, int) for key in self.keys):
+            raise TypeError(
+                f"a point with a {self.kind.__name__} of keys {list(self.keys)} cannot be saved; build it of lists, "
+                "tuples, and dictionaries with strings for keys"
+            )
+        return [self.kind.__name__, list(self.keys), [part.described() for part in self.parts]]
+
+    @classmethod
+    def from_description(cls, description: Any) -> PyTree:
+        """The structure that `described` described."""
+        if description is None:
+            return cls()
+        kind, keys, parts = description
+        kinds = {"dict": dict, "list": list, "tuple": tuple}
+        return cls(kinds[kind], tuple(keys), tuple(map(cls.from_description, parts)))
+
+
+def is_sequence(tree: Any) -> bool:
+    """Whether `tree` is a list or tuple of structures, and not one of numbers, which is a vector."""
+    return isinstance(tree, list | tuple) and not all(isinstance(child, Number) for child in tree)
+
+
+def _kind_of(tree: Any) -> str:
+    if isinstance(tree, Mapping):
+        return f"a {type(tree).__name__} with the keys {list(tree)}"
+    if isinstance(tree, list | tuple):
+        return f"a {type(tree).__name__} of {len(tree)}"
+    return f"an array of shape {tree.shape}" if isinstance(tree, np.ndarray) else f"a {type(tree).__name__}"
+
+
+def point(name: str, tree: Any) -> tuple[PyTree, list[np.ndarray]]:
+    """The structure of `tree` and copies of its arrays, in floating point.
+
+    Raises
+    ------
+    TypeError
+        If something is not an array of real numbers of one of the dtypes float32 and float64, or of integers.
+    ValueError
+        If a value is not finite, or there is no array.
+    """
+    structure = PyTree.of(tree)
+    leaves = structure.leaves(name, tree)
+    if not leaves:
+        raise ValueError(f"{name} is empty; pass at least one array")
+    return structure, [_parameter(place, leaf) for place, leaf in leaves]
+
+
+def _parameter(place: str, leaf: Any) -> np.ndarray:
+    try:
+        array = np.asarray(leaf)
+    except ValueError as error:
+        raise TypeError(f"{place} is a {type(leaf).__name__} that does not make an array: {error}") from None
+    if array.size == 0 and isinstance(leaf, list | tuple):
+        array = array.astype("float64")
+    if array.dtype.kind not in "iu" and array.dtype not in ("float32", "float64"):
+        raise TypeError(
+            f"{place} is a {type(leaf).__name__} of dtype {array.dtype}; pass numbers in float32, float64 or integers"
+        )
+    array = np.array(array, "float64" if array.dtype.kind in "iu" else array.dtype.newbyteorder("="), order="C")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{place} has values that are not finite; start from finite ones")
+    return array
+
+
+def number(name: str, value: Any) -> float:
+    """`value`, which the function `name` returned, as a float: an array of size 1 of any shape.
+
+    Raises
+    ------
+    ValueError
+        If it is none; the message names the function.
+    """
+    if isinstance(value, float):
+        return float(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # of ragged lists
+        array = np.asarray(None)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} returned {_short(value)}; it has to return a real number")
+    if array.size != 1:
+        raise ValueError(
+            f"{name} returned an array of shape {array.shape}; it has to return a number, of shape (): "
+            "sum or average what it returned"
+        )
+    return float(array.reshape(()))
+
+
+def derivative(name: str, value: Any, model: np.ndarray) -> np.ndarray:
+    """`value`, which the function `name` returned for the array `model`, as an array of its shape and dtype, a copy.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another; the message names the function and both shapes.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.asarray(None)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} returned {_short(value)}; it has to return real numbers of shape {model.shape}")
+    if array.shape != model.shape:
+        raise ValueError(
+            f"{name} returned an array of shape {array.shape} where the point has shape {model.shape}; "
+            "return the derivative with respect to each component, in its place"
+        )
+    if array.dtype == model.dtype:
+        return np.array(array, model.dtype, order="C")
+    with np.errstate(over="ignore"):  # what is too large for float32 is infinite there
+        return np.array(array, model.dtype, order="C")
+
+
+def derivatives(name: str, value: Any, structure: PyTree, models: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """`derivative` for each array of a structure."""
+    if structure.kind is None:
+        return [derivative(name, value, models[0])]
+    leaves = structure.leaves(f"what {name} returned", value)
+    return [
+        derivative(f"{name}, in the place{place.removeprefix(f'what {name} returned')},", leaf, model)
+        for (place, leaf), model in zip(leaves, models, strict=True)
+    ]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"a {type(value).__name__}"
+
+
+def named(argument: str, function: Callable[..., Any]) -> str:
+    """How a message names the function that was passed as `argument`."""
+    name = getattr(function, "__name__", None)
+    return argument if name in (None, argument) else f"{argument} ({name})"
+
+
+def largest(arrays: Sequence[np.ndarray]) -> float:
+    """The largest component in absolute value; NaN if one is NaN."""
+    found = 0.0
+    for array in arrays:
+        size = np.abs(array).max(initial=0.0)
+        if not (size <= found or found != found):
+            found = size
+    return float(found)
+
+
+def distance(arrays: Sequence[np.ndarray], others: Sequence[np.ndarray] | None) -> float:
+    """The Euclidean distance of two points, of the second and zero if it is None."""
+    changes = arrays if others is None else [a - b for a, b in zip(arrays, others, strict=True)]
+    return float(np.sqrt(sum(np.vdot(change, change) for change in changes)))

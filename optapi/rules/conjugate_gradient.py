@@ -1,0 +1,603 @@
+"""Conjugate gradients: each direction is the steepest descent and a share of the direction before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+
+from ..checks import as_dtype, check_count, scalar
+from ..graph.loops import FALSE, cond
+from ..line_search import fixed, strong_wolfe
+from ..objective import Objective
+from ..state import state
+from ..updates import Updates
+from ._descent import Descent
+from ._linear_algebra import dot, norm
+
+
+Formula = Callable[[Any, Any, Any], Any]
+
+# Conjugacy needs steps that come close to the minimizer along the line.
+precise = partial(strong_wolfe, curvature=0.1)
+
+
+def quotient(a: Any, b: Any) -> Any:
+    """The quotient `a` / `b`, or 0 where `b` is not positive."""
+    positive = b > 0
+    return pt.switch(positive, a / pt.switch(positive, b, pt.ones_like(b)), pt.zeros_like(b))
+
+
+def _fletcher_reeves(d: Any, g: Any, g_new: Any) -> Any:
+    return quotient(dot(g_new, g_new), dot(g, g))
+
+
+def _polak_ribiere(d: Any, g: Any, g_new: Any) -> Any:
+    return pt.maximum(quotient(dot(g_new, g_new - g), dot(g, g)), 0)
+
+
+def _hestenes_stiefel(d: Any, g: Any, g_new: Any) -> Any:
+    y = g_new - g
+    return quotient(dot(g_new, y), dot(d, y))
+
+
+def _dai_yuan(d: Any, g: Any, g_new: Any) -> Any:
+    return quotient(dot(g_new, g_new), dot(d, g_new - g))
+
+
+def _hager_zhang(theta: Any, eta: Any, d: Any, g: Any, g_new: Any) -> Any:
+    theta, eta = (as_dtype(s, d.type.dtype) for s in (theta, eta))
+    y = g_new - g
+    dy = dot(d, y)
+    beta = quotient(dot(y, g_new) - theta * quotient(dot(y, y) * dot(d, g_new), dy), dy)
+    return pt.maximum(beta, eta * quotient(dot(d, g), dot(d, d)))
+
+
+def conjugate_gradient(
+    parameters: Any,
+    cost: Any = None,
+    gradients: Any = None,
+    stop: Any = None,
+    updates: Updates | None = None,
+    *,
+    beta: Formula = _polak_ribiere,
+    step_size: Any = None,
+    restart_overlap: Any = 0.5,
+    restart_every: int | None = None,
+    line_search: Any = precise,
+    exact: bool | None = None,
+    tolerance: Any = 1e-5,
+    ascent: bool = False,
+    name: str = "conjugate_gradient",
+) -> Updates:
+    r"""Nonlinear conjugate gradients, by any formula for the share of the direction before.
+
+    .. math:: d \leftarrow -g + \beta d, \qquad x \leftarrow x + a d
+
+    with :math:`a` from a line search. The directions start anew, from :math:`-g`, where :math:`-g + \beta d` does not
+    descend by at least a hundredth of :math:`\|g\|^2`, where consecutive gradients are far from orthogonal,
+    :math:`|g_{new}^T g| \ge \nu \|g_{new}\|^2`, every `restart_every` steps, and at a point that is not the one of the
+    last call. If a search fails, the point stays and the next call searches along the steepest descent. If that fails
+    too, or more than 10 calls on end have found no lower cost, the algorithm has finished with reason 2; with 3 if the
+    cost or a gradient was not finite at the start.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, ascent, name
+        As in every rule. The cost is needed; gradients, if given, must be its own.
+    beta : callable
+        From the direction :math:`d`, the gradient :math:`g` where it began and the gradient :math:`g_{new}` where the
+        search ended, all vectors, to the scalar :math:`\beta`. One that is not finite means a restart. By default the
+        formula of `polak_ribiere`.
+    step_size : scalar or schedule, optional
+        The first step size that a search tries. By default the one that promises the decrease to first order of the
+        step before, :math:`a_{before} g_{before}^T d_{before} / g^T d`, and :math:`1 / \max(1, \|g\|)` where there is
+        no step before.
+    restart_overlap : scalar or None
+        :math:`\nu`; None for no such restarts. Powell's is 0.2; with 0.5 the rules of this module took the fewest
+        evaluations, over the problems of Moré, Garbow and Hillstrom.
+    restart_every : int, optional
+        How many steps there are between restarts; in theory the number of components.
+    line_search : callable
+        The line search, see `optapi.line_search`. By default `strong_wolfe` with a curvature of 0.1.
+    exact : bool, optional
+        Whether a cost and gradient found at a point are still true at the next call. By default True, unless the cost
+        has explicit inputs, draws random numbers, or reads a variable of `updates`. Pass False if data in another
+        shared variable change between calls.
+    tolerance : scalar or None
+        `stop` becomes 1 when no component of the gradient is larger in absolute value.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters and of the rule's state. If `stop` is given, it reports ``reason``,
+        ``evaluations``, ``cost`` and ``gradient_size``, see `optapi.reports`.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError
+        As every rule; ValueError also if `gradients` cannot be those of `cost` at other points.
+
+    Notes
+    -----
+    Cost per call: two or three evaluations of the cost and its gradients, and one at the start if `exact` is False.
+    State: one number per parameter component, and two more for the point and the gradient there if `exact` is True.
+
+    References
+    ----------
+    Nocedal and Wright (2006), Numerical optimization, algorithm 5.4, with the first trial of equation 3.59; Powell
+    (1977), Restart procedures for the conjugate gradient method.
+
+    Examples
+    --------
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> def liu_storey(d, g, g_new):
+    ...     return pt.maximum(pt.sum(g_new * (g_new - g)) / -pt.sum(d * g), 0)
+    >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.conjugate_gradient, beta=liu_storey).round(4)
+    array([1., 1.])
+    """
+    f = Objective.of(
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
+    )
+    if not callable(beta):
+        raise TypeError(f"beta is {beta!r}; pass a function of a direction and two gradients")
+    start = Descent.start(f, line_search, exact)
+    g = start.gradient
+    turns = state(f"{name}/turns", dtype="int64")
+    share = state(f"{name}/share", (f.size,), f.dtype)
+    decrease = state(f"{name}/decrease", dtype=f.dtype)
+
+    moved = start.evaluated > 0 if start.kept else FALSE
+    fresh = moved | pt.eq(turns, 0) | ~(dot(g, share - g) <= -0.01 * dot(g, g))
+    d = pt.switch(fresh, -g, share - g)
+    if step_size is None:
+        known = decrease / dot(g, d)
+        step_size = pt.switch(
+            ~moved & (known > 0) & pt.isfinite(known), known, 1 / pt.maximum(pt.ones_like(known), norm(g))
+        )
+    end = start.line_search(d, step_size, fresh)
+
+    b = beta(end.direction, g, end.gradient)
+    restart = end.failed | ~pt.isfinite(b)
+    if restart_overlap is not None:
+        overlap = scalar("restart_overlap", restart_overlap, low=0).astype(f.dtype)
+        restart = restart | (abs(dot(end.gradient, g)) >= overlap * dot(end.gradient, end.gradient))
+    done = pt.switch(end.steepest, 0, turns) + 1
+    if restart_every is not None:
+        restart = restart | (done >= check_count("restart_every", restart_every))
+    new = {
+        turns: pt.switch(restart, 0, done),
+        share: pt.switch(restart, pt.zeros_like(share), b.astype(f.dtype) * end.direction),
+        decrease: end.found.size * dot(g, end.direction),
+    }
+    return start.finish(end, new)
+
+
+def fletcher_reeves(
+    parameters: Any,
+    cost: Any = None,
+    gradients: Any = None,
+    stop: Any = None,
+    updates: Updates | None = None,
+    *,
+    step_size: Any = None,
+    restart_overlap: Any = 0.5,
+    restart_every: int | None = None,
+    line_search: Any = precise,
+    exact: bool | None = None,
+    tolerance: Any = 1e-5,
+    ascent: bool = False,
+    name: str = "fletcher_reeves",
+) -> Updates:
+    r"""Nonlinear conjugate gradients by the formula of Fletcher and Reeves.
+
+    .. math:: \beta = \frac{\|g_{new}\|^2}{\|g\|^2}
+
+    With a search by the strong Wolfe conditions and a curvature below 1/2 all directions descend. Without restarts it
+    may take many short steps after a bad one, so keep `restart_overlap`.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, ascent, name
+        As in every rule.
+    step_size, restart_overlap, restart_every, search, exact, tolerance
+        As in `conjugate_gradient`, and so are what is returned and raised, the cost per call and the memory.
+
+    References
+    ----------
+    Fletcher and Reeves (1964), Function minimization by conjugate gradients.
+
+    Examples
+    --------
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.fletcher_reeves, tolerance=1e-6).round(4)
+    array([1., 1.])
+    """
+    return conjugate_gradient(
+        parameters,
+        cost,
+        gradients,
+        stop,
+        updates,
+        beta=_fletcher_reeves,
+        step_size=step_size,
+        restart_overlap=restart_overlap,
+        restart_every=restart_every,
+        line_search=line_search,
+        exact=exact,
+        tolerance=tolerance,
+        ascent=ascent,
+        name=name,
+    )
+
+
+def polak_ribiere(
+    parameters: Any,
+    cost: Any = None,
+    gradients: Any = None,
+    stop: Any = None,
+    updates: Updates | None = None,
+    *,
+    step_size: Any = None,
+    restart_overlap: Any = 0.5,
+    restart_every: int | None = None,
+    line_search: Any = precise,
+    exact: bool | None = None,
+    tolerance: Any = 1e-5,
+    ascent: bool = False,
+    name: str = "polak_ribiere",
+) -> Updates:
+    r"""Nonlinear conjugate gradients by the formula of Polak and Ribière, kept from being negative (PR+).
+
+    .. math:: \beta = \max\left(0, \frac{g_{new}^T (g_{new} - g)}{\|g\|^2}\right)
+
+    After a short step :math:`\beta` is about 0, so that it starts anew by itself. Without the maximum it may cycle.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, ascent, name
+        As in every rule.
+    step_size, restart_overlap, restart_every, search, exact, tolerance
+        As in `conjugate_gradient`, and so are what is returned and raised, the cost per call and the memory.
+
+    References
+    ----------
+    Polak and Ribière (1969), Note sur la convergence de méthodes de directions conjuguées; Gilbert and Nocedal (1992),
+    Global convergence properties of conjugate gradient methods for optimization.
+
+    Examples
+    --------
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.polak_ribiere).round(4)
+    array([1., 1.])
+    """
+    return conjugate_gradient(
+        parameters,
+        cost,
+        gradients,
+        stop,
+        updates,
+        beta=_polak_ribiere,
+        step_size=step_size,
+        restart_overlap=restart_overlap,
+        restart_every=restart_every,
+        line_search=line_search,
+        exact=exact,
+        tolerance=tolerance,
+        ascent=ascent,
+        name=name,
+    )
+
+
+def hestenes_stiefel(
+    parameters: Any,
+    cost: Any = None,
+    gradients: Any = None,
+    stop: Any = None,
+    updates: Updates | None = None,
+    *,
+    step_size: Any = None,
+    restart_overlap: Any = 0.5,
+    restart_every: int | None = None,
+    line_search: Any = precise,
+    exact: bool | None = None,
+    tolerance: Any = 1e-5,
+    ascent: bool = False,
+    name: str = "hestenes_stiefel",
+) -> Updates:
+    r"""Nonlinear conjugate gradients by the formula of Hestenes and Stiefel.
+
+    .. math:: \beta = \frac{g_{new}^T y}{d^T y}, \qquad y = g_{new} - g
+
+    Consecutive directions are conjugate, :math:`d_{new}^T y = 0`, whatever the search. Where :math:`d^T y` is not
+    positive, which the Wolfe conditions exclude, :math:`\beta` is 0.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, ascent, name
+        As in every rule.
+    step_size, restart_overlap, restart_every, search, exact, tolerance
+        As in `conjugate_gradient`, and so are what is returned and raised, the cost per call and the memory.
+
+    References
+    ----------
+    Hestenes and Stiefel (1952), Methods of conjugate gradients for solving linear systems.
+
+    Examples
+    --------
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.hestenes_stiefel).round(4)
+    array([1., 1.])
+    """
+    return conjugate_gradient(
+        parameters,
+        cost,
+        gradients,
+        stop,
+        updates,
+        beta=_hestenes_stiefel,
+        step_size=step_size,
+        restart_overlap=restart_overlap,
+        restart_every=restart_every,
+        line_search=line_search,
+        exact=exact,
+        tolerance=tolerance,
+        ascent=ascent,
+        name=name,
+    )
+
+
+def dai_yuan(
+    parameters: Any,
+    cost: Any = None,
+    gradients: Any = None,
+    stop: Any = None,
+    updates: Updates | None = None,
+    *,
+    step_size: Any = None,
+    restart_overlap: Any = 0.5,
+    restart_every: int | None = None,
+    line_search: Any = precise,
+    exact: bool | None = None,
+    tolerance: Any = 1e-5,
+    ascent: bool = False,
+    name: str = "dai_yuan",
+) -> Updates:
+    r"""Nonlinear conjugate gradients by the formula of Dai and Yuan.
+
+    .. math:: \beta = \frac{\|g_{new}\|^2}{d^T y}, \qquad y = g_{new} - g
+
+    With any search by the Wolfe conditions all directions descend. Without restarts it may take many short steps after
+    a bad one, so keep `restart_overlap`. Where :math:`d^T y` is not positive :math:`\beta` is 0.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, ascent, name
+        As in every rule.
+    step_size, restart_overlap, restart_every, search, exact, tolerance
+        As in `conjugate_gradient`, and so are what is returned and raised, the cost per call and the memory.
+
+    References
+    ----------
+    Dai and Yuan (1999), A nonlinear conjugate gradient method with a strong global convergence property.
+
+    Examples
+    --------
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.dai_yuan, tolerance=1e-6).round(4)
+    array([1., 1.])
+    """
+    return conjugate_gradient(
+        parameters,
+        cost,
+        gradients,
+        stop,
+        updates,
+        beta=_dai_yuan,
+        step_size=step_size,
+        restart_overlap=restart_overlap,
+        restart_every=restart_every,
+        line_search=line_search,
+        exact=exact,
+        tolerance=tolerance,
+        ascent=ascent,
+        name=name,
+    )
+
+
+def hager_zhang_cg(
+    parameters: Any,
+    cost: Any = None,
+    gradients: Any = None,
+    stop: Any = None,
+    updates: Updates | None = None,
+    *,
+    theta: Any = 2.0,
+    truncation: Any = 0.4,
+    step_size: Any = None,
+    restart_overlap: Any = 0.5,
+    restart_every: int | None = None,
+    line_search: Any = precise,
+    exact: bool | None = None,
+    tolerance: Any = 1e-5,
+    ascent: bool = False,
+    name: str = "hager_zhang_cg",
+) -> Updates:
+    r"""Nonlinear conjugate gradients by the formula of Hager and Zhang (CG_DESCENT).
+
+    .. math::
+        \beta = \max\left(\frac{1}{d^T y} \left(y - \theta \frac{\|y\|^2}{d^T y} d\right)^T g_{new},
+        \eta \frac{d^T g}{\|d\|^2}\right), \qquad y = g_{new} - g
+
+    All directions descend, :math:`g^T d \le -(1 - 1/(4 \theta)) \|g\|^2`, whatever the search.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, ascent, name
+        As in every rule.
+    theta : scalar
+        :math:`\theta`, above 1/4: 2 in the papers, 1 in version 6 of the authors' program.
+    truncation : scalar
+        :math:`\eta`, how negative :math:`\beta` may become.
+    step_size, restart_overlap, restart_every, search, exact, tolerance
+        As in `conjugate_gradient`, and so are what is returned and raised, the cost per call and the memory. The
+        authors' own search is `optapi.line_search.hager_zhang`; the default took fewer evaluations over the problems of
+        Moré, Garbow and Hillstrom.
+
+    References
+    ----------
+    Hager and Zhang (2005), A new conjugate gradient method with guaranteed descent and an efficient line search,
+    equation 1.6; the lower limit of :math:`\beta`, which does not depend on the units of the cost, is that of Hager and
+    Zhang (2013), The limited memory conjugate gradient method.
+
+    Examples
+    --------
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.hager_zhang_cg).round(4)
+    array([1., 1.])
+    """
+    return conjugate_gradient(
+        parameters,
+        cost,
+        gradients,
+        stop,
+        updates,
+        beta=partial(_hager_zhang, scalar("theta", theta, low=0.25), scalar("truncation", truncation, low=0)),
+        step_size=step_size,
+        restart_overlap=restart_overlap,
+        restart_every=restart_every,
+        line_search=line_search,
+        exact=exact,
+        tolerance=tolerance,
+        ascent=ascent,
+        name=name,
+    )
+
+
+def scaled_conjugate_gradient(
+    parameters: Any,
+    cost: Any = None,
+    gradients: Any = None,
+    stop: Any = None,
+    updates: Updates | None = None,
+    *,
+    step_size: Any = None,
+    scale: Any = 1e-6,
+    exact: bool | None = None,
+    tolerance: Any = 1e-5,
+    ascent: bool = False,
+    name: str = "scaled_conjugate_gradient",
+) -> Updates:
+    r"""Møller's scaled conjugate gradients: the step size from the curvature along the direction, without a search.
+
+    .. math:: x \leftarrow x + a d, \qquad a = \frac{-g^T d}{d^T H d + \lambda \|d\|^2}
+
+    with :math:`H` the Hessian. A call tries one step. It is taken if the cost does not increase, and the next direction
+    is :math:`d \leftarrow -g_{new} + \beta d` with :math:`\beta = (\|g_{new}\|^2 - g_{new}^T g) / (-g^T d)`, or
+    :math:`-g_{new}` at each call whose number the number of components divides. The ratio :math:`\Delta` of the
+    decrease to the one that the quadratic model promises sets :math:`\lambda`: it is divided by 4 where
+    :math:`\Delta \ge 3/4`, and where :math:`\Delta < 1/4` increased by
+    :math:`(1 - \Delta)(d^T H d + \lambda \|d\|^2) / \|d\|^2`. Where the curvature with :math:`\lambda` is not positive,
+    :math:`\lambda` is increased before the step until it is.
+
+    The directions start anew where they do not descend, and at a point that is not the one of the last call. Where a
+    step along the steepest descent does not move the point, or more than 30 calls on end have found no lower cost, the
+    algorithm has finished with reason 2; with 3 if the cost or a gradient was not finite at the start.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, ascent, name
+        As in every rule. The cost is needed; gradients, if given, must be its own.
+    step_size : scalar or schedule, optional
+        A limit of :math:`a`; :math:`\lambda` is increased to keep it. By default there is none.
+    scale : scalar
+        :math:`\lambda` at first, in units of the cost over those of the parameters squared.
+    exact : bool, optional
+        Whether a cost, gradient and curvature found at a point are still true at the next call, see
+        `conjugate_gradient`.
+    tolerance : scalar or None
+        `stop` becomes 1 when no component of the gradient is larger in absolute value.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters and of the rule's state. If `stop` is given, it reports ``reason``,
+        ``evaluations``, ``products``, ``cost`` and ``gradient_size``, see `optapi.reports`.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError
+        As every rule; ValueError also if `gradients` cannot be those of `cost` at other points.
+
+    Notes
+    -----
+    Cost per call: one evaluation of the cost and its gradients, and after each step that was taken one product with the
+    Hessian, which costs about two evaluations; one more of each if `exact` is False. State: one number per parameter
+    component, and two more for the point and the gradient there if `exact` is True.
+
+    References
+    ----------
+    Møller (1993), A scaled conjugate gradient algorithm for fast supervised learning, section 4, with the product
+    itself in the place of its difference quotient. After a trial that is not finite :math:`\Delta` is taken as -8,
+    which makes the step ten times shorter.
+
+    Examples
+    --------
+    >>> def rosenbrock(x):
+    ...     return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
+    >>> optapi.minimize([-1.2, 1.0], rosenbrock, None, optapi.scaled_conjugate_gradient).round(4)
+    array([1., 1.])
+    """
+    f = Objective.of(
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
+    )
+    start = Descent.start(f, partial(fixed, max_trials=1), exact)
+    x, g = start.point, start.gradient
+    share = state(f"{name}/share", (f.size,), f.dtype)
+    damping = state(f"{name}/scale", dtype=f.dtype, fill=np.nan)
+    curvature = state(f"{name}/curvature", dtype=f.dtype)
+    known = state(f"{name}/known", dtype="int64")
+
+    moved = start.evaluated > 0
+    fresh = pt.all(pt.eq(share, 0)) | ~(dot(g, share - g) < 0)
+    if start.kept:
+        fresh = fresh | moved
+    d = pt.switch(fresh, -g, share - g)
+    dd, descent = dot(d, d), -dot(g, d)
+    # A step that was refused leaves the point and the direction, and so the curvature.
+    wanted = ~start.still & (moved | pt.eq(known, 0))
+    [c] = cond(wanted, lambda point, v: [dot(v, f.product(point, v))], [x, d], [curvature])
+    c = pt.switch(pt.isfinite(c), c, pt.zeros_like(c))
+
+    lam = pt.switch(pt.isnan(damping), scalar("scale", scale, low=0).astype(f.dtype), damping)
+    lam = pt.switch(c + lam * dd > 0, lam, -2 * c / dd)
+    if step_size is not None:
+        lam = pt.maximum(lam, (descent / f.step_size(step_size).astype(f.dtype) - c) / dd)
+    total = c + lam * dd
+    end = start.line_search(d, descent / total, fresh)
+
+    # The model promises half of the decrease to first order.
+    quality = (start.cost - end.cost) / (end.found.size * descent / 2)
+    quality = pt.switch(end.found.failed, pt.full_like(quality, -8), quality).astype(f.dtype)
+    taken = ~end.found.failed & (quality >= 0)
+    refused = pt.eq(end.found.evaluations, 0)
+    stuck = refused | (taken & end.failed)
+    raised = lam + pt.switch(quality < 0.25, total * (1 - quality) / dd, pt.zeros_like(dd))
+    lam = pt.switch(quality >= 0.75, lam / 4, raised)
+
+    held = (x, start.cost, g)
+    point, value, gradient = (pt.switch(taken, a, b) for a, b in zip(end[:3], held, strict=True))
+    b = (dot(gradient, gradient) - dot(gradient, g)) / descent
+    restart = stuck | ~pt.isfinite(b) | pt.eq((f.count + 1) % f.size, 0)
+    following = pt.switch(restart, pt.zeros_like(d), b * d)
+    new = {
+        share: pt.switch(taken | stuck, following, pt.switch(fresh, pt.zeros_like(d), share)),
+        damping: pt.switch(refused, damping, lam),
+        curvature: c,
+        known: pt.switch(taken | stuck, 0, 1),
+    }
+    end = end._replace(point=point, cost=value, gradient=gradient, failed=stuck, steepest=end.steepest | refused)
+    return start.finish(end, new, patience=30, reports={"products": pt.switch(wanted, 1, 0).astype("int64")})

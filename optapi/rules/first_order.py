@@ -1,0 +1,893 @@
+"""First-order rules: momentum and adaptive steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytensor.tensor as pt
+
+from .. import state
+from ..checks import check_mask, is_zero, scalar
+from ..moments import correction, running_average
+from ..objective import Objective
+from ..updates import Updates
+
+
+def sgd(
+    parameters: Any,
+    cost: Any = None,
+    gradients: Any = None,
+    stop: Any = None,
+    updates: Updates | None = None,
+    *,
+    step_size: Any = 1e-2,
+    momentum: Any = 0.0,
+    dampening: Any = 0.0,
+    nesterov: bool = False,
+    tolerance: Any = None,
+    ascent: bool = False,
+    name: str = "sgd",
+) -> Updates:
+    r"""Stochastic gradient descent, with momentum and annealing.
+
+    .. math:: x \leftarrow x - a g
+
+    With `momentum` :math:`\mu` and `dampening` :math:`\tau` a buffer :math:`b` takes the place of the gradient,
+
+    .. math:: b \leftarrow \mu b + (1 - \tau) g, \qquad x \leftarrow x - a b
+
+    which is :math:`g` itself at the first update, also with dampening. With `nesterov`,
+    :math:`x \leftarrow x - a (g + \mu b)`. The whole buffer is scaled by the present step size; in `momentum` each
+    gradient keeps the step size of its own update. Without a schedule the two agree.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, ascent, name
+        As in every rule.
+    step_size : scalar or schedule
+        :math:`a`; a schedule anneals it.
+    momentum : scalar
+        :math:`\mu`, between 0 and 1.
+    dampening : scalar
+        :math:`\tau`, between 0 and 1.
+    nesterov : bool
+        Whether to look ahead; needs momentum and no dampening.
+    tolerance : scalar or None
+        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters; of the buffers if there is momentum; of the count of updates if there is a
+        schedule or dampening.
+
+    Notes
+    -----
+    Cost per call: one gradient. Memory: none, or one number per parameter component with momentum.
+
+    References
+    ----------
+    Robbins and Monro (1951), A stochastic approximation method; Polyak (1964), Some methods of speeding up the
+    convergence of iteration methods; Sutskever, Martens, Dahl and Hinton (2013), On the importance of initialization
+    and momentum in deep learning, equations 3 and 4, in the form of Bengio, Boulanger-Lewandowski and Pascanu (2012).
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.sgd([x], cost, step_size=0.1, momentum=0.5))
+    >>> for _ in range(60):
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1., 2.])
+    """
+    if is_zero(momentum) and (nesterov or not is_zero(dampening)):
+        raise ValueError("nesterov and dampening need a momentum above 0")
+    if nesterov and not is_zero(dampening):
+        raise ValueError("nesterov needs a dampening of 0")
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    fresh = 1.0 - scalar("dampening", dampening, 0, 1)
+    if not is_zero(dampening):
+        fresh = pt.switch(pt.eq(f.count, 0), 1.0, fresh)
+
+    new = {}
+    for p, g, a, mu, share in f.each(f.step_size(step_size), scalar("momentum", momentum, 0, 1), fresh):
+        if is_zero(momentum):
+            new[p] = p - a * g
+        else:
+            b = f.zeros_like(p, "buffer")
+            new[b] = mu * b + share * g
+            new[p] = p - a * (g + mu * new[b] if nesterov else new[b])
+    return f.finish(new)
+
+
+def momentum(
+    parameters: Any,
+    cost: Any = None,
+    gradients: Any = None,
+    stop: Any = None,
+    updates: Updates | None = None,
+    *,
+    step_size: Any = 1e-2,
+    momentum: Any = 0.9,
+    tolerance: Any = None,
+    ascent: bool = False,
+    name: str = "momentum",
+) -> Updates:
+    r"""Gradient descent with classical momentum, the heavy ball.
+
+    .. math:: v \leftarrow \mu v - a g, \qquad x \leftarrow x + v
+
+    Each gradient keeps in the velocity :math:`v` the step size of its own update; in `sgd` the present step size scales
+    them all. Without a schedule the two agree.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, ascent, name
+        As in every rule.
+    step_size : scalar or schedule
+        :math:`a`.
+    momentum : scalar
+        :math:`\mu`, between 0 and 1.
+    tolerance : scalar or None
+        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters and velocities, and of the count of updates if there is a schedule.
+
+    Notes
+    -----
+    Cost per call: one gradient. Memory: one number per parameter component.
+
+    References
+    ----------
+    Polyak (1964), Some methods of speeding up the convergence of iteration methods; Sutskever, Martens, Dahl and Hinton
+    (2013), On the importance of initialization and momentum in deep learning, equations 1 and 2.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.momentum([x], cost, step_size=0.05))
+    >>> for _ in range(150):
+    ...     _ = step()
+    >>> x.get_value().round(2)
+    array([1., 2.])
+    """
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    new = {}
+    for p, g, a, mu in f.each(f.step_size(step_size), scalar("momentum", momentum, 0, 1)):
+        v = f.zeros_like(p, "velocity")
+        new[v] = mu * v - a * g
+        new[p] = p + new[v]
+    return f.finish(new)
+
+
+def nesterov(
+    parameters: Any,
+    cost: Any = None,
+    gradients: Any = None,
+    stop: Any = None,
+    updates: Updates | None = None,
+    *,
+    step_size: Any = 1e-2,
+    momentum: Any = 0.9,
+    tolerance: Any = None,
+    ascent: bool = False,
+    name: str = "nesterov",
+) -> Updates:
+    r"""Gradient descent with Nesterov's momentum: the gradient is that at the point looked ahead to.
+
+    .. math:: v \leftarrow \mu v - a g, \qquad x \leftarrow x + \mu v - a g
+
+    The parameters hold the point looked ahead to, :math:`x = y + \mu v` with :math:`y` the point that the velocity
+    :math:`v` moves, so a call needs the gradient only where they are. Each gradient keeps in the velocity the step size
+    of its own update; in `sgd` with `nesterov` the present step size scales them all. Without a schedule the two agree.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, ascent, name
+        As in every rule.
+    step_size : scalar or schedule
+        :math:`a`.
+    momentum : scalar
+        :math:`\mu`, between 0 and 1, the same at all updates: :math:`x` looks ahead by it at the next one.
+    tolerance : scalar or None
+        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters and velocities, and of the count of updates if there is a schedule.
+
+    Notes
+    -----
+    Cost per call: one gradient. Memory: one number per parameter component.
+
+    References
+    ----------
+    Nesterov (1983), A method of solving a convex programming problem with convergence rate O(1/k^2); Sutskever,
+    Martens, Dahl and Hinton (2013), On the importance of initialization and momentum in deep learning, equations 3 and
+    4, in the variables of Bengio, Boulanger-Lewandowski and Pascanu (2012), Advances in optimizing recurrent networks.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.nesterov([x], cost, step_size=0.05))
+    >>> for _ in range(100):
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1.    , 1.9999])
+    """
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    new = {}
+    for p, g, a, mu in f.each(f.step_size(step_size), scalar("momentum", momentum, 0, 1)):
+        v = f.zeros_like(p, "velocity")
+        new[v] = mu * v - a * g
+        new[p] = p + mu * new[v] - a * g
+    return f.finish(new)
+
+
+def adagrad(
+    parameters: Any,
+    cost: Any = None,
+    gradients: Any = None,
+    stop: Any = None,
+    updates: Updates | None = None,
+    *,
+    step_size: Any = 1e-2,
+    epsilon: Any = 1e-10,
+    initial: Any = 0.0,
+    tolerance: Any = None,
+    ascent: bool = False,
+    name: str = "adagrad",
+) -> Updates:
+    r"""AdaGrad: each component's steps shrink with the sum of its squared gradients.
+
+    .. math:: s \leftarrow s + g^2, \qquad x \leftarrow x - a \frac{g}{\sqrt{s_0 + s} + \epsilon}
+
+    With a constant gradient the step at update :math:`t` is :math:`a / \sqrt t`.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, ascent, name
+        As in every rule.
+    step_size : scalar or schedule
+        :math:`a`, the largest change of a component in an update.
+    epsilon : scalar
+        :math:`\epsilon`, in units of the gradient.
+    initial : scalar
+        :math:`s_0`, what the sum begins with; it makes the first steps smaller.
+    tolerance : scalar or None
+        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters and of the sums, and of the count of updates if there is a schedule.
+
+    Notes
+    -----
+    Cost per call: one gradient. Memory: one number per parameter component. The defaults are those of PyTorch.
+
+    References
+    ----------
+    Duchi, Hazan and Singer (2011), Adaptive subgradient methods for online learning and stochastic optimization, figure
+    1 with diagonal matrices.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.adagrad([x], cost, step_size=1.0))
+    >>> for _ in range(200):
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1., 2.])
+    """
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    scalars = scalar("epsilon", epsilon, low=0), scalar("initial", initial, low=0)
+    new = {}
+    for p, g, a, eps, begun in f.each(f.step_size(step_size), *scalars):
+        s = f.zeros_like(p, "sum_of_squares")
+        new[s] = s + g**2
+        new[p] = p - a * g / (pt.sqrt(begun + new[s]) + eps)
+    return f.finish(new)
+
+
+def adadelta(
+    parameters: Any,
+    cost: Any = None,
+    gradients: Any = None,
+    stop: Any = None,
+    updates: Updates | None = None,
+    *,
+    step_size: Any = 1.0,
+    mean_square_weight: Any = 0.9,
+    epsilon: Any = 1e-6,
+    tolerance: Any = None,
+    ascent: bool = False,
+    name: str = "adadelta",
+) -> Updates:
+    r"""AdaDelta: the ratio of two running averages stands for a step size, and has the units of the parameters.
+
+    .. math::
+        v \leftarrow \rho v + (1 - \rho) g^2, \qquad d = \frac{\sqrt{u + \epsilon}}{\sqrt{v + \epsilon}} g, \qquad
+        u \leftarrow \rho u + (1 - \rho) d^2, \qquad x \leftarrow x - a d
+
+    The average :math:`u` is of the squares of :math:`d`, also with a step size :math:`a` other than the paper's 1. The
+    first step is :math:`a \sqrt{\epsilon / (1 - \rho)}` for any gradient far above :math:`\sqrt\epsilon`, and the steps
+    grow from there: a larger :math:`\epsilon` is a faster start.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, ascent, name
+        As in every rule.
+    step_size : scalar or schedule
+        :math:`a`.
+    mean_square_weight : scalar
+        :math:`\rho`, from 0 to below 1. The default is that of PyTorch and optax; the paper has 0.95.
+    epsilon : scalar
+        :math:`\epsilon`, in units of the squared gradient below the line and of the squared parameter above it.
+    tolerance : scalar or None
+        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters and of both averages, and of the count of updates if there is a schedule.
+
+    Notes
+    -----
+    Cost per call: one gradient. Memory: two numbers per parameter component.
+
+    References
+    ----------
+    Zeiler (2012), ADADELTA: an adaptive learning rate method, algorithm 1.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.adadelta([x], cost, epsilon=1e-3))
+    >>> for _ in range(300):
+    ...     _ = step()
+    >>> x.get_value().round(2)
+    array([1., 2.])
+    """
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    w = scalar("mean_square_weight", mean_square_weight, 0, below=1)
+
+    new = {}
+    for p, g, a, eps in f.each(f.step_size(step_size), scalar("epsilon", epsilon, low=0)):
+        v, u = f.zeros_like(p, "mean_square"), f.zeros_like(p, "mean_square_change")
+        new[v] = running_average(v, g**2, w)
+        d = pt.sqrt(u + eps) / pt.sqrt(new[v] + eps) * g
+        new[u] = running_average(u, d**2, w)
+        new[p] = p - a * d
+    return f.finish(new)
+
+
+def rmsprop(
+    parameters: Any,
+    cost: Any = None,
+    gradients: Any = None,
+    stop: Any = None,
+    updates: Updates | None = None,
+    *,
+    step_size: Any = 1e-3,
+    momentum: Any = 0.0,
+    mean_square_weight: Any = 0.9,
+    epsilon: Any = 1e-8,
+    centered: bool = False,
+    tolerance: Any = None,
+    ascent: bool = False,
+    name: str = "rmsprop",
+) -> Updates:
+    r"""RMSProp: gradients divided by the root of their running mean square.
+
+    .. math:: v \leftarrow \rho v + (1 - \rho) g^2, \qquad x \leftarrow x - a \frac{g}{\sqrt v + \epsilon}
+
+    With `momentum` :math:`\mu` a buffer :math:`b \leftarrow \mu b + g / (\sqrt v + \epsilon)` takes the place of the
+    quotient; the present step size scales all of it. If `centered`, the variance :math:`\max(v - m^2, 0)` stands for
+    :math:`v`, with a running mean :math:`m \leftarrow \rho m + (1 - \rho) g`.
+
+    Nothing corrects for the averages' start at zero: the first step is :math:`a / \sqrt{1 - \rho}`, or
+    :math:`a / \sqrt{\rho (1 - \rho)}` if centered, larger than later ones.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, ascent, name
+        As in every rule.
+    step_size : scalar or schedule
+        :math:`a`.
+    momentum : scalar
+        :math:`\mu`, between 0 and 1.
+    mean_square_weight : scalar
+        :math:`\rho`, from 0 to below 1.
+    epsilon : scalar
+        :math:`\epsilon`, in units of the gradient.
+    centered : bool
+        Whether to divide by a running standard deviation.
+    tolerance : scalar or None
+        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters and mean squares; of the buffers if there is momentum; of the means if
+        centered; of the count of updates if there is a schedule.
+
+    Notes
+    -----
+    Cost per call: one gradient. Memory: one number per parameter component, and one more each with momentum and if
+    centered. The step size and the weight are those of the lecture, where implementations differ: PyTorch has 0.01 and
+    0.99. As there, :math:`\epsilon` is outside of the root, and the step size is outside of the buffer.
+
+    References
+    ----------
+    Tieleman and Hinton (2012), Neural networks for machine learning, lecture 6e; Graves (2013), Generating sequences
+    with recurrent neural networks, equations 38 to 41, for the centered form with momentum.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> updates = optapi.rmsprop([x], cost, step_size=optapi.schedules.Linear(0.1, 200))
+    >>> step = pytensor.function([], cost, updates=updates)
+    >>> for _ in range(200):
+    ...     _ = step()
+    >>> x.get_value().round(2)
+    array([1., 2.])
+    """
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    w = scalar("mean_square_weight", mean_square_weight, 0, below=1)
+    scalars = scalar("momentum", momentum, 0, 1), scalar("epsilon", epsilon, low=0)
+
+    new = {}
+    for p, g, a, mu, eps in f.each(f.step_size(step_size), *scalars):
+        v = f.zeros_like(p, "mean_square")
+        new[v] = square = running_average(v, g**2, w)
+        if centered:
+            m = f.zeros_like(p, "mean")
+            new[m] = running_average(m, g, w)
+            square = pt.maximum(new[v] - new[m] ** 2, 0)
+        d = g / (pt.sqrt(square) + eps)
+        if not is_zero(momentum):
+            b = f.zeros_like(p, "buffer")
+            new[b] = d = mu * b + d
+        new[p] = p - a * d
+    return f.finish(new)
+
+
+def adam(
+    parameters: Any,
+    cost: Any = None,
+    gradients: Any = None,
+    stop: Any = None,
+    updates: Updates | None = None,
+    *,
+    step_size: Any = 1e-3,
+    mean_weight: Any = 0.9,
+    mean_square_weight: Any = 0.999,
+    epsilon: Any = 1e-8,
+    amsgrad: bool = False,
+    tolerance: Any = None,
+    ascent: bool = False,
+    name: str = "adam",
+) -> Updates:
+    r"""Adam: steps of adaptive moments, with AMSGrad as an option.
+
+    .. math::
+        m \leftarrow \beta_1 m + (1 - \beta_1) g, \qquad v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \qquad
+        x \leftarrow x - a \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+
+    with :math:`t` the number of this update, from 1. With `amsgrad` the largest :math:`v` so far stands in the
+    denominator.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, ascent, name
+        As in every rule.
+    step_size : scalar or schedule
+        :math:`a`, the largest change of a component in a typical update.
+    mean_weight : scalar
+        :math:`\beta_1`, from 0 to below 1.
+    mean_square_weight : scalar
+        :math:`\beta_2`, from 0 to below 1.
+    epsilon : scalar
+        :math:`\epsilon`, in units of the gradient.
+    amsgrad : bool
+        Whether to keep the largest mean square.
+    tolerance : scalar or None
+        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters, of both moments (and the largest) and of the count of updates.
+
+    Notes
+    -----
+    Cost per call: one gradient. Memory: two numbers per parameter component, three with `amsgrad`.
+
+    References
+    ----------
+    Kingma and Ba (2015), Adam: a method for stochastic optimization, algorithm 1; Reddi, Kale and Kumar (2018), On the
+    convergence of Adam and beyond, algorithm 2, with the bias correction of algorithm 1 kept.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.adam([x], cost, step_size=0.1))
+    >>> for _ in range(300):
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1., 2.])
+    """
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    return f.finish(_adam(f, f.step_size(step_size), mean_weight, mean_square_weight, epsilon, amsgrad))
+
+
+def _adam(
+    f: Objective, step_size: Any, mean_weight: Any, mean_square_weight: Any, epsilon: Any, amsgrad: bool
+) -> Updates:
+    """The next values of Adam, which `adamw` shares."""
+    w1 = scalar("mean_weight", mean_weight, 0, below=1)
+    w2 = scalar("mean_square_weight", mean_square_weight, 0, below=1)
+    t = f.count + 1
+    # The corrections are worked into scalars, so that a component takes one root and one division.
+    rate, scale = step_size / correction(w1, t), 1.0 / pt.sqrt(correction(w2, t))
+
+    new: Updates = {}
+    for p, g, a, c, eps in f.each(rate, scale, scalar("epsilon", epsilon, low=0)):
+        m, v = f.zeros_like(p, "mean"), f.zeros_like(p, "mean_square")
+        new[m] = running_average(m, g, w1)
+        new[v] = largest = running_average(v, g**2, w2)
+        if amsgrad:
+            bound = f.zeros_like(p, "largest_mean_square")
+            new[bound] = largest = pt.maximum(bound, new[v])
+        new[p] = p - a * new[m] / (c * pt.sqrt(largest) + eps)
+    return new
+
+
+def adamw(
+    parameters: Any,
+    cost: Any = None,
+    gradients: Any = None,
+    stop: Any = None,
+    updates: Updates | None = None,
+    *,
+    step_size: Any = 1e-3,
+    mean_weight: Any = 0.9,
+    mean_square_weight: Any = 0.999,
+    epsilon: Any = 1e-8,
+    decay: Any = 1e-2,
+    mask: Sequence[bool] | Callable[[Any], bool] | None = None,
+    amsgrad: bool = False,
+    tolerance: Any = None,
+    ascent: bool = False,
+    name: str = "adamw",
+) -> Updates:
+    r"""AdamW: Adam with decay of the parameters beside its steps, instead of in the gradients.
+
+    .. math:: x \leftarrow x - a \lambda x - a \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+
+    with :math:`m`, :math:`v`, :math:`t` and `amsgrad` as in `adam`. The present step size scales the decay too, as in
+    PyTorch; in the paper only the multiplier of a schedule does. In `adam` on `gradients.decay` large gradients decay
+    less, since the penalty's part is divided by their size.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, ascent, name
+        As in every rule.
+    step_size : scalar or schedule
+        :math:`a`.
+    mean_weight : scalar
+        :math:`\beta_1`, from 0 to below 1.
+    mean_square_weight : scalar
+        :math:`\beta_2`, from 0 to below 1.
+    epsilon : scalar
+        :math:`\epsilon`, in units of the gradient.
+    decay : scalar
+        :math:`\lambda`.
+    mask : list of bool, or callable, optional
+        Which parameters decay, as in `gradients.decay`; for instance ``lambda p: p.ndim > 1``. All by default.
+    amsgrad : bool
+        Whether to keep the largest mean square.
+    tolerance : scalar or None
+        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters, of both moments (and the largest) and of the count of updates.
+
+    Notes
+    -----
+    Cost per call: one gradient. Memory: two numbers per parameter component, three with `amsgrad`. A tolerance is about
+    the gradients of the cost, without the decay.
+
+    References
+    ----------
+    Loshchilov and Hutter (2019), Decoupled weight decay regularization, algorithm 2.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.adamw([x], cost, step_size=0.1, decay=0.0))
+    >>> for _ in range(300):
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1., 2.])
+    """
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    a = f.step_size(step_size)
+    new = _adam(f, a, mean_weight, mean_square_weight, epsilon, amsgrad)
+    decays = check_mask(mask, f.parameters)
+    for (p, _, shrink), decaying in zip(f.each(a * scalar("decay", decay, low=0)), decays, strict=True):
+        if decaying:
+            new[p] = new[p] - shrink * p
+    return f.finish(new)
+
+
+def adamax(
+    parameters: Any,
+    cost: Any = None,
+    gradients: Any = None,
+    stop: Any = None,
+    updates: Updates | None = None,
+    *,
+    step_size: Any = 2e-3,
+    mean_weight: Any = 0.9,
+    norm_weight: Any = 0.999,
+    epsilon: Any = 1e-8,
+    tolerance: Any = None,
+    ascent: bool = False,
+    name: str = "adamax",
+) -> Updates:
+    r"""Adamax: Adam with a decaying largest gradient in place of the root mean square.
+
+    .. math::
+        m \leftarrow \beta_1 m + (1 - \beta_1) g, \qquad u \leftarrow \max(\beta_2 u, |g| + \epsilon), \qquad
+        x \leftarrow x - \frac{a}{1 - \beta_1^t} \frac{m}{u}
+
+    with :math:`t` the number of this update, from 1. The norm :math:`u` needs no correction, and is never below
+    :math:`\epsilon`.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, ascent, name
+        As in every rule.
+    step_size : scalar or schedule
+        :math:`a`, the largest change of a component in a typical update.
+    mean_weight : scalar
+        :math:`\beta_1`, from 0 to below 1.
+    norm_weight : scalar
+        :math:`\beta_2`, from 0 to below 1.
+    epsilon : scalar
+        :math:`\epsilon`, in units of the gradient. It is not in the paper; PyTorch and optax have it in this place.
+    tolerance : scalar or None
+        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters, of the mean, the norm and the count of updates.
+
+    Notes
+    -----
+    Cost per call: one gradient. Memory: two numbers per parameter component.
+
+    References
+    ----------
+    Kingma and Ba (2015), Adam: a method for stochastic optimization, algorithm 2.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.adamax([x], cost, step_size=0.1))
+    >>> for _ in range(300):
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1., 2.])
+    """
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    w1 = scalar("mean_weight", mean_weight, 0, below=1)
+    w2 = scalar("norm_weight", norm_weight, 0, below=1)
+    a, c = f.step_size(step_size), correction(w1, f.count + 1)
+
+    new = {}
+    for p, g, rate, shrink, eps in f.each(a / c, w2, scalar("epsilon", epsilon, low=0)):
+        m, u = f.zeros_like(p, "mean"), f.zeros_like(p, "norm")
+        new[m] = running_average(m, g, w1)
+        new[u] = pt.maximum(shrink * u, abs(g) + eps)
+        new[p] = p - rate * new[m] / new[u]
+    return f.finish(new)
+
+
+def nadam(
+    parameters: Any,
+    cost: Any = None,
+    gradients: Any = None,
+    stop: Any = None,
+    updates: Updates | None = None,
+    *,
+    step_size: Any = 2e-3,
+    mean_weight: Any = 0.9,
+    mean_square_weight: Any = 0.999,
+    epsilon: Any = 1e-8,
+    momentum_decay: Any = 4e-3,
+    tolerance: Any = None,
+    ascent: bool = False,
+    name: str = "nadam",
+) -> Updates:
+    r"""NAdam: Adam with Nesterov's momentum, which grows over the updates.
+
+    .. math::
+        \mu_t = \beta_1 (1 - 0.96^{\psi t} / 2), \qquad P_t = \mu_1 \cdots \mu_t, \qquad
+        x \leftarrow x - \frac{a}{\sqrt{v / (1 - \beta_2^t)} + \epsilon} \left(\frac{1 - \mu_t}{1 - P_t} g
+        + \frac{\mu_{t+1}}{1 - P_t \mu_{t+1}} m\right)
+
+    with :math:`m` and :math:`v` as in `adam` and :math:`t` the number of this update, from 1. This is the form with a
+    schedule of :math:`\mu`, as in PyTorch. The form with a constant :math:`\mu`, as in optax, has other steps: the
+    first one is 1.47 times the step size, and 1.06 times here.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, ascent, name
+        As in every rule.
+    step_size : scalar or schedule
+        :math:`a`.
+    mean_weight : scalar
+        :math:`\beta_1`, from 0 to below 1.
+    mean_square_weight : scalar
+        :math:`\beta_2`, from 0 to below 1.
+    epsilon : scalar
+        :math:`\epsilon`, in units of the gradient.
+    momentum_decay : scalar
+        :math:`\psi`: how fast :math:`\mu` grows from :math:`\beta_1 / 2` to :math:`\beta_1`; a large one makes it
+        :math:`\beta_1` from the start, and the rule that of optax.
+    tolerance : scalar or None
+        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters, of both moments, of the product :math:`P` and of the count of updates.
+
+    Notes
+    -----
+    Cost per call: one gradient. Memory: two numbers per parameter component, and :math:`P`, a scalar of the widest
+    dtype of the parameters.
+
+    References
+    ----------
+    Dozat (2016), Incorporating Nesterov momentum into Adam, algorithm 2, with the schedule of PyTorch.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.nadam([x], cost, step_size=0.1))
+    >>> for _ in range(300):
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1., 2.])
+    """
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    w1 = scalar("mean_weight", mean_weight, 0, below=1)
+    w2 = scalar("mean_square_weight", mean_square_weight, 0, below=1)
+    psi, base = scalar("momentum_decay", momentum_decay, low=0), scalar("base", 0.96)
+    t = f.count + 1
+    mu, following = (w1 * (1.0 - 0.5 * base ** (psi * s)) for s in (t, t + 1))
+    product = state.state(f"{f.name}/momentum_product", dtype=f.dtype, fill=1)
+    new: Updates = {product: product * mu}
+
+    now, ahead = (1.0 - mu) / (1.0 - new[product]), following / (1.0 - new[product] * following)
+    for p, g, a, x, y, c2, eps in f.each(
+        f.step_size(step_size), now, ahead, correction(w2, t), scalar("epsilon", epsilon, low=0)
+    ):
+        m, v = f.zeros_like(p, "mean"), f.zeros_like(p, "mean_square")
+        new[m] = running_average(m, g, w1)
+        new[v] = running_average(v, g**2, w2)
+        new[p] = p - a * (x * g + y * new[m]) / (pt.sqrt(new[v] / c2) + eps)
+    return f.finish(new)
+
+
+def radam(
+    parameters: Any,
+    cost: Any = None,
+    gradients: Any = None,
+    stop: Any = None,
+    updates: Updates | None = None,
+    *,
+    step_size: Any = 1e-3,
+    mean_weight: Any = 0.9,
+    mean_square_weight: Any = 0.999,
+    epsilon: Any = 1e-8,
+    tolerance: Any = None,
+    ascent: bool = False,
+    name: str = "radam",
+) -> Updates:
+    r"""RAdam: Adam, rectified while the mean square knows too few gradients.
+
+    .. math::
+        \rho_\infty = \frac{2}{1 - \beta_2} - 1, \qquad
+        \rho_t = \rho_\infty - \frac{2 t \beta_2^t}{1 - \beta_2^t}, \qquad
+        r_t^2 = \frac{(\rho_t - 4)(\rho_t - 2) \rho_\infty}{(\rho_\infty - 4)(\rho_\infty - 2) \rho_t}
+
+        x \leftarrow x - a \frac{m}{1 - \beta_1^t} \cdot
+        \begin{cases} r_t \sqrt{1 - \beta_2^t} \, / \, (\sqrt v + \epsilon) & \rho_t > 5 \\ 1 & \text{else} \end{cases}
+
+    with :math:`m`, :math:`v` and :math:`t` as in `adam`. The threshold of 5, and :math:`\epsilon` beside the root of
+    the uncorrected :math:`v`, are those of PyTorch; the paper has a threshold of 4 and no :math:`\epsilon`. With the
+    default weights the first five updates, by the paper four, are those of momentum: they scale with the gradient.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, ascent, name
+        As in every rule.
+    step_size : scalar or schedule
+        :math:`a`.
+    mean_weight : scalar
+        :math:`\beta_1`, from 0 to below 1.
+    mean_square_weight : scalar
+        :math:`\beta_2`, from 0 to below 1; with one of 2/3 or less no step is ever adaptive.
+    epsilon : scalar
+        :math:`\epsilon`, in units of the gradient.
+    tolerance : scalar or None
+        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters, of both moments and of the count of updates.
+
+    Notes
+    -----
+    Cost per call: one gradient. Memory: two numbers per parameter component.
+
+    References
+    ----------
+    Liu, Jiang, He, Chen, Liu, Gao and Han (2020), On the variance of the adaptive learning rate and beyond, algorithm
+    2.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.radam([x], cost, step_size=0.1))
+    >>> for _ in range(300):
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([1., 2.])
+    """
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    w1 = scalar("mean_weight", mean_weight, 0, below=1)
+    w2 = scalar("mean_square_weight", mean_square_weight, 0, below=1)
+    t = f.count + 1
+    c1, c2 = correction(w1, t), correction(w2, t)
+    limit = 2.0 / (1.0 - w2) - 1.0
+    length = limit - 2.0 * t * w2**t / c2
+    adapts = length > 5
+    # At least 5, so that the root is real where it is not used.
+    end, now = pt.maximum(limit, 5.0), pt.maximum(length, 5.0)
+    r = pt.sqrt((now - 4.0) * (now - 2.0) * end / ((end - 4.0) * (end - 2.0) * now))
+
+    new = {}
+    for p, g, rate, scale, eps in f.each(
+        f.step_size(step_size) / c1, r * pt.sqrt(c2), scalar("epsilon", epsilon, low=0)
+    ):
+        m, v = f.zeros_like(p, "mean"), f.zeros_like(p, "mean_square")
+        new[m] = running_average(m, g, w1)
+        new[v] = running_average(v, g**2, w2)
+        new[p] = p - rate * pt.switch(adapts, scale * new[m] / (pt.sqrt(new[v]) + eps), new[m])
+    return f.finish(new)

@@ -1,0 +1,601 @@
+"""Stateful optimizers: they step a model along gradients that were computed elsewhere, by a sampler or a simulator.
+
+An optimizer here holds numbers, not graphs: it needs no compilation, and it can be copied and pickled at any time. The
+running averages are those of `moments`, which the symbolic rules use too.
+
+Models and gradients are structures: an array, or a list, tuple or mapping of structures. Both have the same one, with
+arrays of the same shapes.
+
+References
+----------
+The interface is that of the optimizers of paysage (Unlearn.AI, 2016 to 2018, https://github.com/drckf/paysage), whose
+numbers `historical` brings back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from pytensor.graph.basic import Variable
+
+from .checks import check_number
+from .moments import correction, running_average
+from .pytree import largest
+
+
+EPSILON = 1e-8
+HISTORICAL_EPSILON = float(np.finfo("float32").eps)
+
+
+class GradientMemory:
+    r"""The first two moments of the gradients, as exponential running averages.
+
+    .. math:: m \leftarrow w_1 m + (1 - w_1) g, \qquad v \leftarrow w_2 v + (1 - w_2) g^2
+
+    Both begin at zero.
+
+    Parameters
+    ----------
+    mean_weight : float
+        :math:`w_1`, the weight of the past in the mean, from 0 to below 1. With 0 `update` leaves the mean out.
+    mean_square_weight : float
+        :math:`w_2`, the same of the mean square. With 0 `update` leaves it out, and `normalize` changes nothing.
+    historical : bool
+        Whether to begin at the first gradient and its square, to take constants for the bias correction, and to
+        normalize with another :math:`\epsilon` at another place, see `normalize`.
+
+    Attributes
+    ----------
+    mean_gradient, mean_square_gradient : structure of arrays or None
+        :math:`m` and :math:`v`, of the shapes and dtypes of the gradients (float64 for integers); None before the first
+        update. They are replaced at an update, not changed in place.
+    mean_updates, mean_square_updates : int
+        The number of gradients in each.
+
+    Examples
+    --------
+    >>> memory = optapi.GradientMemory(mean_weight=0.5)
+    >>> memory.update([np.array([1.0, 2.0])])
+    >>> memory.mean_gradient
+    [array([0.5, 1. ])]
+    """
+
+    def __init__(self, mean_weight: float = 0.9, mean_square_weight: float = 0.0, *, historical: bool = False) -> None:
+        self.mean_weight = _number("mean_weight", mean_weight, below=1)
+        self.mean_square_weight = _number("mean_square_weight", mean_square_weight, below=1)
+        self.historical = bool(historical)
+        self.mean_gradient: Any = None
+        self.mean_square_gradient: Any = None
+        self.mean_updates = 0
+        self.mean_square_updates = 0
+
+    def update(self, grad: Any) -> None:
+        """Take a gradient into those of the two averages whose weight is not 0.
+
+        Raises
+        ------
+        ValueError
+            If `grad` has not the structure and shapes of the gradients before it. Nothing has changed then.
+        TypeError
+            If something in it is not a real array or number. Nothing has changed then.
+        """
+        if self.mean_weight:
+            self.update_mean(grad)
+        if self.mean_square_weight:
+            self.update_mean_square(grad)
+
+    def update_mean(self, grad: Any) -> None:
+        """Take a gradient into the mean; errors as in `update`."""
+        self.mean_gradient = self._averaged(self.mean_gradient, grad, self.mean_weight, lambda g: g)
+        self.mean_updates += 1
+
+    def update_mean_square(self, grad: Any) -> None:
+        """Take the square of a gradient into the mean square; errors as in `update`."""
+        self.mean_square_gradient = self._averaged(
+            self.mean_square_gradient, grad, self.mean_square_weight, lambda g: g * g
+        )
+        self.mean_square_updates += 1
+
+    def _averaged(self, average: Any, grad: Any, weight: float, moment: Callable[[Any], Any]) -> Any:
+        """The next value of `average`, which shares no array with `grad`: the caller may use those again."""
+        if average is None:
+            first = _map(lambda g: np.array(moment(_floating(g))), {"grad": grad})
+            if self.historical:
+                return first
+            average = _map(np.zeros_like, {"grad": first})
+        w = np.float64(weight)
+
+        def following(m: Any, g: Any) -> Any:
+            return running_average(m, moment(_floating(g)).astype(m.dtype, copy=False), w)
+
+        return _map(following, {"the memory": average, "grad": grad})
+
+    def normalize(self, grad: Any, unbiased: bool = False) -> Any:
+        r"""Divide `grad` by the root of the mean square.
+
+        .. math:: \frac{g}{\sqrt{v} + \epsilon} \quad \text{or, unbiased,} \quad
+            \frac{g / (1 - w_1^s)}{\sqrt{v / (1 - w_2^t)} + \epsilon}
+
+        with :math:`\epsilon = 10^{-8}`, and :math:`s, t` the numbers of gradients in the mean and the mean square. A
+        mean without gradients, or of weight 0, needs no correction. With `historical`
+
+        .. math:: \frac{g}{\sqrt{\epsilon + v}} \quad \text{or} \quad
+            \frac{g / (1 - w_1)}{\sqrt{\epsilon + v / (1 - w_2)}}
+
+        with :math:`\epsilon = 2^{-23}`, the distance of float32 numbers at 1.
+
+        Parameters
+        ----------
+        grad : structure of arrays
+            A gradient or, for steps like Adam's, `mean_gradient`.
+        unbiased : bool
+            Whether to correct both averages for where they began; `grad` then stands for the mean.
+
+        Returns
+        -------
+        structure of arrays
+            `grad` itself if `mean_square_weight` is 0 or nothing is remembered yet.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in `update`.
+        """
+        if not self.mean_square_weight or self.mean_square_gradient is None:
+            return grad
+        if not unbiased:
+            c1 = c2 = 1.0
+        elif self.historical:
+            c1, c2 = 1.0 - self.mean_weight, 1.0 - self.mean_square_weight
+        else:
+            c1 = correction(self.mean_weight, self.mean_updates) if self.mean_updates else 1.0
+            c2 = correction(self.mean_square_weight, self.mean_square_updates)
+
+        def normalized(g: Any, v: Any) -> Any:
+            if self.historical:
+                return (g / c1) / np.sqrt(HISTORICAL_EPSILON + v / c2)
+            return (g / c1) / (np.sqrt(v / c2) + EPSILON)
+
+        return _map(normalized, {"grad": grad, "the memory": self.mean_square_gradient})
+
+
+class Optimizer:
+    r"""Base of the optimizers: a step size, a test of convergence, and the step of a model.
+
+    .. math:: x \leftarrow x - a d
+
+    with a direction :math:`d` that a subclass works out in its `direction`.
+
+    Parameters
+    ----------
+    stepsize : number, schedule or iterator
+        Where the step size :math:`a` comes from. A schedule, as in `optapi.schedules`, or any other function of the
+        count, is called with 0, 1, ... An iterator, such as a generator, gives one value after the other. `update_lr`
+        goes to the next value; the first one is taken by the first `update_lr` or `update`, whichever comes first. So
+        `update_lr` can stand at the beginning of each epoch or at its end.
+    tolerance : number or None
+        What `check_convergence` compares with; None for no test.
+    ascent : bool
+        Whether to climb.
+    historical : bool
+        Whether to compute what the optimizers of paysage did, where it is not what the textbooks say: running averages
+        begin at the first gradient, their corrections are constants, :math:`\epsilon = 2^{-23}` stands inside of the
+        root, and convergence is a matter of the last change of the parameters. There `update_lr` had to come first.
+
+    Attributes
+    ----------
+    lr : float or None
+        The present step size, None until the first value is taken.
+    count : int
+        How many values have been taken.
+    magnitude : float
+        What `check_convergence` compares: NaN until the first update.
+
+    Notes
+    -----
+    An optimizer can be pickled and copied with `copy.deepcopy`, and the copy goes on to the bit, if its step size is a
+    number or a schedule of this package: Python cannot copy generators. Instances share nothing.
+
+    Examples
+    --------
+    >>> class SignDescent(optapi.Optimizer):
+    ...     def direction(self, grad):
+    ...         return [np.sign(g) for g in grad]
+    >>> model = [np.array([1.0, -2.0])]
+    >>> SignDescent(stepsize=0.5).update(model, [np.array([3.0, -0.1])])
+    >>> model
+    [array([ 0.5, -1.5])]
+    """
+
+    def __init__(
+        self, stepsize: Any = 1e-3, tolerance: float | None = 1e-7, ascent: bool = False, *, historical: bool = False
+    ) -> None:
+        if not callable(stepsize) and not hasattr(stepsize, "__next__"):
+            stepsize = _number("stepsize", stepsize)
+        self.stepsize = stepsize
+        self.tolerance = None if tolerance is None else _number("tolerance", tolerance)
+        self.ascent = bool(ascent)
+        self.historical = bool(historical)
+        self.lr: float | None = None
+        self.count = 0
+        self.magnitude = np.nan
+
+    def update_lr(self) -> None:
+        """Go to the next value of the step size.
+
+        Raises
+        ------
+        ValueError
+            If an iterator has ended; the step size stays as it was. A StopIteration would end loops around in silence.
+        """
+        value = self.stepsize
+        if hasattr(value, "__next__"):
+            try:
+                value = next(value)
+            except StopIteration:
+                raise ValueError(
+                    f"stepsize is an iterator that ended after {self.count} values; "
+                    "pass one that goes on, a schedule or a number"
+                ) from None
+        elif callable(value):
+            value = value(self.count)
+        self.lr = _number("stepsize", value)
+        self.count += 1
+
+    def check_convergence(self) -> bool:
+        """Whether no component of the last gradient exceeded the tolerance in absolute value.
+
+        With `historical`, whether the last change of the parameters did not in its root mean square: the means of all
+        arrays are summed up, and divided by the number of entries of the model (its layers).
+
+        False before the first update, and if a component was NaN.
+        """
+        return self.tolerance is not None and bool(self.magnitude <= self.tolerance)
+
+    def update(self, model: Any, grad: Any) -> None:
+        """Step the model along a gradient.
+
+        Parameters
+        ----------
+        model : structure of arrays, or object
+            Arrays are changed in place. An object has such a structure as `parameters`, and a method
+            `parameter_update(delta)` that subtracts the structure `delta` from them.
+        grad : structure of arrays
+            The gradient with respect to the parameters. It is taken in their dtype, and is not changed or kept.
+
+        Raises
+        ------
+        ValueError
+            If `grad` has not the structure and shapes of the parameters, or these have changed since the last update;
+            the message names the place. If an array of the model cannot be written to or is listed twice. Nothing has
+            changed then.
+        TypeError
+            If a parameter is not an array of real floating-point numbers, or something in `grad` not one of real
+            numbers. Nothing has changed then.
+        """
+        outside = hasattr(model, "parameter_update")
+        name, parameters = ("model.parameters", model.parameters) if outside else ("model", model)
+        _check_parameters(name, parameters, in_place=not outside)
+        grad = _map(lambda p, g: g.astype(p.dtype), {name: parameters, "grad": grad})
+        if self.lr is None:
+            self.update_lr()
+        rate = -self.lr if self.ascent else self.lr  # type: ignore[operator]
+        direction = self.direction(grad)
+        delta = _map(lambda p, d: np.asarray(rate * d, p.dtype), {name: parameters, "the direction": direction})
+        self.magnitude = _root_mean_square(delta) if self.historical else largest([g for _, g in _leaves("grad", grad)])
+        if outside:
+            model.parameter_update(delta)
+        else:
+            _map(lambda p, d: np.subtract(p, d, out=p), {name: parameters, "the step": delta})
+
+    def direction(self, grad: Any) -> Any:
+        """What is subtracted from the parameters, or added under ascent, for each unit of the step size.
+
+        Parameters
+        ----------
+        grad : structure of arrays
+            The gradient, of the structure, shapes and dtypes of the parameters.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no direction; define one, or use Gradient")
+
+
+class Gradient(Optimizer):
+    r"""Gradient descent, :math:`d = g`, or ascent.
+
+    Parameters
+    ----------
+    stepsize, tolerance, ascent, historical
+        As in `Optimizer`.
+
+    References
+    ----------
+    Robbins and Monro (1951), A stochastic approximation method.
+
+    Examples
+    --------
+    >>> model = {"weights": np.array([1.0, 2.0])}
+    >>> optimizer = optapi.Gradient(stepsize=optapi.schedules.Power(0.1, scale=10))
+    >>> optimizer.update(model, {"weights": np.array([1.0, -1.0])})
+    >>> model
+    {'weights': array([0.9, 2.1])}
+    """
+
+    def direction(self, grad: Any) -> Any:
+        return grad
+
+
+class Momentum(Optimizer):
+    r"""Gradient descent with momentum.
+
+    .. math:: d \leftarrow \mu d + g
+
+    as in ``optapi.sgd(momentum=...)``: the present step size scales the whole sum. With `historical` :math:`d` is the
+    running average of the gradients, :math:`d \leftarrow \mu d + (1 - \mu) g`, which begins at the first of them.
+
+    Parameters
+    ----------
+    momentum : float
+        :math:`\mu`, from 0 to below 1.
+    stepsize, tolerance, ascent, historical
+        As in `Optimizer`.
+
+    References
+    ----------
+    Polyak (1964), Some methods of speeding up the convergence of iteration methods; Qian (1999), On the momentum term
+    in gradient descent learning algorithms.
+
+    Examples
+    --------
+    >>> model = [np.array([1.0])]
+    >>> optimizer = optapi.Momentum(stepsize=0.1, momentum=0.5)
+    >>> for _ in range(2):
+    ...     optimizer.update(model, [np.array([1.0])])
+    >>> model
+    [array([0.75])]
+    """
+
+    def __init__(
+        self,
+        stepsize: Any = 1e-3,
+        momentum: float = 0.9,
+        tolerance: float | None = 1e-7,
+        ascent: bool = False,
+        *,
+        historical: bool = False,
+    ) -> None:
+        super().__init__(stepsize, tolerance, ascent, historical=historical)
+        self.memory = GradientMemory(_number("momentum", momentum, below=1), historical=historical)
+
+    def direction(self, grad: Any) -> Any:
+        self.memory.update_mean(grad)
+        if self.historical:
+            return self.memory.mean_gradient
+        # A running average that began at zero, over 1 - mu, is the sum of the gradients with weights 1, mu, mu^2, ...
+        share = 1.0 - self.memory.mean_weight
+        return _map(lambda m: m / share, {"the memory": self.memory.mean_gradient})
+
+
+class RMSProp(Optimizer):
+    r"""RMSProp: gradients divided by the root of their mean square.
+
+    .. math:: v \leftarrow w v + (1 - w) g^2, \qquad d = \frac{g}{\sqrt{v} + \epsilon}
+
+    with :math:`v` zero at first, so that the first step has the size :math:`a / \sqrt{1 - w}`, and
+    :math:`\epsilon = 10^{-8}`. With `historical`, the `normalize` of `GradientMemory`, unbiased.
+
+    Parameters
+    ----------
+    mean_square_weight : float
+        :math:`w`, above 0 and below 1.
+    stepsize, tolerance, ascent, historical
+        As in `Optimizer`.
+
+    References
+    ----------
+    Tieleman and Hinton (2012), Neural networks for machine learning, lecture 6e.
+
+    Examples
+    --------
+    >>> model = [np.array([4.0])]
+    >>> optimizer = optapi.RMSProp(stepsize=0.01)
+    >>> for _ in range(600):
+    ...     optimizer.update(model, [2 * model[0]])
+    >>> bool(abs(model[0][0]) < 0.02)
+    True
+    """
+
+    def __init__(
+        self,
+        stepsize: Any = 1e-3,
+        mean_square_weight: float = 0.9,
+        tolerance: float | None = 1e-7,
+        ascent: bool = False,
+        *,
+        historical: bool = False,
+    ) -> None:
+        super().__init__(stepsize, tolerance, ascent, historical=historical)
+        self.memory = _normalizing(0.0, mean_square_weight, historical)
+
+    def direction(self, grad: Any) -> Any:
+        self.memory.update_mean_square(grad)
+        return self.memory.normalize(grad, unbiased=self.historical)
+
+
+class ADAM(Optimizer):
+    r"""Adam, as in `optapi.adam`: the mean of the gradients divided by the root of their mean square.
+
+    .. math:: d = \frac{m / (1 - w_1^t)}{\sqrt{v / (1 - w_2^t)} + \epsilon}
+
+    with the moments :math:`m, v` of a `GradientMemory`, the number :math:`t` of this update, from 1, and
+    :math:`\epsilon = 10^{-8}`. With `historical`, the `normalize` there, unbiased.
+
+    Parameters
+    ----------
+    mean_weight : float
+        :math:`w_1`, from 0 to below 1.
+    mean_square_weight : float
+        :math:`w_2`, above 0 and below 1.
+    stepsize, tolerance, ascent, historical
+        As in `Optimizer`.
+
+    References
+    ----------
+    Kingma and Ba (2015), Adam: a method for stochastic optimization, algorithm 1.
+
+    Examples
+    --------
+    >>> model = [np.array([4.0])]
+    >>> optimizer = optapi.ADAM(stepsize=0.1)
+    >>> while not optimizer.check_convergence():
+    ...     optimizer.update(model, [2 * model[0]])
+    >>> bool(abs(model[0][0]) < 1e-6)
+    True
+    """
+
+    def __init__(
+        self,
+        stepsize: Any = 1e-3,
+        mean_weight: float = 0.9,
+        mean_square_weight: float = 0.999,
+        tolerance: float | None = 1e-7,
+        ascent: bool = False,
+        *,
+        historical: bool = False,
+    ) -> None:
+        super().__init__(stepsize, tolerance, ascent, historical=historical)
+        self.memory = _normalizing(mean_weight, mean_square_weight, historical)
+
+    def direction(self, grad: Any) -> Any:
+        self.memory.update_mean(grad)
+        self.memory.update_mean_square(grad)
+        return self.memory.normalize(self.memory.mean_gradient, unbiased=True)
+
+
+# The aliases of paysage.
+gradient, momentum, rmsprop, adam = Gradient, Momentum, RMSProp, ADAM
+
+
+def _normalizing(mean_weight: float, mean_square_weight: float, historical: bool) -> GradientMemory:
+    """A memory whose `normalize` divides."""
+    memory = GradientMemory(mean_weight, mean_square_weight, historical=historical)
+    if not memory.mean_square_weight:
+        raise ValueError("mean_square_weight is 0, so nothing would be normalized; pass one above 0, or use Momentum")
+    return memory
+
+
+def _number(argument: str, value: Any, *, below: float = np.inf) -> float:
+    """`value` as a float of at least 0 and less than `below`."""
+    if isinstance(value, Variable):
+        raise TypeError(f"{argument} is the PyTensor variable {value}; optimizers hold numbers, so pass a number")
+    return check_number(argument, value, low=0, below=below)
+
+
+# Structures: an array, or a list, tuple or mapping of structures
+
+
+def _children(tree: Any) -> dict[Any, Any] | None:
+    """The entries of a structure by their keys; None for an array."""
+    if isinstance(tree, list | tuple):
+        return dict(enumerate(tree))
+    return dict(tree) if isinstance(tree, Mapping) else None
+
+
+def _leaves(name: str, tree: Any) -> Iterator[tuple[str, Any]]:
+    """The arrays of a structure, each with its place in words."""
+    children = _children(tree)
+    if children is None:
+        yield name, tree
+    else:
+        for key, child in children.items():
+            yield from _leaves(f"{name}[{key!r}]", child)
+
+
+def _map(function: Callable[..., Any], trees: dict[str, Any], place: str = "") -> Any:
+    """`function` of the arrays at each place of all `trees`, which are given by their names, in their structure.
+
+    Raises
+    ------
+    ValueError
+        If structures or shapes differ; the message names the place.
+    TypeError
+        If something is not an array of real numbers.
+    """
+    branches = {name: _children(tree) for name, tree in trees.items()}
+    (first, children), *others = branches.items()
+    for other, entries in others:
+        _check_same_entries(f"{first}{place}", children, f"{other}{place}", entries)
+    if children is None:
+        arrays = {name: _array(name, place, tree) for name, tree in trees.items()}
+        for other, _ in others:
+            if arrays[other].shape != arrays[first].shape:
+                raise ValueError(
+                    f"{other}{place} has shape {arrays[other].shape}, {first}{place} {arrays[first].shape}; "
+                    "pass the same shapes"
+                )
+        return np.asarray(function(*arrays.values()))
+    built = {
+        key: _map(function, {name: entries[key] for name, entries in branches.items() if entries}, f"{place}[{key!r}]")
+        for key in children
+    }
+    tree = trees[first]
+    if isinstance(tree, Mapping):
+        return built
+    if isinstance(tree, list):
+        return list(built.values())
+    return tree._make(built.values()) if hasattr(tree, "_make") else tuple(built.values())
+
+
+def _check_same_entries(one: str, ones: dict[Any, Any] | None, other: str, others: dict[Any, Any] | None) -> None:
+    """The structures named `one` and `other` are both arrays, or have entries of the same keys."""
+    if ones is None or others is None:
+        if ones is not others:
+            array, structure = (one, other) if ones is None else (other, one)
+            raise ValueError(f"{array} is one array, {structure} a structure of arrays; pass the same structure")
+    elif ones.keys() != others.keys():
+        missing = [f"{other} has no entry {key!r}" for key in ones if key not in others]
+        missing += [f"{one} has no entry {key!r}" for key in others if key not in ones]
+        raise ValueError("; ".join([*missing, "pass the same structure"]))
+
+
+def _array(name: str, place: str, value: Any) -> np.ndarray:
+    """`value` as an array of real numbers, the very same if it is one."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(
+            f"{name}{place} is a {type(value).__name__} of dtype {array.dtype}; pass an array of real numbers"
+        )
+    return array
+
+
+def _floating(array: np.ndarray) -> np.ndarray:
+    """`array` in floating point."""
+    return array if array.dtype.kind == "f" else array.astype("float64")
+
+
+def _check_parameters(name: str, parameters: Any, in_place: bool) -> None:
+    """`parameters` can be optimized and, if `in_place`, written to."""
+    seen: dict[int, str] = {}
+    for place, parameter in _leaves(name, parameters):
+        if in_place and not isinstance(parameter, np.ndarray):
+            raise TypeError(
+                f"{place} is a {type(parameter).__name__}; pass NumPy arrays, which are updated in place, "
+                "or an object with parameters and parameter_update(delta)"
+            )
+        dtype = _array("", place, parameter).dtype
+        if dtype.kind != "f":
+            raise TypeError(f"{place} has dtype {dtype}; only floating-point arrays can be optimized")
+        if in_place and not parameter.flags.writeable:
+            raise ValueError(f"{place} is read-only; pass an array that can be updated in place, for instance a copy")
+        if in_place and id(parameter) in seen:
+            raise ValueError(f"{place} is the same array as {seen[id(parameter)]}; list it once")
+        seen[id(parameter)] = place
+    if not seen:
+        raise ValueError(f"{name} is empty; pass at least one array")
+
+
+def _root_mean_square(tree: Any) -> float:
+    """The root of the sum of the mean squares of all arrays, divided by the number of entries."""
+    means = [np.mean(np.square(array)) for _, array in _leaves("", tree) if array.size]
+    return float(np.sqrt(np.sum(means) / len(_children(tree) or [tree])))

@@ -1,0 +1,239 @@
+"""The oracle: a cost that Python computes, in any graph."""
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+
+import optapi
+from optapi import Oracle
+from optapi.drivers.evaluator import Evaluator
+from optapi.graph.compat import PYTHON
+from optapi.graph.oracle import central_difference
+from optapi.pytree import PyTree
+
+
+def bowl(a, b, data=1.0):
+    return data * (np.sum(a**4) + np.sum(b**2)), [4 * data * a**3, 2 * data * b]
+
+
+def symbolic(ps, data=1.0):
+    a, b = ps
+    return data * (pt.sum(a**4) + pt.sum(b**2))
+
+
+def parameters(dtype="float64"):
+    values = [np.array([0.5, -1.0, 2.0]), np.array([[1.0, -2.0], [0.25, 3.0]])]
+    return [pytensor.shared(v.astype(dtype), name=name, shape=v.shape) for v, name in zip(values, "ab", strict=True)]
+
+
+MODES = [PYTHON, pytest.param("CVM", marks=pytest.mark.c), pytest.param("NUMBA", marks=pytest.mark.numba)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.filterwarnings("ignore:Numba will use object mode")
+def test_values_and_gradients(mode):
+    ps, data = parameters(), pt.dscalar("data")
+    cost = Oracle(bowl)(ps, data)
+    assert (cost.type.dtype, cost.type.ndim) == ("float64", 0)
+    exact = symbolic(ps, data)
+    outputs = [cost, *pytensor.grad(cost**2, ps), exact, *pytensor.grad(exact**2, ps)]
+    values = pytensor.function([data], outputs, mode=mode)(2.0)
+    for ours, theirs in zip(values[:3], values[3:], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-13)
+
+
+@pytest.mark.parametrize("product", [None, lambda x, v, data=1.0: [12 * data * x[0] ** 2 * v[0], 2 * data * v[1]]])
+def test_second_derivatives(product):
+    ps = parameters()
+    vs = [pt.constant(np.cos(np.arange(np.prod(p.type.shape)).reshape(p.type.shape))) for p in ps]
+    cost, exact = Oracle(bowl, product)(ps, 2.0), symbolic(ps, 2.0)
+    found = []
+    for c in (cost, exact):
+        gradients = pytensor.grad(c, ps)
+        slope = sum(pt.sum(g * v) for g, v in zip(gradients, vs, strict=True))
+        found.append([*pytensor.grad(slope, ps), *pytensor.gradient.pushforward(gradients, ps, vs)])
+    values = pytensor.function([], [*found[0], *found[1]], mode=PYTHON)()
+    for ours, theirs in zip(values[:4], values[4:], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-13 if product else 1e-7)
+
+
+def test_the_slope_along_a_direction():
+    ps = parameters()
+    vs = [pt.ones_like(p) for p in ps]
+    slopes = [pytensor.gradient.pushforward(cost, ps, vs) for cost in (Oracle(bowl)(ps), symbolic(ps))]
+    ours, theirs = pytensor.function([], slopes, mode=PYTHON)()
+    np.testing.assert_allclose(ours, theirs, rtol=1e-13)
+
+
+def test_inputs_are_not_differentiated():
+    ps, data = parameters(), pytensor.shared(2.0)
+    cost = Oracle(bowl)(ps, data)
+    assert pytensor.grad(cost, [data], disconnected_inputs="ignore", return_disconnected="none") == [None]
+    with pytest.raises(ValueError, match="does not depend on the parameter"):
+        optapi.sgd([data], cost)
+
+
+@pytest.mark.parametrize("rule", [optapi.sgd, optapi.adam, optapi.lbfgs])
+def test_rules_run_on_it(rule):
+    trajectories = []
+    for build in (lambda ps: Oracle(bowl)(ps), symbolic):
+        ps = parameters()
+        stop = pytensor.shared(0)
+        step = pytensor.function([], [], updates=rule(ps, build(ps), step_size=0.05, stop=stop), mode=PYTHON)
+        for _ in range(8):
+            step()
+        trajectories.append([p.get_value() for p in ps])
+    for ours, theirs in zip(*trajectories, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10)
+
+
+def test_loops_and_batches():
+    ps, stop = parameters(), pytensor.shared(0, name="stop")
+    oracle = Oracle(bowl)
+    updates = optapi.lbfgs(ps, oracle(ps), stop=stop)
+    wide = {p: pytensor.shared(np.stack([p.get_value(), 2 * p.get_value()])) for p in ps}
+    wide[stop] = pytensor.shared(np.zeros(2, "int64"))
+    pytensor.function([], [], updates=optapi.loop(optapi.batch(updates, wide), 60, wide[stop]), mode=PYTHON)()
+    oracle.check()
+    assert np.all(wide[stop].get_value() == 1)
+    assert all(np.all(np.abs(wide[p].get_value()) < 0.02) for p in ps)
+
+
+def test_narrow_parameters_stay_narrow():
+    seen = []
+
+    def call(a, b):
+        seen.append((a.dtype, b.dtype))
+        return bowl(a, b)
+
+    ps = parameters("float32")
+    updates = optapi.lbfgs(ps, Oracle(call)(ps))
+    assert all(updates[p].type.dtype == "float32" for p in ps)
+    pytensor.function([], [], updates=updates, mode=PYTHON)()
+    assert set(seen) == {(np.dtype("float32"), np.dtype("float32"))}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.filterwarnings("ignore:Numba will use object mode")
+@pytest.mark.parametrize("error", [ZeroDivisionError("mine"), KeyboardInterrupt()], ids=repr)
+def test_a_failure_is_kept_and_nothing_moves(error, mode):
+    calls = []
+
+    def call(a, b):
+        calls.append(1)
+        if len(calls) == 3:
+            raise error
+        return bowl(a, b)
+
+    ps, oracle = parameters(), Oracle(call)
+    updates = optapi.lbfgs(ps, oracle(ps), step_size=64.0)
+    step = pytensor.function([], [], updates=updates, mode=mode)
+    before = [p.get_value() for p in ps]
+    step()
+    assert len(calls) == 3  # it was not called again
+    assert oracle.failure is error
+    assert all(np.array_equal(p.get_value(), value) for p, value in zip(ps, before, strict=True))
+    step()
+    assert len(calls) == 3
+    with pytest.raises(type(error)) as caught:
+        oracle.check()
+    assert caught.value is error
+    oracle.check()
+    step()
+    assert len(calls) > 3
+    assert any(not np.array_equal(p.get_value(), value) for p, value in zip(ps, before, strict=True))
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda a, b: (1.0, [a]), "1 gradients for 2 parameters"),
+        (lambda a, b: (a, [a, b]), r"an array of shape \(3,\)"),
+        (lambda a, b: (1.0, [b, a]), r"shape \(2, 2\) where the point has shape \(3,\)"),
+        (lambda a, b: (None, [a, b]), "returned None"),
+    ],
+)
+def test_wrong_answers(call, message):
+    ps, oracle = parameters(), Oracle(call)
+    assert np.isnan(pytensor.function([], oracle(ps), mode=PYTHON)())
+    with pytest.raises(ValueError, match=message):
+        oracle.check()
+
+
+def test_the_callable_may_change_its_arrays():
+    kept = []
+
+    def call(a, b):
+        cost, gradients = bowl(a, b)
+        kept.extend([a, *gradients])
+        a[:] = np.nan
+        return cost, gradients
+
+    ps = parameters()
+    cost = Oracle(call)(ps)
+    function = pytensor.function([], [cost, *pytensor.grad(cost, ps)], mode=PYTHON)
+    function()[1][:] = 0
+    assert np.all(np.isfinite(ps[0].get_value()))
+    assert np.all(kept[1] != 0)
+
+
+def test_two_oracles_of_one_callable_are_two():
+    a, b = parameters()
+    both = pytensor.function([], [Oracle(bowl)([a, b]), Oracle(lambda *p: (0.0, p))([a, b])], mode=PYTHON)()
+    assert both[0] != both[1] == 0
+
+
+def test_no_constant_is_folded():
+    calls = []
+
+    def call(a):
+        calls.append(a)
+        return np.sum(a), [np.ones_like(a)]
+
+    p = pt.dvector("p")
+    function = pytensor.function([p], Oracle(call)([p]) + pt.sum(p) * 0, mode=PYTHON)
+    assert not calls
+    assert function(np.ones(2)) == 2.0
+
+
+def test_central_difference():
+    x, v = [np.array([1.0, 2.0]), np.array(3.0)], [np.array([1e-30, 2e-30]), np.array(-1e-30)]
+    calls = []
+
+    def gradients(a, b):
+        calls.append(1)
+        return [a**3, np.asarray(b**2)]
+
+    for ours, exact in zip(central_difference(gradients, x, v), [3 * x[0] ** 2 * v[0], 2 * x[1] * v[1]], strict=True):
+        np.testing.assert_allclose(ours, exact, rtol=1e-8)
+    assert len(calls) == 2
+    zeros = central_difference(gradients, x, [np.zeros(2), np.zeros(())])
+    assert len(calls) == 2
+    assert all(np.all(z == 0) for z in zeros)
+    assert all(np.all(np.isnan(z)) for z in central_difference(gradients, x, [np.full(2, np.inf), np.zeros(())]))
+    narrow = central_difference(gradients, [a.astype("float32") for a in x], [a.astype("float32") * 1e30 for a in v])
+    np.testing.assert_allclose(narrow[0], [3.0, 24.0], rtol=1e-3)
+    assert narrow[0].dtype == "float32"
+
+
+def test_the_evaluator_remembers_the_last_points():
+    calls = []
+    evaluator = Evaluator(lambda x: calls.append("f") or float(x[0]), lambda x: calls.append("df") or [1.0], PyTree())
+    points = [np.array([float(i)]) for i in range(Evaluator.MEMORY + 1)]
+    first = evaluator.at([points[0]])
+    assert evaluator.cost(first) == 0.0
+    assert evaluator.cost(evaluator.at([points[0].copy()])) == 0.0
+    assert calls == ["f"]
+    assert evaluator.evaluate(points[0])[0] == 0.0
+    assert calls == ["f", "df"]
+    for point in points[1:]:
+        evaluator.evaluate(point)
+    calls.clear()
+    evaluator.evaluate(points[1])
+    assert calls == []
+    evaluator.evaluate(points[0])
+    assert calls == ["f", "df"]
+    assert len(evaluator.recent) == Evaluator.MEMORY
+    evaluator.evaluate(-points[0])  # minus zero is another point
+    assert calls == ["f", "df"] * 2
