@@ -13,7 +13,7 @@ PACKAGE = Path(optapi.__file__).parent
 # A module imports only from those before it; so a wing, a line here, imports only from those above.
 ORDER = [
     *("checks", "updates"),
-    *("graph.compat", "graph.loops", "graph.batches", "graph.oracle", "graph.numpy_linker"),
+    *("graph.compat", "graph.loops", "graph.batches", "graph.oracle", "graph.derivatives", "graph.numpy_linker"),
     *("graph.numba", "graph.jax", "graph.threads"),
     *("pytree", "state", "schedules", "line_search", "moments", "gradients", "objective"),
     *("rules._linear_algebra", "rules._descent"),

@@ -9,9 +9,10 @@ import numpy as np
 import pytensor.tensor as pt
 
 from ..checks import check_choice, check_outputs, check_parameters, scalar
+from ..graph.derivatives import known_shapes, pushforward
 from ..graph.loops import FALSE
 from ..line_search import fixed, strong_wolfe
-from ..objective import Objective, known_shapes, pushforward
+from ..objective import Objective
 from ..state import state
 from ..updates import Updates
 from ._descent import Descent, Proposal
