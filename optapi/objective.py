@@ -24,11 +24,13 @@ from .checks import (
     check_cost,
     check_givens,
     check_gradients,
+    check_mask,
     check_outputs,
     check_parameters,
     check_stop,
     check_updates,
     is_generator,
+    is_zero,
     scalar,
 )
 from .gradients import is_transformed
@@ -41,6 +43,7 @@ from .graph.derivatives import (
     second_derivatives,
 )
 from .graph.loops import FALSE, as_update, cond, hold, like
+from .moments import running_average
 from .updates import Updates, extend
 
 
@@ -67,7 +70,8 @@ class Objective:
         Its sign is changed under ascent, as is that of the gradients.
     gradients : list of variables
     name : str
-        The prefix of the names of the rule's state.
+        The prefix of the names of the rule's state: the name that was passed, with a number if state in `updates` has
+        that prefix already.
 
     Examples
     --------
@@ -140,7 +144,7 @@ class Objective:
         gradients = [as_dtype(g, p.type.dtype) for g, p in zip(gradients, parameters, strict=True)]
         if ascent:
             cost, gradients = None if cost is None else -cost, [-g for g in gradients]
-        return cls(parameters, cost, gradients, stop, updates, tolerance, bool(ascent), name)
+        return cls(parameters, cost, gradients, stop, updates, tolerance, bool(ascent), _unused(name, updates))
 
     # What a rule reads
 
@@ -148,17 +152,79 @@ class Objective:
     def count(self) -> Any:
         """The number of updates done before this one, an int64 scalar. It exists in a rule that asks for it."""
         if self._count is None:
-            self._count = state.state(f"{self.name}/count", dtype="int64")
+            self._count = self.state("count", dtype="int64")
         return self._count
 
     def step_size(self, step_size: Any) -> Any:
         """A step size in any of its forms as a scalar variable."""
         return schedules.at("step_size", step_size, lambda: self.count)
 
+    def scalar(
+        self, argument: str, value: Any, low: float = -np.inf, high: float = np.inf, *, below: float = np.inf
+    ) -> Any:
+        """A hyper-parameter as a scalar variable, a number in float64 whatever ``floatX`` is.
+
+        Parameters
+        ----------
+        argument : str
+            What the user calls it, for the message.
+        value : number or scalar variable
+        low, high, below : float, optional
+            A number must be from `low` to `high`, and less than `below`. NaN is none of that.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `value` is neither, or is out of these limits.
+        """
+        return scalar(argument, value, low, high, below=below)
+
     def each(self, *scalars: Any) -> Iterator[tuple[Any, ...]]:
         """Each parameter with its gradient, and with `scalars` in its dtype."""
         for p, g in zip(self.parameters, self.gradients, strict=True):
             yield p, g, *(as_dtype(s, p.type.dtype) for s in scalars)
+
+    def average(self, average: Any, value: Any, weight: Any) -> Any:
+        r"""The next value :math:`w \bar g + (1 - w) g` of an exponential running average.
+
+        Parameters
+        ----------
+        average, value : variables
+            :math:`\bar g` and :math:`g`.
+        weight : scalar
+            :math:`w`, from 0 to 1, in float64 as `scalar` returns it: not one that `each` has cast. Both weights are
+            worked out in float64 and then cast: in float32, 1 - 0.999 would be wrong in the fifth digit.
+        """
+        return running_average(average, value, scalar("weight", weight, 0, 1))
+
+    # State
+
+    def state(
+        self,
+        role: str,
+        shape: tuple[int, ...] = (),
+        dtype: str | None = None,
+        fill: Any = 0,
+        *,
+        parameter: Any = None,
+    ) -> Any:
+        """State of any shape, with the value `fill` at first.
+
+        Parameters
+        ----------
+        role : str
+            It is named ``rule/role``, or ``rule/role/parameter``.
+        shape : tuple of int
+            By default that of a scalar.
+        dtype : str, optional
+            By default that of `parameter`, or without one that of the packed vector.
+        fill : number or array
+        parameter : variable, optional
+            The parameter that it belongs to.
+        """
+        if parameter is not None:
+            role, dtype = f"{role}/{self.label(parameter)}", dtype or parameter.type.dtype
+        return state.state(f"{self.name}/{role}", shape, dtype or self.dtype, fill)
 
     def zeros_like(self, parameter: Any, role: str) -> Any:
         """State of the shape and dtype of `parameter`, zero at first, named ``rule/role/parameter``."""
@@ -167,6 +233,16 @@ class Objective:
     def full_like(self, parameter: Any, role: str, fill: Any) -> Any:
         """The same with the value `fill` at first."""
         return state.full_like(parameter, f"{self.name}/{role}/{self.label(parameter)}", fill)
+
+    def shape(self, parameter: Any) -> tuple[int, ...]:
+        """The shape of `parameter` as it is now, in numbers.
+
+        Raises
+        ------
+        TypeError
+            If it is neither shared nor of fully known static shape.
+        """
+        return state.shape_of(parameter)
 
     def label(self, parameter: Any) -> str:
         """What the names of state for `parameter` end with: its own name, or its position if that is not unique."""
@@ -187,6 +263,36 @@ class Objective:
             return FALSE
         gradients = self.gradients if gradients is None else gradients
         return conjunction([pt.all(abs(g) <= as_dtype(self.tolerance, g.type.dtype)) for g in gradients])
+
+    def decay(
+        self,
+        new: Updates,
+        decay: Any,
+        mask: Sequence[bool] | Callable[[Any], bool] | None = None,
+        *,
+        step_size: Any = 1.0,
+    ) -> None:
+        r"""Decoupled weight decay: takes :math:`a \lambda x` from the next value of each parameter :math:`x` in `new`.
+
+        Parameters
+        ----------
+        new : dict
+            From each parameter to its next value, which is replaced.
+        decay : scalar or schedule
+            :math:`\lambda`, at least 0. Nothing is built for the number 0.
+        mask : list of bool, or callable, optional
+            Which parameters decay; a callable is asked about each parameter, for instance ``lambda p: p.ndim > 1`` to
+            spare the biases. All by default.
+        step_size : scalar
+            :math:`a`, mostly what the method `step_size` returned; by default 1.
+        """
+        chosen = check_mask(mask, self.parameters)
+        rate = step_size * schedules.at("decay", decay, lambda: self.count)
+        if is_zero(decay):
+            return
+        for (p, _, a), decays in zip(self.each(rate), chosen, strict=True):
+            if decays:
+                new[p] = new[p] - a * p
 
     # The cost elsewhere, for rules that work on one vector
 
@@ -319,9 +425,9 @@ class Objective:
             return Point(x, self.cost, self.pack(self.gradients)), pt.constant(np.int64(1)), ()
         # NaN equals nothing, so at first no point is known.
         kept = (
-            state.state(f"{self.name}/point", (self.size,), self.dtype, np.nan),
-            state.state(f"{self.name}/point_cost", (), self.cost.type.dtype, np.nan),
-            state.state(f"{self.name}/point_gradient", (self.size,), self.dtype, np.nan),
+            self.state("point", (self.size,), fill=np.nan),
+            self.state("point_cost", dtype=self.cost.type.dtype, fill=np.nan),
+            self.state("point_gradient", (self.size,), fill=np.nan),
         )
         for part, variable in zip(Point._fields, kept, strict=True):
             variable.tag.kept = part
@@ -343,8 +449,8 @@ class Objective:
     def finish(
         self,
         new: Updates,
-        rest: Any = None,
-        verdict: Any = FALSE,
+        converged: Any = None,
+        finished: Any = FALSE,
         reports: dict[str, Any] | None = None,
         unheld: Updates | None = None,
     ) -> Updates:
@@ -354,10 +460,10 @@ class Objective:
         ----------
         new : dict
             The next values of the parameters and of the rule's state.
-        rest : boolean scalar variable, optional
+        converged : boolean scalar variable, optional
             Whether the point held before the call is already final: nothing of `new` is then written, and `stop` is 1.
             By default, whether the gradients there meet the tolerance.
-        verdict : boolean scalar variable
+        finished : boolean scalar variable
             Whether the algorithm has finished with the point held after the call.
         reports : dict, optional
             From roles to scalar variables, see `optapi.reports`. A cost is mapped back to the user's sign; evaluations
@@ -377,12 +483,12 @@ class Objective:
             new = {**new, self._count: self._count + 1}
         new = {variable: as_update(value, variable) for variable, value in new.items()}
         if self.stop is not None:
-            still = self.stopped | (self.converged() if rest is None else rest)
+            still = self.stopped | (self.converged() if converged is None else converged)
             new = hold(new, still)
             for role, value in (reports or {}).items():
                 reported, value = self._reported(role, value)
                 new[reported] = like(pt.switch(self.stopped, reported, value), reported)
-            new[self.stop] = like(still | verdict, self.stop)
+            new[self.stop] = like(still | finished, self.stop)
         new |= {variable: as_update(value, variable) for variable, value in (unheld or {}).items()}
         return extend(self.updates, new)
 
@@ -393,6 +499,15 @@ class Objective:
         if role in ("evaluations", "products"):
             return reported, reported + value
         return reported, -value if role == "cost" and self.ascent else value
+
+
+def _unused(name: str, updates: Updates | None) -> str:
+    """`name`, or `name` with the first number from 2 with which it is the prefix of no variable of `updates`."""
+    unused, number = name, 1
+    while any((variable.name or "").startswith(f"{unused}/") for variable in updates or ()):
+        number += 1
+        unused = f"{name}_{number}"
+    return unused
 
 
 def _check_differentiable(cost: Any, gradients: Sequence[Any], parameters: Sequence[Any]) -> None:

@@ -13,7 +13,6 @@ from ..checks import as_dtype, check_count, scalar
 from ..graph.loops import FALSE, cond
 from ..line_search import fixed, strong_wolfe
 from ..objective import Objective
-from ..state import state
 from ..updates import Updates
 from ._descent import Descent
 from ._linear_algebra import dot, norm
@@ -146,9 +145,9 @@ def conjugate_gradient(
         raise TypeError(f"beta is {beta!r}; pass a function of a direction and two gradients")
     start = Descent.start(f, line_search, exact)
     g = start.gradient
-    turns = state(f"{name}/turns", dtype="int64")
-    share = state(f"{name}/share", (f.size,), f.dtype)
-    decrease = state(f"{name}/decrease", dtype=f.dtype)
+    turns = f.state("turns", dtype="int64")
+    share = f.state("share", (f.size,))
+    decrease = f.state("decrease")
 
     moved = start.evaluated > 0 if start.kept else FALSE
     fresh = moved | pt.eq(turns, 0) | ~(dot(g, share - g) <= -0.01 * dot(g, g))
@@ -163,7 +162,7 @@ def conjugate_gradient(
     b = beta(end.direction, g, end.gradient)
     restart = end.failed | ~pt.isfinite(b)
     if restart_overlap is not None:
-        overlap = scalar("restart_overlap", restart_overlap, low=0).astype(f.dtype)
+        overlap = f.scalar("restart_overlap", restart_overlap, low=0).astype(f.dtype)
         restart = restart | (abs(dot(end.gradient, g)) >= overlap * dot(end.gradient, end.gradient))
     done = pt.switch(end.steepest, 0, turns) + 1
     if restart_every is not None:
@@ -556,10 +555,10 @@ def scaled_conjugate_gradient(
     )
     start = Descent.start(f, partial(fixed, max_trials=1), exact)
     x, g = start.point, start.gradient
-    share = state(f"{name}/share", (f.size,), f.dtype)
-    damping = state(f"{name}/scale", dtype=f.dtype, fill=np.nan)
-    curvature = state(f"{name}/curvature", dtype=f.dtype)
-    known = state(f"{name}/known", dtype="int64")
+    share = f.state("share", (f.size,))
+    damping = f.state("scale", fill=np.nan)
+    curvature = f.state("curvature")
+    known = f.state("known", dtype="int64")
 
     moved = start.evaluated > 0
     fresh = pt.all(pt.eq(share, 0)) | ~(dot(g, share - g) < 0)
@@ -572,7 +571,7 @@ def scaled_conjugate_gradient(
     [c] = cond(wanted, lambda point, v: [dot(v, f.product(point, v))], [x, d], [curvature])
     c = pt.switch(pt.isfinite(c), c, pt.zeros_like(c))
 
-    lam = pt.switch(pt.isnan(damping), scalar("scale", scale, low=0).astype(f.dtype), damping)
+    lam = pt.switch(pt.isnan(damping), f.scalar("scale", scale, low=0).astype(f.dtype), damping)
     lam = pt.switch(c + lam * dd > 0, lam, -2 * c / dd)
     if step_size is not None:
         lam = pt.maximum(lam, (descent / f.step_size(step_size).astype(f.dtype) - c) / dd)
