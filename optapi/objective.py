@@ -36,7 +36,8 @@ from .checks import (
 )
 from .gradients import is_transformed
 from .graph.loops import FALSE, as_update, cond, hold, like
-from .updates import Updates, extend
+from .typing import Updates
+from .updates import extend
 
 
 # From a packed point and a packed vector to the product of a matrix at that point with the vector.

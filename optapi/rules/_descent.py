@@ -23,7 +23,7 @@ from ..graph.loops import FALSE, repeat
 from ..line_search import Step, Trial
 from ..objective import Objective
 from ..state import state
-from ..updates import Updates
+from ..typing import Updates
 from ._linear_algebra import dot, largest, norm
 
 

@@ -12,7 +12,7 @@ import pytensor.tensor as pt
 from ..checks import as_dtype, check_count
 from ..graph.loops import FALSE, repeat
 from ..state import state
-from ..updates import Updates
+from ..typing import Updates
 
 
 def dot(a: Any, b: Any) -> Any:

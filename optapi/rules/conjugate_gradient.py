@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 
 from ..checks import as_dtype, check_count, scalar
 from ..graph.loops import FALSE, cond
-from ..line_search import fixed, strong_wolfe
+from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Objective
 from ..state import state
-from ..updates import Updates
+from ..typing import Scalar, StepSize, Updates, Variables
 from ._descent import Descent
 from ._linear_algebra import dot, norm
 
@@ -56,23 +57,12 @@ def _hager_zhang(theta: Any, eta: Any, d: Any, g: Any, g_new: Any) -> Any:
     return pt.maximum(beta, eta * quotient(dot(d, g), dot(d, d)))
 
 
-def conjugate_gradient(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    beta: Formula = _polak_ribiere,
-    step_size: Any = None,
-    restart_overlap: Any = 0.5,
-    restart_every: int | None = None,
-    line_search: Any = precise,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "conjugate_gradient",
-) -> Updates:
+def conjugate_gradient(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                       stop: Variable | None = None, updates: Updates | None = None, *, beta: Formula = _polak_ribiere,
+                       step_size: StepSize | None = None, restart_overlap: Scalar | None = 0.5,
+                       restart_every: int | None = None, line_search: LineSearch = precise, exact: bool | None = None,
+                       tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                       name: str = "conjugate_gradient") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients, by any formula for the share of the direction before.
 
     .. math:: d \leftarrow -g + \beta d, \qquad x \leftarrow x + a d
@@ -176,22 +166,11 @@ def conjugate_gradient(
     return start.finish(end, new)
 
 
-def fletcher_reeves(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    restart_overlap: Any = 0.5,
-    restart_every: int | None = None,
-    line_search: Any = precise,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "fletcher_reeves",
-) -> Updates:
+def fletcher_reeves(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                    stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+                    restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
+                    line_search: LineSearch = precise, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+                    ascent: bool = False, name: str = "fletcher_reeves") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Fletcher and Reeves.
 
     .. math:: \beta = \frac{\|g_{new}\|^2}{\|g\|^2}
@@ -234,22 +213,11 @@ def fletcher_reeves(
     )
 
 
-def polak_ribiere(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    restart_overlap: Any = 0.5,
-    restart_every: int | None = None,
-    line_search: Any = precise,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "polak_ribiere",
-) -> Updates:
+def polak_ribiere(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                  stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+                  restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
+                  line_search: LineSearch = precise, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+                  ascent: bool = False, name: str = "polak_ribiere") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Polak and Ribière, kept from being negative (PR+).
 
     .. math:: \beta = \max\left(0, \frac{g_{new}^T (g_{new} - g)}{\|g\|^2}\right)
@@ -292,22 +260,11 @@ def polak_ribiere(
     )
 
 
-def hestenes_stiefel(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    restart_overlap: Any = 0.5,
-    restart_every: int | None = None,
-    line_search: Any = precise,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "hestenes_stiefel",
-) -> Updates:
+def hestenes_stiefel(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                     stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+                     restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
+                     line_search: LineSearch = precise, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+                     ascent: bool = False, name: str = "hestenes_stiefel") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Hestenes and Stiefel.
 
     .. math:: \beta = \frac{g_{new}^T y}{d^T y}, \qquad y = g_{new} - g
@@ -350,22 +307,11 @@ def hestenes_stiefel(
     )
 
 
-def dai_yuan(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    restart_overlap: Any = 0.5,
-    restart_every: int | None = None,
-    line_search: Any = precise,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "dai_yuan",
-) -> Updates:
+def dai_yuan(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+             stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+             restart_overlap: Scalar | None = 0.5, restart_every: int | None = None, line_search: LineSearch = precise,
+             exact: bool | None = None, tolerance: Scalar | None = 1e-5, ascent: bool = False,
+             name: str = "dai_yuan") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Dai and Yuan.
 
     .. math:: \beta = \frac{\|g_{new}\|^2}{d^T y}, \qquad y = g_{new} - g
@@ -408,24 +354,12 @@ def dai_yuan(
     )
 
 
-def hager_zhang_cg(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    theta: Any = 2.0,
-    truncation: Any = 0.4,
-    step_size: Any = None,
-    restart_overlap: Any = 0.5,
-    restart_every: int | None = None,
-    line_search: Any = precise,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "hager_zhang_cg",
-) -> Updates:
+def hager_zhang_cg(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                   stop: Variable | None = None, updates: Updates | None = None, *, theta: Scalar = 2.0,
+                   truncation: Scalar = 0.4, step_size: StepSize | None = None, restart_overlap: Scalar | None = 0.5,
+                   restart_every: int | None = None, line_search: LineSearch = precise, exact: bool | None = None,
+                   tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                   name: str = "hager_zhang_cg") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Hager and Zhang (CG_DESCENT).
 
     .. math::
@@ -477,20 +411,11 @@ def hager_zhang_cg(
     )
 
 
-def scaled_conjugate_gradient(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    scale: Any = 1e-6,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "scaled_conjugate_gradient",
-) -> Updates:
+def scaled_conjugate_gradient(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                              stop: Variable | None = None, updates: Updates | None = None, *,
+                              step_size: StepSize | None = None, scale: Scalar = 1e-6, exact: bool | None = None,
+                              tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                              name: str = "scaled_conjugate_gradient") -> Updates:  # fmt: skip
     r"""Møller's scaled conjugate gradients: the step size from the curvature along the direction, without a search.
 
     .. math:: x \leftarrow x + a d, \qquad a = \frac{-g^T d}{d^T H d + \lambda \|d\|^2}
