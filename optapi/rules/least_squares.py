@@ -16,7 +16,7 @@ from ..objective import Objective, known_shapes, pushforward
 from ..state import state
 from ..typing import Scalar, StepSize, Updates, Variables
 from ._descent import Descent, Proposal
-from ._linear_algebra import conjugate_gradients, dot, forcing, guarded, largest, limit, norm, rows, times
+from ._linear_algebra import conjugate_gradients, dot, forcing, guarded, largest, limit, norm, ratio, rows, times
 
 
 def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
@@ -112,7 +112,7 @@ def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients:
         left, s, components = _decomposed(_jacobian(f, parts, wanted), f.pack(parts))
         most = pt.maximum(left.shape[0], components.shape[0]).astype(f.dtype)
         counted = s > most * np.asarray(np.finfo(f.dtype).eps, f.dtype) * pt.max(s)
-        shares = pt.switch(counted, components / pt.switch(counted, s, pt.ones_like(s)), pt.zeros_like(s))
+        shares = ratio(components, s, counted)
         direction, products = -times(left, shares), pt.switch(wanted, f.size, 0).astype("int64")
     else:
         product, g, x = f.curvature(residuals=parts), start.gradient, start.point
