@@ -40,6 +40,11 @@ from .objective import Objective
 from .profiles import benchmark
 from .rules._linear_algebra import inverse_hessian
 from .rules.conjugate_gradient import (
+    beta_dai_yuan,
+    beta_fletcher_reeves,
+    beta_hager_zhang,
+    beta_hestenes_stiefel,
+    beta_polak_ribiere,
     conjugate_gradient,
     dai_yuan,
     fletcher_reeves,
@@ -97,6 +102,11 @@ __all__ = [
     "batch",
     "benchmark",
     "best",
+    "beta_dai_yuan",
+    "beta_fletcher_reeves",
+    "beta_hager_zhang",
+    "beta_hestenes_stiefel",
+    "beta_polak_ribiere",
     "bfgs",
     "bold_driver",
     "check_gradient",

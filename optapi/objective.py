@@ -44,7 +44,8 @@ from .graph.derivatives import (
 )
 from .graph.loops import FALSE, as_update, cond, hold, like
 from .moments import running_average
-from .updates import Updates, extend
+from .typing import Mask, Updates
+from .updates import extend
 
 
 # From a packed point and a packed vector to the product of a matrix at that point with the vector.
@@ -268,7 +269,7 @@ class Objective:
         self,
         new: Updates,
         decay: Any,
-        mask: Sequence[bool] | Callable[[Any], bool] | None = None,
+        mask: Mask | None = None,
         *,
         step_size: Any = 1.0,
     ) -> None:

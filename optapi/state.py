@@ -20,7 +20,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.type import TensorType
 
 from .checks import called, is_generator
-from .updates import Updates
+from .typing import Updates
 
 
 def state(

@@ -12,7 +12,8 @@ from .checks import as_list, check_cost, check_count, check_stop, check_updates,
 from .graph.loops import hold, like
 from .objective import conjunction
 from .state import state
-from .updates import Updates, extend
+from .typing import Updates
+from .updates import extend
 
 
 __all__ = ["all_of", "patience"]

@@ -37,7 +37,8 @@ from .moments import running_average
 from .objective import conjunction
 from .state import full_like, labels, state
 from .stopping import improves
-from .updates import Updates, extend, reports
+from .typing import Updates
+from .updates import extend, reports
 
 
 ANNEALED = schedules.Power(0.01, exponent=0.55)

@@ -9,7 +9,7 @@ import numpy as np
 from pytensor.tensor.type import float_dtypes
 
 from .checks import check_count, shared_scalar
-from .updates import Updates
+from .typing import Updates
 
 
 def find_step_size(

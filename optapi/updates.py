@@ -9,9 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from .checks import called, check_updates
-
-
-Updates = dict[Any, Any]
+from .typing import Updates
 
 
 def extend(updates: Updates | None, new: Updates) -> Updates:

@@ -14,7 +14,7 @@ import numpy as np
 from .. import state
 from ..checks import called, check_choice, check_count, check_flag, check_parameters
 from ..pytree import largest
-from ..updates import Updates
+from ..typing import Updates
 from . import results, steps
 from .evaluator import BUILDING
 from .options import check_rule, public_name, rule_of

@@ -31,7 +31,8 @@ from ..objective import Point
 from ..rules._linear_algebra import inverse_hessian_of
 from ..state import full_like
 from ..transforms import best
-from ..updates import Updates, extend, reports
+from ..typing import Updates
+from ..updates import extend, reports
 from . import steps
 from .evaluator import BUILDING
 from .options import options_of

@@ -28,7 +28,8 @@ from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 from ..graph.loops import check_generators
 from ..graph.numpy_linker import NumpyLinker
 from ..graph.oracle import Oracle
-from ..updates import Updates, reports
+from ..typing import Updates
+from ..updates import reports
 from .evaluator import BUILDING, Evaluator
 
 

@@ -11,7 +11,8 @@ import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 
 from ..checks import called, check_keys, is_generator
-from ..updates import Updates, extend
+from ..typing import Updates
+from ..updates import extend
 from .loops import as_update, check_generators, wide_graph
 
 

@@ -22,7 +22,7 @@ import pytensor.tensor as pt
 from ..graph.loops import FALSE, repeat
 from ..line_search import Step, Trial
 from ..objective import Objective
-from ..updates import Updates
+from ..typing import Updates
 from ._linear_algebra import dot, largest, norm
 
 

@@ -12,7 +12,7 @@ import pytensor.tensor as pt
 from ..checks import as_dtype, check_count
 from ..graph.loops import FALSE, repeat
 from ..objective import Objective
-from ..updates import Updates
+from ..typing import Updates
 
 
 def dot(a: Any, b: Any) -> Any:
@@ -38,10 +38,11 @@ def largest(a: Any) -> Any:
     return pt.switch(pt.any(pt.isnan(sizes)), np.asarray(np.nan, a.type.dtype), pt.max(sizes))
 
 
-def ratio(a: Any, b: Any) -> Any:
-    """`a` over `b`, and 0 where `b` is 0."""
-    empty = pt.eq(b, 0)
-    return pt.switch(empty, pt.zeros_like(a), a / pt.switch(empty, pt.ones_like(b), b))
+def ratio(a: Any, b: Any, where: Any = None) -> Any:
+    """`a` over `b` where `where` is true, by default where `b` is not 0, and 0 elsewhere."""
+    where = pt.neq(b, 0) if where is None else where
+    # The denominator is replaced too, so that no infinite or undefined quotient is worked out.
+    return pt.switch(where, a / pt.switch(where, b, pt.ones_like(b)), pt.zeros_like(a))
 
 
 def rows(times: Callable[[Any], Any], size: int, length: Any, dtype: str, wanted: Any) -> Any:

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 
 from ..checks import is_zero
 from ..moments import correction
 from ..objective import Objective
-from ..updates import Updates
+from ..typing import Mask, Scalar, StepSize, Updates, Variables
 
 
-def sgd(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-2,
-    momentum: Any = 0.0,
-    dampening: Any = 0.0,
-    nesterov: bool = False,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "sgd",
-) -> Updates:
+def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+        stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
+        momentum: Scalar = 0.0, dampening: Scalar = 0.0, nesterov: bool = False, tolerance: Scalar | None = None,
+        ascent: bool = False, name: str = "sgd") -> Updates:  # fmt: skip
     r"""Stochastic gradient descent, with momentum and annealing.
 
     .. math:: x \leftarrow x - a g
@@ -101,19 +90,10 @@ def sgd(
     return f.finish(new)
 
 
-def momentum(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-2,
-    momentum: Any = 0.9,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "momentum",
-) -> Updates:
+def momentum(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+             stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
+             momentum: Scalar = 0.9, tolerance: Scalar | None = None, ascent: bool = False,
+             name: str = "momentum") -> Updates:  # fmt: skip
     r"""Gradient descent with classical momentum, the heavy ball.
 
     .. math:: v \leftarrow \mu v - a g, \qquad x \leftarrow x + v
@@ -165,19 +145,10 @@ def momentum(
     return f.finish(new)
 
 
-def nesterov(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-2,
-    momentum: Any = 0.9,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "nesterov",
-) -> Updates:
+def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+             stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
+             momentum: Scalar = 0.9, tolerance: Scalar | None = None, ascent: bool = False,
+             name: str = "nesterov") -> Updates:  # fmt: skip
     r"""Gradient descent with Nesterov's momentum: the gradient is that at the point looked ahead to.
 
     .. math:: v \leftarrow \mu v - a g, \qquad x \leftarrow x + \mu v - a g
@@ -231,20 +202,10 @@ def nesterov(
     return f.finish(new)
 
 
-def adagrad(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-2,
-    epsilon: Any = 1e-10,
-    initial: Any = 0.0,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "adagrad",
-) -> Updates:
+def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+            stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
+            epsilon: Scalar = 1e-10, initial: Scalar = 0.0, tolerance: Scalar | None = None, ascent: bool = False,
+            name: str = "adagrad") -> Updates:  # fmt: skip
     r"""AdaGrad: each component's steps shrink with the sum of its squared gradients.
 
     .. math:: s \leftarrow s + g^2, \qquad x \leftarrow x - a \frac{g}{\sqrt{s_0 + s} + \epsilon}
@@ -298,20 +259,10 @@ def adagrad(
     return f.finish(new)
 
 
-def adadelta(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1.0,
-    mean_square_weight: Any = 0.9,
-    epsilon: Any = 1e-6,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "adadelta",
-) -> Updates:
+def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+             stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1.0,
+             mean_square_weight: Scalar = 0.9, epsilon: Scalar = 1e-6, tolerance: Scalar | None = None,
+             ascent: bool = False, name: str = "adadelta") -> Updates:  # fmt: skip
     r"""AdaDelta: the ratio of two running averages stands for a step size, and has the units of the parameters.
 
     .. math::
@@ -371,22 +322,10 @@ def adadelta(
     return f.finish(new)
 
 
-def rmsprop(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-3,
-    momentum: Any = 0.0,
-    mean_square_weight: Any = 0.9,
-    epsilon: Any = 1e-8,
-    centered: bool = False,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "rmsprop",
-) -> Updates:
+def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+            stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
+            momentum: Scalar = 0.0, mean_square_weight: Scalar = 0.9, epsilon: Scalar = 1e-8, centered: bool = False,
+            tolerance: Scalar | None = None, ascent: bool = False, name: str = "rmsprop") -> Updates:  # fmt: skip
     r"""RMSProp: gradients divided by the root of their running mean square.
 
     .. math:: v \leftarrow \rho v + (1 - \rho) g^2, \qquad x \leftarrow x - a \frac{g}{\sqrt v + \epsilon}
@@ -463,22 +402,10 @@ def rmsprop(
     return f.finish(new)
 
 
-def adam(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-3,
-    mean_weight: Any = 0.9,
-    mean_square_weight: Any = 0.999,
-    epsilon: Any = 1e-8,
-    amsgrad: bool = False,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "adam",
-) -> Updates:
+def adam(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+         stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
+         mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, amsgrad: bool = False,
+         tolerance: Scalar | None = None, ascent: bool = False, name: str = "adam") -> Updates:  # fmt: skip
     r"""Adam: steps of adaptive moments, with AMSGrad as an option.
 
     .. math::
@@ -555,24 +482,11 @@ def _adam(
     return new
 
 
-def adamw(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-3,
-    mean_weight: Any = 0.9,
-    mean_square_weight: Any = 0.999,
-    epsilon: Any = 1e-8,
-    decay: Any = 1e-2,
-    mask: Sequence[bool] | Callable[[Any], bool] | None = None,
-    amsgrad: bool = False,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "adamw",
-) -> Updates:
+def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
+          mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, decay: Scalar = 1e-2,
+          mask: Mask | None = None, amsgrad: bool = False,
+          tolerance: Scalar | None = None, ascent: bool = False, name: str = "adamw") -> Updates:  # fmt: skip
     r"""AdamW: Adam with decay of the parameters beside its steps, instead of in the gradients.
 
     .. math:: x \leftarrow x - a \lambda x - a \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
@@ -633,21 +547,10 @@ def adamw(
     return f.finish(new)
 
 
-def adamax(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 2e-3,
-    mean_weight: Any = 0.9,
-    norm_weight: Any = 0.999,
-    epsilon: Any = 1e-8,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "adamax",
-) -> Updates:
+def adamax(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 2e-3,
+           mean_weight: Scalar = 0.9, norm_weight: Scalar = 0.999, epsilon: Scalar = 1e-8,
+           tolerance: Scalar | None = None, ascent: bool = False, name: str = "adamax") -> Updates:  # fmt: skip
     r"""Adamax: Adam with a decaying largest gradient in place of the root mean square.
 
     .. math::
@@ -709,22 +612,11 @@ def adamax(
     return f.finish(new)
 
 
-def nadam(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 2e-3,
-    mean_weight: Any = 0.9,
-    mean_square_weight: Any = 0.999,
-    epsilon: Any = 1e-8,
-    momentum_decay: Any = 4e-3,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "nadam",
-) -> Updates:
+def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 2e-3,
+          mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8,
+          momentum_decay: Scalar = 4e-3, tolerance: Scalar | None = None, ascent: bool = False,
+          name: str = "nadam") -> Updates:  # fmt: skip
     r"""NAdam: Adam with Nesterov's momentum, which grows over the updates.
 
     .. math::
@@ -798,21 +690,10 @@ def nadam(
     return f.finish(new)
 
 
-def radam(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-3,
-    mean_weight: Any = 0.9,
-    mean_square_weight: Any = 0.999,
-    epsilon: Any = 1e-8,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "radam",
-) -> Updates:
+def radam(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
+          mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8,
+          tolerance: Scalar | None = None, ascent: bool = False, name: str = "radam") -> Updates:  # fmt: skip
     r"""RAdam: Adam, rectified while the mean square knows too few gradients.
 
     .. math::

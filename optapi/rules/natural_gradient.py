@@ -9,35 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 
 from ..checks import as_dtype, as_list, called, check_choice, check_count
 from ..graph.loops import cond
 from ..moments import correction
 from ..objective import Objective
 from ..state import shape_of
-from ..updates import Updates
+from ..typing import Scalar, StepSize, Updates, Variables
 from ._linear_algebra import guarded
 
 
-def tonga(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-2,
-    rank: int = 5,
-    every: int = 50,
-    block: str = "all",
-    forgetting: Any = 0.995,
-    regularization: Any = 1.0,
-    per_example: Sequence[Any] | None = None,
-    normalize: bool = False,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "tonga",
-) -> Updates:
+def tonga(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2, rank: int = 5,
+          every: int = 50, block: str = "all", forgetting: Scalar = 0.995, regularization: Scalar = 1.0,
+          per_example: Sequence[Any] | None = None, normalize: bool = False, tolerance: Scalar | None = None,
+          ascent: bool = False, name: str = "tonga") -> Updates:  # fmt: skip
     r"""TONGA: online natural gradient, with a covariance of the gradients of low rank.
 
     .. math:: C \leftarrow \gamma C + g g^T, \qquad x \leftarrow x - a \, (C + \lambda I)^{-1} g

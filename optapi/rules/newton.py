@@ -7,28 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 
-from ..line_search import fixed, strong_wolfe
+from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Objective
-from ..updates import Updates
+from ..typing import Scalar, StepSize, Updates, Variables
 from ._descent import Descent, Proposal
 from ._linear_algebra import BOUNDARY, conjugate_gradients, forcing, guarded, limit, norm, rows, times
 
 
-def newton(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    line_search: Any = strong_wolfe,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "newton",
-) -> Updates:
+def newton(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+           line_search: LineSearch = strong_wolfe, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+           ascent: bool = False, name: str = "newton") -> Updates:  # fmt: skip
     r"""Newton's method, with the Hessian as a matrix.
 
     .. math:: x \leftarrow x - a Q |\Lambda|^{-1} Q^T g, \qquad H = Q \Lambda Q^T
@@ -99,21 +90,10 @@ def newton(
     return start.finish(end, {}, reports={"products": pt.switch(wanted, f.size, 0).astype("int64")})
 
 
-def newton_cg(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    cg_steps: int | None = None,
-    line_search: Any = strong_wolfe,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "newton_cg",
-) -> Updates:
+def newton_cg(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+              cg_steps: int | None = None, line_search: LineSearch = strong_wolfe, exact: bool | None = None,
+              tolerance: Scalar | None = 1e-5, ascent: bool = False, name: str = "newton_cg") -> Updates:  # fmt: skip
     r"""Newton's method with conjugate gradients and a line search, also called truncated Newton.
 
     .. math:: x \leftarrow x + a d, \qquad \|H d + g\| \le \min(1/2, \sqrt{\|g\|}) \, \|g\|
@@ -176,22 +156,11 @@ def newton_cg(
     return start.finish(start.line_search(found.vector, step_size), {}, reports={"products": found.products})
 
 
-def trust_region_cg(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    max_radius: Any = None,
-    accept: Any = 0.15,
-    cg_steps: int | None = None,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "trust_region_cg",
-) -> Updates:
+def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                    stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+                    max_radius: Scalar | None = None, accept: Scalar = 0.15, cg_steps: int | None = None,
+                    exact: bool | None = None, tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                    name: str = "trust_region_cg") -> Updates:  # fmt: skip
     r"""Newton's method with conjugate gradients in a trust region, by Steihaug and Toint.
 
     .. math:: x \leftarrow x + p, \qquad p \approx \arg\min_{\|p\| \le \Delta} m(p), \qquad

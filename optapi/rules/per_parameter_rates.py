@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace, vectorize_graph
 
 from .. import state
@@ -24,34 +25,19 @@ from ..checks import as_dtype, check_choice, check_count, check_gradients, scala
 from ..graph.loops import FALSE, like
 from ..moments import correction
 from ..objective import Objective
-from ..updates import Updates
+from ..typing import Scalar, StepSize, Updates, Variables
 from ._linear_algebra import ratio
 
 
-def delta_bar_delta(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-2,
-    variant: str = "jacobs",
-    increase: Any = None,
-    decrease: Any = 0.2,
-    min_rate: Any = None,
-    max_rate: Any = None,
-    mean_weight: Any = None,
-    momentum: Any = None,
-    damping: Any = None,
-    momentum_increase: Any = None,
-    momentum_decrease: Any = None,
-    momentum_damping: Any = None,
-    max_momentum: Any = None,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "delta_bar_delta",
-) -> Updates:
+def delta_bar_delta(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                    stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
+                    variant: str = "jacobs", increase: Scalar | None = None, decrease: Scalar = 0.2,
+                    min_rate: Scalar | None = None, max_rate: Scalar | None = None, mean_weight: Scalar | None = None,
+                    momentum: Scalar | None = None, damping: Scalar | None = None,
+                    momentum_increase: Scalar | None = None, momentum_decrease: Scalar | None = None,
+                    momentum_damping: Scalar | None = None, max_momentum: Scalar | None = None,
+                    tolerance: Scalar | None = None, ascent: bool = False,
+                    name: str = "delta_bar_delta") -> Updates:  # fmt: skip
     r"""Delta-bar-delta: a rate grows by addition while the gradient keeps its sign, and shrinks by a factor if not.
 
     .. math::
@@ -192,23 +178,11 @@ def delta_bar_delta(
     return f.finish(new)
 
 
-def rprop(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 0.1,
-    variant: str = "irprop-",
-    growth: Any = 1.2,
-    shrinkage: Any = 0.5,
-    min_rate: Any = 1e-6,
-    max_rate: Any = 50.0,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "rprop",
-) -> Updates:
+def rprop(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 0.1,
+          variant: str = "irprop-", growth: Scalar = 1.2, shrinkage: Scalar = 0.5, min_rate: Scalar = 1e-6,
+          max_rate: Scalar = 50.0, tolerance: Scalar | None = None, ascent: bool = False,
+          name: str = "rprop") -> Updates:  # fmt: skip
     r"""Resilient propagation: steps of learnt sizes, against the sign of the gradient.
 
     .. math::
@@ -316,22 +290,10 @@ def rprop(
     return f.finish(new)
 
 
-def super_sab(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-2,
-    momentum: Any = 0.9,
-    growth: Any = 1.05,
-    shrinkage: Any = 0.5,
-    max_rate: Any = None,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "super_sab",
-) -> Updates:
+def super_sab(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
+              momentum: Scalar = 0.9, growth: Scalar = 1.05, shrinkage: Scalar = 0.5, max_rate: Scalar | None = None,
+              tolerance: Scalar | None = None, ascent: bool = False, name: str = "super_sab") -> Updates:  # fmt: skip
     r"""SuperSAB: a rate grows by a factor while the gradient keeps its sign; if not, it shrinks and the step is undone.
 
     Where the gradient has the sign of the previous one
@@ -409,19 +371,10 @@ def super_sab(
     return f.finish(new)
 
 
-def quickprop(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-2,
-    growth: Any = 1.75,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "quickprop",
-) -> Updates:
+def quickprop(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
+              growth: Scalar = 1.75, tolerance: Scalar | None = None, ascent: bool = False,
+              name: str = "quickprop") -> Updates:  # fmt: skip
     r"""Quickprop: each component goes to the minimum of the parabola through its last two slopes.
 
     With the previous step :math:`p` and the previous gradient :math:`g_{prev}`
@@ -492,20 +445,10 @@ def quickprop(
     return f.finish(new)
 
 
-def idbd(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 0.05,
-    meta_step_size: Any = 1e-2,
-    curvature: Any = None,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "idbd",
-) -> Updates:
+def idbd(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+         stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 0.05,
+         meta_step_size: Scalar = 1e-2, curvature: Variables | None = None, tolerance: Scalar | None = None,
+         ascent: bool = False, name: str = "idbd") -> Updates:  # fmt: skip
     r"""Incremental delta-bar-delta: the logarithms of the rates descend the cost of the next example.
 
     .. math::
@@ -586,20 +529,10 @@ def idbd(
     return f.finish(new, reports={"products": pt.constant(np.int64(f.size))} if exact else None)
 
 
-def smd(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-2,
-    meta_step_size: Any = 2e-2,
-    trace_weight: Any = 0.99,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "smd",
-) -> Updates:
+def smd(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+        stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
+        meta_step_size: Scalar = 2e-2, trace_weight: Scalar = 0.99, tolerance: Scalar | None = None,
+        ascent: bool = False, name: str = "smd") -> Updates:  # fmt: skip
     r"""Stochastic meta-descent: the rates descend the cost, with second derivatives of the whole of it.
 
     .. math::
@@ -679,22 +612,10 @@ def smd(
     return f.finish(new, reports={"products": pt.constant(np.int64(1))})
 
 
-def vsgd(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1.0,
-    curvature: Any = None,
-    samples: int = 10,
-    slow_start: Any = 2.0,
-    outliers: Any = 2.0,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "vsgd",
-) -> Updates:
+def vsgd(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+         stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1.0,
+         curvature: Variables | None = None, samples: int = 10, slow_start: Scalar = 2.0, outliers: Scalar | None = 2.0,
+         tolerance: Scalar | None = None, ascent: bool = False, name: str = "vsgd") -> Updates:  # fmt: skip
     r"""vSGD: rates from the noise of the gradients and from the curvature, without a rate to choose.
 
     Running means of the gradient, its square and the curvature :math:`c`, each component with a memory
@@ -831,25 +752,13 @@ def vsgd(
     return f.finish(new, reports={"evaluations": pt.constant(np.int64(2))} if differences else None)
 
 
-def hypergradient(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-3,
-    direction: str = "sgd",
-    meta_step_size: Any = None,
-    multiplicative: bool = False,
-    momentum: Any = None,
-    mean_weight: Any = None,
-    mean_square_weight: Any = None,
-    epsilon: Any = None,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "hypergradient",
-) -> Updates:
+def hypergradient(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                  stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
+                  direction: str = "sgd", meta_step_size: Scalar | None = None, multiplicative: bool = False,
+                  momentum: Scalar | None = None, mean_weight: Scalar | None = None,
+                  mean_square_weight: Scalar | None = None, epsilon: Scalar | None = None,
+                  tolerance: Scalar | None = None, ascent: bool = False,
+                  name: str = "hypergradient") -> Updates:  # fmt: skip
     r"""Hypergradient descent: one rate for all components, which descends the cost of the next update.
 
     .. math:: b \leftarrow \max(b + \beta g^T u, 0), \qquad u \leftarrow d(g), \qquad x \leftarrow x - b u

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 
 from ..checks import check_choice, check_count
-from ..line_search import nonmonotone, strong_wolfe
+from ..line_search import LineSearch, nonmonotone, strong_wolfe
 from ..objective import Objective
-from ..updates import Updates
+from ..typing import Scalar, StepSize, Updates, Variables
 from ._descent import Descent
 from ._linear_algebra import CompactInverseHessian, bfgs_update, curvature, dot, inverse_hessian_state, norm, times
 
 
-def lbfgs(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    memory: int = 10,
-    line_search: Any = strong_wolfe,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "lbfgs",
-) -> Updates:
+def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+          memory: int = 10, line_search: LineSearch = strong_wolfe, exact: bool | None = None,
+          tolerance: Scalar | None = 1e-5, ascent: bool = False, name: str = "lbfgs") -> Updates:  # fmt: skip
     r"""Limited-memory BFGS.
 
     .. math:: x \leftarrow x - a H g
@@ -109,20 +97,10 @@ def lbfgs(
     return start.finish(end, {}, unheld=dict(zip(pairs, pushed, strict=True)))
 
 
-def bfgs(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    line_search: Any = strong_wolfe,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "bfgs",
-) -> Updates:
+def bfgs(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+         stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+         line_search: LineSearch = strong_wolfe, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+         ascent: bool = False, name: str = "bfgs") -> Updates:  # fmt: skip
     r"""BFGS, with the inverse Hessian as a matrix.
 
     .. math::
@@ -193,20 +171,10 @@ def bfgs(
     return start.finish(end, new)
 
 
-def sr1(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    line_search: Any = strong_wolfe,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "sr1",
-) -> Updates:
+def sr1(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+        stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+        line_search: LineSearch = strong_wolfe, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+        ascent: bool = False, name: str = "sr1") -> Updates:  # fmt: skip
     r"""The symmetric rank-one method, with the inverse Hessian as a matrix.
 
     .. math::
@@ -269,21 +237,11 @@ def sr1(
     return start.finish(end, new)
 
 
-def barzilai_borwein(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    kind: str = "alternate",
-    line_search: Any = nonmonotone,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "barzilai_borwein",
-) -> Updates:
+def barzilai_borwein(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                     stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+                     kind: str = "alternate", line_search: LineSearch = nonmonotone, exact: bool | None = None,
+                     tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                     name: str = "barzilai_borwein") -> Updates:  # fmt: skip
     r"""The method of Barzilai and Borwein: gradient descent with two-point step sizes.
 
     .. math:: x \leftarrow x - a g, \qquad a = \frac{s^T s}{s^T y} \text{ (long)} \quad\text{or}\quad

@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 
 from ..checks import as_dtype, check_choice, check_cost, check_count, check_mask, is_zero
 from ..graph.loops import cond
 from ..objective import Objective
-from ..updates import Updates
+from ..typing import Mask, Scalar, StepSize, Updates, Variables
 from ._linear_algebra import CompactInverseHessian, dot, ratio, shifted, times
 
 
 ONE, TWO = (pt.constant(np.int64(count)) for count in (1, 2))
 
 
-def sgd_qn(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-2,
-    regularization: Any = 0.0,
-    mask: Sequence[bool] | Callable[[Any], bool] | None = None,
-    skip: int = 16,
-    min_curvature: Any = None,
-    max_curvature: Any = None,
-    variant: str = "2010",
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "sgd_qn",
-) -> Updates:
+def sgd_qn(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
+           regularization: Scalar = 0.0, mask: Mask | None = None, skip: int = 16,
+           min_curvature: Scalar | None = None, max_curvature: Scalar | None = None, variant: str = "2010",
+           tolerance: Scalar | None = None, ascent: bool = False, name: str = "sgd_qn") -> Updates:  # fmt: skip
     r"""SGD-QN: stochastic gradient descent with a rate for each component, from an estimate of its curvature.
 
     What is minimized is the cost plus :math:`\lambda \|x\|^2 / 2`. Each call is
@@ -203,21 +190,10 @@ def _gradients_at(f: Objective, points: list[Any], condition: Any) -> list[Any]:
     return cond(condition & ~f.stopped, gradients, points, [pt.zeros_like(p) for p in f.parameters])
 
 
-def olbfgs(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 0.1,
-    memory: int = 10,
-    regularization: Any = 0.0,
-    epsilon: Any = None,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "olbfgs",
-) -> Updates:
+def olbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 0.1, memory: int = 10,
+           regularization: Scalar = 0.0, epsilon: Scalar | None = None, tolerance: Scalar | None = None,
+           ascent: bool = False, name: str = "olbfgs") -> Updates:  # fmt: skip
     r"""Online L-BFGS: L-BFGS with step sizes in the place of line searches, and each pair from one batch.
 
     .. math:: x_{new} = x - a H g, \qquad s = x_{new} - x, \qquad y = g_{new} - g + \lambda s
@@ -298,21 +274,10 @@ def olbfgs(
     return f.finish(new, reports={"evaluations": TWO})
 
 
-def sqn(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 0.1,
-    memory: int = 10,
-    every: int = 10,
-    curvature_cost: Any = None,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "sqn",
-) -> Updates:
+def sqn(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+        stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 0.1, memory: int = 10,
+        every: int = 10, curvature_cost: Variable | None = None, tolerance: Scalar | None = None, ascent: bool = False,
+        name: str = "sqn") -> Updates:  # fmt: skip
     r"""SQN: stochastic L-BFGS with pairs of averaged points and products of the Hessian with their differences.
 
     .. math:: x \leftarrow x - a H g, \qquad s = \bar x - \bar x', \qquad y = \nabla^2 f(\bar x) s
@@ -390,25 +355,11 @@ def sqn(
     return f.finish(new, reports={"evaluations": ONE, "products": again.astype("int64")})
 
 
-def ada_qn(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 0.1,
-    memory: int = 10,
-    every: int = 20,
-    gradient_memory: int = 100,
-    monitor: Any = None,
-    increase: Any = 1.01,
-    curvature: Any = 1e-4,
-    epsilon: Any = 1e-4,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "ada_qn",
-) -> Updates:
+def ada_qn(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 0.1, memory: int = 10,
+           every: int = 20, gradient_memory: int = 100, monitor: Variable | None = None, increase: Scalar = 1.01,
+           curvature: Scalar = 1e-4, epsilon: Scalar = 1e-4, tolerance: Scalar | None = None, ascent: bool = False,
+           name: str = "ada_qn") -> Updates:  # fmt: skip
     r"""adaQN: stochastic L-BFGS begun with AdaGrad's matrix, with pairs from the empirical Fisher information.
 
     .. math::
