@@ -24,7 +24,7 @@ ORDER = [
     *("drivers.evaluator", "drivers.steps", "drivers.options", "drivers.results", "drivers.termination"),
     *("drivers.progress", "drivers.gradient_check", "drivers.numpy", "drivers.program", "drivers.run"),
     *("drivers.compiled", "drivers.scipy"),
-    *("profiles", "plot"),
+    *("profiles", "plot", "testing"),
     "__init__",
 ]
 

@@ -303,7 +303,7 @@ def exact_on_a_quadratic(line, start, first):
 
 @pytest.mark.parametrize("memory", [1, 3, 10])
 def test_lbfgs_with_exact_steps_is_conjugate_gradients(memory):
-    problem = problems.quadratic(min_rate=0.5)
+    problem = problems.quadratic(smallest=0.5)
     (x,), n = problem.starts, problem.starts[0].size
     origin = problem.gradients([np.zeros(n)])[0]
     A = np.array([problem.gradients([e])[0] - origin for e in np.eye(n)])
