@@ -26,7 +26,7 @@ arguments are a TypeError or ValueError that names the argument, a variable that
 and `updates` is as it was after any error.
 """
 
-from . import gradients, line_search, plot, profiles, schedules, stopping, transforms
+from . import gradients, line_search, plot, profiles, schedules, stopping, testing, transforms
 from .drivers.compiled import CompiledMinimizer, compile_minimizer, sample_starts
 from .drivers.gradient_check import check_gradient
 from .drivers.numpy import minimize, minimize_iterator
@@ -167,6 +167,7 @@ __all__ = [
     "sr1",
     "stopping",
     "super_sab",
+    "testing",
     "tonga",
     "transforms",
     "trust_region_cg",

@@ -13,7 +13,7 @@ PACKAGE = Path(optapi.__file__).parent
 # A module imports only from those before it; so a wing, a line here, imports only from those above.
 ORDER = [
     *("typing", "checks", "updates", "pytree"),
-    *("graph.compat", "graph.loops", "graph.batches", "graph.oracle", "graph.numpy_linker"),
+    *("graph.compat", "graph.loops", "graph.batches", "graph.oracle", "graph.derivatives", "graph.numpy_linker"),
     *("graph.numba", "graph.jax", "graph.threads"),
     *("state", "schedules", "line_search", "moments", "gradients", "objective"),
     *("rules._linear_algebra", "rules._descent"),
@@ -24,7 +24,7 @@ ORDER = [
     *("drivers.evaluator", "drivers.steps", "drivers.options", "drivers.results", "drivers.termination"),
     *("drivers.progress", "drivers.gradient_check", "drivers.numpy", "drivers.program", "drivers.run"),
     *("drivers.compiled", "drivers.scipy"),
-    *("profiles", "plot"),
+    *("profiles", "plot", "testing"),
     "__init__",
 ]
 

@@ -24,9 +24,10 @@ from .. import state
 from ..checks import called, check_cost, check_parameters, check_updates, is_generator
 from ..graph.batches import batch
 from ..graph.compat import PYTHON
+from ..graph.derivatives import differentiate
 from ..graph.loops import check_generators, loop
 from ..graph.numpy_linker import NumpyLinker
-from ..objective import Point, differentiate
+from ..objective import Point
 from ..rules._linear_algebra import inverse_hessian_of
 from ..state import full_like
 from ..transforms import best

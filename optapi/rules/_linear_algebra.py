@@ -11,7 +11,7 @@ import pytensor.tensor as pt
 
 from ..checks import as_dtype, check_count
 from ..graph.loops import FALSE, repeat
-from ..state import state
+from ..objective import Objective
 from ..typing import Array, Scalar, Tensor, Updates
 
 
@@ -119,12 +119,14 @@ class CompactInverseHessian(NamedTuple):
     slot: Any
 
     @classmethod
-    def begin(cls, name: str, memory: int, size: int, dtype: str) -> CompactInverseHessian:
-        """No pairs yet, as state."""
-        shapes = [(2 * memory, size), (memory, memory), (memory, memory), (memory,), (), ()]
+    def begin(cls, f: Objective, memory: int, prefix: str = "") -> CompactInverseHessian:
+        """No pairs yet, as state of the rule whose objective is `f`; `prefix` begins the names of its roles."""
+        shapes = [(2 * memory, f.size), (memory, memory), (memory, memory), (memory,), (), ()]
         return cls(
             *(
-                inverse_hessian_state(f"{name}/{field}", shape, "int64" if field == "slot" else dtype, field == "scale")
+                inverse_hessian_state(
+                    f, f"{prefix}{field}", shape, "int64" if field == "slot" else None, field == "scale"
+                )
                 for field, shape in zip(cls._fields, shapes, strict=True)
             )
         )
@@ -435,9 +437,11 @@ def shifted(rows: Tensor, row: Tensor) -> Any:
     return pt.concatenate([rows[1:], row[None]])
 
 
-def inverse_hessian_state(name: str, shape: tuple[int, ...], dtype: str, fill: float | np.ndarray = 0) -> Any:
+def inverse_hessian_state(
+    f: Objective, role: str, shape: tuple[int, ...], dtype: str | None = None, fill: float | np.ndarray = 0
+) -> Any:
     """State that `inverse_hessian` finds: a matrix, or one of all the parts of a `CompactInverseHessian`."""
-    variable = state(name, shape, dtype, fill)
+    variable = f.state(role, shape, dtype, fill)
     variable.tag.inverse_hessian = True
     return variable
 

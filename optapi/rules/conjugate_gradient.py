@@ -14,7 +14,6 @@ from ..checks import as_dtype, check_count, scalar
 from ..graph.loops import FALSE, cond
 from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Objective
-from ..state import state
 from ..typing import Scalar, StepSize, Tensor, Updates, Variables
 from ._descent import Descent
 from ._linear_algebra import dot, norm, ratio
@@ -197,9 +196,9 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
         raise TypeError(f"beta is {beta!r}; pass a function of a direction and two gradients")
     start = Descent.start(f, line_search, exact)
     g = start.gradient
-    turns = state(f"{name}/turns", dtype="int64")
-    beta_d = state(f"{name}/beta_d", (f.size,), f.dtype)
-    decrease = state(f"{name}/decrease", dtype=f.dtype)
+    turns = f.state("turns", dtype="int64")
+    beta_d = f.state("beta_d", (f.size,))
+    decrease = f.state("decrease")
 
     moved = start.evaluated > 0 if start.kept else FALSE
     fresh = moved | pt.eq(turns, 0) | ~(dot(g, beta_d - g) <= -0.01 * dot(g, g))
@@ -214,7 +213,7 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
     b = beta(end.direction, g, end.gradient)
     restart = end.failed | ~pt.isfinite(b)
     if restart_overlap is not None:
-        overlap = scalar("restart_overlap", restart_overlap, low=0).astype(f.dtype)
+        overlap = f.scalar("restart_overlap", restart_overlap, low=0).astype(f.dtype)
         restart = restart | (abs(dot(end.gradient, g)) >= overlap * dot(end.gradient, end.gradient))
     done = pt.switch(end.steepest, 0, turns) + 1
     if restart_every is not None:
@@ -483,10 +482,10 @@ def scaled_conjugate_gradient(parameters: Variables, cost: Variable | None = Non
     )
     start = Descent.start(f, partial(fixed, max_trials=1), exact)
     x, g = start.point, start.gradient
-    beta_d = state(f"{name}/beta_d", (f.size,), f.dtype)
-    damping = state(f"{name}/scale", dtype=f.dtype, fill=np.nan)
-    curvature = state(f"{name}/curvature", dtype=f.dtype)
-    known = state(f"{name}/known", dtype="int64")
+    beta_d = f.state("beta_d", (f.size,))
+    damping = f.state("scale", fill=np.nan)
+    curvature = f.state("curvature")
+    known = f.state("known", dtype="int64")
 
     moved = start.evaluated > 0
     fresh = pt.all(pt.eq(beta_d, 0)) | ~(dot(g, beta_d - g) < 0)
@@ -499,7 +498,7 @@ def scaled_conjugate_gradient(parameters: Variables, cost: Variable | None = Non
     [c] = cond(wanted, lambda point, v: [dot(v, f.product(point, v))], [x, d], [curvature])
     c = pt.switch(pt.isfinite(c), c, pt.zeros_like(c))
 
-    lam = pt.switch(pt.isnan(damping), scalar("scale", scale, low=0).astype(f.dtype), damping)
+    lam = pt.switch(pt.isnan(damping), f.scalar("scale", scale, low=0).astype(f.dtype), damping)
     lam = pt.switch(c + lam * dd > 0, lam, -2 * c / dd)
     if step_size is not None:
         lam = pt.maximum(lam, (descent / f.step_size(step_size).astype(f.dtype) - c) / dd)

@@ -7,9 +7,8 @@ from typing import Any
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from .. import state
-from ..checks import check_mask, is_zero, scalar
-from ..moments import correction, running_average
+from ..checks import is_zero
+from ..moments import correction
 from ..objective import Objective
 from ..typing import Mask, Scalar, StepSize, Updates, Variables
 
@@ -76,12 +75,12 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
     if nesterov and not is_zero(dampening):
         raise ValueError("nesterov needs a dampening of 0")
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
-    fresh = 1.0 - scalar("dampening", dampening, 0, 1)
+    fresh = 1.0 - f.scalar("dampening", dampening, 0, 1)
     if not is_zero(dampening):
         fresh = pt.switch(pt.eq(f.count, 0), 1.0, fresh)
 
     new = {}
-    for p, g, a, mu, share in f.each(f.step_size(step_size), scalar("momentum", momentum, 0, 1), fresh):
+    for p, g, a, mu, share in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1), fresh):
         if is_zero(momentum):
             new[p] = p - a * g
         else:
@@ -139,7 +138,7 @@ def momentum(parameters: Variables, cost: Variable | None = None, gradients: Var
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     new = {}
-    for p, g, a, mu in f.each(f.step_size(step_size), scalar("momentum", momentum, 0, 1)):
+    for p, g, a, mu in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1)):
         v = f.zeros_like(p, "velocity")
         new[v] = mu * v - a * g
         new[p] = p + new[v]
@@ -196,7 +195,7 @@ def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Var
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     new = {}
-    for p, g, a, mu in f.each(f.step_size(step_size), scalar("momentum", momentum, 0, 1)):
+    for p, g, a, mu in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1)):
         v = f.zeros_like(p, "velocity")
         new[v] = mu * v - a * g
         new[p] = p + mu * new[v] - a * g
@@ -251,7 +250,7 @@ def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Vari
     array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
-    scalars = scalar("epsilon", epsilon, low=0), scalar("initial", initial, low=0)
+    scalars = f.scalar("epsilon", epsilon, low=0), f.scalar("initial", initial, low=0)
     new = {}
     for p, g, a, eps, begun in f.each(f.step_size(step_size), *scalars):
         s = f.zeros_like(p, "sum_of_squares")
@@ -311,14 +310,14 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
     array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
-    w = scalar("mean_square_weight", mean_square_weight, 0, below=1)
+    w = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
 
     new = {}
-    for p, g, a, eps in f.each(f.step_size(step_size), scalar("epsilon", epsilon, low=0)):
+    for p, g, a, eps in f.each(f.step_size(step_size), f.scalar("epsilon", epsilon, low=0)):
         v, u = f.zeros_like(p, "mean_square"), f.zeros_like(p, "mean_square_change")
-        new[v] = running_average(v, g**2, w)
+        new[v] = f.average(v, g**2, w)
         d = pt.sqrt(u + eps) / pt.sqrt(new[v] + eps) * g
-        new[u] = running_average(u, d**2, w)
+        new[u] = f.average(u, d**2, w)
         new[p] = p - a * d
     return f.finish(new)
 
@@ -384,16 +383,16 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
     array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
-    w = scalar("mean_square_weight", mean_square_weight, 0, below=1)
-    scalars = scalar("momentum", momentum, 0, 1), scalar("epsilon", epsilon, low=0)
+    w = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
+    scalars = f.scalar("momentum", momentum, 0, 1), f.scalar("epsilon", epsilon, low=0)
 
     new = {}
     for p, g, a, mu, eps in f.each(f.step_size(step_size), *scalars):
         v = f.zeros_like(p, "mean_square")
-        new[v] = square = running_average(v, g**2, w)
+        new[v] = square = f.average(v, g**2, w)
         if centered:
             m = f.zeros_like(p, "mean")
-            new[m] = running_average(m, g, w)
+            new[m] = f.average(m, g, w)
             square = pt.maximum(new[v] - new[m] ** 2, 0)
         d = g / (pt.sqrt(square) + eps)
         if not is_zero(momentum):
@@ -465,17 +464,17 @@ def _adam(
     f: Objective, step_size: Any, mean_weight: Any, mean_square_weight: Any, epsilon: Any, amsgrad: bool
 ) -> Updates:
     """The next values of Adam, which `adamw` shares."""
-    w1 = scalar("mean_weight", mean_weight, 0, below=1)
-    w2 = scalar("mean_square_weight", mean_square_weight, 0, below=1)
+    w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
+    w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     t = f.count + 1
     # The corrections are worked into scalars, so that a component takes one root and one division.
     rate, scale = step_size / correction(w1, t), 1.0 / pt.sqrt(correction(w2, t))
 
     new: Updates = {}
-    for p, g, a, c, eps in f.each(rate, scale, scalar("epsilon", epsilon, low=0)):
+    for p, g, a, c, eps in f.each(rate, scale, f.scalar("epsilon", epsilon, low=0)):
         m, v = f.zeros_like(p, "mean"), f.zeros_like(p, "mean_square")
-        new[m] = running_average(m, g, w1)
-        new[v] = largest = running_average(v, g**2, w2)
+        new[m] = f.average(m, g, w1)
+        new[v] = largest = f.average(v, g**2, w2)
         if amsgrad:
             bound = f.zeros_like(p, "largest_mean_square")
             new[bound] = largest = pt.maximum(bound, new[v])
@@ -544,10 +543,7 @@ def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variab
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     a = f.step_size(step_size)
     new = _adam(f, a, mean_weight, mean_square_weight, epsilon, amsgrad)
-    decays = check_mask(mask, f.parameters)
-    for (p, _, shrink), decaying in zip(f.each(a * scalar("decay", decay, low=0)), decays, strict=True):
-        if decaying:
-            new[p] = new[p] - shrink * p
+    f.decay(new, decay, mask, step_size=a)
     return f.finish(new)
 
 
@@ -603,14 +599,14 @@ def adamax(parameters: Variables, cost: Variable | None = None, gradients: Varia
     array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
-    w1 = scalar("mean_weight", mean_weight, 0, below=1)
-    w2 = scalar("norm_weight", norm_weight, 0, below=1)
+    w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
+    w2 = f.scalar("norm_weight", norm_weight, 0, below=1)
     a, c = f.step_size(step_size), correction(w1, f.count + 1)
 
     new = {}
-    for p, g, rate, shrink, eps in f.each(a / c, w2, scalar("epsilon", epsilon, low=0)):
+    for p, g, rate, shrink, eps in f.each(a / c, w2, f.scalar("epsilon", epsilon, low=0)):
         m, u = f.zeros_like(p, "mean"), f.zeros_like(p, "norm")
-        new[m] = running_average(m, g, w1)
+        new[m] = f.average(m, g, w1)
         new[u] = pt.maximum(shrink * u, abs(g) + eps)
         new[p] = p - rate * new[m] / new[u]
     return f.finish(new)
@@ -675,21 +671,21 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
-    w1 = scalar("mean_weight", mean_weight, 0, below=1)
-    w2 = scalar("mean_square_weight", mean_square_weight, 0, below=1)
-    psi, base = scalar("momentum_decay", momentum_decay, low=0), scalar("base", 0.96)
+    w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
+    w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
+    psi, base = f.scalar("momentum_decay", momentum_decay, low=0), f.scalar("base", 0.96)
     t = f.count + 1
     mu, following = (w1 * (1.0 - 0.5 * base ** (psi * s)) for s in (t, t + 1))
-    product = state.state(f"{f.name}/momentum_product", dtype=f.dtype, fill=1)
+    product = f.state("momentum_product", fill=1)
     new: Updates = {product: product * mu}
 
     now, ahead = (1.0 - mu) / (1.0 - new[product]), following / (1.0 - new[product] * following)
     for p, g, a, x, y, c2, eps in f.each(
-        f.step_size(step_size), now, ahead, correction(w2, t), scalar("epsilon", epsilon, low=0)
+        f.step_size(step_size), now, ahead, correction(w2, t), f.scalar("epsilon", epsilon, low=0)
     ):
         m, v = f.zeros_like(p, "mean"), f.zeros_like(p, "mean_square")
-        new[m] = running_average(m, g, w1)
-        new[v] = running_average(v, g**2, w2)
+        new[m] = f.average(m, g, w1)
+        new[v] = f.average(v, g**2, w2)
         new[p] = p - a * (x * g + y * new[m]) / (pt.sqrt(new[v] / c2) + eps)
     return f.finish(new)
 
@@ -752,8 +748,8 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
-    w1 = scalar("mean_weight", mean_weight, 0, below=1)
-    w2 = scalar("mean_square_weight", mean_square_weight, 0, below=1)
+    w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
+    w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     t = f.count + 1
     c1, c2 = correction(w1, t), correction(w2, t)
     limit = 2.0 / (1.0 - w2) - 1.0
@@ -765,10 +761,10 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
 
     new = {}
     for p, g, rate, scale, eps in f.each(
-        f.step_size(step_size) / c1, r * pt.sqrt(c2), scalar("epsilon", epsilon, low=0)
+        f.step_size(step_size) / c1, r * pt.sqrt(c2), f.scalar("epsilon", epsilon, low=0)
     ):
         m, v = f.zeros_like(p, "mean"), f.zeros_like(p, "mean_square")
-        new[m] = running_average(m, g, w1)
-        new[v] = running_average(v, g**2, w2)
+        new[m] = f.average(m, g, w1)
+        new[v] = f.average(v, g**2, w2)
         new[p] = p - rate * pt.switch(adapts, scale * new[m] / (pt.sqrt(new[v]) + eps), new[m])
     return f.finish(new)

@@ -11,11 +11,10 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from ..checks import as_dtype, as_list, check_count, check_gradients, is_zero, scalar
+from ..checks import as_dtype, as_list, check_count, check_gradients, is_zero
 from ..graph.loops import FALSE, repeat
 from ..line_search import LineSearch, Trial, backtracking, strong_wolfe
 from ..objective import Objective
-from ..state import state
 from ..typing import Scalar, StepSize, Updates, Variables
 from ._descent import Descent
 from ._linear_algebra import CURVED, Iterates, bfgs_update, conjugate_gradients, curvature, dot, guarded, norm, times
@@ -148,24 +147,24 @@ def hessian_free(parameters: Variables, cost: Variable | None = None, gradients:
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
     )
     steps = check_count("steps", steps)
-    growth = scalar("damping_growth", damping_growth, low=1).astype(f.dtype)
-    decay = as_dtype(scalar("start_decay", start_decay, 0, 1), f.dtype)
-    progress = scalar("progress", progress, low=0)
+    growth = f.scalar("damping_growth", damping_growth, low=1).astype(f.dtype)
+    decay = as_dtype(f.scalar("start_decay", start_decay, 0, 1), f.dtype)
+    progress = f.scalar("progress", progress, low=0)
     if hidden is not None and outputs is None:
         raise ValueError("hidden is given and outputs is not; structural damping needs both")
     start = Descent.start(f, line_search, exact)
     x, g = start.point, start.gradient
-    last = state(f"{name}/solution", (f.size,), f.dtype)
-    known = state(f"{name}/damping", dtype=f.dtype, fill=np.nan)
-    initial = as_dtype(scalar("damping", damping, low=0), f.dtype)
+    last = f.state("solution", (f.size,))
+    known = f.state("damping", fill=np.nan)
+    initial = as_dtype(f.scalar("damping", damping, low=0), f.dtype)
     lam = pt.switch(pt.isnan(known), initial, known)
 
     product, changed = _damped(
-        f, outputs, hidden, lam, scalar("structural_damping", structural_damping, low=0), curvature_givens
+        f, outputs, hidden, lam, f.scalar("structural_damping", structural_damping, low=0), curvature_givens
     )
     diagonal = None
     if preconditioner is not None:
-        diagonal = (_diagonal(f, preconditioner) + lam) ** as_dtype(scalar("exponent", exponent, 0, 1), f.dtype)
+        diagonal = (_diagonal(f, preconditioner) + lam) ** as_dtype(f.scalar("exponent", exponent, 0, 1), f.dtype)
 
     found = conjugate_gradients(
         lambda v: product(x, v) + lam * v,
@@ -316,11 +315,11 @@ def krylov_subspace_descent(parameters: Variables, cost: Variable | None = None,
     k = check_count("dimensions", dimensions)
     max_trials = 2 * k if max_trials is None else check_count("max_trials", max_trials)
     k = min(k, f.size)
-    floor = as_dtype(scalar("floor", floor, 0, 1), f.dtype)
+    floor = as_dtype(f.scalar("floor", floor, 0, 1), f.dtype)
     product = f.curvature(outputs, givens=curvature_givens)
     start = Descent.start(f, line_search, exact)
     x, g = start.point, start.gradient
-    step = state(f"{name}/step", (f.size,), f.dtype)
+    step = f.state("step", (f.size,))
     diagonal = pt.ones_like(g)
     if preconditioner is not None:
         diagonal = _diagonal(f, preconditioner)

@@ -9,11 +9,11 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from ..checks import check_choice, check_outputs, check_parameters, scalar
+from ..checks import check_choice, check_outputs, check_parameters
+from ..graph.derivatives import known_shapes, pushforward
 from ..graph.loops import FALSE
 from ..line_search import LineSearch, fixed, strong_wolfe
-from ..objective import Objective, known_shapes, pushforward
-from ..state import state
+from ..objective import Objective
 from ..typing import Scalar, StepSize, Updates, Variables
 from ._descent import Descent, Proposal
 from ._linear_algebra import conjugate_gradients, dot, forcing, guarded, largest, limit, norm, ratio, rows, times
@@ -213,13 +213,12 @@ def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gra
     check_choice("solver", solver, ("svd", "cg"))
     if scaling == "columns" and solver == "cg":
         raise ValueError('scaling is "columns", which needs the matrix of derivatives; pass solver="svd"')
-    tau = scalar("damping", damping, low=0)
     f, parts = _opened(
         parameters, cost, gradients, stop, updates, residuals, tolerance=tolerance, ascent=ascent, name=name
     )
     start = Descent.start(f, partial(fixed, max_trials=1), exact)
     wanted = ~start.still
-    mu = state(f"{name}/damping", dtype=f.dtype, fill=np.nan)
+    tau, mu = f.scalar("damping", damping, low=0), f.state("damping", fill=np.nan)
     new: Updates = {}
 
     if solver == "svd":
@@ -227,7 +226,7 @@ def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gra
         transposed = _jacobian(f, parts, wanted)
         if scaling == "columns":
             norms = pt.sqrt(pt.sum(transposed**2, axis=1))
-            highest = state(f"{name}/norms", (f.size,), f.dtype)
+            highest = f.state("norms", (f.size,))
             new[highest] = pt.maximum(highest, pt.switch(pt.isfinite(norms), norms, pt.zeros_like(norms)))
             D = pt.switch(new[highest] > 0, new[highest], pt.ones_like(norms))
             transposed = transposed / D[:, None]

@@ -9,10 +9,8 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from ..checks import scalar
 from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Objective
-from ..state import state
 from ..typing import Scalar, StepSize, Updates, Variables
 from ._descent import Descent, Proposal
 from ._linear_algebra import BOUNDARY, conjugate_gradients, forcing, guarded, limit, norm, rows, times
@@ -224,13 +222,12 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
     >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.trust_region_cg, hessp=rosen_hess_prod).round(4)
     array([1., 1.])
     """
-    accept = scalar("accept", accept, 0, 0.25)
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
     )
     start = Descent.start(f, partial(fixed, max_trials=1), exact)
     product, g, x = f.curvature(), start.gradient, start.point
-    least, most = forcing(g), None if max_radius is None else scalar("max_radius", max_radius, low=0).astype(f.dtype)
+    least, most = forcing(g), None if max_radius is None else f.scalar("max_radius", max_radius, low=0).astype(f.dtype)
     steps = limit(cg_steps, f.size)
 
     def propose(radius: Any) -> Proposal:
@@ -241,10 +238,11 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
         grown = pt.switch((quality > 0.75) & proposed.full, 2 * radius, radius)
         return [pt.switch(quality < 0.25, norm(proposed.step) / 4, grown if most is None else pt.minimum(grown, most))]
 
-    radius = state(f"{name}/radius", dtype=f.dtype, fill=np.nan)
+    least_quality = f.scalar("accept", accept, 0, 0.25).astype(f.dtype)
+    radius = f.state("radius", fill=np.nan)
     begin = f.step_size(1.0 if step_size is None else step_size).astype(f.dtype)
     begin = pt.switch(pt.isnan(radius), begin if most is None else pt.minimum(begin, most), radius)
-    end, (following, products) = start.trust_region(propose, [begin], adjust, accept.astype(f.dtype))
+    end, (following, products) = start.trust_region(propose, [begin], adjust, least_quality)
     return start.finish(end, {radius: following}, patience=30, reports={"products": products})
 
 

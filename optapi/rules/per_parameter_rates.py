@@ -23,7 +23,7 @@ from pytensor.graph.replace import graph_replace, vectorize_graph
 from .. import state
 from ..checks import as_dtype, check_choice, check_count, check_gradients, scalar
 from ..graph.loops import FALSE, like
-from ..moments import correction, running_average
+from ..moments import correction
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Updates, Variables
 from ._linear_algebra import ratio
@@ -140,7 +140,7 @@ def delta_bar_delta(parameters: Variables, cost: Variable | None = None, gradien
     theta = _option("mean_weight", mean_weight, 0.7, not gains, variant, below=1)
     scalars = (
         _option("increase", increase, 0.2 if gains else 0.05, True, variant),
-        1.0 - scalar("decrease", decrease, 0, 1),
+        1.0 - f.scalar("decrease", decrease, 0, 1),
         _option("min_rate", min_rate, 0.01 if gains else 0.0, True, variant),
         _bound("max_rate", max_rate),
         _option("momentum", momentum, 0.5, gains, variant, high=1),
@@ -164,7 +164,7 @@ def delta_bar_delta(parameters: Variables, cost: Variable | None = None, gradien
             continue
         mean = f.zeros_like(p, "mean")
         agree = _agreement(mean, g)
-        new[mean] = running_average(mean, g, theta)
+        new[mean] = f.average(mean, g, theta)
         if not extended:
             new[k] = _clipped(_adapted(k, agree, k + add, keep * k), low, high)
             new[p] = p - a * new[k] * g
@@ -257,16 +257,16 @@ def rprop(parameters: Variables, cost: Variable | None = None, gradients: Variab
         raise ValueError('the variant "irprop+" compares costs; pass cost=, or choose "irprop-"')
     first = f.step_size(step_size)
     # The bounds of the gains; with a step size of 0 there are none.
-    low = pt.switch(first > 0, scalar("min_rate", min_rate, 0) / first, scalar("min_rate", 0))
+    low = pt.switch(first > 0, f.scalar("min_rate", min_rate, 0) / first, f.scalar("min_rate", 0))
     high = pt.switch(first > 0, _bound("max_rate", max_rate) / first, _bound("max_rate", None))
 
     new: Updates = {}
     if variant == "irprop+":
-        previous = state.state(f"{f.name}/previous_cost", dtype=f.cost.type.dtype, fill=np.inf)
+        previous = f.state("previous_cost", dtype=f.cost.type.dtype, fill=np.inf)
         new[previous] = f.cost
         risen = f.cost > previous
     for p, g, a, up, down, low_k, high_k in f.each(
-        first, scalar("growth", growth, 1), scalar("shrinkage", shrinkage, 0, 1), low, high
+        first, f.scalar("growth", growth, 1), f.scalar("shrinkage", shrinkage, 0, 1), low, high
     ):
         k, before = f.full_like(p, "gain", 1), f.zeros_like(p, "sign")
         sign = pt.sign(g)
@@ -353,9 +353,9 @@ def super_sab(parameters: Variables, cost: Variable | None = None, gradients: Va
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     scalars = (
-        scalar("momentum", momentum, 0, 1),
-        scalar("growth", growth, 1),
-        scalar("shrinkage", shrinkage, 0, 1),
+        f.scalar("momentum", momentum, 0, 1),
+        f.scalar("growth", growth, 1),
+        f.scalar("shrinkage", shrinkage, 0, 1),
         _bound("max_rate", max_rate),
     )
     new: Updates = {}
@@ -428,7 +428,7 @@ def quickprop(parameters: Variables, cost: Variable | None = None, gradients: Va
     array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
-    mu = scalar("growth", growth, 0)
+    mu = f.scalar("growth", growth, 0)
     new: Updates = {}
     for p, g, a, mu_p, shrink in f.each(f.step_size(step_size), mu, mu / (1.0 + mu)):
         step, slope = f.zeros_like(p, "step"), f.zeros_like(p, "slope")
@@ -518,7 +518,7 @@ def idbd(parameters: Variables, cost: Variable | None = None, gradients: Variabl
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=exact
     )
     curvatures = _second_derivatives(f) if exact else _check_curvature(curvature, f)
-    rates = f.each(f.step_size(step_size), scalar("meta_step_size", meta_step_size, 0))
+    rates = f.each(f.step_size(step_size), f.scalar("meta_step_size", meta_step_size, 0))
     new: Updates = {}
     for (p, g, a, theta), c in zip(rates, curvatures, strict=True):
         beta, h = f.zeros_like(p, "log_gain"), f.zeros_like(p, "trace")
@@ -599,8 +599,8 @@ def smd(parameters: Variables, cost: Variable | None = None, gradients: Variable
     products = f.products(f.parameters, f.gradients, traces)
     rates = f.each(
         f.step_size(step_size),
-        scalar("meta_step_size", meta_step_size, 0),
-        scalar("trace_weight", trace_weight, 0, 1),
+        f.scalar("meta_step_size", meta_step_size, 0),
+        f.scalar("trace_weight", trace_weight, 0, 1),
     )
     new: Updates = {}
     for (p, g, a, mu, w), v, product in zip(rates, traces, products, strict=True):
@@ -720,8 +720,9 @@ def vsgd(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     means = [f.zeros_like(p, "mean") for p in f.parameters]
     curvatures = _differenced(f, means) if differences else _check_curvature(curvature, f)
     watching = f.count < samples if samples else FALSE
-    slow = pt.switch(pt.eq(f.count, max(samples - 1, 0)), scalar("slow_start", slow_start, 1), scalar("slow_start", 1))
-    level = scalar("outliers", 0 if outliers is None else outliers, 0)
+    slow = f.scalar("slow_start", slow_start, 1)
+    slow = pt.switch(pt.eq(f.count, max(samples - 1, 0)), slow, np.float64(1))
+    level = f.scalar("outliers", 0 if outliers is None else outliers, 0)
 
     new: Updates = {}
     rates = f.each(f.step_size(step_size), slow, level**2)
@@ -843,12 +844,12 @@ def hypergradient(parameters: Variables, cost: Variable | None = None, gradients
     slope = _inner(f.gradients, last)
     new: Updates = {}
     if multiplicative:
-        gain = state.state(f"{f.name}/gain", dtype=f.dtype, fill=1)
+        gain = f.state("gain", fill=1)
         cosine = ratio(slope, pt.sqrt(_inner(f.gradients, f.gradients)) * pt.sqrt(_inner(last, last)))
         new[gain] = gain * pt.maximum(1.0 + beta * cosine, 0.0)
         rate = a * new[gain]
     else:
-        learnt = state.state(f"{f.name}/learnt", dtype=f.dtype)
+        learnt = f.state("learnt")
         rate = pt.maximum(a + learnt + beta * slope, 0.0)
         new[learnt] = rate - a
 
@@ -861,8 +862,8 @@ def hypergradient(parameters: Variables, cost: Variable | None = None, gradients
             new[u] = g + mu * new[v]
         elif adam:
             m, v = f.zeros_like(p, "mean"), f.zeros_like(p, "mean_square")
-            new[m] = running_average(m, g, w1)
-            new[v] = running_average(v, g**2, w2)
+            new[m] = f.average(m, g, w1)
+            new[v] = f.average(v, g**2, w2)
             new[u] = (new[m] / c1) / (pt.sqrt(new[v] / c2) + eps)
         new[p] = p - b * new[u]
     return f.finish(new)

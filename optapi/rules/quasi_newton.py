@@ -9,7 +9,6 @@ from pytensor.graph.basic import Variable
 from ..checks import check_choice, check_count
 from ..line_search import LineSearch, nonmonotone, strong_wolfe
 from ..objective import Objective
-from ..state import state
 from ..typing import Scalar, StepSize, Updates, Variables
 from ._descent import Descent
 from ._linear_algebra import CompactInverseHessian, bfgs_update, curvature, dot, inverse_hessian_state, norm, times
@@ -92,7 +91,7 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
     )
     start = Descent.start(f, line_search, exact)
-    pairs = CompactInverseHessian.begin(name, check_count("memory", memory), f.size, f.dtype)
+    pairs = CompactInverseHessian.begin(f, check_count("memory", memory))
     end = start.line_search(-pairs.times(start.gradient), step_size, fresh=pairs.empty)
     pushed = pairs.cleared(end.restarted).push(end.step, end.change, unless=end.failed)
     return start.finish(end, {}, unheld=dict(zip(pairs, pushed, strict=True)))
@@ -160,8 +159,8 @@ def bfgs(parameters: Variables, cost: Variable | None = None, gradients: Variabl
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
     )
     start = Descent.start(f, line_search, exact)
-    H = inverse_hessian_state(f"{name}/inverse_hessian", (f.size, f.size), f.dtype, fill=np.eye(f.size))
-    updated = state(f"{name}/updated", dtype="int64")
+    H = inverse_hessian_state(f, "inverse_hessian", (f.size, f.size), fill=np.eye(f.size))
+    updated = f.state("updated", dtype="int64")
     end = start.line_search(-times(H, start.gradient), step_size, fresh=pt.eq(updated, 0))
 
     s, y = end.step, end.change
@@ -222,8 +221,8 @@ def sr1(parameters: Variables, cost: Variable | None = None, gradients: Variable
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
     )
     start = Descent.start(f, line_search, exact)
-    H = inverse_hessian_state(f"{name}/inverse_hessian", (f.size, f.size), f.dtype, fill=np.eye(f.size))
-    updated = state(f"{name}/updated", dtype="int64")
+    H = inverse_hessian_state(f, "inverse_hessian", (f.size, f.size), fill=np.eye(f.size))
+    updated = f.state("updated", dtype="int64")
     Hg = times(H, start.gradient)
     end = start.line_search(-pt.sign(dot(start.gradient, Hg)) * Hg, step_size, fresh=pt.eq(updated, 0))
 
@@ -304,12 +303,12 @@ def barzilai_borwein(parameters: Variables, cost: Variable | None = None, gradie
         end = start.line_search(first=step_size)
     else:
         # 0 says that there is none.
-        step = state(f"{name}/step_size", dtype=f.dtype)
+        step = f.state("step_size")
         end = start.line_search(first=pt.switch(step > 0, step, 1 / pt.maximum(1, norm(start.gradient))))
         good, sy, yy = curvature(end.step, end.change)
         long, short = dot(end.step, end.step) / sy, sy / yy
         if kind == "alternate":
-            turn = state(f"{name}/turn", dtype="int64")
+            turn = f.state("turn", dtype="int64")
             new[turn] = 1 - turn
             chosen = pt.switch(pt.eq(turn, 0), long, short)
         else:

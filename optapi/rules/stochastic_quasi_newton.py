@@ -9,10 +9,9 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 
-from ..checks import as_dtype, check_choice, check_cost, check_count, check_mask, is_zero, scalar
+from ..checks import as_dtype, check_choice, check_cost, check_count, check_mask, is_zero
 from ..graph.loops import cond
 from ..objective import Objective
-from ..state import state
 from ..typing import Mask, Scalar, StepSize, Updates, Variables
 from ._linear_algebra import CompactInverseHessian, dot, ratio, shifted, times
 
@@ -112,7 +111,7 @@ def sgd_qn(parameters: Variables, cost: Variable | None = None, gradients: Varia
     )
     skip = check_count("skip", skip)
     check_choice("variant", variant, ("2010", "2009"))
-    a, penalty = f.step_size(step_size), scalar("regularization", regularization, low=0)
+    a, penalty = f.step_size(step_size), f.scalar("regularization", regularization, low=0)
     chosen = check_mask(mask, f.parameters)
     penalties = [
         as_dtype(penalty if c else pt.zeros((), "float64"), p.type.dtype)
@@ -129,14 +128,14 @@ def sgd_qn(parameters: Variables, cost: Variable | None = None, gradients: Varia
             raise ValueError("the variant of 2009 needs a regularization above 0")
         new = _sgd_qn_2009(f, a, penalty, penalties, compares, share, skip)
     else:
-        low = 0.1 * penalty if min_curvature is None else scalar("min_curvature", min_curvature, low=0)
+        low = 0.1 * penalty if min_curvature is None else f.scalar("min_curvature", min_curvature, low=0)
         high = 1.0 / a if is_zero(regularization) else 100.0 * penalty
-        high = high if max_curvature is None else scalar("max_curvature", max_curvature, low=0)
+        high = high if max_curvature is None else f.scalar("max_curvature", max_curvature, low=0)
         new = _sgd_qn_2010(f, a, penalties, compares, share, skip, low, high)
-    rest = None
+    converged = None
     if not is_zero(regularization):
-        rest = f.converged([g + lam * p for (p, g), lam in zip(f.each(), penalties, strict=True)])
-    return f.finish(new, rest, reports={"evaluations": pt.switch(compares, TWO, ONE)})
+        converged = f.converged([g + lam * p for (p, g), lam in zip(f.each(), penalties, strict=True)])
+    return f.finish(new, converged, reports={"evaluations": pt.switch(compares, TWO, ONE)})
 
 
 def _sgd_qn_2010(
@@ -258,11 +257,11 @@ def olbfgs(parameters: Variables, cost: Variable | None = None, gradients: Varia
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
     )
-    pairs = CompactInverseHessian.begin(f"{name}/pairs", check_count("memory", memory), f.size, f.dtype)
+    pairs = CompactInverseHessian.begin(f, check_count("memory", memory), "pairs/")
     if epsilon is None:
         epsilon = float(np.sqrt(np.finfo(f.dtype).eps))
-    scalars = f.step_size(step_size), scalar("regularization", regularization, low=0), scalar("epsilon", epsilon, low=0)
-    a, lam, eps = (as_dtype(s, f.dtype) for s in scalars)
+    scalars = f.scalar("regularization", regularization, low=0), f.scalar("epsilon", epsilon, low=0)
+    a, lam, eps = (as_dtype(s, f.dtype) for s in (f.step_size(step_size), *scalars))
 
     x, g = f.pack(f.parameters), f.pack(f.gradients)
     used = pt.gt(pairs.curvatures, 0)
@@ -342,7 +341,7 @@ def sqn(parameters: Variables, cost: Variable | None = None, gradients: Variable
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=elsewhere
     )
-    pairs = CompactInverseHessian.begin(f"{name}/pairs", check_count("memory", memory), f.size, f.dtype)
+    pairs = CompactInverseHessian.begin(f, check_count("memory", memory), "pairs/")
     curved = _with_cost(f, "curvature_cost", curvature_cost)
     x, g = f.pack(f.parameters), f.pack(f.gradients)
     due, again, mean, following, new = _averaged(f, x, check_count("every", every))
@@ -438,16 +437,16 @@ def ada_qn(parameters: Variables, cost: Variable | None = None, gradients: Varia
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=elsewhere
     )
-    pairs = CompactInverseHessian.begin(f"{name}/pairs", check_count("memory", memory), f.size, f.dtype)
-    fisher = state(f"{name}/gradients", (check_count("gradient_memory", gradient_memory), f.size), f.dtype)
-    stored = state(f"{name}/stored", dtype="int64")
-    squares = state(f"{name}/sum_of_squares", (f.size,), f.dtype)
+    pairs = CompactInverseHessian.begin(f, check_count("memory", memory), "pairs/")
+    fisher = f.state("gradients", (check_count("gradient_memory", gradient_memory), f.size))
+    stored = f.state("stored", dtype="int64")
+    squares = f.state("sum_of_squares", (f.size,))
     monitored = _with_cost(f, "monitor", monitor)
-    allowed = scalar("increase", increase, low=1) - 1.0
+    allowed = f.scalar("increase", increase, low=1) - 1.0
     scalars = (
         f.step_size(step_size),
-        scalar("curvature", curvature, low=0),
-        scalar("epsilon", epsilon, low=float(np.finfo("float64").tiny)),
+        f.scalar("curvature", curvature, low=0),
+        f.scalar("epsilon", epsilon, low=float(np.finfo("float64").tiny)),
     )
     a, least, eps = (as_dtype(s, f.dtype) for s in scalars)
 
@@ -506,8 +505,8 @@ def _averaged(f: Objective, x: Any, every: int) -> tuple[Any, Any, Any, Any, Upd
     dict
         Next values of the state but for that mean.
     """
-    total = state(f"{f.name}/sum", (f.size,), f.dtype)
-    mean = state(f"{f.name}/mean", (f.size,), f.dtype)
+    total = f.state("sum", (f.size,))
+    mean = f.state("mean", (f.size,))
     due = pt.eq((f.count + 1) % every, 0)
     summed = total + x
     following = summed / as_dtype(pt.constant(np.float64(every)), f.dtype)
