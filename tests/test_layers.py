@@ -12,10 +12,10 @@ PACKAGE = Path(optapi.__file__).parent
 
 # A module imports only from those before it; so a wing, a line here, imports only from those above.
 ORDER = [
-    *("checks", "updates"),
+    *("checks", "notes", "updates", "pytree", "state"),
     *("graph.compat", "graph.loops", "graph.batches", "graph.oracle", "graph.numpy_linker"),
     *("graph.numba", "graph.jax", "graph.threads"),
-    *("pytree", "state", "schedules", "line_search", "moments", "gradients", "objective"),
+    *("schedules", "line_search", "moments", "gradients", "objective"),
     *("rules._linear_algebra", "rules._descent"),
     *("rules.first_order", "rules.per_parameter_rates", "rules.conjugate_gradient", "rules.quasi_newton"),
     *("rules.stochastic_quasi_newton", "rules.natural_gradient"),
