@@ -29,6 +29,7 @@ from .updates import Updates
 # The version of the format of all files that optapi writes. A change of what they hold, or of the names in them, is a
 # new version.
 FORMAT = 1
+ADVICE = "Load it with the optapi that wrote it, or begin anew and save with this one"
 
 
 def state(
@@ -211,11 +212,15 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             arrays = {entry: file[entry] for entry in file.files}
     except (ValueError, TypeError, EOFError, BadZipFile) as error:
         raise ValueError(f"{path} is not a file that save wrote, or not all of it; nothing was loaded") from error
-    version = arrays.pop("format", "none")
-    if str(version) != str(FORMAT):
+    if "format" not in arrays:
         raise ValueError(
-            f"{path} has the format version {version}, this optapi reads version {FORMAT}; nothing was loaded. Load it "
-            "with the optapi that wrote it, or run again what it was saved from, and save that with this one"
+            f"{path} has no format version: it was not written by optapi, or by one older than format version 1, and "
+            f"this optapi reads version {FORMAT}; nothing was loaded. {ADVICE}"
+        )
+    version = arrays.pop("format")
+    if not np.array_equal(version, FORMAT):
+        raise ValueError(
+            f"{path} has format version {version}, this optapi reads version {FORMAT}; nothing was loaded. {ADVICE}"
         )
     return {entry.removesuffix("/"): array for entry, array in arrays.items()}
 
