@@ -119,7 +119,7 @@ def test_a_file_has_the_version_of_its_format(tmp_path, monkeypatch):
     optapi.save(tmp_path / "good", {p: p})
     optapi.load(tmp_path / "good", {p: p})
     np.savez(tmp_path / "old.npz", **{"format/": 1.0})  # as before there were versions
-    with pytest.raises(ValueError, match="old.npz has no format version: .* this optapi reads version 7"):
+    with pytest.raises(ValueError, match=r"old\.npz has no format version: .* this optapi reads version 7"):
         optapi.load(tmp_path / "old.npz", {p: p})
 
 
