@@ -11,6 +11,7 @@ import pytensor.tensor as pt
 
 from ..checks import as_dtype, check_count
 from ..graph.loops import FALSE, repeat
+from ..notes import note, noted
 from ..objective import Objective
 from ..typing import Array, Scalar, Tensor, Updates
 
@@ -441,13 +442,11 @@ def inverse_hessian_state(
     f: Objective, role: str, shape: tuple[int, ...], dtype: str | None = None, fill: float | np.ndarray = 0
 ) -> Any:
     """State that `inverse_hessian` finds: a matrix, or one of all the parts of a `CompactInverseHessian`."""
-    variable = f.state(role, shape, dtype, fill)
-    variable.tag.inverse_hessian = True
-    return variable
+    return noted(f.state(role, shape, dtype, fill), inverse_hessian=True)
 
 
 def inverse_hessian(updates: Updates) -> Any:
-    """The inverse Hessian as the rule behind `updates` now knows it.
+    """The present approximation of the inverse Hessian by the rule that made `updates`.
 
     Parameters
     ----------
@@ -456,10 +455,11 @@ def inverse_hessian(updates: Updates) -> Any:
 
     Returns
     -------
-    array, LinearOperator or None
-        For a dense rule a matrix; for one of limited memory an operator of SciPy, which keeps copies of the pairs; None
-        for a rule that has none. Rows and columns are in the order of the parameters, each flattened. Under ascent it
-        is that of the negative cost.
+    array, LinearOperator, list of LinearOperator or None
+        For a dense rule a matrix of shape (n, n); for one of limited memory an operator of SciPy, which keeps copies of
+        the pairs; None for a rule that has none. Rows and columns are in the order of the parameters, each flattened.
+        Under ascent it is that of the negative cost. Of a `batch`, an array of shape (members, n, n) or a list of
+        operators.
 
     Raises
     ------
@@ -477,11 +477,11 @@ def inverse_hessian(updates: Updates) -> Any:
     array([[0.5, 0. ],
            [0. , 0.1]])
     """
-    return inverse_hessian_of([v.get_value() for v in updates if getattr(v.tag, "inverse_hessian", False)])
+    return inverse_hessian_of([v.get_value() for v in updates if note(v, "inverse_hessian")])
 
 
 def inverse_hessian_of(values: Sequence[Any]) -> Any:
-    """The same of the values of what `inverse_hessian_state` made for a rule, which are kept."""
+    """The same of the values of the state that `inverse_hessian_state` made for a rule; they are not copied."""
     if not values:
         return None
     if len(values) == 1:
@@ -490,6 +490,8 @@ def inverse_hessian_of(values: Sequence[Any]) -> Any:
         raise ValueError("updates joins several rules with an inverse Hessian; pass the updates of one")
     from scipy.sparse.linalg import LinearOperator
 
+    if np.ndim(values[-1]) > 0:  # of a batch, for each member
+        return [inverse_hessian_of(member) for member in zip(*values, strict=True)]
     pairs = CompactInverseHessian(*values)
     size = pairs.vectors.shape[1]
     # Not a local function, so that a result pickles.
