@@ -175,3 +175,8 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __dir__() -> list[str]:
+    """The public names; the modules that they come from are internal."""
+    return [*__all__, "__version__"]

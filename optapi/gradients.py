@@ -1,7 +1,8 @@
-"""Gradient transforms: what is done to gradients before a rule reads them. From a list to a list.
+"""Gradient transforms: functions from a list of gradients to the list that a rule reads.
 
 ``adam(parameters, gradients=clip_global_norm(gradients, 1.0))``. Transforms compose by nesting. They are for rules that
-only read gradients; a rule that evaluates the cost at other points needs the gradients of that cost, and refuses these.
+only read gradients. A rule that evaluates the cost at other points needs the gradients of that cost, and refuses
+transformed ones.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Any
 import pytensor.tensor as pt
 
 from .checks import as_dtype, as_list, check_mask, scalar
+from .notes import note, noted
 
 
-__all__ = ["centre", "clip", "clip_global_norm", "clip_norm", "decay"]
+__all__ = ["center", "clip", "clip_global_norm", "clip_norm", "decay"]
 
 
 def clip(gradients: Sequence[Any], limit: Any) -> list[Any]:
@@ -46,7 +48,7 @@ def clip_norm(gradients: Sequence[Any], limit: Any) -> list[Any]:
 
 
 def clip_global_norm(gradients: Sequence[Any], limit: Any) -> list[Any]:
-    r"""All gradients scaled by one factor, so that their common Euclidean norm is at most `limit`.
+    r"""All gradients scaled by one factor, so that the Euclidean norm of all components is at most `limit`.
 
     References
     ----------
@@ -82,8 +84,8 @@ def decay(
     coefficient : scalar
         :math:`\lambda`.
     mask : list of bool, or callable, optional
-        Which parameters decay; a callable is asked about each parameter, for instance ``lambda p: p.ndim > 1`` to spare
-        the biases. All by default.
+        Which parameters decay, all by default. A callable is called with each parameter, for instance
+        ``lambda p: p.ndim > 1``, which leaves out the biases.
 
     Examples
     --------
@@ -101,10 +103,11 @@ def decay(
     ]
 
 
-def centre(gradients: Sequence[Any]) -> list[Any]:
-    """Each gradient of two or more dimensions less its mean over all axes but the last; others as they are.
+def center(gradients: Sequence[Any]) -> list[Any]:
+    """Gradient centralization: each gradient of two or more dimensions minus its mean over all axes but the last.
 
-    For a weight matrix of shape (inputs, outputs) the gradient of the weights of each output then has mean zero.
+    For a weight matrix of shape (inputs, outputs), the gradient of the weights of each output then has mean zero.
+    Gradients of fewer dimensions stay as they are.
 
     References
     ----------
@@ -112,7 +115,7 @@ def centre(gradients: Sequence[Any]) -> list[Any]:
 
     Examples
     --------
-    >>> optapi.gradients.centre([pt.constant([[1.0, 2.0], [3.0, 6.0]])])[0].eval()
+    >>> optapi.gradients.center([pt.constant([[1.0, 2.0], [3.0, 6.0]])])[0].eval()
     array([[-1., -2.],
            [ 1.,  2.]])
     """
@@ -123,11 +126,10 @@ def centre(gradients: Sequence[Any]) -> list[Any]:
 
 
 def is_transformed(gradient: Any) -> bool:
-    """Whether `gradient` came out of a transform, and so need not be the gradient of the cost."""
-    return getattr(gradient.tag, "transformed", False)
+    """Whether `gradient` is the result of a transform, so that it need not be the gradient of the cost."""
+    return bool(note(gradient, "transformed"))
 
 
 def mark(gradient: Any) -> Any:
-    """`gradient`, marked as having come out of a transform."""
-    gradient.tag.transformed = True
-    return gradient
+    """`gradient`, marked as the result of a transform."""
+    return noted(gradient, transformed=True)

@@ -33,7 +33,7 @@ import pytensor.tensor as pt
 from .checks import check_count, scalar
 from .graph.loops import repeat
 from .state import state
-from .typing import Scalar
+from .typing import Scalar, Tensor
 
 
 __all__ = [
@@ -610,7 +610,7 @@ class NonMonotone:
             return (state(f"{name}/past_costs", (past,), dtype, -np.inf),)
         return state(f"{name}/average_cost", (), dtype), state(f"{name}/average_count", (), dtype)
 
-    def __call__(self, line: Line, start: Trial, first: Any, *memory: Any) -> Step:
+    def __call__(self, line: Line, start: Trial, first: Scalar, *memory: Tensor) -> Step:
         """Search along `line`, see the module."""
         cost = start.cost
         known = pt.isfinite(cost)
@@ -683,14 +683,21 @@ def finite(trial: Trial) -> Any:
     return pt.isfinite(trial.cost) & pt.isfinite(trial.slope)
 
 
-def cubic(p: Any, p_cost: Any, p_slope: Any, q: Any, q_cost: Any, q_slope: Any) -> Any:
+def cubic(
+    p: Tensor,
+    p_cost: Tensor,
+    p_slope: Tensor,
+    q: Tensor,
+    q_cost: Tensor,
+    q_slope: Tensor,
+) -> Any:
     """The minimizer of the cubic with these costs and slopes at `p` and `q`; NaN if it has none."""
     d = p_slope + q_slope - 3 * (p_cost - q_cost) / (p - q)
     root = pt.sign(q - p) * pt.sqrt(d**2 - p_slope * q_slope)
     return q - (q - p) * (q_slope + root - d) / (q_slope - p_slope + 2 * root)
 
 
-def secant(p: Any, p_slope: Any, q: Any, q_slope: Any) -> Any:
+def secant(p: Tensor, p_slope: Tensor, q: Tensor, q_slope: Tensor) -> Any:
     """Where a slope that is linear between `p` and `q` vanishes."""
     return p + (q - p) * (p_slope / (p_slope - q_slope))
 

@@ -44,6 +44,7 @@ from .graph.derivatives import (
 )
 from .graph.loops import FALSE, as_update, cond, hold, like
 from .moments import running_average
+from .notes import noted
 from .typing import Mask, Updates
 from .updates import extend
 
@@ -431,7 +432,7 @@ class Objective:
             self.state("point_gradient", (self.size,), fill=np.nan),
         )
         for part, variable in zip(Point._fields, kept, strict=True):
-            variable.tag.kept = part
+            noted(variable, kept=part)
         known = self.stopped | (pt.all(pt.eq(x, kept[0])) & ~pt.isnan(kept[1]))
         cost, gradient = cond(~known, lambda point: self.at(point)[1:], [x], kept[1:])
         return Point(x, cost, gradient), pt.switch(known, 0, 1).astype("int64"), kept

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from pytensor.graph.basic import Variable
+from pytensor.tensor.variable import TensorVariable
 
 
 # One variable stands for a list of one.
@@ -19,3 +20,6 @@ StepSize: TypeAlias = Scalar | Callable[[Any], Any]
 Mask: TypeAlias = Sequence[bool] | Callable[[Any], bool]
 # From a variable to its next value.
 Updates: TypeAlias = dict[Any, Any]
+# A symbolic tensor; and one that is symbolic or not, for functions that serve both.
+Tensor: TypeAlias = TensorVariable
+Array: TypeAlias = TensorVariable | np.ndarray

@@ -18,15 +18,15 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors, explicit_graph_inputs
-from pytensor.link.basic import JITLinker
 
 from .. import state
 from ..checks import called, check_cost, check_parameters, check_updates, is_generator
 from ..graph.batches import batch
-from ..graph.compat import PYTHON
+from ..graph.compat import PYTHON, compiles_whole_graphs, free_callable, linked_by
 from ..graph.derivatives import differentiate
 from ..graph.loops import check_generators, loop
 from ..graph.numpy_linker import NumpyLinker
+from ..notes import note
 from ..objective import Point
 from ..rules._linear_algebra import inverse_hessian_of
 from ..state import full_like
@@ -138,7 +138,8 @@ class Program:
         kept: dict[Any, Any] = {}
         if self.tracks:
             kept = {p: full_like(p, f"best/{position}") for position, p in enumerate(parameters)}
-            updates = best(updates, -cost if problem.options.get("ascent") else cost, kept)
+            name = "minimization/best"  # the caller may have used `best` too
+            updates = best(updates, -cost if problem.options.get("ascent") else cost, kept, name=name)
         self.updates = updates
         self._ended = ended
         self._check_inputs()
@@ -151,12 +152,12 @@ class Program:
         self.kept = [where[kept[p]] for p in parameters] if kept else []
         self.lowest = where[reports(updates)["best_cost"][-1]] if kept else None
         self.roles = {role: [where[v] for v in variables] for role, variables in found.items()}
-        found_kept = {v.tag.kept: place for v, place in where.items() if getattr(v.tag, "kept", None)}
+        found_kept = {note(v, "kept"): place for v, place in where.items() if note(v, "kept")}
         self.known = [found_kept[part] for part in Point._fields] if len(found_kept) == 3 else []
         self.pace: float | None = None
         mine = {id(v) for v in [*parameters, *problem.updates]}
         self.given = {position: variable for variable, position in where.items() if id(variable) in mine}
-        self.inverse = [place for variable, place in where.items() if getattr(variable.tag, "inverse_hessian", False)]
+        self.inverse = [place for variable, place in where.items() if note(variable, "inverse_hessian")]
 
         self.mode = check_mode(problem.mode, self.draws)
         linker = get_mode(self.mode).linker
@@ -227,11 +228,7 @@ class Program:
 
     def _callable(self, function: Any) -> Any:
         """`function`, which several threads may call at a time where the mode allows it."""
-        if not self.is_free:
-            return function
-        # A function of PyTensor keeps its arguments in itself while it runs. Shared variables come after them.
-        inner, shared = function.vm.jit_fn, [c for c in function.input_storage if c.implicit]
-        return lambda *arguments: inner(*arguments, *[container.storage[0] for container in shared])
+        return free_callable(function) if self.is_free else function
 
     @property
     def start(self) -> Any:
@@ -401,7 +398,7 @@ def check_mode(mode: Any, draws: bool) -> Any:
     name = type(mode.linker).__name__
     if name == "NumbaLinker":
         backend = import_module("optapi.graph.threads")
-        return Mode(backend.FreeNumbaLinker(), mode.provided_optimizer)
+        return linked_by(backend.FreeNumbaLinker(), mode)
     if name == "JAXLinker":
         if find_spec("jax") is None:
             raise ValueError(f"mode is JAX, which is not installed: install jax, or use {MODES}")
@@ -410,6 +407,6 @@ def check_mode(mode: Any, draws: bool) -> Any:
                 "mode is JAX, where random generators belong to the compiled function, so that no minimization could "
                 "be begun anew or saved; for a cost that draws use 'NUMBA', 'CVM' or optapi.PYTHON"
             )
-    elif isinstance(mode.linker, JITLinker) and not isinstance(mode.linker, NumpyLinker):
+    elif compiles_whole_graphs(mode) and not isinstance(mode.linker, NumpyLinker):
         raise ValueError(f"mode has a {name}, which cannot run loops; use {MODES}")
     return mode

@@ -20,9 +20,9 @@ import numpy as np
 import pytensor.tensor as pt
 
 from ..graph.loops import FALSE, repeat
-from ..line_search import Step, Trial
+from ..line_search import LineSearch, Step, Trial
 from ..objective import Objective
-from ..typing import Updates
+from ..typing import Scalar, StepSize, Tensor, Updates
 from ._linear_algebra import dot, largest, norm
 
 
@@ -118,7 +118,7 @@ class Descent(NamedTuple):
         return self.objective.stopped | self.converged
 
     @classmethod
-    def start(cls, objective: Objective, line_search: Any, exact: bool | None) -> Descent:
+    def start(cls, objective: Objective, line_search: LineSearch, exact: bool | None) -> Descent:
         """The start of a call of a rule that goes along a direction with `line_search`."""
         if not callable(line_search):
             raise TypeError(
@@ -130,7 +130,12 @@ class Descent(NamedTuple):
         stuck = objective.state("stuck", dtype="int64")
         return cls(objective, line_search, *here, converged, evaluated, kept, remembered, stuck)
 
-    def line_search(self, direction: Any = None, first: Any = None, fresh: Any = None) -> End:
+    def line_search(
+        self,
+        direction: Tensor | None = None,
+        first: StepSize | None = None,
+        fresh: Tensor | None = None,
+    ) -> End:
         r"""Search along `direction`, or along the steepest descent where that does not descend or has failed.
 
         Parameters
@@ -170,7 +175,11 @@ class Descent(NamedTuple):
         return End(x_new, found.trial.cost, g_new, x_new - x, g_new - g, d, steepest, failed, restarted, found)
 
     def trust_region(
-        self, propose: Callable[..., Proposal], sizes: Sequence[Any], adjust: Callable[..., Sequence[Any]], least: Any
+        self,
+        propose: Callable[..., Proposal],
+        sizes: Sequence[Any],
+        adjust: Callable[..., Sequence[Any]],
+        least: Scalar | np.ndarray,
     ) -> tuple[End, list[Any]]:
         r"""Try the steps that a model of the cost proposes, until one is taken.
 

@@ -14,7 +14,7 @@ from ..checks import as_dtype, check_count, scalar
 from ..graph.loops import FALSE, cond
 from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Objective
-from ..typing import Scalar, StepSize, Updates, Variables
+from ..typing import Scalar, StepSize, Tensor, Updates, Variables
 from ._descent import Descent
 from ._linear_algebra import dot, norm, ratio
 
@@ -26,12 +26,12 @@ Formula = Callable[[Any, Any, Any], Any]
 precise = partial(strong_wolfe, curvature=0.1)
 
 
-def quotient(a: Any, b: Any) -> Any:
+def quotient(a: Tensor, b: Tensor) -> Any:
     """`a` / `b` where `b` is positive, else 0."""
     return ratio(a, b, b > 0)
 
 
-def beta_fletcher_reeves(d: Any, g: Any, g_new: Any) -> Any:
+def beta_fletcher_reeves(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
     r"""The formula of Fletcher and Reeves, :math:`\beta = \|g_{new}\|^2 / \|g\|^2`.
 
     Arguments of all formulas are the direction :math:`d`, the gradient :math:`g` where it began and the gradient
@@ -47,7 +47,7 @@ def beta_fletcher_reeves(d: Any, g: Any, g_new: Any) -> Any:
     return quotient(dot(g_new, g_new), dot(g, g))
 
 
-def beta_polak_ribiere(d: Any, g: Any, g_new: Any) -> Any:
+def beta_polak_ribiere(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
     r"""The formula of Polak and Ribière, not below 0 (PR+), :math:`\beta = \max(0, g_{new}^T y / \|g\|^2)`.
 
     With :math:`y = g_{new} - g`, and the arguments of `beta_fletcher_reeves`.
@@ -61,7 +61,7 @@ def beta_polak_ribiere(d: Any, g: Any, g_new: Any) -> Any:
     return pt.maximum(quotient(dot(g_new, g_new - g), dot(g, g)), 0)
 
 
-def beta_hestenes_stiefel(d: Any, g: Any, g_new: Any) -> Any:
+def beta_hestenes_stiefel(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
     r"""The formula of Hestenes and Stiefel, :math:`\beta = g_{new}^T y / d^T y`.
 
     With :math:`y = g_{new} - g`, and the arguments of `beta_fletcher_reeves`.
@@ -76,7 +76,7 @@ def beta_hestenes_stiefel(d: Any, g: Any, g_new: Any) -> Any:
     return quotient(dot(g_new, y), dot(d, y))
 
 
-def beta_dai_yuan(d: Any, g: Any, g_new: Any) -> Any:
+def beta_dai_yuan(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
     r"""The formula of Dai and Yuan, :math:`\beta = \|g_{new}\|^2 / d^T y`.
 
     With :math:`y = g_{new} - g`, and the arguments of `beta_fletcher_reeves`.
@@ -90,7 +90,7 @@ def beta_dai_yuan(d: Any, g: Any, g_new: Any) -> Any:
     return quotient(dot(g_new, g_new), dot(d, g_new - g))
 
 
-def beta_hager_zhang(d: Any, g: Any, g_new: Any, theta: Scalar = 2.0, truncation: Scalar = 0.4) -> Any:
+def beta_hager_zhang(d: Tensor, g: Tensor, g_new: Tensor, theta: Scalar = 2.0, truncation: Scalar = 0.4) -> Any:
     r"""The formula of Hager and Zhang, bounded from below by :math:`\eta d^T g / \|d\|^2`; see `hager_zhang_cg`.
 
     Parameters
