@@ -11,15 +11,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 
 from .checks import as_dtype, as_list, check_mask, scalar
 from .notes import note, noted
+from .typing import Scalar
 
 
 __all__ = ["center", "clip", "clip_global_norm", "clip_norm", "decay"]
 
 
-def clip(gradients: Sequence[Any], limit: Any) -> list[Any]:
+def clip(gradients: Sequence[Any], limit: Scalar) -> list[Any]:
     r"""Each component clipped to :math:`[-c, c]`, with :math:`c` = `limit`.
 
     Examples
@@ -35,7 +37,7 @@ def clip(gradients: Sequence[Any], limit: Any) -> list[Any]:
     return clipped
 
 
-def clip_norm(gradients: Sequence[Any], limit: Any) -> list[Any]:
+def clip_norm(gradients: Sequence[Any], limit: Scalar) -> list[Any]:
     r"""Each gradient scaled down to a Euclidean norm of at most `limit`: :math:`g \min(1, c/\|g\|)`.
 
     Examples
@@ -47,7 +49,7 @@ def clip_norm(gradients: Sequence[Any], limit: Any) -> list[Any]:
     return [clipped for g in as_list("gradients", gradients) for clipped in clip_global_norm([g], limit)]
 
 
-def clip_global_norm(gradients: Sequence[Any], limit: Any) -> list[Any]:
+def clip_global_norm(gradients: Sequence[Any], limit: Scalar) -> list[Any]:
     r"""All gradients scaled by one factor, so that the Euclidean norm of all components is at most `limit`.
 
     References
@@ -71,7 +73,7 @@ def clip_global_norm(gradients: Sequence[Any], limit: Any) -> list[Any]:
 def decay(
     gradients: Sequence[Any],
     parameters: Sequence[Any],
-    coefficient: Any,
+    coefficient: Scalar,
     mask: Sequence[bool] | Callable[[Any], bool] | None = None,
 ) -> list[Any]:
     r"""The gradients of the cost with :math:`\lambda \|x\|^2 / 2` added to it: :math:`g + \lambda x`.
@@ -125,11 +127,11 @@ def center(gradients: Sequence[Any]) -> list[Any]:
     ]
 
 
-def is_transformed(gradient: Any) -> bool:
+def is_transformed(gradient: Variable) -> bool:
     """Whether `gradient` is the result of a transform, so that it need not be the gradient of the cost."""
     return bool(note(gradient, "transformed"))
 
 
-def mark(gradient: Any) -> Any:
+def mark(gradient: Variable) -> Any:
     """`gradient`, marked as the result of a transform."""
     return noted(gradient, transformed=True)

@@ -20,11 +20,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from pytensor.graph.basic import Variable
+
 
 NOTES = ("state", "role", "kept", "inverse_hessian", "transformed")
 
 
-def noted(variable: Any, **notes: Any) -> Any:
+def noted(variable: Variable, **notes: Any) -> Any:
     """`variable`, with `notes` set."""
     for name, value in notes.items():
         if name not in NOTES:
@@ -33,11 +35,11 @@ def noted(variable: Any, **notes: Any) -> Any:
     return variable
 
 
-def note(variable: Any, name: str) -> Any:
+def note(variable: Variable, name: str) -> Any:
     """The note `name` of `variable`, None if it has none."""
     return getattr(variable.tag, name, None)
 
 
-def copy_notes(variable: Any, other: Any) -> Any:
+def copy_notes(variable: Variable, other: Variable) -> Any:
     """`other`, with all notes of `variable`, whose place it takes."""
     return noted(other, **{name: note(variable, name) for name in NOTES if note(variable, name) is not None})

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors, explicit_graph_inputs
 
@@ -45,7 +46,7 @@ from .graph.derivatives import (
 from .graph.loops import FALSE, as_update, cond, hold, like
 from .moments import running_average
 from .notes import noted
-from .typing import Mask, Updates
+from .typing import Mask, Scalar, StepSize, Tensor, Updates, Variables
 from .updates import extend
 
 
@@ -103,13 +104,13 @@ class Objective:
     @classmethod
     def of(
         cls,
-        parameters: Any,
-        cost: Any = None,
-        gradients: Any = None,
-        stop: Any = None,
+        parameters: Variables,
+        cost: Variable | None = None,
+        gradients: Variables | None = None,
+        stop: Variable | None = None,
         updates: Updates | None = None,
         *,
-        tolerance: Any = None,
+        tolerance: Scalar | None = None,
         ascent: bool = False,
         name: str,
         needs_cost: bool = False,
@@ -145,7 +146,7 @@ class Objective:
         # Gradients take the dtype of their parameters, so that float32 parameters have float32 arithmetic.
         gradients = [as_dtype(g, p.type.dtype) for g, p in zip(gradients, parameters, strict=True)]
         if ascent:
-            cost, gradients = None if cost is None else -cost, [-g for g in gradients]
+            cost, gradients = None if cost is None else pt.neg(cost), [pt.neg(g) for g in gradients]
         return cls(parameters, cost, gradients, stop, updates, tolerance, bool(ascent), _unused(name, updates))
 
     # What a rule reads
@@ -157,12 +158,12 @@ class Objective:
             self._count = self.state("count", dtype="int64")
         return self._count
 
-    def step_size(self, step_size: Any) -> Any:
+    def step_size(self, step_size: StepSize) -> Any:
         """A step size in any of its forms as a scalar variable."""
         return schedules.at("step_size", step_size, lambda: self.count)
 
     def scalar(
-        self, argument: str, value: Any, low: float = -np.inf, high: float = np.inf, *, below: float = np.inf
+        self, argument: str, value: Scalar, low: float = -np.inf, high: float = np.inf, *, below: float = np.inf
     ) -> Any:
         """A hyper-parameter as a scalar variable, a number in float64 whatever ``floatX`` is.
 
@@ -186,7 +187,7 @@ class Objective:
         for p, g in zip(self.parameters, self.gradients, strict=True):
             yield p, g, *(as_dtype(s, p.type.dtype) for s in scalars)
 
-    def average(self, average: Any, value: Any, weight: Any) -> Any:
+    def average(self, average: Tensor, value: Tensor, weight: Scalar) -> Any:
         r"""The next value :math:`w \bar g + (1 - w) g` of an exponential running average.
 
         Parameters
@@ -206,9 +207,9 @@ class Objective:
         role: str,
         shape: tuple[int, ...] = (),
         dtype: str | None = None,
-        fill: Any = 0,
+        fill: float | np.ndarray = 0,
         *,
-        parameter: Any = None,
+        parameter: Variable | None = None,
     ) -> Any:
         """State of any shape, with the value `fill` at first.
 
@@ -228,15 +229,15 @@ class Objective:
             role, dtype = f"{role}/{self.label(parameter)}", dtype or parameter.type.dtype
         return state.state(f"{self.name}/{role}", shape, dtype or self.dtype, fill)
 
-    def zeros_like(self, parameter: Any, role: str) -> Any:
+    def zeros_like(self, parameter: Variable, role: str) -> Any:
         """State of the shape and dtype of `parameter`, zero at first, named ``rule/role/parameter``."""
         return self.full_like(parameter, role, 0)
 
-    def full_like(self, parameter: Any, role: str, fill: Any) -> Any:
+    def full_like(self, parameter: Variable, role: str, fill: float | np.ndarray) -> Any:
         """The same with the value `fill` at first."""
         return state.full_like(parameter, f"{self.name}/{role}/{self.label(parameter)}", fill)
 
-    def shape(self, parameter: Any) -> tuple[int, ...]:
+    def shape(self, parameter: Variable) -> tuple[int, ...]:
         """The shape of `parameter` as it is now, in numbers.
 
         Raises
@@ -246,7 +247,7 @@ class Objective:
         """
         return state.shape_of(parameter)
 
-    def label(self, parameter: Any) -> str:
+    def label(self, parameter: Variable) -> str:
         """What the names of state for `parameter` end with: its own name, or its position if that is not unique."""
         position = next(i for i, p in enumerate(self.parameters) if p is parameter)
         return state.labels(self.parameters)[position]
@@ -269,10 +270,10 @@ class Objective:
     def decay(
         self,
         new: Updates,
-        decay: Any,
+        decay: StepSize,
         mask: Mask | None = None,
         *,
-        step_size: Any = 1.0,
+        step_size: Scalar = 1.0,
     ) -> None:
         r"""Decoupled weight decay: takes :math:`a \lambda x` from the next value of each parameter :math:`x` in `new`.
 
@@ -313,7 +314,7 @@ class Objective:
         parts = [as_dtype(t if t.type.ndim == 1 else t.ravel(), self.dtype) for t in tensors]
         return parts[0] if len(parts) == 1 else pt.concatenate(parts)
 
-    def unpack(self, vector: Any) -> list[Any]:
+    def unpack(self, vector: Tensor) -> list[Any]:
         """Tensors of the shapes and dtypes of the parameters."""
         tensors, begin = [], 0
         for p in self.parameters:
@@ -324,7 +325,7 @@ class Objective:
             begin = end
         return tensors
 
-    def at(self, point: Any) -> Point:
+    def at(self, point: Tensor) -> Point:
         """The cost and the gradient at the packed vector `point`."""
         tensors = self.unpack(point)
         replacements = dict(zip(self.parameters, tensors, strict=True))
@@ -332,7 +333,7 @@ class Objective:
         # Parameters of a narrower dtype than the vector round: the point is where the cost was evaluated.
         return Point(self.pack(tensors), cost, self.pack(gradients))
 
-    def product(self, point: Any, vector: Any) -> Any:
+    def product(self, point: Tensor, vector: Tensor) -> Any:
         """The product of the Hessian at the packed vector `point` with the packed `vector`.
 
         Raises
@@ -342,7 +343,12 @@ class Objective:
         """
         return self.curvature()(point, vector)
 
-    def curvature(self, outputs: Any = None, residuals: Any = None, givens: Mapping[Any, Any] | None = None) -> Product:
+    def curvature(
+        self,
+        outputs: Variables | None = None,
+        residuals: Variables | None = None,
+        givens: Mapping[Any, Any] | None = None,
+    ) -> Product:
         r"""Products with a matrix of second derivatives, which is not formed, as a function of a point and a vector.
 
         By default it is the Hessian. With :math:`J` the derivatives of `outputs` or `residuals` by the parameters, it
@@ -451,8 +457,8 @@ class Objective:
     def finish(
         self,
         new: Updates,
-        converged: Any = None,
-        finished: Any = FALSE,
+        converged: Tensor | None = None,
+        finished: Tensor = FALSE,
         reports: dict[str, Any] | None = None,
         unheld: Updates | None = None,
     ) -> Updates:

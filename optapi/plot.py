@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,10 @@ from .profiles import MEASURES, Benchmark
 from .pytree import point
 
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
 __all__ = ["data_profile", "path", "performance_profile", "schedule", "trace"]
 
 
@@ -30,7 +34,9 @@ DASHES = ("-", "--", ":", "-.")
 LABELS = {"cost": "cost", "gradient_size": "largest component of the gradient", "step": "length of the step"}
 
 
-def trace(runs: Any, y: str = "cost", x: str = "iterations", *, minimum: float | None = None, axes: Any = None) -> Any:
+def trace(
+    runs: object, y: str = "cost", x: str = "iterations", *, minimum: float | None = None, axes: Axes | None = None
+) -> Any:
     """The cost, the gradient or the steps of runs against iterations, evaluations or seconds.
 
     Parameters
@@ -91,12 +97,12 @@ def trace(runs: Any, y: str = "cost", x: str = "iterations", *, minimum: float |
 
 
 def path(
-    runs: Any,
+    runs: object,
     f: Callable[[Any], Any] | None = None,
     *,
     levels: int = 16,
     points: int = 80,
-    axes: Any = None,
+    axes: Axes | None = None,
 ) -> Any:
     """The paths of minimizations with two components over the contours of the cost.
 
@@ -163,7 +169,7 @@ def path(
     return _with_legend(axes)
 
 
-def schedule(step_sizes: Any, steps: int, *, axes: Any = None) -> Any:
+def schedule(step_sizes: object, steps: int, *, axes: Axes | None = None) -> Any:
     """Step sizes against the count of updates.
 
     Parameters
@@ -193,12 +199,12 @@ def schedule(step_sizes: Any, steps: int, *, axes: Any = None) -> Any:
 
 
 def performance_profile(
-    results: Any,
+    results: Benchmark | Mapping[str, Any],
     of: str = "evaluations",
     *,
-    accuracy: Any = 1e-5,
+    accuracy: float | None = 1e-5,
     minima: Mapping[str, float] | None = None,
-    axes: Any = None,
+    axes: Axes | None = None,
 ) -> Any:
     r"""The fraction of the problems that an algorithm solves at a cost of at most so many times that of the best one.
 
@@ -241,11 +247,11 @@ def performance_profile(
 
 
 def data_profile(
-    results: Any,
+    results: Benchmark | Mapping[str, Any],
     *,
-    accuracy: Any = 1e-5,
+    accuracy: float | None = 1e-5,
     minima: Mapping[str, float] | None = None,
-    axes: Any = None,
+    axes: Axes | None = None,
 ) -> Any:
     r"""The fraction of the problems that an algorithm solves within so many evaluations.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .checks import check_choice, check_number
 from .drivers import results, steps
@@ -36,6 +37,7 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
     Examples
     --------
     >>> import numpy as np
+    from numpy.typing import ArrayLike
     >>> from optapi import benchmark, bfgs, lbfgs
     >>> problem = np.ones(2), lambda x: np.sum((x - [3, 30]) ** 4), lambda x: 4 * (x - [3, 30]) ** 3
     >>> results = benchmark({"quartic": problem}, [lbfgs, bfgs])
@@ -84,7 +86,7 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
         ]
 
     def measure(
-        self, of: str = "evaluations", accuracy: Any = 1e-5, minima: Mapping[str, float] | None = None
+        self, of: str = "evaluations", accuracy: float | None = 1e-5, minima: Mapping[str, float] | None = None
     ) -> np.ndarray:
         r"""The evaluations, iterations or seconds of each algorithm until each problem is solved.
 
@@ -155,7 +157,9 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
         return "\n".join("| " + " | ".join(line) + " |" for line in [first, rule, *lines])
 
 
-def benchmark(problems: Any, algorithms: Any, **options: Any) -> Benchmark:
+def benchmark(
+    problems: Mapping[str, Any] | Sequence[Any], algorithms: Mapping[str, Any] | Sequence[Any], **options: Any
+) -> Benchmark:
     """Run each algorithm on each problem, by `minimize`, with a trace.
 
     Parameters
@@ -218,7 +222,7 @@ def benchmark(problems: Any, algorithms: Any, **options: Any) -> Benchmark:
     return results
 
 
-def performance_ratios(costs: Any) -> np.ndarray:
+def performance_ratios(costs: ArrayLike) -> np.ndarray:
     r"""The cost of each algorithm on each problem, divided by the lowest cost of any algorithm on it.
 
     .. math:: r_{p,s} = \frac{t_{p,s}}{\min_s t_{p,s}}
@@ -240,6 +244,7 @@ def performance_ratios(costs: Any) -> np.ndarray:
     Examples
     --------
     >>> import numpy as np
+    from numpy.typing import ArrayLike
     >>> from optapi.profiles import performance_ratios
     >>> performance_ratios([[10, 20], [30, np.inf], [np.inf, np.inf]])
     array([[ 1.,  2.],
@@ -253,7 +258,7 @@ def performance_ratios(costs: Any) -> np.ndarray:
     return np.where(np.isfinite(costs), ratios, np.inf)
 
 
-def fraction_solved(costs: Any, limits: Any) -> np.ndarray:
+def fraction_solved(costs: ArrayLike, limits: ArrayLike) -> np.ndarray:
     """The fraction of the problems that each algorithm solves at a cost of at most each of the limits.
 
     Of `performance_ratios` this is a performance profile; of evaluations divided by the number of components plus one,
@@ -274,6 +279,7 @@ def fraction_solved(costs: Any, limits: Any) -> np.ndarray:
     Examples
     --------
     >>> import numpy as np
+    from numpy.typing import ArrayLike
     >>> from optapi.profiles import fraction_solved
     >>> fraction_solved([[10, 20], [30, np.inf]], [10, 20, 30])
     array([[0.5, 0. ],
@@ -284,7 +290,7 @@ def fraction_solved(costs: Any, limits: Any) -> np.ndarray:
     return np.mean(costs[None] <= limits[:, None, None], axis=1)
 
 
-def traced(run: Any) -> Mapping[str, np.ndarray]:
+def traced(run: object) -> Mapping[str, np.ndarray]:
     """The trace of a result or an iterator; a trace itself."""
     result = getattr(run, "result", run)
     if isinstance(result, Mapping) and "cost" in result and "evaluations" in result:

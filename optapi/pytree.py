@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Number
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
+
+from .typing import Tree
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class PyTree:
     parts: tuple[PyTree, ...] = ()
 
     @classmethod
-    def of(cls, tree: Any) -> PyTree:
+    def of(cls, tree: Tree) -> PyTree:
         """The structure of `tree`."""
         if isinstance(tree, Mapping):
             return cls(dict, tuple(tree), tuple(cls.of(child) for child in tree.values()))
@@ -54,7 +56,7 @@ class PyTree:
             return dict(zip(self.keys, children, strict=True))
         return self.kind._make(children) if hasattr(self.kind, "_make") else self.kind(children)
 
-    def leaves(self, name: str, tree: Any, model: str = "the point") -> list[tuple[str, Any]]:
+    def leaves(self, name: str, tree: Tree, model: str = "the point") -> list[tuple[str, Any]]:
         """The leaves of `tree`, which has this structure, each with its place, such as ``name['key'][0]``.
 
         Parameters
@@ -112,7 +114,7 @@ class PyTree:
         return cls(kinds[kind], tuple(keys), tuple(map(cls.from_description, parts)))
 
 
-def is_sequence(tree: Any) -> bool:
+def is_sequence(tree: Tree) -> TypeGuard[Sequence[Tree]]:
     """Whether `tree` is a list or tuple of pytrees, and not one of numbers, which is a vector."""
     return isinstance(tree, list | tuple) and not all(isinstance(child, Number) for child in tree)
 
@@ -148,7 +150,7 @@ def tree_map(function: Callable[..., Any], trees: Mapping[str, Any]) -> Any:
     return structure.build(results)
 
 
-def real_array(place: str, leaf: Any) -> np.ndarray:
+def real_array(place: str, leaf: object) -> np.ndarray:
     """`leaf`, which stands at `place`, as an array of real numbers; an array is not copied."""
     try:
         array = np.asarray(leaf)
@@ -167,7 +169,7 @@ def _kind_of(tree: Any) -> str:
     return f"an array of shape {tree.shape}" if isinstance(tree, np.ndarray) else f"a {type(tree).__name__}"
 
 
-def point(name: str, tree: Any) -> tuple[PyTree, list[np.ndarray]]:
+def point(name: str, tree: Tree) -> tuple[PyTree, list[np.ndarray]]:
     """The structure of `tree` and copies of its leaves, in floating point.
 
     Raises
@@ -201,7 +203,7 @@ def _parameter(place: str, leaf: Any) -> np.ndarray:
     return array
 
 
-def number(name: str, value: Any) -> float:
+def number(name: str, value: object) -> float:
     """`value`, a number or an array of size 1 that the function `name` returned, as a float.
 
     Raises
@@ -225,7 +227,7 @@ def number(name: str, value: Any) -> float:
     return float(array.reshape(()))
 
 
-def derivative(name: str, value: Any, model: np.ndarray) -> np.ndarray:
+def derivative(name: str, value: object, model: np.ndarray) -> np.ndarray:
     """`value`, which the function `name` returned for the array `model`, as an array of its shape and dtype, a copy.
 
     Raises
@@ -250,7 +252,7 @@ def derivative(name: str, value: Any, model: np.ndarray) -> np.ndarray:
         return np.array(array, model.dtype, order="C")
 
 
-def derivatives(name: str, value: Any, structure: PyTree, models: Sequence[np.ndarray]) -> list[np.ndarray]:
+def derivatives(name: str, value: Tree, structure: PyTree, models: Sequence[np.ndarray]) -> list[np.ndarray]:
     """`derivative` for each leaf of `value`, of the given structure; `models` are the leaves of the point."""
     if structure.kind is None:
         return [derivative(name, value, models[0])]

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
 from .checks import check_count, scalar
+from .typing import Array, Scalar, StepSize
 
 
 __all__ = [
@@ -55,7 +57,7 @@ __all__ = [
 POSITIVE = float(np.finfo("float64").tiny)
 
 
-def at(argument: str, step_size: Any, count: Callable[[], Any]) -> Any:
+def at(argument: str, step_size: StepSize, count: Callable[[], Any]) -> Any:
     """A step size, which is a number, a scalar variable or a schedule, as a scalar variable.
 
     `count` returns the counter, and is called only for a schedule.
@@ -99,7 +101,7 @@ class Schedule:
                     raise TypeError(f"{name} is a {type(value).__name__}; pass a list or tuple")
                 object.__setattr__(self, field.name, tuple(value))
 
-    def __call__(self, count: Any) -> Any:
+    def __call__(self, count: int | Array) -> Any:
         if _is_symbolic(count) or _is_symbolic(self):
             # Else PyTensor would round the numbers in the formula to floatX.
             with pytensor.config.change_flags(floatX="float64"):
@@ -107,7 +109,7 @@ class Schedule:
         value = self.value(np.asarray(count), np)
         return value if np.ndim(value) else float(value)
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         """The step size at `count`, an array or a tensor variable."""
         raise NotImplementedError
 
@@ -122,9 +124,9 @@ class Constant(Schedule):
     0.1
     """
 
-    initial: Any
+    initial: Scalar
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         return self.initial + 0.0 * count
 
 
@@ -145,11 +147,11 @@ class Power(Schedule):
     array([0.1  , 0.05 , 0.025])
     """
 
-    initial: Any
-    scale: Any = 1.0
-    exponent: Any = 1.0
+    initial: Scalar
+    scale: Scalar = 1.0
+    exponent: Scalar = 1.0
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         return self.initial / (1 + _ratio(count, self.scale)) ** self.exponent
 
 
@@ -168,15 +170,15 @@ class SearchThenConverge(Schedule):
     array([0.1   , 0.0667, 0.001 ])
     """
 
-    initial: Any
-    scale: Any
-    limit: Any
+    initial: Scalar
+    scale: Scalar
+    limit: Scalar
 
     def __post_init__(self) -> None:
         super().__post_init__()
         scalar("initial of SearchThenConverge", self.initial, low=POSITIVE)
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         time = _ratio(count, self.scale)
         searching = 1 + self.limit / self.initial * time
         return self.initial * searching / (searching + self.scale * time**2)
@@ -196,10 +198,10 @@ class InverseSquareRoot(Schedule):
     array([0.025, 0.1  , 0.05 ])
     """
 
-    initial: Any
+    initial: Scalar
     steps: int
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         time = _ratio(count + 1, self.steps)
         return self.initial * xp.minimum(time, time**-0.5)
 
@@ -217,12 +219,12 @@ class Exponential(Schedule):
     array([0.1   , 0.0707, 0.05  ])
     """
 
-    initial: Any
-    factor: Any
+    initial: Scalar
+    factor: Scalar
     steps: int = 1
     staircase: bool = False
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         exponent = _ratio(count, self.steps)
         return self.initial * self.factor ** (xp.floor(exponent) if self.staircase else exponent)
 
@@ -239,11 +241,11 @@ class Step(Schedule):
     array([0.1  , 0.05 , 0.025])
     """
 
-    initial: Any
+    initial: Scalar
     steps: int
-    factor: Any = 0.1
+    factor: Scalar = 0.1
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         return Exponential(self.initial, self.factor, self.steps, staircase=True).value(count, xp)
 
 
@@ -259,12 +261,12 @@ class Polynomial(Schedule):
     array([0.1  , 0.025, 0.   ])
     """
 
-    initial: Any
+    initial: Scalar
     steps: int
-    final: Any = 0.0
-    exponent: Any = 1.0
+    final: Scalar = 0.0
+    exponent: Scalar = 1.0
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         remaining = 1 - _ratio(xp.minimum(count, self.steps), self.steps)
         return self.final + (self.initial - self.final) * remaining**self.exponent
 
@@ -281,11 +283,11 @@ class Linear(Schedule):
     array([0.1 , 0.05, 0.  ])
     """
 
-    initial: Any
+    initial: Scalar
     steps: int
-    final: Any = 0.0
+    final: Scalar = 0.0
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         return Polynomial(self.initial, self.steps, self.final).value(count, xp)
 
 
@@ -302,11 +304,11 @@ class Cosine(Schedule):
     array([0.1 , 0.05, 0.  ])
     """
 
-    initial: Any
+    initial: Scalar
     steps: int
-    final: Any = 0.0
+    final: Scalar = 0.0
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         fraction = _ratio(xp.minimum(count, self.steps), self.steps)
         return self.final + (self.initial - self.final) * (1 + xp.cos(np.pi * fraction)) / 2
 
@@ -328,12 +330,12 @@ class CosineRestarts(Schedule):
     array([0.1 , 0.05, 0.1 , 0.05, 0.1 ])
     """
 
-    initial: Any
+    initial: Scalar
     steps: int
     growth: int = 1
-    final: Any = 0.0
+    final: Scalar = 0.0
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         m = float(self.growth)
         if self.growth == 1:
             fraction = _ratio(count % self.steps, self.steps)
@@ -361,11 +363,11 @@ class Triangular(Schedule):
     array([0.  , 0.05, 0.1 , 0.05, 0.  ])
     """
 
-    initial: Any
-    peak: Any
+    initial: Scalar
+    peak: Scalar
     steps: int
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         time = _ratio(count % (2 * self.steps), self.steps)
         return self.initial + (self.peak - self.initial) * (1 - abs(1 - time))
 
@@ -396,7 +398,7 @@ class Join(Schedule):
             _check_part("schedules of Join", schedule)
         _check_boundaries(self, "schedules", self.schedules)
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         value = _part(self.schedules[0])(count)
         for begin, schedule in zip(self.boundaries, self.schedules[1:], strict=True):
             value = xp.where(count >= begin, _part(schedule)(xp.maximum(count - begin, 0)), value)
@@ -428,7 +430,7 @@ class Piecewise(Schedule):
             scalar("values of Piecewise", value, low=0)
         _check_boundaries(self, "values", self.values)
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         return Join(self.values, self.boundaries).value(count, xp)
 
 
@@ -453,7 +455,7 @@ class WarmUp(Schedule):
         super().__post_init__()
         _check_part("schedule of WarmUp", self.schedule)
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         top = _part(self.schedule)(0)
         rise = Linear(top / (self.steps + 1), self.steps, top)
         return Join((rise, self.schedule), (self.steps,)).value(count, xp)
@@ -473,7 +475,7 @@ class OneCycle(Schedule):
     array([0.004, 0.1  , 0.004])
     """
 
-    peak: Any
+    peak: Scalar
     steps: int
     rise: float = 0.3
     fall: float = 0.85
@@ -497,7 +499,7 @@ class OneCycle(Schedule):
     def _boundaries(self) -> tuple[int, int]:
         return int(self.rise * self.steps), int(self.fall * self.steps)
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         first, second = self._boundaries()
         low = self.peak / self.divisor
         lines = (

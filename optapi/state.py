@@ -19,6 +19,7 @@ from zipfile import BadZipFile
 import numpy as np
 import pytensor
 from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Variable
 from pytensor.tensor.type import TensorType
 
 from .checks import called, is_generator
@@ -36,7 +37,7 @@ def state(
     name: str,
     shape: tuple[int, ...] = (),
     dtype: str = "float64",
-    fill: Any = 0,
+    fill: float | np.ndarray = 0,
     role: str | None = None,
     static: tuple[int | None, ...] | None = None,
 ) -> Any:
@@ -59,7 +60,7 @@ def state(
     return noted(variable, state=True) if role is None else noted(variable, state=True, role=role)
 
 
-def shape_of(parameter: Any) -> tuple[int, ...]:
+def shape_of(parameter: Variable) -> tuple[int, ...]:
     """The present shape of `parameter`.
 
     Raises
@@ -106,7 +107,7 @@ def _unique_names(variables: Sequence[Any]) -> list[str | None]:
     return [name if name and repeats[name] == 1 and not name[0].isdigit() else None for name in names]
 
 
-def full_like(parameter: Any, name: str, fill: Any = 0) -> Any:
+def full_like(parameter: Variable, name: str, fill: float | np.ndarray = 0) -> Any:
     """State of the shape, static shape and dtype of `parameter`."""
     return state(name, shape_of(parameter), parameter.type.dtype, fill, static=parameter.type.shape)
 

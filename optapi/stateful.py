@@ -14,7 +14,7 @@ numbers `historical` brings back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,11 @@ from pytensor.graph.basic import Variable
 from .checks import check_number
 from .moments import correction, running_average
 from .pytree import PyTree, largest, real_array, tree_map
+from .typing import Tree
 
+
+# A number, a schedule, or an iterator over numbers.
+StepSizes = float | Iterator[float] | Callable[[int], float]
 
 EPSILON = 1e-8
 HISTORICAL_EPSILON = float(np.finfo("float32").eps)
@@ -71,7 +75,7 @@ class GradientMemory:
         self.mean_updates = 0
         self.mean_square_updates = 0
 
-    def update(self, grad: Any) -> None:
+    def update(self, grad: Tree) -> None:
         """Add a gradient to each of the two averages whose weight is not 0.
 
         Raises
@@ -86,12 +90,12 @@ class GradientMemory:
         if self.mean_square_weight:
             self.update_mean_square(grad)
 
-    def update_mean(self, grad: Any) -> None:
+    def update_mean(self, grad: Tree) -> None:
         """Add a gradient to the mean; errors as in `update`."""
         self.mean_gradient = self._averaged(self.mean_gradient, grad, self.mean_weight, lambda g: g)
         self.mean_updates += 1
 
-    def update_mean_square(self, grad: Any) -> None:
+    def update_mean_square(self, grad: Tree) -> None:
         """Add the square of a gradient to the mean square; errors as in `update`."""
         self.mean_square_gradient = self._averaged(
             self.mean_square_gradient, grad, self.mean_square_weight, lambda g: g * g
@@ -112,7 +116,7 @@ class GradientMemory:
 
         return tree_map(next_average, {"the memory": average, "grad": grad})
 
-    def normalize(self, grad: Any, unbiased: bool = False) -> Any:
+    def normalize(self, grad: Tree, unbiased: bool = False) -> Any:
         r"""Divide `grad` by the root of the mean square.
 
         .. math:: \frac{g}{\sqrt{v} + \epsilon} \quad \text{or, unbiased,} \quad
@@ -211,7 +215,12 @@ class Optimizer:
     """
 
     def __init__(
-        self, stepsize: Any = 1e-3, tolerance: float | None = 1e-7, ascent: bool = False, *, historical: bool = False
+        self,
+        stepsize: StepSizes = 1e-3,
+        tolerance: float | None = 1e-7,
+        ascent: bool = False,
+        *,
+        historical: bool = False,
     ) -> None:
         if not callable(stepsize) and not hasattr(stepsize, "__next__"):
             stepsize = _number("stepsize", stepsize)
@@ -256,7 +265,7 @@ class Optimizer:
         """
         return self.tolerance is not None and bool(self.magnitude <= self.tolerance)
 
-    def update(self, model: Any, grad: Any) -> None:
+    def update(self, model: Any, grad: Tree) -> None:
         """Step the model along a gradient.
 
         Parameters
@@ -292,7 +301,7 @@ class Optimizer:
         else:
             tree_map(lambda p, d: np.subtract(p, d, out=p), {name: parameters, "the step": delta})
 
-    def direction(self, grad: Any) -> Any:
+    def direction(self, grad: Tree) -> Any:
         """The direction :math:`d`, which times the step size is subtracted from the parameters, or added under ascent.
 
         Parameters
@@ -329,7 +338,7 @@ class Gradient(Optimizer):
     {'weights': array([0.9, 2.1])}
     """
 
-    def direction(self, grad: Any) -> Any:
+    def direction(self, grad: Tree) -> Any:
         return grad
 
 
@@ -365,7 +374,7 @@ class Momentum(Optimizer):
 
     def __init__(
         self,
-        stepsize: Any = 1e-3,
+        stepsize: StepSizes = 1e-3,
         momentum: float = 0.9,
         tolerance: float | None = 1e-7,
         ascent: bool = False,
@@ -375,7 +384,7 @@ class Momentum(Optimizer):
         super().__init__(stepsize, tolerance, ascent, historical=historical)
         self.memory = GradientMemory(_number("momentum", momentum, below=1), historical=historical)
 
-    def direction(self, grad: Any) -> Any:
+    def direction(self, grad: Tree) -> Any:
         self.memory.update_mean(grad)
         if self.historical:
             return self.memory.mean_gradient
@@ -415,7 +424,7 @@ class RMSProp(Optimizer):
 
     def __init__(
         self,
-        stepsize: Any = 1e-3,
+        stepsize: StepSizes = 1e-3,
         mean_square_weight: float = 0.9,
         tolerance: float | None = 1e-7,
         ascent: bool = False,
@@ -425,7 +434,7 @@ class RMSProp(Optimizer):
         super().__init__(stepsize, tolerance, ascent, historical=historical)
         self.memory = _normalizing(0.0, mean_square_weight, historical)
 
-    def direction(self, grad: Any) -> Any:
+    def direction(self, grad: Tree) -> Any:
         self.memory.update_mean_square(grad)
         return self.memory.normalize(grad, unbiased=self.historical)
 
@@ -463,7 +472,7 @@ class ADAM(Optimizer):
 
     def __init__(
         self,
-        stepsize: Any = 1e-3,
+        stepsize: StepSizes = 1e-3,
         mean_weight: float = 0.9,
         mean_square_weight: float = 0.999,
         tolerance: float | None = 1e-7,
@@ -474,7 +483,7 @@ class ADAM(Optimizer):
         super().__init__(stepsize, tolerance, ascent, historical=historical)
         self.memory = _normalizing(mean_weight, mean_square_weight, historical)
 
-    def direction(self, grad: Any) -> Any:
+    def direction(self, grad: Tree) -> Any:
         self.memory.update_mean(grad)
         self.memory.update_mean_square(grad)
         return self.memory.normalize(self.memory.mean_gradient, unbiased=True)

@@ -7,19 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 
 from .checks import as_list, check_cost, check_count, check_stop, check_updates, scalar
 from .graph.loops import hold, like
 from .objective import conjunction
 from .state import state
-from .typing import Updates
+from .typing import Scalar, Tensor, Updates
 from .updates import extend
 
 
 __all__ = ["all_of", "patience"]
 
 
-def all_of(stops: Sequence[Any], stop: Any, updates: Updates | None = None) -> Updates:
+def all_of(stops: Sequence[Any], stop: Variable, updates: Updates | None = None) -> Updates:
     """`stop` becomes 1 when all of `stops` are positive, and 0 while one is not.
 
     For groups of parameters, each with a rule and a `stop` of its own. A group that has stopped does not move again,
@@ -66,13 +67,13 @@ def all_of(stops: Sequence[Any], stop: Any, updates: Updates | None = None) -> U
 
 
 def patience(
-    cost: Any,
-    stop: Any,
+    cost: Tensor,
+    stop: Variable,
     updates: Updates | None = None,
     *,
     calls: int = 10,
-    improvement: Any = 0.0,
-    smoothing: Any = 0.0,
+    improvement: Scalar = 0.0,
+    smoothing: Scalar = 0.0,
     name: str = "patience",
 ) -> Updates:
     r"""`stop` becomes 1 when `cost` has not improved for `calls` calls, and then stays 1.
@@ -141,7 +142,7 @@ def patience(
     return extend(updates, new)
 
 
-def improves(cost: Any, best: Any, improvement: Any) -> Any:
+def improves(cost: Any, best: Any, improvement: Scalar) -> Any:
     """Whether `cost` is finite and lower than `best` by more than `improvement` times it; than inf any is."""
     bound = pt.switch(pt.isfinite(best), best - improvement * abs(best), np.inf)
     return pt.isfinite(cost) & (cost < bound)

@@ -37,7 +37,7 @@ from .moments import running_average
 from .objective import conjunction
 from .state import full_like, labels, state
 from .stopping import improves
-from .typing import Updates
+from .typing import Scalar, StepSize, Updates, Variables
 from .updates import extend, reports
 
 
@@ -136,7 +136,12 @@ def project(updates: Updates, projections: Mapping[Any, Callable[[Any], Any]]) -
 
 
 def average(
-    updates: Updates, averages: Mapping[Any, Any], *, weight: Any = None, after: int = 0, name: str = "average"
+    updates: Updates,
+    averages: Mapping[Any, Any],
+    *,
+    weight: Scalar | None = None,
+    after: int = 0,
+    name: str = "average",
 ) -> Updates:
     r"""`updates` that also average the parameters: ``average(updates, {p: p_bar})``.
 
@@ -204,7 +209,7 @@ def _moved(updates: Updates, parameters: Iterable[Any]) -> Any:
 
 
 def lookahead(
-    updates: Updates, parameters: Any, every: int = 5, weight: Any = 0.5, *, name: str = "lookahead"
+    updates: Updates, parameters: Variables, every: int = 5, weight: Scalar = 0.5, *, name: str = "lookahead"
 ) -> Updates:
     r"""Lookahead: every `every`-th call moves slow weights a fraction toward the parameters, which are reset to them.
 
@@ -261,7 +266,7 @@ def lookahead(
     return extend(ahead, new)
 
 
-def best(updates: Updates, cost: Any, points: Mapping[Any, Any], *, name: str = "best") -> Updates:
+def best(updates: Updates, cost: Variable, points: Mapping[Any, Any], *, name: str = "best") -> Updates:
     """`updates` that also keep the point of lowest cost: ``best(updates, cost, {p: p_best})``.
 
     A call compares the cost at the point held before it, and keeps that point if the cost is the lowest so far. The
@@ -310,7 +315,13 @@ def best(updates: Updates, cost: Any, points: Mapping[Any, Any], *, name: str = 
 
 
 def bold_driver(
-    updates: Updates, step_size: Any, cost: Any, *, grow: Any = 1.05, shrink: Any = 0.5, name: str = "bold_driver"
+    updates: Updates,
+    step_size: Variable,
+    cost: Variable,
+    *,
+    grow: Scalar = 1.05,
+    shrink: Scalar = 0.5,
+    name: str = "bold_driver",
 ) -> Updates:
     """`updates` with a step size that grows while the cost decreases; a step that increases it is undone.
 
@@ -386,15 +397,15 @@ def bold_driver(
 
 
 def reduce_on_plateau(
-    step_size: Any,
-    cost: Any,
+    step_size: Variable,
+    cost: Variable,
     updates: Updates | None = None,
     *,
-    factor: Any = 0.1,
+    factor: Scalar = 0.1,
     patience: int = 10,
-    improvement: Any = 1e-4,
+    improvement: Scalar = 1e-4,
     cooldown: int = 0,
-    minimum: Any = 0.0,
+    minimum: Scalar = 0.0,
     name: str = "reduce_on_plateau",
 ) -> Updates:
     r"""A step size that is multiplied by `factor` when `cost` has not improved for `patience` calls.
@@ -543,8 +554,8 @@ def noise(
     gradients: Sequence[Any],
     updates: Updates,
     *,
-    rng: Any,
-    variance: Any = ANNEALED,
+    rng: Variable | int | None,
+    variance: StepSize = ANNEALED,
     name: str = "noise",
 ) -> list[Any]:
     r"""`gradients` with independent normal noise added to each component.

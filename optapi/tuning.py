@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.type import float_dtypes
 
 from .checks import check_count, shared_scalar
@@ -14,7 +15,7 @@ from .typing import Updates
 
 def find_step_size(
     updates: Updates,
-    step_size: Any,
+    step_size: SharedVariable,
     run: Callable[[], Any],
     *,
     first: float = 1.0,
