@@ -140,9 +140,14 @@ PLAIN = {name for name, whole in SHORT.items() if names.is_rule(PUBLIC[whole]) o
 PLAIN -= {"momentum", "nesterov"}
 
 
+# What docstrings say, and the label of the section that it refers to.
+COMMON = {"As in every rule": "common-arguments", "As in every rule that searches": "searching-rules"}
+
+
 def link_to_common_arguments(app, what, name, thing, options, lines):
-    """Links to what all rules take, from the docstrings that say 'As in every rule'."""
-    lines[:] = [line.replace("As in every rule", ":ref:`As in every rule <common-arguments>`") for line in lines]
+    """Links to what all rules take, or all rules that search, from the docstrings that say so."""
+    for i, line in enumerate(lines):
+        lines[i] = re.sub("As in every rule( that searches)?", lambda found: f":ref:`{found[0]} <{COMMON[found[0]]}>`", line)
 
 
 def hide_construction(app, what, name, thing, options, signature, returned):

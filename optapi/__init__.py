@@ -16,6 +16,10 @@ step_size : number, scalar variable or schedule
     In the units of the parameters over those of the gradient, unless the rule says otherwise.
 tolerance : scalar or None
     The largest size of a component of the gradient at which `stop` becomes 1; None for never.
+line_search : callable
+    The line search of a rule that searches, see `optapi.line_search`.
+exact : bool or None
+    Whether a rule that searches may use a cost and gradient again at the next call; None for a guess.
 ascent : bool
     Whether to maximize.
 name : str

@@ -1,14 +1,15 @@
-"""Descent: what the rules share that search along a direction, or try the steps of a model.
+"""Descent: the skeleton of the rules with a line search or a trust region.
 
-Such a rule works out a direction from what it remembers, and from the step what to remember next. The rest is here:
-the start of a call, the line, what happens if a search fails, when to give up, and what is reported::
+Such a rule computes a direction from its state, and its next state from the step. The rest is here: the start of a
+call, the line, what happens if a search fails, when to give up, and what is reported::
 
     f = Objective.of(parameters, cost, gradients, stop, updates, ..., name=name, needs_cost=True)
     start = Descent.start(f, line_search, exact)
     end = start.line_search(-times(H, start.gradient), first=step_size)
     return start.finish(end, {H: ...})
 
-A rule that limits its steps by a trust region or by damping tries them with `Descent.trust_region` instead.
+A rule that limits its steps by a trust region or by damping calls `Descent.trust_region` instead of
+`Descent.line_search`.
 """
 
 from __future__ import annotations
@@ -27,26 +28,27 @@ from ._linear_algebra import dot, largest, norm
 
 
 ZERO = pt.constant(np.int64(0))
-# Each step is a fraction of the one before: this is more than floating-point numbers allow.
+# Each trial step is a fraction of the previous one: this is more trials than floating-point numbers allow.
 MAX_TRIALS = 100
 
 
 class End(NamedTuple):
-    """Where a search led.
+    """The result of a search, and the point that it leads to.
 
     Attributes
     ----------
     point, cost, gradient : variables
-        Those held after the call; those of the start if the search failed.
+        The point that the parameters hold after the call, its cost and its gradient; those of the start if the search
+        failed.
     step, change : vectors
-        The change of the point, and that of the gradient, :math:`s` and :math:`y` of the papers.
+        The change of the point and the change of the gradient, :math:`s` and :math:`y` of the papers.
     direction : vector
-        What was searched along.
+        The direction of the search.
     steepest, failed : boolean scalar variable
-        Whether that was the steepest descent, and whether the point has not moved.
+        Whether the direction is the steepest descent, and whether the point has not moved.
     restarted : boolean scalar variable
-        Whether there was a step along the steepest descent, so that what the rule had learnt before does not count.
-    found : Step
+        Whether there was a step along the steepest descent, so that the rule clears its memory.
+    result : Step
         What the search returned.
     """
 
@@ -59,7 +61,7 @@ class End(NamedTuple):
     steepest: Any
     failed: Any
     restarted: Any
-    found: Step
+    result: Step
 
 
 class Proposal(NamedTuple):
@@ -69,74 +71,81 @@ class Proposal(NamedTuple):
     ----------
     step : vector
     decrease : scalar variable
-        That of the cost by the model.
+        The decrease of the cost that the model predicts.
     products : integer scalar variable
         How many products with the matrix of the model it took.
-    full : boolean scalar variable
+    at_boundary : boolean scalar variable
         Whether the step is as long as it may be.
     """
 
     step: Any
     decrease: Any
     products: Any = ZERO
-    full: Any = FALSE
+    at_boundary: Any = FALSE
 
 
 class Descent(NamedTuple):
-    """The start of a call: the point as one vector, the cost and the gradient there.
+    """The start of a call.
 
     Attributes
     ----------
     objective : Objective
-    line_search : callable
+    search : callable
+        The line search.
     point, cost, gradient : variables
+        The point as one vector, its cost, and its gradient as one vector.
     converged : boolean scalar variable
-        Whether the gradient meets the tolerance, so that nothing is to move.
-    evaluated, kept
-        The evaluations done, 0 if the point is that of the last call, and the state for the point, see
-        `Objective.current`.
-    remembered : tuple of variables
-        The state of the search.
-    stuck : integer scalar variable
-        State: 1 if the search of the last call has failed. This one then goes along the steepest descent.
+        Whether the gradient meets the tolerance, so that the point must not move.
+    evaluations : integer scalar variable
+        The number of evaluations at the start of the call: 0 if the point is that of the last call.
+    point_state : tuple of variables
+        State for the point, its cost and its gradient; empty if `exact` is False, see `Objective.current`.
+    search_state : tuple of variables
+        State of the line search, see `line_search.NonMonotone`; mostly empty.
+    search_failed : integer scalar variable
+        State: 1 if the search of the last call has failed. This one is then along the steepest descent.
     """
 
     objective: Objective
-    method: Any
+    search: Any
     point: Any
     cost: Any
     gradient: Any
     converged: Any
-    evaluated: Any
-    kept: tuple[Any, ...]
-    remembered: tuple[Any, ...]
-    stuck: Any
+    evaluations: Any
+    point_state: tuple[Any, ...]
+    search_state: tuple[Any, ...]
+    search_failed: Any
 
     @property
-    def still(self) -> Any:
-        """Whether nothing is to move: the rule has stopped, or the gradient meets the tolerance."""
+    def finished(self) -> Any:
+        """Whether the point must not move: the rule has stopped, or the gradient meets the tolerance."""
         return self.objective.stopped | self.converged
 
     @classmethod
     def start(cls, objective: Objective, line_search: LineSearch, exact: bool | None) -> Descent:
-        """The start of a call of a rule that goes along a direction with `line_search`."""
+        """Begin a call: evaluate the cost and the gradient, unless they are known, and check `line_search`."""
         if not callable(line_search):
             raise TypeError(
                 f"line_search is {line_search!r}; pass a function of optapi.line_search, for instance weak_wolfe"
             )
-        here, evaluated, kept = objective.current(exact)
-        converged = objective.converged([here.gradient])
-        remembered = line_search.begin(objective.name, here.cost.type.dtype) if hasattr(line_search, "begin") else ()
-        stuck = objective.state("stuck", dtype="int64")
-        return cls(objective, line_search, *here, converged, evaluated, kept, remembered, stuck)
+        current, evaluations, point_state = objective.current(exact)
+        converged = objective.converged([current.gradient])
+        search_state: tuple[Any, ...] = ()
+        if hasattr(line_search, "begin"):
+            search_state = line_search.begin(objective.name, current.cost.type.dtype)
+        search_failed = objective.state("search_failed", dtype="int64")
+        return cls(objective, line_search, *current, converged, evaluations, point_state, search_state, search_failed)
 
     def line_search(
         self,
         direction: Tensor | None = None,
         first: StepSize | None = None,
-        fresh: Tensor | None = None,
+        restart: Tensor | None = None,
     ) -> End:
-        r"""Search along `direction`, or along the steepest descent where that does not descend or has failed.
+        r"""Search along `direction`, or along the steepest descent.
+
+        It is the steepest descent where `direction` does not descend, or where the search of the last call has failed.
 
         Parameters
         ----------
@@ -144,16 +153,16 @@ class Descent(NamedTuple):
             By default the steepest descent.
         first : scalar or schedule, optional
             The first step size to try. By default 1, and :math:`1 / \max(1, \|g\|)` along the steepest descent.
-        fresh : boolean scalar variable, optional
+        restart : boolean scalar variable, optional
             Where true, the search is along the steepest descent whatever `direction` is.
         """
         f, x, g = self.objective, self.point, self.gradient
         if direction is None:
             d, steepest = -g, pt.constant(np.bool_(True))
         else:
-            steepest = ~(dot(g, direction) < 0) | pt.gt(self.stuck, 0)
-            if fresh is not None:
-                steepest = steepest | fresh
+            steepest = ~(dot(g, direction) < 0) | pt.gt(self.search_failed, 0)
+            if restart is not None:
+                steepest = steepest | restart
             d = pt.switch(steepest, -g, direction)
         slope = dot(g, d)
         if first is None:
@@ -163,81 +172,87 @@ class Descent(NamedTuple):
             first = f.step_size(first)
 
         def line(a: Any) -> Trial:
-            there = f.at(x + a.astype(f.dtype) * d)
-            return Trial(there.cost, dot(there.gradient, d), (there.point, there.gradient))
+            trial = f.at(x + a.astype(f.dtype) * d)
+            return Trial(trial.cost, dot(trial.gradient, d), (trial.point, trial.gradient))
 
-        first = pt.switch(self.still, pt.zeros_like(first), first)
-        found = self.method(line, Trial(self.cost, slope, (x, g)), first, *self.remembered)
-        x_new, g_new = found.trial.carry
-        # At round-off level a step may pass the tests of the search and leave the point where it is.
-        failed = found.failed | self.still | pt.all(pt.eq(x_new, x))
+        first = pt.switch(self.finished, pt.zeros_like(first), first)
+        result = self.search(line, Trial(self.cost, slope, (x, g)), first, *self.search_state)
+        x_new, g_new = result.trial.carry
+        # At round-off level a step may pass the tests of the search and leave the point where it is. A search that has
+        # failed is not repeated in this call: that of the next call is along the steepest descent.
+        failed = result.failed | self.finished | pt.all(pt.eq(x_new, x))
+        # Only a step along the steepest descent clears the memory of a rule, so that a run which ends because the
+        # search fails still has its inverse Hessian to report.
         restarted = steepest & ~failed
-        return End(x_new, found.trial.cost, g_new, x_new - x, g_new - g, d, steepest, failed, restarted, found)
+        return End(x_new, result.trial.cost, g_new, x_new - x, g_new - g, d, steepest, failed, restarted, result)
 
     def trust_region(
         self,
         propose: Callable[..., Proposal],
         sizes: Sequence[Any],
         adjust: Callable[..., Sequence[Any]],
-        least: Scalar | np.ndarray,
+        min_quality: Scalar | np.ndarray,
     ) -> tuple[End, list[Any]]:
         r"""Try the steps that a model of the cost proposes, until one is taken.
 
-        The quality of a step :math:`p` is the ratio of the decrease of the cost to the one that the model promises,
+        The quality of a step :math:`p` is the ratio of the decrease of the cost to the decrease that the model
+        predicts,
 
         .. math:: \rho = \frac{f(x) - f(x + p) + \delta}{m(0) - m(p) + \delta}, \qquad
             \delta = 8 \epsilon |f(x)|
 
         with :math:`\epsilon` the machine precision: where both decreases are lost in the rounding errors of the cost,
-        the model is trusted. A step that leads to a cost or gradient that is not finite has the quality -1. One that
+        the quality is about 1. A step to a point whose cost or gradient is not finite has the quality -1. A step that
         does not move the point ends the search, which has then failed.
 
         Parameters
         ----------
         propose : callable
-            From the sizes to a `Proposal`.
+            From the sizes to a `Proposal`. What it computes without the sizes, such as a decomposition or the forward
+            pass of a product, is outside of the loop and computed once per call.
         sizes : list of variables
-            What limits the step, for instance a radius, at first.
+            The initial values of what limits the step, for instance a radius.
         adjust : callable
             From the quality, the proposal and the sizes to the next sizes.
-        least : scalar
-            The step is taken if its quality is larger.
+        min_quality : scalar
+            A step is taken if its quality is larger.
 
         Returns
         -------
         End
-            Its `found` counts the evaluations.
+            Its `result` counts the evaluations.
         list of variables
-            The next sizes; and the number of products that the proposals took.
+            The next sizes, and the number of products that the proposals took.
 
         References
         ----------
         Conn, Gould and Toint (2000), Trust-region methods, section 17.4.2, for the rounding errors.
         """
         f, x = self.objective, self.point
+        # With the rounding error added above and below, a run ends by its gradient, or, if that cannot become small, by
+        # patience.
         noise = np.asarray(8 * np.finfo(self.cost.type.dtype).eps, self.cost.type.dtype) * abs(self.cost)
 
         def turn(count: Any, products: Any, point: Any, cost: Any, gradient: Any, *sizes: Any) -> Any:
-            proposed = propose(*sizes)
-            there = f.at(x + proposed.step)
-            fine = pt.isfinite(there.cost) & pt.all(pt.isfinite(there.gradient)) & (proposed.decrease > 0)
-            quality = (self.cost - there.cost + noise) / (proposed.decrease + noise)
-            quality = pt.switch(fine, quality, -pt.ones_like(quality)).astype(f.dtype)
-            taken = quality > least
-            held = (pt.switch(taken, new, old) for new, old in zip(there, (point, cost, gradient), strict=True))
-            over = taken | pt.all(pt.eq(there.point, x)) | ~pt.all(pt.isfinite(proposed.step))
-            return [count + 1, products + proposed.products, *held, *adjust(quality, proposed, *sizes)], over
+            proposal = propose(*sizes)
+            trial = f.at(x + proposal.step)
+            valid = pt.isfinite(trial.cost) & pt.all(pt.isfinite(trial.gradient)) & (proposal.decrease > 0)
+            quality = (self.cost - trial.cost + noise) / (proposal.decrease + noise)
+            quality = pt.switch(valid, quality, -pt.ones_like(quality)).astype(f.dtype)
+            accepted = quality > min_quality
+            best = (pt.switch(accepted, new, old) for new, old in zip(trial, (point, cost, gradient), strict=True))
+            done = accepted | pt.all(pt.eq(trial.point, x)) | ~pt.all(pt.isfinite(proposal.step))
+            return [count + 1, products + proposal.products, *best, *adjust(quality, proposal, *sizes)], done
 
-        able = pt.isfinite(self.cost) & pt.all(pt.isfinite(self.gradient)) & ~self.still
-        begin = [np.int64(0), np.int64(0), x, self.cost, self.gradient, *sizes]
-        count, products, *held = repeat(turn, begin, pt.switch(able, MAX_TRIALS, 0))
-        (x_new, cost, g_new), sizes = held[:3], held[3:]
+        able = pt.isfinite(self.cost) & pt.all(pt.isfinite(self.gradient)) & ~self.finished
+        initial = [np.int64(0), np.int64(0), x, self.cost, self.gradient, *sizes]
+        count, products, x_new, cost, g_new, *sizes = repeat(turn, initial, pt.switch(able, MAX_TRIALS, 0))
         failed = pt.eq(count, 0) | pt.all(pt.eq(x_new, x))
         s = x_new - x
-        found = Step(pt.ones_like(cost), Trial(cost, dot(self.gradient, s), (x_new, g_new)), count, failed)
-        # There is no other direction to try.
+        result = Step(pt.ones_like(cost), Trial(cost, dot(self.gradient, s), (x_new, g_new)), count, failed)
+        # There is no other direction to try, so a failure is as final as along the steepest descent.
         steepest = pt.constant(np.bool_(True))
-        end = End(x_new, cost, g_new, s, g_new - self.gradient, s, steepest, failed, ~failed, found)
+        end = End(x_new, cost, g_new, s, g_new - self.gradient, s, steepest, failed, ~failed, result)
         return end, [*sizes, products]
 
     def finish(
@@ -250,8 +265,8 @@ class Descent(NamedTuple):
     ) -> Updates:
         """Close the rule.
 
-        The algorithm has finished when the gradient meets the tolerance or vanishes; when a search along the steepest
-        descent has failed; and when more than `patience` calls on end have found no cost below the lowest.
+        The algorithm has finished when the gradient meets the tolerance or vanishes, when a search along the steepest
+        descent has failed, and when more than `patience` calls in a row have found no cost below the lowest.
 
         Parameters
         ----------
@@ -259,41 +274,42 @@ class Descent(NamedTuple):
         new : dict
             The next values of the rule's state.
         patience : int, optional
-            How many calls are borne that do not lower the cost; by default 10, and 100 with a search that remembers.
+            The number of calls in a row that may find no lower cost; by default 10, and 100 with a search that has
+            state.
         reports : dict, optional
-            What the rule reports beside the rest, see `Objective.finish`.
+            Further reports of the rule, see `Objective.finish`.
         unheld : dict, optional
             As `new`, for state that has not changed where `End.failed` is true, see `Objective.finish`.
         """
         f = self.objective
-        new = {**dict(zip(f.parameters, f.unpack(end.point), strict=True)), **new, self.stuck: end.failed}
-        if self.kept:
-            new |= zip(self.kept, (end.point, end.cost, end.gradient), strict=True)
-        new |= zip(self.remembered, end.found.memory, strict=True)
-        settled = f.converged([end.gradient]) | pt.all(pt.eq(end.gradient, 0))
-        lost = end.failed & end.steepest
+        new = {**dict(zip(f.parameters, f.unpack(end.point), strict=True)), **new, self.search_failed: end.failed}
+        if self.point_state:
+            new |= zip(self.point_state, (end.point, end.cost, end.gradient), strict=True)
+        new |= zip(self.search_state, end.result.memory, strict=True)
+        converged = f.converged([end.gradient]) | pt.all(pt.eq(end.gradient, 0))
+        failed = end.failed & end.steepest
         if f.stop is not None:
             # At round-off level a run may go round among points of about the same cost.
-            level = f.state("level", dtype="int64")
+            stalled = f.state("stalled_calls", dtype="int64")
             lowest = self.cost
-            if self.kept:
-                # What was the lowest counts as long as the point is that of the last call.
-                best = f.state("lowest", dtype=self.cost.type.dtype, fill=np.inf)
-                lowest = pt.switch(pt.eq(self.evaluated, 0), best, self.cost)
-                new[best] = pt.switch(end.cost < lowest, end.cost, lowest)
-            new[level] = pt.switch(end.cost < lowest, 0, level + 1)
+            if self.point_state:
+                # The lowest cost so far counts as long as the point is that of the last call.
+                previous = f.state("lowest_cost", dtype=self.cost.type.dtype, fill=np.inf)
+                lowest = pt.switch(pt.eq(self.evaluations, 0), previous, self.cost)
+                new[previous] = pt.switch(end.cost < lowest, end.cost, lowest)
+            new[stalled] = pt.switch(end.cost < lowest, 0, stalled + 1)
             if patience is None:
-                patience = 100 if self.remembered else 10
-            lost = lost | (new[level] > patience)
-        lost = lost & ~(self.converged | settled)
+                patience = 100 if self.search_state else 10
+            failed = failed | (new[stalled] > patience)
+        failed = failed & ~(self.converged | converged)
         finite = pt.isfinite(self.cost) & pt.all(pt.isfinite(self.gradient))
         return f.finish(
             new,
             self.converged,
-            lost | settled,
+            failed | converged,
             reports={
-                "reason": pt.switch(lost, pt.switch(finite, 2, 3), 0).astype("int64"),
-                "evaluations": self.evaluated + end.found.evaluations,
+                "reason": pt.switch(failed, pt.switch(finite, 2, 3), 0).astype("int64"),
+                "evaluations": self.evaluations + end.result.evaluations,
                 "cost": end.cost,
                 "gradient_size": largest(end.gradient),
                 **(reports or {}),

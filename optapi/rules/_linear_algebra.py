@@ -1,4 +1,4 @@
-"""What several families of rules share: quasi-Newton pairs, the conjugate gradient solver, products of vectors."""
+"""What several families of rules share: limited-memory BFGS, the conjugate gradient solver, products of vectors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def norm(a: Tensor) -> Any:
 
 
 def largest(a: Tensor) -> Any:
-    """The largest component of a vector in absolute value; NaN if any is, 0 if there is none."""
+    """The largest component of a vector in absolute value; NaN if one is NaN, 0 for an empty vector."""
     # A maximum would lose NaN under numba on PyTensor 3.0, and has no value for an empty vector.
     sizes = abs(a)
     if not a.type.shape[0]:
@@ -42,54 +42,58 @@ def largest(a: Tensor) -> Any:
 def ratio(a: Tensor, b: Tensor, where: Tensor | None = None) -> Any:
     """`a` over `b` where `where` is true, by default where `b` is not 0, and 0 elsewhere."""
     where = pt.neq(b, 0) if where is None else where
-    # The denominator is replaced too, so that no infinite or undefined quotient is worked out.
+    # The denominator is replaced too, so that no infinite or undefined quotient is computed.
     return pt.switch(where, a / pt.switch(where, b, pt.ones_like(b)), pt.zeros_like(a))
 
 
-def rows(times: Callable[[Any], Any], size: int, length: int | Tensor, dtype: str, wanted: Tensor) -> Any:
-    """The transpose of the matrix of a linear map: its values for the unit vectors, one after the other.
+def rows(times: Callable[[Any], Any], size: int, length: int | Tensor, dtype: str, needed: Tensor) -> Any:
+    """The transpose of the matrix of a linear map: the images of the unit vectors, one after the other.
 
     Parameters
     ----------
     times : callable
-        From a vector to its image. What it reads beside the vector is computed once.
+        From a vector to its image. What does not depend on the vector is computed once.
     size, length : int or integer scalar variable
         The numbers of components of a vector and of its image.
     dtype : str
-    wanted : boolean scalar variable
-        Whether the images are to be computed; else they are zeros.
+    needed : boolean scalar variable
+        Whether to compute the images; else they are zeros.
     """
 
-    def turn(place: Any, images: Any) -> Any:
-        unit = pt.eq(np.arange(size), place).astype(dtype)
-        return [place + 1, pt.set_subtensor(images[place], times(unit))], FALSE
+    # A vectorized graph would be faster, but needs operations that can be vectorized.
+    def turn(i: Any, images: Any) -> Any:
+        unit = pt.eq(np.arange(size), i).astype(dtype)
+        return [i + 1, pt.set_subtensor(images[i], times(unit))], FALSE
 
-    begin = pt.zeros((size, length), dtype=dtype)
-    return repeat(turn, [np.int64(0), begin], pt.switch(wanted, size, 0))[1]
+    zeros = pt.zeros((size, length), dtype=dtype)
+    return repeat(turn, [np.int64(0), zeros], pt.switch(needed, size, 0))[1]
 
 
 def guarded(matrix: Tensor) -> tuple[Any, Any]:
-    """`matrix` and 0; or zeros and NaN where it is not finite: decompositions raise there."""
-    good = pt.all(pt.isfinite(matrix))
+    """`matrix` and 0; or zeros and NaN if it is not finite, because decompositions raise then.
+
+    Add the second to what is computed from the first, so that the result is not finite either.
+    """
+    finite = pt.all(pt.isfinite(matrix))
     nan = pt.constant(np.asarray(np.nan, matrix.type.dtype))
-    return pt.switch(good, matrix, pt.zeros_like(matrix)), pt.switch(good, pt.zeros_like(nan), nan)
+    return pt.switch(finite, matrix, pt.zeros_like(matrix)), pt.switch(finite, pt.zeros_like(nan), nan)
 
 
 class CompactInverseHessian(NamedTuple):
-    r"""The last :math:`m` pairs :math:`(s_i, y_i)` of steps and changes of the gradient.
+    r"""The inverse Hessian of L-BFGS, from the last :math:`m` pairs :math:`(s_i, y_i)` of steps and gradient changes.
 
-    They stand for the inverse Hessian in its compact form,
+    Its compact form is
 
     .. math::
         H = \gamma I + \begin{pmatrix} S & \gamma Y \end{pmatrix}
         \begin{pmatrix} R^{-T} (D + \gamma Y^T Y) R^{-1} & -R^{-T} \\ -R^{-1} & 0 \end{pmatrix}
         \begin{pmatrix} S^T \\ \gamma Y^T \end{pmatrix}
 
-    with the pairs as the columns of :math:`S` and :math:`Y`, :math:`R` the upper triangle of :math:`S^T Y` where the
-    pairs are in the order of time, :math:`D` its diagonal and :math:`\gamma = s^T y / y^T y` of the newest pair. All
-    that depends on the pairs alone is carried along. A new pair is written where the oldest was: the formula stays true
-    if rows and columns are reordered throughout. A slot that is not in use has zeros in :math:`R^{-1}`, and so
-    contributes nothing. Memory is :math:`2mn + 2m^2 + m` numbers, and a product or a new pair costs :math:`O(mn)`.
+    with the pairs as the columns of :math:`S` and :math:`Y`, :math:`R` the upper triangle of :math:`S^T Y` with the
+    pairs in the order of time, :math:`D` its diagonal and :math:`\gamma = s^T y / y^T y` of the newest pair. All
+    factors are kept as state. A new pair is written where the oldest was: the formula stays true if rows and columns
+    are reordered throughout. A slot that is not in use has zeros in :math:`R^{-1}`, and so contributes nothing. Memory
+    is :math:`2mn + 2m^2 + m` numbers, and a product or a new pair costs :math:`O(mn)`.
 
     Attributes
     ----------
@@ -121,7 +125,7 @@ class CompactInverseHessian(NamedTuple):
 
     @classmethod
     def begin(cls, f: Objective, memory: int, prefix: str = "") -> CompactInverseHessian:
-        """No pairs yet, as state of the rule whose objective is `f`; `prefix` begins the names of its roles."""
+        """The state without pairs, for the rule with the objective `f`; the names of the roles begin with `prefix`."""
         shapes = [(2 * memory, f.size), (memory, memory), (memory, memory), (memory,), (), ()]
         return cls(
             *(
@@ -134,7 +138,7 @@ class CompactInverseHessian(NamedTuple):
 
     @property
     def memory(self) -> int:
-        """:math:`m`; of variables and of arrays."""
+        """:math:`m`, for fields that are variables or arrays."""
         return getattr(self.curvatures, "type", self.curvatures).shape[0]
 
     @property
@@ -143,7 +147,7 @@ class CompactInverseHessian(NamedTuple):
         return pt.all(pt.eq(self.curvatures, 0))
 
     def times(self, g: Array) -> Any:
-        """The product of the inverse Hessian with the vector `g`."""
+        """The product of the inverse Hessian with the vector `g`, a variable or an array as the fields are."""
         memory = self.memory
         along = times(self.vectors, g)
         u = times(self.inverse, along[:memory])
@@ -158,15 +162,15 @@ class CompactInverseHessian(NamedTuple):
         return self._replace(inverse=inverse, curvatures=curvatures, scale=scale)
 
     def push(self, s: Tensor, y: Tensor, unless: Tensor = FALSE) -> CompactInverseHessian:
-        r"""These pairs with a new one, which takes the place of the oldest.
+        r"""These pairs with a new one, which replaces the oldest.
 
-        A pair without curvature is left out, see `curvature`; so is any if `unless` is true.
+        A pair without curvature is left out, see `curvature`; where `unless` is true, any pair is.
         """
         memory = self.memory
         good, sy, yy = curvature(s, y)
         good = good & ~unless
         vectors = self.vectors
-        # Only two rows change, so that the rest may stay where it is.
+        # Only two rows change, so that PyTensor can write them in place.
         for row, vector in ((self.slot, s), (self.slot + memory, y)):
             vectors = pt.set_subtensor(vectors[row], pt.switch(good, vector, vectors[row]))
         along = times(vectors, y)
@@ -185,8 +189,8 @@ class CompactInverseHessian(NamedTuple):
         )
 
 
-# Why `conjugate_gradients` has ended: all steps done; the residual is small; the model hardly falls any more; the
-# curvature along a direction is not positive; the boundary of the trust region is reached.
+# Why `conjugate_gradients` has ended: all steps are done; the residual is small; the model hardly decreases any more;
+# the curvature along a direction is not positive; the boundary of the trust region is reached.
 STEPS, SOLVED, SETTLED, CURVED, BOUNDARY = (np.int64(reason) for reason in range(5))
 
 
@@ -196,9 +200,9 @@ class Iterates(NamedTuple):
     Attributes
     ----------
     vectors : matrix
-        An iterate in each row, those in use first.
+        An iterate in each row; rows after the last one are not in use.
     models : vector
-        The model at each.
+        The value of the model at each iterate.
     last : integer scalar variable
         The row of the last iterate.
     """
@@ -209,18 +213,18 @@ class Iterates(NamedTuple):
 
 
 class Solution(NamedTuple):
-    r"""What `conjugate_gradients` found.
+    r"""The result of `conjugate_gradients`.
 
     Attributes
     ----------
     vector : vector
         The last iterate :math:`d`.
     residual : vector
-        :math:`B d + g`, as it was carried along, so that :math:`B d` needs no further product.
+        :math:`B d + g`, by the recursion, so that :math:`B d` needs no further product.
     products : integer scalar variable
-        The number of products, those for the start among them.
+        The number of products, with that for the start.
     reason : integer scalar variable
-        Why it has ended: `STEPS`, `SOLVED`, `SETTLED`, `CURVED` or `BOUNDARY`.
+        Why the iteration has ended: `STEPS`, `SOLVED`, `SETTLED`, `CURVED` or `BOUNDARY`.
     model : scalar variable
         :math:`\frac12 d^T B d + g^T d`, never positive from a start of zero.
     iterates : Iterates or None
@@ -245,7 +249,7 @@ def conjugate_gradients(
     radius: Scalar | None = None,
     progress: Scalar | None = None,
     keep: bool = False,
-    longest: int | None = None,
+    max_steps: int | None = None,
 ) -> Solution:
     r"""The minimizer of the quadratic model :math:`\frac12 d^T B d + g^T d`, by conjugate gradients.
 
@@ -255,33 +259,35 @@ def conjugate_gradients(
         p \leftarrow -y_{new} + \frac{r_{new}^T y_{new}}{r^T y} p
 
     The curvature along :math:`p` counts as positive if :math:`p^T B p > \epsilon \|p\| \|B p\|`, with :math:`\epsilon`
-    the machine precision. Where it is not, the last iterate is returned, or, if that is still zero, the first direction
-    with :math:`a = r^T y / \|p\| \|B p\|`, so that it has the length of a step also where the curvature vanishes; with
-    a `radius` the point on the boundary. An iterate that would not be finite is not taken.
+    the machine precision. Where it is not positive, the iteration ends. The result is then the last iterate; if that is
+    still zero, the first direction with :math:`a = r^T y / \|p\| \|B p\|`, which has the length of a step also where
+    the curvature vanishes; with a `radius`, the point on the boundary. An iterate that would not be finite is not
+    taken.
 
     Parameters
     ----------
     product : callable
-        :math:`B`, from a vector to its product, symbolic. Called at one place.
+        From a symbolic vector :math:`v` to :math:`B v`. It is called once, inside of the loop.
     gradient : vector
         :math:`g`.
     steps : int or integer scalar variable
         The largest number of steps; with 0 the result is zero, without products.
     tolerance : scalar
-        The norm of the residual at which it ends; at least :math:`\epsilon \|g\|`.
+        The norm of the residual at which the iteration ends; at least :math:`\epsilon \|g\|`.
     start : vector, optional
-        The first iterate, by default zero; one that is not zero costs a product. Not together with `radius`.
+        The first iterate, by default zero. A start that is not zero costs a product. Not together with `radius`.
     diagonal : vector, optional
         The preconditioner :math:`P`, positive.
     radius : scalar, optional
-        That of a trust region: an iterate outside is replaced by the point where the way to it leaves the region. Where
-        the curvature is not positive, it is that of both ends of the line along :math:`p` that has the lower model.
+        The radius of a trust region. The last iterate is then the point where the line to the first iterate outside
+        leaves the region. Where the curvature is not positive, it is the end of the line along :math:`p` at which the
+        model is lower.
     progress : scalar, optional
-        :math:`\epsilon`: it ends at step :math:`i` if, with :math:`k = \max(10, \lceil 0.1 i \rceil)`, the model
-        :math:`m` was negative :math:`k` steps ago, and :math:`(m_i - m_{i-k}) / m_i < k \epsilon`.
+        :math:`\epsilon`: the iteration ends at step :math:`i` if, with :math:`k = \max(10, \lceil 0.1 i \rceil)`, the
+        model :math:`m` was negative :math:`k` steps ago, and :math:`(m_i - m_{i-k}) / m_i < k \epsilon`.
     keep : bool
-        Whether to keep iterates: those at the steps 5, 7, 9, 11, 15, ..., each about 1.3 times the last.
-    longest : int, optional
+        Whether to keep iterates: those at the steps 5, 7, 9, 11, 15, ..., each about 1.3 times the previous one.
+    max_steps : int, optional
         The largest value of `steps`, if `steps` is a variable and `progress` or `keep` is used.
 
     Returns
@@ -297,113 +303,117 @@ def conjugate_gradients(
     """
     g, dtype = gradient, gradient.type.dtype
     zero, half, one, epsilon = (np.asarray(value, dtype) for value in (0, 0.5, 1, np.finfo(dtype).eps))
-    most: Any = steps if longest is None else longest
-    # Beyond round-off there is nothing to solve.
+    limit: Any = steps if max_steps is None else max_steps
+    # A residual at the level of round-off cannot be reduced.
     tolerance = pt.maximum(as_dtype(pt.as_tensor(tolerance), dtype), epsilon * norm(g))
 
-    # A start that is not zero is the first direction, of a step of length 1 with the number 0.
-    none = pt.zeros_like(g)
+    # A start that is not zero is the direction of a step number 0, of size 1.
+    zeros = pt.zeros_like(g)
     y = g if diagonal is None else g / diagonal
     warm = FALSE if start is None else pt.any(pt.neq(start, 0))
     i0 = pt.switch(warm, np.int64(0), np.int64(1))
     p0 = -y if start is None else pt.switch(warm, start, -y)
-    begin: list[Any] = [i0, STEPS, none, g, p0, dot(g, y)]
+    initial: list[Any] = [i0, STEPS, zeros, g, p0, dot(g, y)]
     if progress is not None:
         progress = as_dtype(pt.as_tensor(progress), dtype)
-        window = max(11, -(-most // 10) + 1)
-        begin.append(pt.zeros((window,), dtype))
+        window = max(11, -(-limit // 10) + 1)
+        initial.append(pt.zeros((window,), dtype))
     if keep:
-        marks = _marks(most)
-        rows = pt.zeros((len(marks), 1), dtype) * none
-        begin += [np.int64(0), rows, pt.zeros((len(marks),), dtype)]
+        marks = _marks(limit)
+        rows = pt.zeros((len(marks), 1), dtype) * zeros
+        initial += [np.int64(0), rows, pt.zeros((len(marks),), dtype)]
 
     def step(i: Any, reason: Any, d: Any, r: Any, p: Any, ry: Any, *rest: Any) -> tuple[list[Any], Any]:
         Bp = product(p)
-        size, bent = norm(p) * norm(Bp), dot(p, Bp)
-        curved = ~(bent > epsilon * size)
-        a = ry / pt.switch(curved, size, bent)
+        size, pBp = norm(p) * norm(Bp), dot(p, Bp)
+        nonpositive = ~(pBp > epsilon * size)
+        a = ry / pt.switch(nonpositive, size, pBp)
         outside = FALSE
         if radius is not None:
-            limit = as_dtype(pt.as_tensor(radius), dtype)
-            outside = curved | ~(norm(d + a * p) < limit)
-            a = pt.switch(outside, _to_boundary(d, p, dot(r, p), bent, limit, curved), a)
+            delta = as_dtype(pt.as_tensor(radius), dtype)
+            outside = nonpositive | ~(norm(d + a * p) < delta)
+            a = pt.switch(outside, _to_boundary(d, p, dot(r, p), pBp, delta, nonpositive), a)
         else:
-            a = pt.switch(curved & pt.any(pt.neq(d, 0)), zero, a)
+            a = pt.switch(nonpositive & pt.any(pt.neq(d, 0)), zero, a)
         if start is not None:
             first = pt.eq(i, 0)
-            curved = curved & ~first
+            nonpositive = nonpositive & ~first
             a = pt.switch(first, one, a)
-        following = d + a * p, r + a * Bp
-        known = pt.isfinite(a) & pt.isfinite(dot(*following))
-        d, r = (pt.switch(known, new, old) for new, old in zip(following, (d, r), strict=True))
+        next_d, next_r = d + a * p, r + a * Bp
+        valid = pt.isfinite(a) & pt.isfinite(dot(next_d, next_r))
+        d, r = pt.switch(valid, next_d, d), pt.switch(valid, next_r, r)
         y = r if diagonal is None else r / diagonal
-        new = dot(r, y)
-        beta = new / ry
+        next_ry = dot(r, y)
+        beta = next_ry / ry
         if start is not None:
             beta = pt.switch(first, zero, beta)
-        # Written so that NaN ends it.
-        solved = ~(norm(r) > tolerance) | ~(new > 0) | ~known
-        reason = pt.switch(outside, BOUNDARY, pt.switch(curved, CURVED, pt.switch(solved, SOLVED, STEPS)))
+        # Written so that NaN ends the iteration.
+        solved = ~(norm(r) > tolerance) | ~(next_ry > 0) | ~valid
+        reason = pt.switch(outside, BOUNDARY, pt.switch(nonpositive, CURVED, pt.switch(solved, SOLVED, STEPS)))
 
         model = half * dot(r + g, d)
-        now: list[Any] = []
+        next_rest: list[Any] = []
         if progress is not None:
             history, rest = rest[0], rest[1:]
             k = pt.maximum(np.int64(10), (i + 9) // 10)
-            before = history[(i - k) % window]
-            slow = (i > k) & (before < 0) & (model - before > as_dtype(k, dtype) * progress * model)
+            previous = history[(i - k) % window]
+            slow = (i > k) & (previous < 0) & (model - previous > as_dtype(k, dtype) * progress * model)
             reason = pt.switch(pt.eq(reason, STEPS) & slow, SETTLED, reason)
-            now.append(pt.set_subtensor(history[i % window], model))
+            next_rest.append(pt.set_subtensor(history[i % window], model))
         if keep:
             last, vectors, models = rest
             last = pt.switch(i > pt.constant(marks)[last], last + 1, last)
-            now += [last, pt.set_subtensor(vectors[last], d), pt.set_subtensor(models[last], model)]
-        return [i + 1, reason, d, r, -y + beta * p, new, *now], pt.neq(reason, STEPS)
+            next_rest += [last, pt.set_subtensor(vectors[last], d), pt.set_subtensor(models[last], model)]
+        return [i + 1, reason, d, r, -y + beta * p, next_ry, *next_rest], pt.neq(reason, STEPS)
 
-    started = ~(norm(g) <= tolerance) if start is None else warm | ~(norm(g) <= tolerance)
-    turns = pt.switch(started & pt.gt(steps, 0), pt.as_tensor(steps) + 1 - i0, 0)
-    i, reason, d, r, _, _, *rest = repeat(step, begin, turns)
-    reason = pt.switch(started, reason, SOLVED)
-    kept = Iterates(rest[-2], rest[-1], rest[-3]) if keep else None
-    return Solution(d, r, i - i0, reason, half * dot(r + g, d), kept)
+    needed = ~(norm(g) <= tolerance) if start is None else warm | ~(norm(g) <= tolerance)
+    count = pt.switch(needed & pt.gt(steps, 0), pt.as_tensor(steps) + 1 - i0, 0)
+    i, reason, d, r, _, _, *rest = repeat(step, initial, count)
+    reason = pt.switch(needed, reason, SOLVED)
+    iterates = Iterates(rest[-2], rest[-1], rest[-3]) if keep else None
+    return Solution(d, r, i - i0, reason, half * dot(r + g, d), iterates)
 
 
 def forcing(gradient: Tensor) -> Any:
-    r"""The residual :math:`\min(1/2, \sqrt{\|g\|}) \, \|g\|` at which to end, for superlinear convergence."""
+    r"""The norm of the residual, :math:`\min(1/2, \sqrt{\|g\|}) \, \|g\|`, that gives superlinear convergence."""
     size = norm(gradient)
     return pt.minimum(np.asarray(0.5, gradient.type.dtype), pt.sqrt(size)) * size
 
 
 def limit(cg_steps: int | None, size: int) -> int:
-    """The largest number of steps of a rule that solves by conjugate gradients, checked; by default 20 a component."""
+    """The option `cg_steps`, checked: the largest number of steps of conjugate gradients, by default 20 a component."""
     return 20 * size if cg_steps is None else check_count("cg_steps", cg_steps)
 
 
 def _marks(steps: int) -> np.ndarray:
-    """The steps whose iterates are kept, and a last one that no step reaches."""
+    """The steps whose iterates are kept, and a last number that no step reaches."""
     marks = np.ceil(5 * 1.3 ** np.arange(max(0, int(np.log(max(steps, 5) / 5) / np.log(1.3))) + 2)).astype("int64")
     return np.append(marks[marks <= steps], np.iinfo("int64").max)
 
 
-def _to_boundary(d: Any, p: Any, slope: Any, bent: Any, radius: Any, curved: Any) -> Any:
-    """How far it is from `d` along `p` to the sphere; where it is curved, to the end of lower model."""
-    pp, dp, left = dot(p, p), dot(d, p), radius**2 - dot(d, d)
-    # Along the directions of the method d grows, so that nothing cancels here.
-    ahead = left / (dp + pt.sqrt(dp**2 + pp * left))
-    behind = -(dp + pt.sqrt(dp**2 + pp * left)) / pp
+def _to_boundary(d: Any, p: Any, slope: Any, pBp: Any, radius: Any, nonpositive: Any) -> Any:
+    """The step size from `d` along `p` to the sphere; where the curvature is `nonpositive`, to the lower of both ends.
+
+    `slope` and `pBp` are the first and second derivative of the model along `p`.
+    """
+    pp, dp, gap = dot(p, p), dot(d, p), radius**2 - dot(d, d)
+    # The norm of d grows along the directions of the method, so that dp is not negative and nothing cancels here.
+    forward = gap / (dp + pt.sqrt(dp**2 + pp * gap))
+    backward = -(dp + pt.sqrt(dp**2 + pp * gap)) / pp
 
     def model(a: Any) -> Any:
-        return a * (slope + a * bent / 2)
+        return a * (slope + a * pBp / 2)
 
-    return pt.switch(curved & (model(behind) < model(ahead)), behind, ahead)
+    return pt.switch(nonpositive & (model(backward) < model(forward)), backward, forward)
 
 
 def curvature(s: Tensor, y: Tensor) -> tuple[Any, Any, Any]:
-    r"""Whether the pair of vectors :math:`(s, y)` has curvature; :math:`s^T y` and :math:`y^T y`, 1 if it has not.
+    r"""Whether the pair of vectors :math:`(s, y)` has positive curvature; :math:`s^T y` and :math:`y^T y`, 1 if not.
 
     The test is :math:`s^T y > \epsilon \|s\| \|y\|`, with :math:`\epsilon` the machine precision. With any other pair
-    an inverse Hessian would lose its positive definiteness. It does not depend on the units of the cost or of the
-    parameters.
+    an inverse Hessian would lose its positive definiteness. The test does not depend on the units of the cost or of the
+    parameters. The test :math:`s^T y > \epsilon y^T y`, which is often stated, depends on those of the cost: in float32
+    no pair passes it where the curvature is above 1e7.
     """
     sy, yy = dot(s, y), dot(y, y)
     good = (sy > np.finfo(s.type.dtype).eps * norm(s) * norm(y)) & pt.isfinite(1 / sy) & pt.isfinite(sy / yy)
@@ -412,7 +422,7 @@ def curvature(s: Tensor, y: Tensor) -> tuple[Any, Any, Any]:
 
 
 def bfgs_update(H: Tensor, s: Tensor, y: Tensor, sy: Tensor) -> Any:
-    r"""The inverse Hessian `H` after the pair :math:`(s, y)`, of which `sy` is :math:`s^T y`, by the formula of BFGS.
+    r"""The inverse Hessian `H`, updated with the pair :math:`(s, y)` by the formula of BFGS; `sy` is :math:`s^T y`.
 
     .. math:: (I - \rho s y^T) H (I - \rho y s^T) + \rho s s^T, \qquad \rho = 1 / s^T y
 
@@ -424,42 +434,42 @@ def bfgs_update(H: Tensor, s: Tensor, y: Tensor, sy: Tensor) -> Any:
 
 
 def times(matrix: Array, vector: Array) -> Any:
-    """A matrix times a vector, as a sum for the reason given at `dot`; variables or arrays."""
+    """The product of a matrix and a vector, variables or arrays; as a sum for the reason given at `dot`."""
     return (matrix * vector).sum(axis=1)
 
 
 def combined(matrix: Array, weights: Array) -> Any:
-    """The rows of a matrix, each times its weight, summed up; variables or arrays."""
+    """The sum of the rows of a matrix, each times its weight; variables or arrays."""
     return (matrix * weights[:, None]).sum(axis=0)
 
 
 def shifted(rows: Tensor, row: Tensor) -> Any:
-    """`rows` without the first and with `row` at the end."""
+    """`rows` without the first one, and with `row` appended."""
     return pt.concatenate([rows[1:], row[None]])
 
 
 def inverse_hessian_state(
     f: Objective, role: str, shape: tuple[int, ...], dtype: str | None = None, fill: float | np.ndarray = 0
 ) -> Any:
-    """State that `inverse_hessian` finds: a matrix, or one of all the parts of a `CompactInverseHessian`."""
+    """State that `inverse_hessian` reads: a matrix, or a field of a `CompactInverseHessian`."""
     return noted(f.state(role, shape, dtype, fill), inverse_hessian=True)
 
 
 def inverse_hessian(updates: Updates) -> Any:
-    """The present approximation of the inverse Hessian by the rule that made `updates`.
+    """The present approximation of the inverse Hessian, from the state of a rule.
 
     Parameters
     ----------
     updates : dict
-        What a rule returned.
+        The dictionary that the rule returned.
 
     Returns
     -------
     array, LinearOperator, list of LinearOperator or None
-        For a dense rule a matrix of shape (n, n); for one of limited memory an operator of SciPy, which keeps copies of
-        the pairs; None for a rule that has none. Rows and columns are in the order of the parameters, each flattened.
-        Under ascent it is that of the negative cost. Of a `batch`, an array of shape (members, n, n) or a list of
-        operators.
+        For a dense rule a matrix of shape (n, n); for a rule of limited memory an operator of SciPy, which keeps copies
+        of the pairs; None for a rule without an inverse Hessian. Rows and columns are in the order of the parameters,
+        each flattened. Under ascent it is the inverse Hessian of the negative cost. For a `batch` it is an array of
+        shape (members, n, n), or a list of operators.
 
     Raises
     ------
@@ -481,7 +491,7 @@ def inverse_hessian(updates: Updates) -> Any:
 
 
 def inverse_hessian_of(values: Sequence[Any]) -> Any:
-    """The same of the values of the state that `inverse_hessian_state` made for a rule; they are not copied."""
+    """`inverse_hessian` from the values of the state that `inverse_hessian_state` made; they are not copied."""
     if not values:
         return None
     if len(values) == 1:
@@ -490,7 +500,7 @@ def inverse_hessian_of(values: Sequence[Any]) -> Any:
         raise ValueError("updates joins several rules with an inverse Hessian; pass the updates of one")
     from scipy.sparse.linalg import LinearOperator
 
-    if np.ndim(values[-1]) > 0:  # of a batch, for each member
+    if np.ndim(values[-1]) > 0:  # those of a batch: one operator for each member
         return [inverse_hessian_of(member) for member in zip(*values, strict=True)]
     pairs = CompactInverseHessian(*values)
     size = pairs.vectors.shape[1]

@@ -1,4 +1,4 @@
-"""First-order rules: momentum and adaptive steps."""
+"""First-order rules: gradient descent with momentum and with adaptive steps."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
 
     .. math:: x \leftarrow x - a g
 
-    With `momentum` :math:`\mu` and `dampening` :math:`\tau` a buffer :math:`b` takes the place of the gradient,
+    With `momentum` :math:`\mu` and `dampening` :math:`\tau` a buffer :math:`b` takes the place of the gradient:
 
     .. math:: b \leftarrow \mu b + (1 - \tau) g, \qquad x \leftarrow x - a b
 
-    which is :math:`g` itself at the first update, also with dampening. With `nesterov`,
+    At the first update :math:`b = g`, also with dampening. With `nesterov`,
     :math:`x \leftarrow x - a (g + \mu b)`. The whole buffer is scaled by the present step size; in `momentum` each
-    gradient keeps the step size of its own update. Without a schedule the two agree.
+    gradient keeps the step size of its own update. Without a schedule the two rules agree.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
     dampening : scalar
         :math:`\tau`, between 0 and 1.
     nesterov : bool
-        Whether to look ahead; needs momentum and no dampening.
+        Whether to use Nesterov's momentum; needs a momentum above 0 and a dampening of 0.
 
     Returns
     -------
@@ -71,17 +71,17 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
     if nesterov and not is_zero(dampening):
         raise ValueError("nesterov needs a dampening of 0")
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
-    fresh = 1.0 - f.scalar("dampening", dampening, 0, 1)
+    weight = 1.0 - f.scalar("dampening", dampening, 0, 1)
     if not is_zero(dampening):
-        fresh = pt.switch(pt.eq(f.count, 0), 1.0, fresh)
+        weight = pt.switch(pt.eq(f.count, 0), 1.0, weight)
 
     new = {}
-    for p, g, a, mu, share in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1), fresh):
+    for p, g, a, mu, w in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1), weight):
         if is_zero(momentum):
             new[p] = p - a * g
         else:
             b = f.zeros_like(p, "buffer")
-            new[b] = mu * b + share * g
+            new[b] = mu * b + w * g
             new[p] = p - a * (g + mu * new[b] if nesterov else new[b])
     return f.finish(new)
 
@@ -94,8 +94,8 @@ def momentum(parameters: Variables, cost: Variable | None = None, gradients: Var
 
     .. math:: v \leftarrow \mu v - a g, \qquad x \leftarrow x + v
 
-    Each gradient keeps in the velocity :math:`v` the step size of its own update; in `sgd` the present step size scales
-    them all. Without a schedule the two agree.
+    In the velocity :math:`v` each gradient keeps the step size of its own update; in `sgd` the present step size scales
+    all of them. Without a schedule the two rules agree.
 
     Parameters
     ----------
@@ -143,13 +143,14 @@ def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Var
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
              momentum: Scalar = 0.9, tolerance: Scalar | None = None, ascent: bool = False,
              name: str = "nesterov") -> Updates:  # fmt: skip
-    r"""Gradient descent with Nesterov's momentum: the gradient is that at the point looked ahead to.
+    r"""Gradient descent with Nesterov's momentum: the gradient is that at the lookahead point.
 
     .. math:: v \leftarrow \mu v - a g, \qquad x \leftarrow x + \mu v - a g
 
-    The parameters hold the point looked ahead to, :math:`x = y + \mu v` with :math:`y` the point that the velocity
-    :math:`v` moves, so a call needs the gradient only where they are. Each gradient keeps in the velocity the step size
-    of its own update; in `sgd` with `nesterov` the present step size scales them all. Without a schedule the two agree.
+    The parameters hold the lookahead point, :math:`x = y + \mu v`, where :math:`y` is the point that the velocity
+    :math:`v` moves. So a call needs the gradient only at :math:`x`. In the velocity each gradient keeps the step size
+    of its own update; in `sgd` with `nesterov` the present step size scales all of them. Without a schedule the two
+    rules agree.
 
     Parameters
     ----------
@@ -158,7 +159,8 @@ def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Var
     step_size : scalar or schedule
         :math:`a`.
     momentum : scalar
-        :math:`\mu`, between 0 and 1, the same at all updates: :math:`x` looks ahead by it at the next one.
+        :math:`\mu`, between 0 and 1. It must be the same at all updates, because :math:`x` looks ahead by that of the
+        next one.
 
     Returns
     -------
@@ -198,7 +200,7 @@ def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Vari
             stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
             epsilon: Scalar = 1e-10, initial: Scalar = 0.0, tolerance: Scalar | None = None, ascent: bool = False,
             name: str = "adagrad") -> Updates:  # fmt: skip
-    r"""AdaGrad: each component's steps shrink with the sum of its squared gradients.
+    r"""AdaGrad: the steps of each component shrink with the sum of its squared gradients.
 
     .. math:: s \leftarrow s + g^2, \qquad x \leftarrow x - a \frac{g}{\sqrt{s_0 + s} + \epsilon}
 
@@ -213,7 +215,7 @@ def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Vari
     epsilon : scalar
         :math:`\epsilon`, in units of the gradient.
     initial : scalar
-        :math:`s_0`, what the sum begins with; it makes the first steps smaller.
+        :math:`s_0`, the initial value of the sum, in units of the squared gradient; it makes the first steps smaller.
 
     Returns
     -------
@@ -242,10 +244,10 @@ def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Vari
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     scalars = f.scalar("epsilon", epsilon, low=0), f.scalar("initial", initial, low=0)
     new = {}
-    for p, g, a, eps, begun in f.each(f.step_size(step_size), *scalars):
+    for p, g, a, eps, s0 in f.each(f.step_size(step_size), *scalars):
         s = f.zeros_like(p, "sum_of_squares")
         new[s] = s + g**2
-        new[p] = p - a * g / (pt.sqrt(begun + new[s]) + eps)
+        new[p] = p - a * g / (pt.sqrt(s0 + new[s]) + eps)
     return f.finish(new)
 
 
@@ -253,15 +255,15 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1.0,
              mean_square_weight: Scalar = 0.9, epsilon: Scalar = 1e-6, tolerance: Scalar | None = None,
              ascent: bool = False, name: str = "adadelta") -> Updates:  # fmt: skip
-    r"""AdaDelta: the ratio of two running averages stands for a step size, and has the units of the parameters.
+    r"""AdaDelta: the step size is the ratio of two running averages, so that a step has the units of the parameters.
 
     .. math::
         v \leftarrow \rho v + (1 - \rho) g^2, \qquad d = \frac{\sqrt{u + \epsilon}}{\sqrt{v + \epsilon}} g, \qquad
         u \leftarrow \rho u + (1 - \rho) d^2, \qquad x \leftarrow x - a d
 
     The average :math:`u` is of the squares of :math:`d`, also with a step size :math:`a` other than the paper's 1. The
-    first step is :math:`a \sqrt{\epsilon / (1 - \rho)}` for any gradient far above :math:`\sqrt\epsilon`, and the steps
-    grow from there: a larger :math:`\epsilon` is a faster start.
+    first step is :math:`a \sqrt{\epsilon / (1 - \rho)}` for any gradient far above :math:`\sqrt\epsilon`, and later
+    steps grow: a larger :math:`\epsilon` makes the start faster.
 
     Parameters
     ----------
@@ -272,7 +274,8 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
     mean_square_weight : scalar
         :math:`\rho`, from 0 to below 1. The default is that of PyTorch and optax; the paper has 0.95.
     epsilon : scalar
-        :math:`\epsilon`, in units of the squared gradient below the line and of the squared parameter above it.
+        :math:`\epsilon`, in units of the squared gradient in the denominator and of the squared parameter in the
+        numerator.
 
     Returns
     -------
@@ -319,10 +322,10 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
     .. math:: v \leftarrow \rho v + (1 - \rho) g^2, \qquad x \leftarrow x - a \frac{g}{\sqrt v + \epsilon}
 
     With `momentum` :math:`\mu` a buffer :math:`b \leftarrow \mu b + g / (\sqrt v + \epsilon)` takes the place of the
-    quotient; the present step size scales all of it. If `centered`, the variance :math:`\max(v - m^2, 0)` stands for
-    :math:`v`, with a running mean :math:`m \leftarrow \rho m + (1 - \rho) g`.
+    quotient; the present step size scales all of it. If `centered`, the variance :math:`\max(v - m^2, 0)` takes the
+    place of :math:`v`, with a running mean :math:`m \leftarrow \rho m + (1 - \rho) g`.
 
-    Nothing corrects for the averages' start at zero: the first step is :math:`a / \sqrt{1 - \rho}`, or
+    The averages start at zero, without a correction: the first step is :math:`a / \sqrt{1 - \rho}`, or
     :math:`a / \sqrt{\rho (1 - \rho)}` if centered, larger than later ones.
 
     Parameters
@@ -349,8 +352,8 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
     Notes
     -----
     Cost per call: one gradient. Memory: one number per parameter component, and one more each with momentum and if
-    centered. The step size and the weight are those of the lecture, where implementations differ: PyTorch has 0.01 and
-    0.99. As there, :math:`\epsilon` is outside of the root, and the step size is outside of the buffer.
+    centered. The default step size and weight are those of the lecture; those of PyTorch are 0.01 and 0.99. As in
+    PyTorch, :math:`\epsilon` is outside of the root, and the step size is outside of the buffer.
 
     References
     ----------
@@ -399,8 +402,8 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
         m \leftarrow \beta_1 m + (1 - \beta_1) g, \qquad v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \qquad
         x \leftarrow x - a \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
 
-    with :math:`t` the number of this update, from 1. With `amsgrad` the largest :math:`v` so far stands in the
-    denominator.
+    with :math:`t` the number of the update, from 1. With `amsgrad` the largest :math:`v` so far takes the place of
+    :math:`v`.
 
     Parameters
     ----------
@@ -419,7 +422,7 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     mask : list of bool, or callable, optional
         Which parameters decay, see `adamw`.
     amsgrad : bool
-        Whether to keep the largest mean square.
+        Whether to divide by the root of the largest mean square so far.
 
     Returns
     -------
@@ -449,7 +452,7 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     a, t = f.step_size(step_size), f.count + 1
-    # The corrections are worked into scalars, so that a component takes one root and one division.
+    # The corrections are applied to scalars, so that a component takes one root and one division.
     rate, scale = a / correction(w1, t), 1.0 / pt.sqrt(correction(w2, t))
 
     new: Updates = {}
@@ -470,42 +473,33 @@ def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variab
           mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, decay: StepSize = 1e-2,
           mask: Mask | None = None, amsgrad: bool = False, tolerance: Scalar | None = None, ascent: bool = False,
           name: str = "adamw") -> Updates:  # fmt: skip
-    r"""AdamW: Adam with decay of the parameters beside its steps, instead of in the gradients.
+    r"""AdamW: Adam with decay of the parameters beside its steps, not in the gradients.
 
     .. math:: x \leftarrow x - a \lambda x - a \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
 
     with :math:`m`, :math:`v`, :math:`t` and `amsgrad` as in `adam`. The present step size scales the decay too, as in
-    PyTorch; in the paper only the multiplier of a schedule does. In `adam` on `gradients.decay` large gradients decay
-    less, since the penalty's part is divided by their size.
+    PyTorch; in the paper only the multiplier of a schedule does. With `adam` on `gradients.decay` components of large
+    gradients decay less, since the gradient of the penalty is divided by their size, too.
 
     Parameters
     ----------
     parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule.
-    step_size : scalar or schedule
-        :math:`a`.
-    mean_weight : scalar
-        :math:`\beta_1`, from 0 to below 1.
-    mean_square_weight : scalar
-        :math:`\beta_2`, from 0 to below 1.
-    epsilon : scalar
-        :math:`\epsilon`, in units of the gradient.
+    step_size, mean_weight, mean_square_weight, epsilon, amsgrad
+        As in `adam`, and so are the cost per call and the memory.
     decay : scalar or schedule
-        :math:`\lambda`.
+        :math:`\lambda`, in units of one over the step size.
     mask : list of bool, or callable, optional
         Which parameters decay, as in `gradients.decay`; for instance ``lambda p: p.ndim > 1``. All by default.
-    amsgrad : bool
-        Whether to keep the largest mean square.
 
     Returns
     -------
     dict
-        Next values of the parameters, of both moments (and the largest) and of the count of updates.
+        As in `adam`.
 
     Notes
     -----
-    Cost per call: one gradient. Memory: two numbers per parameter component, three with `amsgrad`. A tolerance is about
-    the gradients of the cost, without the decay.
+    A tolerance applies to the gradients of the cost, without the decay.
 
     References
     ----------
@@ -528,13 +522,13 @@ def adamax(parameters: Variables, cost: Variable | None = None, gradients: Varia
            stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 2e-3,
            mean_weight: Scalar = 0.9, norm_weight: Scalar = 0.999, epsilon: Scalar = 1e-8,
            tolerance: Scalar | None = None, ascent: bool = False, name: str = "adamax") -> Updates:  # fmt: skip
-    r"""Adamax: Adam with a decaying largest gradient in place of the root mean square.
+    r"""Adamax: Adam with a decaying maximum of the gradients in the place of the root mean square.
 
     .. math::
         m \leftarrow \beta_1 m + (1 - \beta_1) g, \qquad u \leftarrow \max(\beta_2 u, |g| + \epsilon), \qquad
         x \leftarrow x - \frac{a}{1 - \beta_1^t} \frac{m}{u}
 
-    with :math:`t` the number of this update, from 1. The norm :math:`u` needs no correction, and is never below
+    with :math:`t` the number of the update, from 1. The norm :math:`u` needs no correction, and is never below
     :math:`\epsilon`.
 
     Parameters
@@ -548,7 +542,7 @@ def adamax(parameters: Variables, cost: Variable | None = None, gradients: Varia
     norm_weight : scalar
         :math:`\beta_2`, from 0 to below 1.
     epsilon : scalar
-        :math:`\epsilon`, in units of the gradient. It is not in the paper; PyTorch and optax have it in this place.
+        :math:`\epsilon`, in units of the gradient. It is not in the paper, but in PyTorch and optax.
 
     Returns
     -------
@@ -599,7 +593,7 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
         x \leftarrow x - \frac{a}{\sqrt{v / (1 - \beta_2^t)} + \epsilon} \left(\frac{1 - \mu_t}{1 - P_t} g
         + \frac{\mu_{t+1}}{1 - P_t \mu_{t+1}} m\right)
 
-    with :math:`m` and :math:`v` as in `adam` and :math:`t` the number of this update, from 1. This is the form with a
+    with :math:`m` and :math:`v` as in `adam` and :math:`t` the number of the update, from 1. This is the form with a
     schedule of :math:`\mu`, as in PyTorch. The form with a constant :math:`\mu`, as in optax, has other steps: the
     first one is 1.47 times the step size, and 1.06 times here.
 
@@ -648,18 +642,19 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     psi, base = f.scalar("momentum_decay", momentum_decay, low=0), f.scalar("base", 0.96)
     t = f.count + 1
-    mu, following = (w1 * (1.0 - 0.5 * base ** (psi * s)) for s in (t, t + 1))
+    mu, next_mu = (w1 * (1.0 - 0.5 * base ** (psi * s)) for s in (t, t + 1))
     product = f.state("momentum_product", fill=1)
     new: Updates = {product: product * mu}
 
-    now, ahead = (1.0 - mu) / (1.0 - new[product]), following / (1.0 - new[product] * following)
-    for p, g, a, x, y, c2, eps in f.each(
-        f.step_size(step_size), now, ahead, correction(w2, t), f.scalar("epsilon", epsilon, low=0)
+    gradient_weight = (1.0 - mu) / (1.0 - new[product])
+    moment_weight = next_mu / (1.0 - new[product] * next_mu)
+    for p, g, a, u, w, c2, eps in f.each(
+        f.step_size(step_size), gradient_weight, moment_weight, correction(w2, t), f.scalar("epsilon", epsilon, low=0)
     ):
         m, v = f.zeros_like(p, "mean"), f.zeros_like(p, "mean_square")
         new[m] = f.average(m, g, w1)
         new[v] = f.average(v, g**2, w2)
-        new[p] = p - a * (x * g + y * new[m]) / (pt.sqrt(new[v] / c2) + eps)
+        new[p] = p - a * (u * g + w * new[m]) / (pt.sqrt(new[v] / c2) + eps)
     return f.finish(new)
 
 
@@ -667,7 +662,7 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
           mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8,
           tolerance: Scalar | None = None, ascent: bool = False, name: str = "radam") -> Updates:  # fmt: skip
-    r"""RAdam: Adam, rectified while the mean square knows too few gradients.
+    r"""RAdam: Adam with a rectification while the mean square is that of too few gradients.
 
     .. math::
         \rho_\infty = \frac{2}{1 - \beta_2} - 1, \qquad
@@ -679,7 +674,7 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
 
     with :math:`m`, :math:`v` and :math:`t` as in `adam`. The threshold of 5, and :math:`\epsilon` beside the root of
     the uncorrected :math:`v`, are those of PyTorch; the paper has a threshold of 4 and no :math:`\epsilon`. With the
-    default weights the first five updates, by the paper four, are those of momentum: they scale with the gradient.
+    default weights the first five updates, in the paper four, are those of momentum: they scale with the gradient.
 
     Parameters
     ----------
@@ -690,7 +685,7 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     mean_weight : scalar
         :math:`\beta_1`, from 0 to below 1.
     mean_square_weight : scalar
-        :math:`\beta_2`, from 0 to below 1; with one of 2/3 or less no step is ever adaptive.
+        :math:`\beta_2`, from 0 to below 1; with 2/3 or less no step is adaptive.
     epsilon : scalar
         :math:`\epsilon`, in units of the gradient.
 
@@ -723,12 +718,12 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     t = f.count + 1
     c1, c2 = correction(w1, t), correction(w2, t)
-    limit = 2.0 / (1.0 - w2) - 1.0
-    length = limit - 2.0 * t * w2**t / c2
-    adapts = length > 5
+    rho_inf = 2.0 / (1.0 - w2) - 1.0
+    rho = rho_inf - 2.0 * t * w2**t / c2
+    adaptive = rho > 5
     # At least 5, so that the root is real where it is not used.
-    end, now = pt.maximum(limit, 5.0), pt.maximum(length, 5.0)
-    r = pt.sqrt((now - 4.0) * (now - 2.0) * end / ((end - 4.0) * (end - 2.0) * now))
+    rho_inf, rho = pt.maximum(rho_inf, 5.0), pt.maximum(rho, 5.0)
+    r = pt.sqrt((rho - 4.0) * (rho - 2.0) * rho_inf / ((rho_inf - 4.0) * (rho_inf - 2.0) * rho))
 
     new = {}
     for p, g, rate, scale, eps in f.each(
@@ -737,5 +732,5 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
         m, v = f.zeros_like(p, "mean"), f.zeros_like(p, "mean_square")
         new[m] = f.average(m, g, w1)
         new[v] = f.average(v, g**2, w2)
-        new[p] = p - rate * pt.switch(adapts, scale * new[m] / (pt.sqrt(new[v]) + eps), new[m])
+        new[p] = p - rate * pt.switch(adaptive, scale * new[m] / (pt.sqrt(new[v]) + eps), new[m])
     return f.finish(new)

@@ -32,47 +32,38 @@ def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients:
     with :math:`J` the derivatives of the residuals :math:`r`, and :math:`a` from a line search. Of several minimizers
     :math:`d` is the shortest. **The cost is half of the sum of squares**, not the sum.
 
-    It is fast where the residuals are small or close to linear at the minimizer. Elsewhere, and where :math:`J` is near
-    to losing rank, `levenberg_marquardt` is safer. What happens where a search fails, and when it ends, is as in
-    `newton`.
+    It is fast where the residuals are small or close to linear at the minimizer. Elsewhere, and where :math:`J` is
+    close to rank deficient, `levenberg_marquardt` is safer.
 
     Parameters
     ----------
-    parameters, gradients, stop, updates, name
-        As in every rule.
+    parameters, gradients, stop, updates, line_search, exact, tolerance, name
+        As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     cost : scalar variable, optional
         By default :math:`\frac12 \|r\|^2`. One that is given must equal it, but for a constant.
     residuals : variable or list of variables
         :math:`r`: floating-point tensors of any shapes, built from the parameters.
     step_size : scalar or schedule, optional
-        The first step size that a search tries, by default 1.
+        As in `newton`.
     solver : "svd" or "cg"
-        With ``"svd"`` :math:`J` is formed and decomposed; singular values below
-        :math:`\max(m, n) \epsilon` times the largest count as zero, with :math:`\epsilon` the machine precision. With
-        ``"cg"`` conjugate gradients on :math:`J^T J d = -J^T r` end as in `newton_cg`, and form no matrix.
+        With ``"svd"`` :math:`J` is formed and decomposed; singular values below :math:`\max(m, n) \epsilon` times the
+        largest count as zero, with :math:`\epsilon` the machine precision. With ``"cg"`` conjugate gradients on
+        :math:`J^T J d = -J^T r` end as in `newton_cg`, and form no matrix.
     cg_steps : int, optional
         The largest number of steps of the conjugate gradients; by default 20 for each component.
-    line_search : callable
-        The line search, see `optapi.line_search`.
-    exact : bool, optional
-        Whether a cost and gradient found at a point are still true at the next call, see `lbfgs`.
-    tolerance : scalar or None
-        `stop` becomes 1 when no component of the gradient :math:`J^T r` is larger in absolute value.
     ascent : bool
-        Whether `cost` is to be maximized, which must then be given and equal :math:`-\frac12 \|r\|^2`, but for a
-        constant.
+        Whether to maximize `cost`, which must then be given and equal :math:`-\frac12 \|r\|^2`, but for a constant.
 
     Returns
     -------
     dict
-        Next values of the parameters and of the rule's state. If `stop` is given, it reports ``reason``,
-        ``evaluations``, ``products``, ``cost`` and ``gradient_size``, see `optapi.reports`. A column of :math:`J`
-        counts as a product, and so does a product with :math:`J^T J`.
+        As in every rule that searches. A column of :math:`J` counts as a product, and so does a product with
+        :math:`J^T J`.
 
     Raises
     ------
-    ValueError, TypeError, KeyError
-        As every rule; ValueError also if a residual does not depend on the parameters.
+    ValueError
+        Also if a residual does not depend on the parameters.
 
     Notes
     -----
@@ -80,8 +71,7 @@ def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients:
     along a component, each about two evaluations of the residuals, and its decomposition, about
     :math:`6mn^2 + 20n^3` multiplications; memory: some copies of :math:`J`. With ``"cg"``: for each step of the
     conjugate gradients a product :math:`J^T (J v)`, which costs about two evaluations of the gradient; memory: a few
-    vectors. Both: mostly one evaluation of the cost and its gradients, more while the search looks for a step, and one
-    at the start if `exact` is False.
+    vectors. Both: mostly one evaluation of the cost and its gradients, more while the search brackets a step.
 
     The NumPy interface has no residuals; build them with PyTensor, and call the rule.
 
@@ -107,24 +97,24 @@ def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients:
     )
     check_choice("solver", solver, ("svd", "cg"))
     start = Descent.start(f, line_search, exact)
-    wanted = ~start.still
+    needed = ~start.finished
     if solver == "svd":
-        left, s, components = _decomposed(_jacobian(f, parts, wanted), f.pack(parts))
-        most = pt.maximum(left.shape[0], components.shape[0]).astype(f.dtype)
-        counted = s > most * np.asarray(np.finfo(f.dtype).eps, f.dtype) * pt.max(s)
-        shares = ratio(components, s, counted)
-        direction, products = -times(left, shares), pt.switch(wanted, f.size, 0).astype("int64")
+        right, s, components = _decomposed(_jacobian(f, parts, needed), f.pack(parts))
+        length = pt.maximum(right.shape[0], components.shape[0]).astype(f.dtype)
+        nonzero = s > length * np.asarray(np.finfo(f.dtype).eps, f.dtype) * pt.max(s)
+        direction = -times(right, ratio(components, s, nonzero))
+        products = pt.switch(needed, f.size, 0).astype("int64")
     else:
         product, g, x = f.curvature(residuals=parts), start.gradient, start.point
-        steps = pt.switch(wanted, limit(cg_steps, f.size), 0)
-        found = conjugate_gradients(lambda v: product(x, v), g, steps, tolerance=forcing(g))
-        direction, products = found.vector, found.products
+        steps = pt.switch(needed, limit(cg_steps, f.size), 0)
+        solution = conjugate_gradients(lambda v: product(x, v), g, steps, tolerance=forcing(g))
+        direction, products = solution.vector, solution.products
     return start.finish(start.line_search(direction, step_size), {}, reports={"products": products})
 
 
 def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                         stop: Variable | None = None, updates: Updates | None = None, *, residuals: Variables,
-                        step_size: StepSize | None = None, damping: Scalar = 1e-3, scaling: str = "none",
+                        step_size: StepSize | None = None, damping: Scalar = 1e-3, x_scale: str | None = None,
                         solver: str = "svd", cg_steps: int | None = None, exact: bool | None = None,
                         tolerance: Scalar | None = 1e-5, ascent: bool = False,
                         name: str = "levenberg_marquardt") -> Updates:  # fmt: skip
@@ -136,31 +126,29 @@ def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gra
     with :math:`J` the derivatives of the residuals :math:`r`, and :math:`D` the identity, or a diagonal of scales.
     **The cost is half of the sum of squares**, not the sum.
 
-    The step is taken if the cost falls. With :math:`\rho` the ratio of the decrease to the one that the linearized
-    residuals promise, the damping is then :math:`\mu \leftarrow \mu \max(1/3, 1 - (2 \rho - 1)^3)`; else
+    The step is taken if the cost decreases. With :math:`\rho` the ratio of the decrease to the one that the linearized
+    residuals predict, the damping is then :math:`\mu \leftarrow \mu \max(1/3, 1 - (2 \rho - 1)^3)`; else
     :math:`\mu \leftarrow \mu \nu` with :math:`\nu = 2, 4, 8, \ldots`, and the same call tries again. Where the
-    decreases are lost in the rounding errors of the cost, the promise is trusted. So each call moves the point; if no
-    step does, or more than 30 calls on end have found no cost below the lowest, no further decrease is possible at the
-    precision of the cost, and the algorithm has finished with reason 2; with 3 if the cost or a gradient was not finite
-    at the start.
+    decreases are lost in the rounding errors of the cost, :math:`\rho` counts as 1.
 
     Parameters
     ----------
-    parameters, gradients, stop, updates, name
-        As in every rule.
+    parameters, gradients, stop, updates, exact, tolerance, name
+        As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     cost : scalar variable, optional
         By default :math:`\frac12 \|r\|^2`. One that is given must equal it, but for a constant.
     residuals : variable or list of variables
         :math:`r`: floating-point tensors of any shapes, built from the parameters.
     step_size : scalar or schedule, optional
-        :math:`1 / \mu` at first: with a small one the first step is this times the negative gradient. By default
-        :math:`\mu` is `damping` times the largest component of the diagonal of :math:`J^T J`.
+        :math:`1 / \mu` at first: if it is small, the first step is this times the negative gradient. By default the
+        first :math:`\mu` is `damping` times the largest component of the diagonal of :math:`J^T J`.
     damping : scalar
-        :math:`\tau`, small where the start is believed to be good: 1e-6, else 1e-3 or even 1. Not used with
+        The factor of the first :math:`\mu`: 1e-6 for a start close to a minimizer, else 1e-3 or even 1. Not used with
         `step_size`.
-    scaling : "none" or "columns"
-        What :math:`D` is. With ``"columns"`` it holds the largest norms of the columns of :math:`J` so far, which makes
-        the steps independent of the units of the parameters; it needs the solver ``"svd"``.
+    x_scale : None or "jac"
+        What :math:`D` is: by default the identity. With ``"jac"`` it holds the largest norms of the columns of
+        :math:`J` so far, which makes the steps independent of the units of the parameters; this needs the solver
+        ``"svd"``.
     solver : "svd" or "cg"
         With ``"svd"`` :math:`J D^{-1}` is formed and decomposed once for all :math:`\mu` of a call, so that its
         condition is not squared. With ``"cg"`` conjugate gradients on the equations above end as in `newton_cg`, and
@@ -168,25 +156,24 @@ def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gra
         gradient :math:`g`.
     cg_steps : int, optional
         The largest number of steps of the conjugate gradients for one :math:`\mu`; by default 20 for each component.
-    exact, tolerance, ascent
+    ascent : bool
         As in `gauss_newton`.
 
     Returns
     -------
     dict
-        Next values of the parameters and of the rule's state, among it :math:`\mu`, whose name ends with ``damping``.
-        If `stop` is given, it reports as `gauss_newton` does.
+        As in `gauss_newton`. The name of the state for :math:`\mu` ends with ``damping``.
 
     Raises
     ------
-    ValueError, TypeError, KeyError
-        As `gauss_newton`.
+    ValueError
+        As in `gauss_newton`.
 
     Notes
     -----
     With :math:`m` residuals and :math:`n` components. Cost per call: as for `gauss_newton`, but there is no search: one
     evaluation of the cost and its gradients for each :math:`\mu` that is tried, mostly one. With ``"svd"`` another
-    :math:`\mu` costs :math:`n^2` multiplications; with ``"cg"`` its conjugate gradients begin anew.
+    :math:`\mu` costs :math:`n^2` multiplications; with ``"cg"`` it costs a run of conjugate gradients.
 
     The NumPy interface has no residuals; build them with PyTensor, and call the rule.
 
@@ -209,73 +196,76 @@ def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gra
     >>> print(height.get_value().round(3), rate.get_value().round(3))
     1.0 0.513
     """
-    check_choice("scaling", scaling, ("none", "columns"))
+    # No scales by default: with the largest norms of the columns so far, fewer of the 35 problems of Moré, Garbow and
+    # Hillstrom are solved from far starts.
+    if not (x_scale is None or (isinstance(x_scale, str) and x_scale == "jac")):
+        raise ValueError(f'x_scale is {x_scale!r}; pass None or "jac"')
     check_choice("solver", solver, ("svd", "cg"))
-    if scaling == "columns" and solver == "cg":
-        raise ValueError('scaling is "columns", which needs the matrix of derivatives; pass solver="svd"')
+    if x_scale == "jac" and solver == "cg":
+        raise ValueError('x_scale is "jac", which needs the matrix of derivatives; pass solver="svd"')
     f, parts = _opened(
         parameters, cost, gradients, stop, updates, residuals, tolerance=tolerance, ascent=ascent, name=name
     )
     start = Descent.start(f, partial(fixed, max_trials=1), exact)
-    wanted = ~start.still
+    needed = ~start.finished
     tau, mu = f.scalar("damping", damping, low=0), f.state("damping", fill=np.nan)
     new: Updates = {}
 
     if solver == "svd":
-        formed, D = pt.switch(wanted, f.size, 0).astype("int64"), None
-        transposed = _jacobian(f, parts, wanted)
-        if scaling == "columns":
+        formed, D = pt.switch(needed, f.size, 0).astype("int64"), None
+        transposed = _jacobian(f, parts, needed)
+        if x_scale == "jac":
             norms = pt.sqrt(pt.sum(transposed**2, axis=1))
-            highest = f.state("norms", (f.size,))
-            new[highest] = pt.maximum(highest, pt.switch(pt.isfinite(norms), norms, pt.zeros_like(norms)))
-            D = pt.switch(new[highest] > 0, new[highest], pt.ones_like(norms))
+            max_norms = f.state("column_norms", (f.size,))
+            new[max_norms] = pt.maximum(max_norms, pt.switch(pt.isfinite(norms), norms, pt.zeros_like(norms)))
+            D = pt.switch(new[max_norms] > 0, new[max_norms], pt.ones_like(norms))
             transposed = transposed / D[:, None]
-        left, s, components = _decomposed(transposed, f.pack(parts))
-        top = largest(pt.sum(transposed**2, axis=1))
+        right, s, components = _decomposed(transposed, f.pack(parts))
+        diagonal = largest(pt.sum(transposed**2, axis=1))
 
         def propose(mu: Any, nu: Any) -> Proposal:
             weights = components * s / (s**2 + mu)
-            p = -times(left, weights)
-            # This is positive in each term: nothing cancels.
+            p = -times(right, weights)
+            # All terms are positive: nothing cancels.
             decrease = pt.sum(weights**2 * (s**2 + 2 * mu)) / 2
             return Proposal(p if D is None else p / D, decrease)
 
     else:
         product, g, x = f.curvature(residuals=parts), start.gradient, start.point
-        least, steps = forcing(g), limit(cg_steps, f.size)
-        unknown = wanted & pt.isnan(mu) if step_size is None else FALSE
+        residual, steps = forcing(g), limit(cg_steps, f.size)
+        unknown = needed & pt.isnan(mu) if step_size is None else FALSE
         first = conjugate_gradients(lambda v: product(x, v), g, pt.switch(unknown, 1, 0))
         formed = first.products
-        # One step is -g times the inverse of what is wanted.
-        top = norm(g) / norm(first.vector)
+        # One step of conjugate gradients is -g times the inverse of the curvature along g.
+        diagonal = norm(g) / norm(first.vector)
 
         def propose(mu: Any, nu: Any) -> Proposal:
-            found = conjugate_gradients(lambda v: product(x, v) + mu * v, g, steps, tolerance=least)
-            decrease = mu * dot(found.vector, found.vector) / 2 - found.model
-            return Proposal(found.vector, decrease, found.products)
+            solution = conjugate_gradients(lambda v: product(x, v) + mu * v, g, steps, tolerance=residual)
+            decrease = mu * dot(solution.vector, solution.vector) / 2 - solution.model
+            return Proposal(solution.vector, decrease, solution.products)
 
-    begin = tau.astype(f.dtype) * top if step_size is None else 1 / f.step_size(step_size).astype(f.dtype)
+    initial = tau.astype(f.dtype) * diagonal if step_size is None else 1 / f.step_size(step_size).astype(f.dtype)
     tiny = np.asarray(np.finfo(f.dtype).tiny, f.dtype)
 
-    def adjust(quality: Any, proposed: Proposal, mu: Any, nu: Any) -> list[Any]:
-        taken = quality > 0
+    def adjust(quality: Any, proposal: Proposal, mu: Any, nu: Any) -> list[Any]:
+        accepted = quality > 0
         smaller = mu * pt.maximum(np.asarray(1 / 3, f.dtype), 1 - (2 * quality - 1) ** 3)
         return [
-            pt.maximum(pt.switch(taken, smaller, mu * nu), tiny),
-            pt.switch(taken, np.asarray(2, f.dtype), 2 * nu),
+            pt.maximum(pt.switch(accepted, smaller, mu * nu), tiny),
+            pt.switch(accepted, np.asarray(2, f.dtype), 2 * nu),
         ]
 
-    sizes = [pt.maximum(pt.switch(pt.isnan(mu), begin, mu), tiny), pt.constant(np.asarray(2, f.dtype))]
-    end, (following, _, products) = start.trust_region(propose, sizes, adjust, np.asarray(0, f.dtype))
-    # Without a trial nothing is known.
-    new[mu] = pt.switch(pt.eq(end.found.evaluations, 0), mu, following)
+    sizes = [pt.maximum(pt.switch(pt.isnan(mu), initial, mu), tiny), pt.constant(np.asarray(2, f.dtype))]
+    end, (next_mu, _, products) = start.trust_region(propose, sizes, adjust, np.asarray(0, f.dtype))
+    # Without a trial there is no next value, and mu may still be unknown.
+    new[mu] = pt.switch(pt.eq(end.result.evaluations, 0), mu, next_mu)
     return start.finish(end, new, patience=30, reports={"products": formed + products})
 
 
 def _opened(
     parameters: Variables, cost: Any, gradients: Any, stop: Any, updates: Updates | None, residuals: Any, **kwargs: Any
 ) -> tuple[Objective, list[Any]]:
-    """The objective, and the residuals."""
+    """The objective, and the residuals as a list."""
     parts = check_outputs("residuals", residuals, check_parameters(parameters))
     if cost is None:
         if kwargs["ascent"]:
@@ -285,8 +275,8 @@ def _opened(
     return Objective.of(parameters, cost, gradients, stop, updates, needs_cost=True, **kwargs), parts
 
 
-def _jacobian(f: Objective, parts: list[Any], wanted: Any) -> Any:
-    """The transpose of the matrix of derivatives of `parts` at the parameters' values; zeros if it is not `wanted`."""
+def _jacobian(f: Objective, parts: list[Any], needed: Any) -> Any:
+    """The transpose of the Jacobian of `parts` at the values of the parameters; zeros where it is not `needed`."""
     r = f.pack(parts)
     length = r.shape[0] if r.type.shape[0] is None else r.type.shape[0]
 
@@ -294,12 +284,13 @@ def _jacobian(f: Objective, parts: list[Any], wanted: Any) -> Any:
         [joined] = known_shapes([f.pack(pushforward(parts, f.parameters, f.unpack(v)))])
         return joined
 
-    return rows(image, f.size, length, f.dtype, wanted)
+    return rows(image, f.size, length, f.dtype, needed)
 
 
 def _decomposed(transposed: Any, r: Any) -> tuple[Any, Any, Any]:
     """The right singular vectors of the Jacobian as columns, its singular values, and `r` along the left ones."""
-    matrix, spoilt = guarded(transposed)
-    decomposed: Any = pt.linalg.svd(matrix, full_matrices=False)
-    left, s, right = decomposed
-    return left, s, times(right, r) + spoilt
+    # After one decomposition each damping costs n^2; a Jacobian without full rank needs no special case.
+    matrix, nonfinite = guarded(transposed)
+    decomposition: Any = pt.linalg.svd(matrix, full_matrices=False)
+    right, s, left = decomposition
+    return right, s, times(left, r) + nonfinite

@@ -1,4 +1,4 @@
-"""Natural gradients: steps in the metric of the gradients' covariance."""
+"""Natural gradients: steps in the metric of the covariance of the gradients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..moments import correction
 from ..objective import Objective
 from ..state import shape_of
 from ..typing import Scalar, StepSize, Updates, Variables
-from ._linear_algebra import guarded
+from ._linear_algebra import guarded, ratio
 
 
 def tonga(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
@@ -29,9 +29,9 @@ def tonga(parameters: Variables, cost: Variable | None = None, gradients: Variab
 
     .. math:: C \leftarrow \gamma C + g g^T, \qquad x \leftarrow x - a \, (C + \lambda I)^{-1} g
 
-    The covariance is kept as :math:`C = X X^T`, with as columns of :math:`X` the scaled eigenvectors of its `rank`
-    largest eigenvalues and the gradients since. At each `every`-th call the `rank` largest eigenvalues of :math:`C`
-    are kept and the rest is dropped. All that is solved and decomposed is the Gram matrix :math:`X^T X`:
+    The covariance is kept as :math:`C = X X^T`. The columns of :math:`X` are the scaled eigenvectors of the `rank`
+    largest eigenvalues, and the gradients since the last decomposition. At each `every`-th call :math:`C` is decomposed
+    and only its `rank` largest eigenvalues are kept. What is solved and decomposed is the Gram matrix :math:`X^T X`:
 
     .. math:: (X X^T + \lambda I)^{-1} g = X (X^T X + \lambda I)^{-1} e
 
@@ -45,7 +45,7 @@ def tonga(parameters: Variables, cost: Variable | None = None, gradients: Variab
     parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule.
     step_size : scalar or schedule
-        :math:`a`, in units of the cost: :math:`C^{-1} g` has those of the parameters over the cost's.
+        :math:`a`, in units of the cost: :math:`C^{-1} g` has the units of the parameters over those of the cost.
     rank : int
         The number of eigenvectors that are kept.
     every : int
@@ -57,15 +57,16 @@ def tonga(parameters: Variables, cost: Variable | None = None, gradients: Variab
     forgetting : scalar
         :math:`\gamma`, from 0 to 1.
     regularization : scalar
-        :math:`\lambda`, in units of the squared gradient; above 0. Large, it makes this `sgd` with the step size
-        :math:`a/\lambda`.
+        :math:`\lambda`, in units of the squared gradient; above 0. With a large one the rule is `sgd` with the step
+        size :math:`a/\lambda`.
     per_example : list of variables, optional
-        For each parameter the gradients of single examples, or of small batches, with one more axis in front. Without
-        it the covariance is that of `gradients`: for the means of batches of :math:`m` examples the covariance of the
-        noise is :math:`m` times smaller, as then should be :math:`\lambda`.
+        For each parameter the gradients of single examples, or of small batches, with one more axis in front. By
+        default the covariance is that of `gradients`. For means over batches of :math:`m` examples the covariance of
+        the noise is :math:`m` times smaller, and so should be :math:`\lambda`.
     normalize : bool
-        Whether to multiply the direction by the sum :math:`(1 - \gamma^t)/(1 - \gamma)` of the weights in :math:`C`, so
-        that it is that of a weighted mean, with :math:`\lambda` over that sum.
+        Whether to multiply the direction by the sum :math:`(1 - \gamma^t)/(1 - \gamma)` of the weights in :math:`C`,
+        with :math:`t` the number of the update. Then the direction is that of the weighted mean of :math:`g g^T` in the
+        place of :math:`C`, and of :math:`\lambda` over the sum.
 
     Returns
     -------
@@ -74,17 +75,18 @@ def tonga(parameters: Variables, cost: Variable | None = None, gradients: Variab
 
     Notes
     -----
-    With `k` = `rank` and `b` = `every`. Cost per call: one gradient, :math:`3(k + b)n` multiplications and a solve of
-    size :math:`k + b`; at every `b`-th call an eigendecomposition of that size and :math:`k(k + b)n` multiplications.
-    Memory: :math:`k + b` numbers per parameter component. With `per_example` it is :math:`k`, and the cost per call is
-    an eigendecomposition of size :math:`k + m` and :math:`(k + m)(2k + m)n` multiplications.
+    With :math:`k` for `rank` and :math:`b` for `every`. Cost per call: one gradient, :math:`3(k + b)n` multiplications
+    and a solve of size :math:`k + b`; at every :math:`b`-th call an eigendecomposition of that size and
+    :math:`k(k + b)n` multiplications. Memory: :math:`k + b` numbers per parameter component. With `per_example` the
+    memory is :math:`k` numbers per component, and the cost per call is the gradients, an eigendecomposition of size
+    :math:`k + m` and :math:`(k + m)(2k + m)n` multiplications.
 
-    A first step is :math:`a g/(\lambda + \|g\|^2)`, no longer than :math:`a/(2 \sqrt\lambda)`.
+    The first step is :math:`a g/(\lambda + \|g\|^2)`, no longer than :math:`a/(2 \sqrt\lambda)`.
 
     References
     ----------
     Le Roux, Manzagol and Bengio (2008), Topmoumoute online natural gradient algorithm, section 4. Its exponents of
-    :math:`\gamma` within a block are misprinted; those here are of the covariance defined above.
+    :math:`\gamma` within a block are misprinted; here they are those of the covariance defined above.
 
     Examples
     --------
@@ -114,35 +116,36 @@ def tonga(parameters: Variables, cost: Variable | None = None, gradients: Variab
         examples = _split(f, _check_examples(per_example, f.parameters), groups)
     scale = f.step_size(step_size)
     if normalize:
-        forever = pt.eq(gamma, 1)
-        weight = correction(gamma, f.count + 1) / (1.0 - pt.switch(forever, np.float64(0), gamma))
-        scale = scale * pt.switch(forever, f.count + 1.0, weight)
+        weights = ratio(correction(gamma, f.count + 1), 1.0 - gamma)
+        scale = scale * pt.switch(pt.eq(gamma, 1), f.count + 1.0, weights)
 
     new: Updates = {}
     directions = []
-    for g, added, (blocks, size), owner in zip(means, examples, groups, owners, strict=True):
+    for g, batch, (blocks, size), owner in zip(means, examples, groups, owners, strict=True):
         dtype = g.type.dtype
-        decay, fade, ridge = (as_dtype(s, dtype) for s in (gamma, pt.sqrt(gamma), lam))
-        slots = rank if added is not None else rank + every
+        decay, root_decay, ridge = (as_dtype(s, dtype) for s in (gamma, pt.sqrt(gamma), lam))
+        slots = rank if batch is not None else rank + every
         X = f.state("vectors", (blocks, slots, size), dtype, parameter=owner)
-        if added is not None:
-            added = added / as_dtype(pt.sqrt(added.shape[1]), dtype)
-            columns = pt.concatenate([fade * X, added], axis=1)
+        if batch is not None:
+            batch = batch / as_dtype(pt.sqrt(batch.shape[1]), dtype)
+            columns = pt.concatenate([root_decay * X, batch], axis=1)
             gram = pt.matmul(columns, columns.mT)
             inner = _times(columns, g)
             direction = (g - _combined(columns, _solved(gram, ridge, inner))) / ridge
             new[X] = pt.matmul(_eigenvectors(gram, rank)[1], columns)
         else:
             G = f.state("gram", (blocks, slots, slots), dtype, parameter=owner)
-            place = f.count % every
-            newest = pt.eq(np.arange(slots), rank + place)
-            columns = pt.switch(newest[:, None], g[:, None, :], fade * X)
+            since = f.count % every
+            newest = pt.eq(np.arange(slots), rank + since)
+            # The columns are scaled at each call, where the paper keeps powers of 1/gamma: any gamma works, 0 included,
+            # and X X' is the covariance at any time.
+            columns = pt.switch(newest[:, None], g[:, None, :], root_decay * X)
             inner = _times(columns, g)
             gram = pt.switch(newest[None, :], inner[:, :, None], decay * G)
             gram = pt.switch(newest[:, None], inner[:, None, :], gram)
             unit = pt.broadcast_to(newest.astype(dtype), (blocks, slots))
             direction = _combined(columns, _solved(gram, ridge, unit))
-            full = pt.eq(place, every - 1) & ~f.stopped
+            full = pt.eq(since, every - 1) & ~f.stopped
             new[X], new[G] = cond(full, partial(_truncated, rank), [columns, gram], [columns, gram])
         directions.append(direction)
     for (p, _, a), v in zip(f.each(scale), _joined(f, directions, block), strict=True):
@@ -151,7 +154,7 @@ def tonga(parameters: Variables, cost: Variable | None = None, gradients: Variab
 
 
 def _groups(f: Objective, block: str) -> list[tuple[int, int]]:
-    """For each array that the components are split into: the number of blocks, and the size of one."""
+    """For each of the arrays of `_split`: the number of blocks, and the size of a block."""
     if block == "all":
         return [(1, f.size)]
     shapes = [shape_of(p) for p in f.parameters]
@@ -160,7 +163,10 @@ def _groups(f: Objective, block: str) -> list[tuple[int, int]]:
 
 
 def _split(f: Objective, tensors: Sequence[Any], groups: Sequence[tuple[int, int]]) -> list[Any]:
-    """`tensors`, which have an axis of examples in front, as arrays of shape (blocks, examples, size)."""
+    """`tensors`, which have an axis of examples in front, as arrays of shape (blocks, examples, size).
+
+    The blocks are an axis, so that one code serves all kinds of block.
+    """
     sizes = [prod(shape_of(p)) for p in f.parameters]
     flat = [t.reshape((t.shape[0], size)) for t, size in zip(tensors, sizes, strict=True)]
     if len(groups) == 1:
@@ -169,7 +175,7 @@ def _split(f: Objective, tensors: Sequence[Any], groups: Sequence[tuple[int, int
 
 
 def _joined(f: Objective, arrays: Sequence[Any], block: str) -> list[Any]:
-    """What `_split` made `arrays` of."""
+    """The inverse of `_split`: a tensor for each parameter."""
     if block == "all":
         return f.unpack(arrays[0][0])
     shapes = [shape_of(p) for p in f.parameters]
@@ -177,15 +183,15 @@ def _joined(f: Objective, arrays: Sequence[Any], block: str) -> list[Any]:
 
 
 def _check_examples(per_example: Any, parameters: Sequence[Any]) -> list[Any]:
-    """The list `per_example`: for each of `parameters` a floating-point tensor with one more axis."""
+    """The option `per_example`, checked: for each of `parameters` a tensor of its dtype with one more axis."""
     tensors = as_list("per_example", per_example)
     if len(tensors) != len(parameters):
         raise ValueError(
             f"per_example has {len(tensors)} entries for {len(parameters)} parameters; pass one for each parameter"
         )
     checked = []
-    for given, p in zip(tensors, parameters, strict=True):
-        tensor = pt.as_tensor(given)
+    for entry, p in zip(tensors, parameters, strict=True):
+        tensor = pt.as_tensor(entry)
         if tensor.type.ndim != p.type.ndim + 1:
             raise ValueError(
                 f"the entry of {called(p)} in per_example has {tensor.type.ndim} dimensions; "
@@ -208,34 +214,34 @@ def _combined(columns: Any, weights: Any) -> Any:
 def _solved(gram: Any, ridge: Any, right: Any) -> Any:
     """The solution of `gram` plus `ridge` times the identity, in each block.
 
-    A ridge that is lost in the rounding errors of `gram` is raised to their size, so that the matrix is positive.
+    A ridge below the rounding errors of `gram` is raised to their size, so that the matrix is positive definite.
     """
-    gram, spoilt = guarded(gram)
-    limits = np.finfo(gram.type.dtype)
+    gram, nonfinite = guarded(gram)
+    info = np.finfo(gram.type.dtype)
     size = gram.shape[1].astype(gram.type.dtype)
     trace = pt.sum(pt.diagonal(gram, axis1=1, axis2=2), axis=1)
-    ridge = pt.maximum(pt.maximum(ridge, size * limits.eps * trace), limits.tiny)
+    ridge = pt.maximum(pt.maximum(ridge, size * info.eps * trace), info.tiny)
     matrix = gram + ridge[:, None, None] * pt.eye(gram.shape[1], dtype=gram.type.dtype)
     solution: Any = pt.linalg.solve(matrix, right[:, :, None], assume_a="pos", check_finite=False, b_ndim=2)
-    return solution[:, :, 0] + spoilt
+    return solution[:, :, 0] + nonfinite
 
 
 def _eigenvectors(gram: Any, rank: int) -> tuple[Any, Any]:
     """The `rank` largest eigenvalues of `gram` and their eigenvectors, as rows, in each block.
 
-    They have the sign with which the vectors that they stand for are not opposed to the newest gradient.
+    Their sign is that with which the combined vectors have a nonnegative weight of the newest gradient.
     """
-    gram, spoilt = guarded(gram)
-    decomposed: Any = pt.linalg.eigh(gram)
-    values, vectors = decomposed
+    gram, nonfinite = guarded(gram)
+    decomposition: Any = pt.linalg.eigh(gram)
+    values, vectors = decomposition
     vectors = vectors[:, :, -rank:]
     vectors = pt.switch(pt.lt(vectors[:, -1, :], 0)[:, None, :], -vectors, vectors)
-    return values[:, -rank:] + spoilt, vectors.mT
+    return values[:, -rank:] + nonfinite, vectors.mT
 
 
 def _truncated(rank: int, columns: Any, gram: Any) -> list[Any]:
-    """The covariance of `columns` with its `rank` largest eigenvalues only; the other rows are then zero."""
+    """`columns` and `gram` of the covariance with its `rank` largest eigenvalues only; the other rows are zero."""
     values, vectors = _eigenvectors(gram, rank)
-    kept = pt.concatenate([pt.matmul(vectors, columns), pt.zeros_like(columns[:, rank:])], axis=1)
+    truncated = pt.concatenate([pt.matmul(vectors, columns), pt.zeros_like(columns[:, rank:])], axis=1)
     diagonal = pt.concatenate([pt.maximum(values, pt.zeros_like(values)), pt.zeros_like(gram[:, 0, rank:])], axis=1)
-    return [kept, diagonal[:, None, :] * pt.eye(gram.type.shape[1], dtype=gram.type.dtype)]
+    return [truncated, diagonal[:, None, :] * pt.eye(gram.type.shape[1], dtype=gram.type.dtype)]

@@ -1,4 +1,4 @@
-"""Newton's methods: steps from second derivatives."""
+"""Newton's methods: steps from the matrix of second derivatives, the Hessian."""
 
 from __future__ import annotations
 
@@ -25,44 +25,29 @@ def newton(parameters: Variables, cost: Variable | None = None, gradients: Varia
     .. math:: x \leftarrow x - a Q |\Lambda|^{-1} Q^T g, \qquad H = Q \Lambda Q^T
 
     with :math:`Q` the eigenvectors of the Hessian :math:`H`, :math:`\Lambda` its eigenvalues, and :math:`a` from a line
-    search. So the step is Newton's where the Hessian is positive definite; elsewhere, along a direction of negative
-    curvature it is as long and leads downhill, away from a saddle. An eigenvalue counts for no less than
-    :math:`n \epsilon` times the largest in absolute value, with :math:`\epsilon` the machine precision: what is below
-    is round-off.
-
-    Where a search fails, the next call searches along the steepest descent. If that fails too, or more than 10 calls on
-    end have found no cost below the lowest, no further decrease is possible at the precision of the cost, and the
-    algorithm has finished with reason 2; with 3 if the cost or a gradient was not finite at the start.
+    search. So the step is Newton's where the Hessian is positive definite. Along a direction of negative curvature the
+    step has the same length and leads downhill, away from a saddle. Absolute values of eigenvalues below
+    :math:`n \epsilon` times the largest are raised to this, with :math:`\epsilon` the machine precision: smaller ones
+    are rounding errors.
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, tolerance, ascent, name
-        As in every rule. The cost is needed; gradients, if given, must be its own.
+    parameters, cost, gradients, stop, updates, line_search, exact, tolerance, ascent, name
+        As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
-        The first step size that a search tries, by default 1.
-    line_search : callable
-        The line search, see `optapi.line_search`.
-    exact : bool, optional
-        Whether a cost and gradient found at a point are still true at the next call, see `lbfgs`.
-
-    Returns
-    -------
-    dict
-        Next values of the parameters and of the rule's state. If `stop` is given, it reports ``reason``,
-        ``evaluations``, ``products``, ``cost`` and ``gradient_size``, see `optapi.reports`.
+        The first step size that a search tries, by default 1, and :math:`1 / \max(1, \|g\|)` along a steepest descent.
 
     Raises
     ------
-    ValueError, TypeError, KeyError
-        As every rule; ValueError also if `gradients` cannot be those of `cost` at other points, or if the cost has no
-        second derivatives.
+    ValueError
+        Also if the cost has no second derivatives.
 
     Notes
     -----
     Cost per call: the Hessian by :math:`n` products, each about two evaluations of the gradient; mostly one evaluation
-    of the cost and its gradients, more while the search looks for a step, and one at the start if `exact` is False; an
-    eigendecomposition, about :math:`9n^3` multiplications. Memory: some matrices of :math:`n^2` numbers while a call
-    runs; the state is the point with its gradient. It is for problems of up to a few hundred components.
+    of the cost and its gradients, more while the search brackets a step; an eigendecomposition, about :math:`9n^3`
+    multiplications. Memory: some matrices of :math:`n^2` numbers while a call runs; the state is the point with its
+    gradient. It is for problems of up to a few hundred components.
 
     References
     ----------
@@ -82,10 +67,10 @@ def newton(parameters: Variables, cost: Variable | None = None, gradients: Varia
     )
     start = Descent.start(f, line_search, exact)
     x, g = start.point, start.gradient
-    wanted = ~start.still
-    hessian = rows(lambda v: f.product(x, v), f.size, f.size, f.dtype, wanted)
+    needed = ~start.finished
+    hessian = rows(lambda v: f.product(x, v), f.size, f.size, f.dtype, needed)
     end = start.line_search(-_solved(hessian, g), step_size)
-    return start.finish(end, {}, reports={"products": pt.switch(wanted, f.size, 0).astype("int64")})
+    return start.finish(end, {}, reports={"products": pt.switch(needed, f.size, 0).astype("int64")})
 
 
 def newton_cg(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
@@ -97,45 +82,36 @@ def newton_cg(parameters: Variables, cost: Variable | None = None, gradients: Va
     .. math:: x \leftarrow x + a d, \qquad \|H d + g\| \le \min(1/2, \sqrt{\|g\|}) \, \|g\|
 
     with :math:`H` the Hessian, of which only products with vectors are formed, and :math:`a` from a line search. The
-    conjugate gradients begin at zero. Where they meet a direction without positive curvature, :math:`d` is what they
-    have found before; if that is the first direction, :math:`d = -(\|g\| / \|H g\|) \, g`.
+    conjugate gradients begin at zero and end at a direction without positive curvature: :math:`d` is then the iterate
+    before it, or, at the first direction, :math:`-(\|g\| / \|H g\|) \, g`.
 
-    Far from a minimizer few steps are enough; close to it the tolerance falls with the gradient, and the convergence is
-    superlinear. What happens where a search fails, and when it ends, is as in `newton`.
+    Far from a minimizer few steps are enough; close to it the tolerance decreases with the gradient, and the
+    convergence is superlinear.
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
-        As in every rule. The cost is needed; gradients, if given, must be its own.
+    parameters, cost, gradients, stop, updates, line_search, exact, tolerance, ascent, name
+        As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
-        The first step size that a search tries, by default 1.
+        As in `newton`.
     cg_steps : int, optional
         The largest number of steps of the conjugate gradients in a call; by default 20 for each component.
-    search, exact, tolerance
-        As in `newton`.
-
-    Returns
-    -------
-    dict
-        Next values of the parameters and of the rule's state. If `stop` is given, it reports ``reason``,
-        ``evaluations``, ``products``, ``cost`` and ``gradient_size``, see `optapi.reports`.
 
     Raises
     ------
-    ValueError, TypeError, KeyError
-        As `newton`.
+    ValueError
+        As in `newton`.
 
     Notes
     -----
     Cost per call: a product for each step of the conjugate gradients, each about two evaluations of the gradient;
-    mostly one evaluation of the cost and its gradients, more while the search looks for a step, and one at the start if
-    `exact` is False. Memory: a few vectors of the size of the parameters. `trust_region_cg` makes better use of
-    negative curvature.
+    mostly one evaluation of the cost and its gradients, more while the search brackets a step. Memory: a few vectors of
+    the size of the parameters. `trust_region_cg` makes better use of negative curvature.
 
     References
     ----------
-    Nocedal and Wright (2006), Numerical optimization, algorithm 7.1. There the first direction, if it has no positive
-    curvature, is :math:`-g`, whose length says nothing of that of a step.
+    Nocedal and Wright (2006), Numerical optimization, algorithm 7.1. There the step along a first direction without
+    positive curvature is :math:`-g`, whose length is not related to that of a step.
 
     Examples
     --------
@@ -149,9 +125,11 @@ def newton_cg(parameters: Variables, cost: Variable | None = None, gradients: Va
     )
     start = Descent.start(f, line_search, exact)
     product, g, x = f.curvature(), start.gradient, start.point
-    steps = pt.switch(start.still, 0, limit(cg_steps, f.size))
-    found = conjugate_gradients(lambda v: product(x, v), g, steps, tolerance=forcing(g))
-    return start.finish(start.line_search(found.vector, step_size), {}, reports={"products": found.products})
+    steps = pt.switch(start.finished, 0, limit(cg_steps, f.size))
+    # They end at negative curvature, as in the book, although a trust region makes more of it: on two of the 35
+    # problems of Moré, Garbow and Hillstrom the rule crawls, as SciPy's Newton-CG does.
+    solution = conjugate_gradients(lambda v: product(x, v), g, steps, tolerance=forcing(g))
+    return start.finish(start.line_search(solution.vector, step_size), {}, reports={"products": solution.products})
 
 
 def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
@@ -165,53 +143,42 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
         m(p) = g^T p + \tfrac12 p^T H p
 
     with :math:`H` the Hessian, of which only products with vectors are formed. The conjugate gradients begin at zero
-    and end where :math:`\|H p + g\| \le \min(1/2, \sqrt{\|g\|}) \, \|g\|`, at the boundary where they leave the
-    region, and there along a direction without positive curvature, too.
+    and end where :math:`\|H p + g\| \le \min(1/2, \sqrt{\|g\|}) \, \|g\|`, or at the boundary of the region: where an
+    iterate leaves it, or along a direction without positive curvature.
 
-    The step is taken if the ratio :math:`\rho = (f(x) - f(x + p)) / (-m(p))` of the decrease to the promised one is
+    The step is taken if the ratio :math:`\rho = (f(x) - f(x + p)) / (-m(p))` of the decrease to the predicted one is
     above `accept`; else the same call tries a shorter one. Where :math:`\rho < 1/4` the radius :math:`\Delta` becomes
-    :math:`\|p\| / 4`; where :math:`\rho > 3/4` and :math:`p` is at the boundary it is doubled. Where the decreases are
-    lost in the rounding errors of the cost, the model is trusted. So each call moves the point; if no step does, or
-    more than 30 calls on end have found no cost below the lowest, no further decrease is possible at the precision of
-    the cost, and the algorithm has finished with reason 2; with 3 if the cost or a gradient was not finite at the
-    start.
+    :math:`\|p\| / 4`; where :math:`\rho > 3/4` and :math:`p` is at the boundary, it is doubled. Where the decreases are
+    lost in the rounding errors of the cost, :math:`\rho` counts as 1.
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
-        As in every rule. The cost is needed; gradients, if given, must be its own.
+    parameters, cost, gradients, stop, updates, exact, tolerance, ascent, name
+        As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
         The radius at first, in units of the parameters; by default 1.
     max_radius : scalar, optional
         The largest radius; by default there is none.
     accept : scalar
-        The smallest ratio with which a step is taken, from 0 to 1/4.
+        The ratio above which a step is taken, from 0 to 1/4.
     cg_steps : int, optional
         The largest number of steps of the conjugate gradients for one step; by default 20 for each component.
-    exact, tolerance
-        As in `newton`.
-
-    Returns
-    -------
-    dict
-        Next values of the parameters and of the rule's state, the radius among it. If `stop` is given, it reports
-        ``reason``, ``evaluations``, ``products``, ``cost`` and ``gradient_size``, see `optapi.reports`.
 
     Raises
     ------
-    ValueError, TypeError, KeyError
-        As `newton`.
+    ValueError
+        As in `newton`.
 
     Notes
     -----
     Cost per call: a product for each step of the conjugate gradients, each about two evaluations of the gradient; one
-    evaluation of the cost and its gradients, and both again for each step that is not taken; one evaluation at the
-    start if `exact` is False. Memory: a few vectors of the size of the parameters.
+    evaluation of the cost and its gradients, and both again for each step that is not taken. Memory: a few vectors of
+    the size of the parameters.
 
     References
     ----------
-    Nocedal and Wright (2006), Numerical optimization, algorithms 7.2 and 4.1. There a step that is not taken leaves a
-    quarter of the radius, with which one from the inside of the region may be tried again. Conn, Gould and Toint
+    Nocedal and Wright (2006), Numerical optimization, algorithms 7.2 and 4.1. There the radius after a step that is not
+    taken is a quarter of the last, so that a step from the inside of the region may be repeated. Conn, Gould and Toint
     (2000), Trust-region methods, section 17.4.2, for the rounding errors.
 
     Examples
@@ -225,32 +192,37 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
     )
     start = Descent.start(f, partial(fixed, max_trials=1), exact)
     product, g, x = f.curvature(), start.gradient, start.point
-    least, most = forcing(g), None if max_radius is None else f.scalar("max_radius", max_radius, low=0).astype(f.dtype)
-    steps = limit(cg_steps, f.size)
+    residual, steps = forcing(g), limit(cg_steps, f.size)
+    if max_radius is not None:
+        max_radius = f.scalar("max_radius", max_radius, low=0).astype(f.dtype)
+
+    def bounded(radius: Any) -> Any:
+        return radius if max_radius is None else pt.minimum(radius, max_radius)
 
     def propose(radius: Any) -> Proposal:
-        found = conjugate_gradients(lambda v: product(x, v), g, steps, tolerance=least, radius=radius)
-        return Proposal(found.vector, -found.model, found.products, pt.eq(found.reason, BOUNDARY))
+        solution = conjugate_gradients(lambda v: product(x, v), g, steps, tolerance=residual, radius=radius)
+        return Proposal(solution.vector, -solution.model, solution.products, pt.eq(solution.reason, BOUNDARY))
 
-    def adjust(quality: Any, proposed: Proposal, radius: Any) -> list[Any]:
-        grown = pt.switch((quality > 0.75) & proposed.full, 2 * radius, radius)
-        return [pt.switch(quality < 0.25, norm(proposed.step) / 4, grown if most is None else pt.minimum(grown, most))]
+    def adjust(quality: Any, proposal: Proposal, radius: Any) -> list[Any]:
+        grown = pt.switch((quality > 0.75) & proposal.at_boundary, 2 * radius, radius)
+        return [pt.switch(quality < 0.25, norm(proposal.step) / 4, bounded(grown))]
 
-    least_quality = f.scalar("accept", accept, 0, 0.25).astype(f.dtype)
+    min_quality = f.scalar("accept", accept, 0, 0.25).astype(f.dtype)
     radius = f.state("radius", fill=np.nan)
-    begin = f.step_size(1.0 if step_size is None else step_size).astype(f.dtype)
-    begin = pt.switch(pt.isnan(radius), begin if most is None else pt.minimum(begin, most), radius)
-    end, (following, products) = start.trust_region(propose, [begin], adjust, least_quality)
-    return start.finish(end, {radius: following}, patience=30, reports={"products": products})
+    initial = f.step_size(1.0 if step_size is None else step_size).astype(f.dtype)
+    current = pt.switch(pt.isnan(radius), bounded(initial), radius)
+    end, (next_radius, products) = start.trust_region(propose, [current], adjust, min_quality)
+    return start.finish(end, {radius: next_radius}, patience=30, reports={"products": products})
 
 
 def _solved(hessian: Any, g: Any) -> Any:
-    """The product of the inverse of the matrix with `g`, the eigenvalues taken as positive."""
-    matrix, spoilt = guarded((hessian + hessian.T) / 2)
-    decomposed: Any = pt.linalg.eigh(matrix)
-    values, vectors = decomposed
+    """The product of the inverse of the Hessian with `g`, with the absolute values of the eigenvalues."""
+    # Absolute values need no shift to be chosen, and the steps leave saddles.
+    matrix, nonfinite = guarded((hessian + hessian.T) / 2)
+    decomposition: Any = pt.linalg.eigh(matrix)
+    values, vectors = decomposition
     sizes = abs(values)
-    least = np.asarray(hessian.type.shape[0] * np.finfo(hessian.type.dtype).eps, hessian.type.dtype) * pt.max(sizes)
-    sizes = pt.maximum(sizes, least)
-    # A matrix of zeros leaves no direction: the search is then along the steepest descent.
-    return times(vectors, times(vectors.T, g) / sizes) + spoilt
+    resolution = np.asarray(hessian.type.shape[0] * np.finfo(hessian.type.dtype).eps, hessian.type.dtype)
+    sizes = pt.maximum(sizes, resolution * pt.max(sizes))
+    # A matrix of zeros gives a direction that is not finite: the search is then along the steepest descent.
+    return times(vectors, times(vectors.T, g) / sizes) + nonfinite

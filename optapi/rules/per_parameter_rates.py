@@ -1,12 +1,12 @@
-r"""Rules with a rate for each component, learnt from the signs, the correlation or the noise of its gradients.
+r"""Rules with a rate for each component, learned from the signs, the correlation or the noise of its gradients.
 
-The rate of a component is the present step size times a gain that begins at 1. So `step_size` is the first rate of all
-components and means the same in each of its forms: a schedule, or a change of a shared step size, scales the rates and
-leaves the gains. (`quickprop` has no rates to learn; `hypergradient` learns one for all and adds it to the step size.)
+The rate of a component is the present step size times a gain, which is 1 at first. So `step_size` is the first rate of
+all components in each of its forms, and a schedule, or a change of a shared step size, scales the rates and leaves the
+gains. (`quickprop` has no rates; `hypergradient` learns one for all components, and adds it to the step size.)
 
 `delta_bar_delta`, `rprop`, `super_sab` and `quickprop` compare the gradients of successive updates. They are for exact
-gradients, those of all data: of noisy ones the signs change by chance, and the rates shrink. `idbd`, `smd`, `vsgd` and
-`hypergradient` are for noisy gradients too.
+gradients, those of all data: the signs of noisy gradients change by chance, and the rates shrink. `idbd`, `smd`, `vsgd`
+and `hypergradient` are for noisy gradients too.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ def delta_bar_delta(parameters: Variables, cost: Variable | None = None, gradien
                     momentum_damping: Scalar | None = None, max_momentum: Scalar | None = None,
                     tolerance: Scalar | None = None, ascent: bool = False,
                     name: str = "delta_bar_delta") -> Updates:  # fmt: skip
-    r"""Delta-bar-delta: a rate grows by addition while the gradient keeps its sign, and shrinks by a factor if not.
+    r"""Delta-bar-delta: a rate grows by a constant while the gradient keeps its sign, and else shrinks by a factor.
 
     .. math::
         k \leftarrow \begin{cases} k + \kappa & \bar g g > 0 \\ (1 - \phi) k & \bar g g < 0 \\ k & \text{else}
         \end{cases} \qquad
         x \leftarrow x - a k g, \qquad \bar g \leftarrow \theta \bar g + (1 - \theta) g
 
-    with a gain :math:`k` for each component, 1 at first. The gradient is compared with the mean :math:`\bar g` of those
-    before it, so the first update changes no gain. This is the `variant` "jacobs"; there are two more.
+    with a gain :math:`k` for each component, 1 at first. The gradient is compared with the mean :math:`\bar g` of the
+    previous ones, so the first update changes no gain. This is the `variant` "jacobs"; there are two more.
 
     "extended" also learns a momentum :math:`\mu` for each component, 0 at first, and gains grow less where the mean
     gradient is large. Where :math:`\bar g g` is positive
@@ -58,14 +58,14 @@ def delta_bar_delta(parameters: Variables, cost: Variable | None = None, gradien
     and where it is negative :math:`k \leftarrow (1 - \phi) k` and :math:`\mu \leftarrow (1 - \phi_\mu) \mu`; then
     :math:`v \leftarrow \mu v - a k g` and :math:`x \leftarrow x + v`.
 
-    "gains", known from t-SNE, compares the gradient with the velocity, and has one momentum for all components:
+    "gains", the rule of t-SNE, compares the gradient with the velocity, and has one momentum for all components:
 
     .. math::
         k \leftarrow \begin{cases} k + \kappa & \mathrm{sgn}\, g \ne \mathrm{sgn}\, v \\ (1 - \phi) k & \text{else}
         \end{cases} \qquad v \leftarrow \mu v - a k g, \qquad x \leftarrow x + v
 
-    The velocity points downhill, so signs that differ are those of progress. The first update, without a velocity yet,
-    increases all gains.
+    The velocity points downhill, so the signs differ where the rule makes progress. The first update, when the velocity
+    is 0, increases all gains.
 
     Parameters
     ----------
@@ -76,18 +76,19 @@ def delta_bar_delta(parameters: Variables, cost: Variable | None = None, gradien
     variant : str
         "jacobs", "extended" or "gains".
     increase : scalar, optional
-        :math:`\kappa`, what is added to a gain, so a part of the first rate. 0.05 by default, 0.2 in "gains".
+        :math:`\kappa`, the increase of a gain, as a fraction of the first rate. 0.05 by default, 0.2 in "gains".
     decrease : scalar
-        :math:`\phi`, the part of a gain that is taken away, from 0 to 1.
+        :math:`\phi`, the relative decrease of a gain, from 0 to 1.
     min_rate, max_rate : scalar, optional
-        The bounds of the gains. The lower one is 0 by default, 0.01 in "gains". Without an upper one the rates can grow
-        along a valley until a step leaves it.
+        The bounds of the gains. The lower one is 0 by default, 0.01 in "gains". Without an upper bound the rates can
+        grow along a valley until a step leaves it.
     mean_weight : scalar, optional
         :math:`\theta`, from 0 to below 1; 0.7 by default. With 0 successive gradients are compared. Not in "gains".
     momentum : scalar, optional
         :math:`\mu` of "gains", between 0 and 1; 0.5 by default.
     damping : scalar, optional
-        :math:`\gamma`, in units of one over the gradient; 0 by default. In "extended" only, as those that follow.
+        :math:`\gamma`, in units of one over the gradient; 0 by default. In "extended" only, as the options
+        below.
     momentum_increase : scalar, optional
         :math:`\kappa_\mu`; 0.02 by default.
     momentum_decrease : scalar, optional
@@ -106,15 +107,15 @@ def delta_bar_delta(parameters: Variables, cost: Variable | None = None, gradien
     Raises
     ------
     ValueError
-        As every rule; also if an option is given that the variant does not have.
+        Also if an option is given that the variant does not have.
 
     Notes
     -----
     Cost per call: one gradient. Memory: two numbers per parameter component, four in "extended".
 
     The papers give the increase of a rate, :math:`a \kappa` here, in units of the rate. There are no usual values: the
-    defaults of "jacobs" and "extended" are choices. "extended" is without the recovery of its paper, which goes back
-    to an earlier point when the cost rises; `optapi.bold_driver` does that.
+    defaults of "jacobs" and "extended" are ours. "extended" is without the recovery of its paper, which returns to an
+    earlier point when the cost rises; `optapi.bold_driver` does that.
 
     References
     ----------
@@ -150,13 +151,13 @@ def delta_bar_delta(parameters: Variables, cost: Variable | None = None, gradien
     )
 
     new: Updates = {}
-    for p, g, a, add, keep, low, high, mu, gamma, add_mu, keep_mu, gamma_mu, high_mu in f.each(
+    for p, g, a, kappa, shrink, low, high, mu, gamma, kappa_mu, shrink_mu, gamma_mu, max_mu in f.each(
         f.step_size(step_size), *scalars
     ):
         k = f.full_like(p, "gain", 1)
         if gains:
             v = f.zeros_like(p, "velocity")
-            new[k] = _clipped(pt.switch(pt.neq(pt.sign(g), pt.sign(v)), k + add, keep * k), low, high)
+            new[k] = _clipped(pt.switch(pt.neq(pt.sign(g), pt.sign(v)), k + kappa, shrink * k), low, high)
             new[v] = mu * v - a * new[k] * g
             new[p] = p + new[v]
             continue
@@ -164,13 +165,13 @@ def delta_bar_delta(parameters: Variables, cost: Variable | None = None, gradien
         agree = _agreement(mean, g)
         new[mean] = f.average(mean, g, theta)
         if not extended:
-            new[k] = _clipped(_adapted(k, agree, k + add, keep * k), low, high)
+            new[k] = _clipped(_adapted(k, agree, k + kappa, shrink * k), low, high)
             new[p] = p - a * new[k] * g
         else:
             m, v = f.zeros_like(p, "momentum"), f.zeros_like(p, "velocity")
-            grown = k + add * pt.exp(-gamma * abs(mean)), m + add_mu * pt.exp(-gamma_mu * abs(mean))
-            new[k] = _clipped(_adapted(k, agree, grown[0], keep * k), low, high)
-            new[m] = pt.minimum(_adapted(m, agree, grown[1], keep_mu * m), high_mu)
+            larger_k, larger_m = k + kappa * pt.exp(-gamma * abs(mean)), m + kappa_mu * pt.exp(-gamma_mu * abs(mean))
+            new[k] = _clipped(_adapted(k, agree, larger_k, shrink * k), low, high)
+            new[m] = pt.minimum(_adapted(m, agree, larger_m, shrink_mu * m), max_mu)
             new[v] = new[m] * v - a * new[k] * g
             new[p] = p + new[v]
     return f.finish(new)
@@ -181,31 +182,32 @@ def rprop(parameters: Variables, cost: Variable | None = None, gradients: Variab
           variant: str = "irprop-", growth: Scalar = 1.2, shrinkage: Scalar = 0.5, min_rate: Scalar = 1e-6,
           max_rate: Scalar = 50.0, tolerance: Scalar | None = None, ascent: bool = False,
           name: str = "rprop") -> Updates:  # fmt: skip
-    r"""Resilient propagation: steps of learnt sizes, against the sign of the gradient.
+    r"""Resilient propagation: steps of learned sizes, against the sign of the gradient.
 
     .. math::
         \Delta \leftarrow \begin{cases} \min(\eta_+ \Delta, \Delta_{max}) & g g_{prev} > 0 \\
         \max(\eta_- \Delta, \Delta_{min}) & g g_{prev} < 0 \\ \Delta & \text{else} \end{cases} \qquad
         x \leftarrow x - \Delta \, \mathrm{sgn}\, g
 
-    with a step size :math:`\Delta` for each component. The size of the gradient does not count, so the steps are the
-    same for each positive multiple of the cost. The variants differ where the sign has changed, that is where the
-    previous step went over a minimum:
+    with a step size :math:`\Delta` for each component. Only the sign of the gradient counts, so the steps are the same
+    for each positive multiple of the cost. The variants differ where the sign has changed, that is where the previous
+    step went over a minimum:
 
     - "rprop-" steps back by the smaller step;
     - "rprop+" undoes the previous step;
     - "irprop-" does not move;
     - "irprop+" undoes the previous step if the cost has risen with it, and else does not move.
 
-    After a change of sign all but "rprop-" forget the gradient, so that the next update leaves the step size.
+    After a change of sign all but "rprop-" set :math:`g_{prev}` to 0, so that the next update does not change the step
+    size.
 
     Parameters
     ----------
     parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule. "irprop+" needs the cost.
     step_size : scalar or schedule
-        The first :math:`\Delta`, in units of the parameters. What is learnt is its ratio to this, so that a schedule
-        scales the steps.
+        The first :math:`\Delta`, in units of the parameters. The rule learns the ratio of :math:`\Delta` to it, so that
+        a schedule scales the steps.
     variant : str
         "rprop-", "rprop+", "irprop-" or "irprop+".
     growth : scalar
@@ -225,7 +227,7 @@ def rprop(parameters: Variables, cost: Variable | None = None, gradients: Variab
     Raises
     ------
     ValueError
-        As every rule; also if "irprop+" is not given the cost.
+        Also if "irprop+" is not given the cost.
 
     Notes
     -----
@@ -253,35 +255,35 @@ def rprop(parameters: Variables, cost: Variable | None = None, gradients: Variab
         raise ValueError('the variant "irprop+" compares costs; pass cost=, or choose "irprop-"')
     first = f.step_size(step_size)
     # The bounds of the gains; with a step size of 0 there are none.
-    low = pt.switch(first > 0, f.scalar("min_rate", min_rate, 0) / first, f.scalar("min_rate", 0))
+    low = ratio(f.scalar("min_rate", min_rate, 0), first, first > 0)
     high = pt.switch(first > 0, _bound("max_rate", max_rate) / first, _bound("max_rate", None))
 
     new: Updates = {}
     if variant == "irprop+":
-        previous = f.state("previous_cost", dtype=f.cost.type.dtype, fill=np.inf)
-        new[previous] = f.cost
-        risen = f.cost > previous
+        previous_cost = f.state("previous_cost", dtype=f.cost.type.dtype, fill=np.inf)
+        new[previous_cost] = f.cost
+        risen = f.cost > previous_cost
     for p, g, a, up, down, low_k, high_k in f.each(
         first, f.scalar("growth", growth, 1), f.scalar("shrinkage", shrinkage, 0, 1), low, high
     ):
-        k, before = f.full_like(p, "gain", 1), f.zeros_like(p, "sign")
+        k, previous_sign = f.full_like(p, "gain", 1), f.zeros_like(p, "sign")
         sign = pt.sign(g)
-        agree = _agreement(before, sign)
+        agree = _agreement(previous_sign, sign)
         turned = agree < 0
         new[k] = _adapted(k, agree, pt.minimum(up * k, high_k), pt.maximum(down * k, low_k))
         step = -sign * (a * new[k])
-        none = pt.zeros_like(p)
+        zeros = pt.zeros_like(p)
         if variant != "rprop-":
-            sign = pt.switch(turned, none, sign)
+            sign = pt.switch(turned, zeros, sign)
         if variant == "irprop-":
-            step = pt.switch(turned, none, step)
+            step = pt.switch(turned, zeros, step)
         elif variant != "rprop-":
-            last = f.zeros_like(p, "step")
-            undo = -last if variant == "rprop+" else pt.switch(risen, -last, none)
+            previous = f.zeros_like(p, "step")
+            undo = -previous if variant == "rprop+" else pt.switch(risen, -previous, zeros)
             # An undone step is not undone again: the next update compares with a sign of 0.
-            new[last] = pt.switch(turned, none, step)
+            new[previous] = pt.switch(turned, zeros, step)
             step = pt.switch(turned, undo, step)
-        new[before] = sign
+        new[previous_sign] = sign
         new[p] = p + step
     return f.finish(new)
 
@@ -290,7 +292,7 @@ def super_sab(parameters: Variables, cost: Variable | None = None, gradients: Va
               stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
               momentum: Scalar = 0.9, growth: Scalar = 1.05, shrinkage: Scalar = 0.5, max_rate: Scalar | None = None,
               tolerance: Scalar | None = None, ascent: bool = False, name: str = "super_sab") -> Updates:  # fmt: skip
-    r"""SuperSAB: a rate grows by a factor while the gradient keeps its sign; if not, it shrinks and the step is undone.
+    r"""SuperSAB: a rate grows by a factor while the gradient keeps its sign; else it shrinks and the step is undone.
 
     Where the gradient has the sign of the previous one
 
@@ -300,7 +302,7 @@ def super_sab(parameters: Variables, cost: Variable | None = None, gradients: Va
 
     .. math:: k \leftarrow \eta_- k, \qquad x \leftarrow x - v, \qquad v \leftarrow 0
 
-    and the gradient is forgotten: the next update there is an ordinary step from the point that was returned to.
+    and the sign is set to 0, so that the next update of the component is a plain step from the previous point.
 
     Parameters
     ----------
@@ -314,8 +316,8 @@ def super_sab(parameters: Variables, cost: Variable | None = None, gradients: Va
         :math:`\eta_+`, at least 1.
     shrinkage : scalar
         :math:`\eta_-`, from 0 to 1.
-    max_rate : scalar
-        :math:`k_{max}`, the largest gain. Growth is exponential, and without a bound it may end in an overflow.
+    max_rate : scalar, optional
+        :math:`k_{max}`, the largest gain. The growth is exponential, and may overflow without a bound.
 
     Returns
     -------
@@ -327,8 +329,8 @@ def super_sab(parameters: Variables, cost: Variable | None = None, gradients: Va
     -----
     Cost per call: one gradient. Memory: three numbers per parameter component.
 
-    The paper bounds the rates themselves, by 10. It does not say what the gradient after an undone step is compared
-    with; here with none, as in `rprop`.
+    The paper bounds the rates themselves, by 10. It does not say with what the gradient after an undone step is
+    compared; here with 0, as in `rprop`.
 
     References
     ----------
@@ -354,13 +356,13 @@ def super_sab(parameters: Variables, cost: Variable | None = None, gradients: Va
     )
     new: Updates = {}
     for p, g, a, mu, up, down, high in f.each(f.step_size(step_size), *scalars):
-        k, v, before = f.full_like(p, "gain", 1), f.zeros_like(p, "velocity"), f.zeros_like(p, "sign")
-        agree = _agreement(before, g)
-        turned, none = agree < 0, pt.zeros_like(p)
+        k, v, previous_sign = f.full_like(p, "gain", 1), f.zeros_like(p, "velocity"), f.zeros_like(p, "sign")
+        agree = _agreement(previous_sign, g)
+        turned, zeros = agree < 0, pt.zeros_like(p)
         new[k] = _adapted(k, agree, pt.minimum(up * k, high), down * k)
         step = mu * v - a * new[k] * g
-        new[v] = pt.switch(turned, none, step)
-        new[before] = pt.switch(turned, none, pt.sign(g))
+        new[v] = pt.switch(turned, zeros, step)
+        new[previous_sign] = pt.switch(turned, zeros, pt.sign(g))
         new[p] = p + pt.switch(turned, -v, step)
     return f.finish(new)
 
@@ -374,13 +376,13 @@ def quickprop(parameters: Variables, cost: Variable | None = None, gradients: Va
     With the previous step :math:`p` and the previous gradient :math:`g_{prev}`
 
     .. math::
-        q = \begin{cases} \mu p & \text{if the gradient has not fallen below } \frac{\mu}{1 + \mu} g_{prev} \\
+        q = \begin{cases} \mu p & \text{if } g \, \mathrm{sgn}\, p \le \frac{\mu}{1 + \mu} g_{prev} \, \mathrm{sgn}\, p \\
         \dfrac{g}{g_{prev} - g} p & \text{else} \end{cases} \qquad
-        l = \begin{cases} -a g & \text{if it goes the way of } p \text{, or } p = 0 \\ 0 & \text{else} \end{cases}
+        l = \begin{cases} -a g & \text{if } g p < 0 \text{ or } p = 0 \\ 0 & \text{else} \end{cases}
 
     the step is :math:`q + l`, and :math:`x \leftarrow x + q + l`. The growth factor :math:`\mu` bounds the steps where
-    the parabola is flat or curved downwards. The term :math:`l` starts the motion. It is left out where the gradient
-    has changed its sign, and the step is then that of the secant rule, exact on a separable quadratic.
+    the parabola is flat or concave. The term :math:`l` starts the motion. It is 0 where the gradient has changed its
+    sign; the step is then that of the secant rule, which is exact on a separable quadratic.
 
     Parameters
     ----------
@@ -424,14 +426,13 @@ def quickprop(parameters: Variables, cost: Variable | None = None, gradients: Va
     new: Updates = {}
     for p, g, a, mu_p, shrink in f.each(f.step_size(step_size), mu, mu / (1.0 + mu)):
         step, slope = f.zeros_like(p, "step"), f.zeros_like(p, "slope")
-        none = pt.zeros_like(p)
-        # In the direction of the step: slopes that are negative while it leads downhill.
-        along, before = pt.sign(step) * g, pt.sign(step) * slope
+        # The slopes in the direction of the step, negative while it leads downhill.
+        along, previous_along = pt.sign(step) * g, pt.sign(step) * slope
         change = slope - g
         flat = pt.eq(change, 0)
         secant = g / pt.switch(flat, pt.ones_like(p), change) * step
-        jump = pt.switch(along <= shrink * before, mu_p * step, secant)
-        new[step] = jump + pt.switch((along < 0) | pt.eq(step, 0), -a * g, none)
+        jump = pt.switch(along <= shrink * previous_along, mu_p * step, secant)
+        new[step] = jump + pt.switch((along < 0) | pt.eq(step, 0), -a * g, pt.zeros_like(p))
         new[slope] = g
         new[p] = p + new[step]
     return f.finish(new)
@@ -447,13 +448,13 @@ def idbd(parameters: Variables, cost: Variable | None = None, gradients: Variabl
         \beta \leftarrow \beta - \theta g h, \qquad x \leftarrow x - a e^\beta g, \qquad
         h \leftarrow h \, [1 - a e^\beta c]_+ - a e^\beta g
 
-    with a logarithm of the gain :math:`\beta` and a trace :math:`h` of the recent steps for each component, both 0 at
-    first, and the curvature :math:`c` of the cost along the component. A change of :math:`\beta` is at most 2 in an
-    update, and :math:`\beta` is at least -10.
+    with the logarithm :math:`\beta` of the gain and a trace :math:`h` of the recent steps for each component, both 0 at
+    first, and the curvature :math:`c` of the cost along the component. An update changes :math:`\beta` by at most 2,
+    and :math:`\beta` is at least -10.
 
-    The paper is about a linear unit, whose cost of an example is :math:`(y - w^T z)^2 / 2`. There
+    The paper is about a linear unit, with the cost :math:`(y - w^T z)^2 / 2` of an example. There
     :math:`-g_i = (y - w^T z) z_i` and :math:`c_i = z_i^2`, and this is the algorithm of the paper. For other costs the
-    curvature is the second derivative in absolute value.
+    curvature is the absolute value of the second derivative.
 
     Parameters
     ----------
@@ -464,21 +465,21 @@ def idbd(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     meta_step_size : scalar
         :math:`\theta`, in units of one over the cost, for parameters of any units. With 0 the rule is `sgd`.
     curvature : list of variables, optional
-        One for each parameter, of its shape: the diagonal of the matrix of second derivatives, or of an approximation
-        such as that of Gauss and Newton; its absolute value is used. For a layer of linear units with inputs :math:`z`
-        it is the mean of :math:`z^2`. By default the exact diagonal, for :math:`n` components at the cost, in time and
-        memory, of the block of :math:`n^2` second derivatives of each parameter: for small models.
+        For each parameter, in its shape, the diagonal of the Hessian or of an approximation, such as the Gauss-Newton
+        matrix; its absolute value is used. For a layer of linear units with inputs :math:`z` it is the mean of
+        :math:`z^2`. By default the exact diagonal, which takes the time and memory of the block of :math:`n^2` second
+        derivatives of each parameter of :math:`n` components, so it is for small models.
 
     Returns
     -------
     dict
         Next values of the parameters, logarithms of the gains and traces, and of the count of updates if there is a
-        schedule. If `stop` is given and `curvature` is not, it reports ``products``, see `optapi.reports`.
+        schedule. If `stop` is given and `curvature` is not, the rule reports ``products``, see `optapi.reports`.
 
     Raises
     ------
     ValueError
-        As every rule; also if `gradients` cannot be those of `cost` at other points, where they are differentiated.
+        Also if `gradients` cannot be those of `cost` at other points, where they are differentiated.
 
     Notes
     -----
@@ -523,15 +524,15 @@ def smd(parameters: Variables, cost: Variable | None = None, gradients: Variable
         stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
         meta_step_size: Scalar = 2e-2, trace_weight: Scalar = 0.99, tolerance: Scalar | None = None,
         ascent: bool = False, name: str = "smd") -> Updates:  # fmt: skip
-    r"""Stochastic meta-descent: the rates descend the cost, with second derivatives of the whole of it.
+    r"""Stochastic meta-descent: the rates descend the cost, with products of the whole Hessian.
 
     .. math::
         k \leftarrow k \max(\tfrac12, 1 - \mu g v), \qquad x \leftarrow x - a k g, \qquad
         v \leftarrow \lambda v - a k (g + \lambda H v)
 
-    with a gain :math:`k` for each component, 1 at first, and a trace :math:`v`, 0 at first: what changes of the
-    logarithms of the rates in the past have changed in :math:`x`. :math:`H` is the matrix of second derivatives at the
-    point where the gradient is. `idbd` is the same with a diagonal :math:`H` and without forgetting.
+    with a gain :math:`k` for each component, 1 at first, and a trace :math:`v`, 0 at first, which approximates the
+    derivative of :math:`x` with respect to the logarithms of the rates. :math:`H` is the Hessian at the point of the
+    gradient. `idbd` is the same rule with a diagonal :math:`H` and with :math:`\lambda = 1`.
 
     Parameters
     ----------
@@ -548,18 +549,18 @@ def smd(parameters: Variables, cost: Variable | None = None, gradients: Variable
     -------
     dict
         Next values of the parameters, gains and traces, and of the count of updates if there is a schedule. If `stop`
-        is given it reports ``products``, see `optapi.reports`.
+        is given, the rule reports ``products``, see `optapi.reports`.
 
     Raises
     ------
     ValueError
-        As every rule; also if `gradients` cannot be those of `cost` at other points, where they are differentiated.
+        Also if `gradients` cannot be those of `cost` at other points, where they are differentiated.
 
     Notes
     -----
-    Cost per call: one gradient and one product with the matrix of second derivatives, about three gradients together.
-    Memory: two numbers per parameter component. With a matrix that is not positive definite, or rates at which plain
-    descent would not converge, the trace can grow without bound.
+    Cost per call: one gradient and one product with the Hessian, together about three gradients. Memory: two numbers
+    per parameter component. With a Hessian that is not positive definite, or rates at which gradient descent would not
+    converge, the trace can grow without bound.
 
     References
     ----------
@@ -604,10 +605,10 @@ def vsgd(parameters: Variables, cost: Variable | None = None, gradients: Variabl
          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1.0,
          curvature: Variables | None = None, samples: int = 10, slow_start: Scalar = 2.0, outliers: Scalar | None = 2.0,
          tolerance: Scalar | None = None, ascent: bool = False, name: str = "vsgd") -> Updates:  # fmt: skip
-    r"""vSGD: rates from the noise of the gradients and from the curvature, without a rate to choose.
+    r"""vSGD: rates from the noise of the gradients and from the curvature, without a step size to choose.
 
-    Running means of the gradient, its square and the curvature :math:`c`, each component with a memory
-    :math:`\tau` of its own,
+    The running means of the gradient, of its square and of the curvature :math:`c`, with a memory :math:`\tau` for each
+    component,
 
     .. math::
         \bar g \leftarrow (1 - \tau^{-1}) \bar g + \tau^{-1} g, \qquad
@@ -620,16 +621,16 @@ def vsgd(parameters: Variables, cost: Variable | None = None, gradients: Variabl
         r = \frac{\bar g^2}{\bar v}, \qquad x \leftarrow x - a \frac{r}{\bar c} g, \qquad
         \tau \leftarrow (1 - r) \tau + 1
 
-    Without noise :math:`r` is 1 and the step is Newton's with a diagonal; where there is only noise, :math:`r` falls
-    like :math:`1/t`.
+    Without noise :math:`r` is 1, and the step is that of Newton's method with the diagonal of the Hessian; where there
+    is only noise, :math:`r` decreases like :math:`1/t`.
 
     By default the curvature is a finite difference along the mean gradient, of gradients of the same data,
 
     .. math:: c = \left|\frac{g(x + \bar g) - g(x)}{\bar g}\right|
 
-    where this is not the exact second derivative, so that it varies; the rate is then :math:`r \bar c / \overline{c^2}`
-    with the running mean of the squares. Where :math:`\bar g` is 0 the step is along :math:`g`, and where that is 0
-    too, :math:`c` is 0.
+    This is not exact and varies from call to call, so the rate is then :math:`r \bar c / \overline{c^2}`, with the
+    running mean of the squares. Where :math:`\bar g` is 0, the difference is along :math:`g`; where that is 0 too,
+    :math:`c` is 0.
 
     Parameters
     ----------
@@ -638,37 +639,37 @@ def vsgd(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     step_size : scalar or schedule
         :math:`a`, 1 in the papers: a factor of all rates.
     curvature : list of variables, optional
-        One for each parameter, of its shape: the diagonal of the matrix of second derivatives, or an approximation of
-        it, as of Gauss and Newton; its absolute value is used. By default finite differences.
+        For each parameter, in its shape, the diagonal of the Hessian or of an approximation, such as the Gauss-Newton
+        matrix; its absolute value is used. By default finite differences.
     samples : int
-        During so many calls at first the parameters stay, and the means are plain ones. Over about a thousandth of the
-        data in the paper. With 0 the first call moves already.
+        The number of calls at first that do not move the parameters, and whose means are arithmetic; in the paper about
+        a thousandth of the data. With 0 the first call moves them.
     slow_start : scalar
         At least 1: the mean square after the first `samples` calls is multiplied by this, which makes the first rates
-        smaller. A tenth of the number of components in the paper, and 2 in a program of its author. With 1 and without
-        noise at first, :math:`\tau` is 1 and stays so, whatever noise there is later.
+        smaller. In the paper a tenth of the number of components, and 2 in a program of its author. With 1 and without
+        noise at first, :math:`\tau` is 1 and stays 1, also if there is noise later.
     outliers : scalar or None
-        :math:`\tau` grows by 1, before the means are taken, where :math:`g` or :math:`c` is farther from its mean than
-        this many standard deviations. None for never.
+        :math:`\tau` increases by 1, before the means are updated, where the distance of :math:`g` or :math:`c` to its
+        mean is larger than this many standard deviations. None for never.
 
     Returns
     -------
     dict
         Next values of the parameters, means, memories and the count of updates. If `stop` is given and `curvature` is
-        not, it reports ``evaluations``, see `optapi.reports`.
+        not, the rule reports ``evaluations``, see `optapi.reports`.
 
     Raises
     ------
     ValueError
-        As every rule; also if `gradients` cannot be those of `cost` at other points.
+        Also if `gradients` cannot be those of `cost` at other points.
 
     Notes
     -----
     Cost per call: two gradients, or one and the curvature. Memory: four numbers per parameter component, five with
-    finite differences. A component without curvature, or of which all gradients were 0, does not move.
+    finite differences. A component without curvature, or whose gradients were all 0, does not move.
 
-    The square is of the gradient of the call's data. If that is the mean over a batch, its variance is that of the
-    batch's mean, and :math:`r` is the ratio that the second paper works out from the gradients of single examples.
+    The mean square is that of the gradient of a call. If this is the mean over a batch, the variance is that of such
+    means, and :math:`r` is the ratio that the second paper computes from the gradients of single examples.
 
     References
     ----------
@@ -705,36 +706,36 @@ def vsgd(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     samples = check_count("samples", samples, low=0)
     means = [f.zeros_like(p, "mean") for p in f.parameters]
     curvatures = _differenced(f, means) if differences else _check_curvature(curvature, f)
-    watching = f.count < samples if samples else FALSE
+    sampling = f.count < samples if samples else FALSE
     slow = f.scalar("slow_start", slow_start, 1)
     slow = pt.switch(pt.eq(f.count, max(samples - 1, 0)), slow, np.float64(1))
-    level = f.scalar("outliers", 0 if outliers is None else outliers, 0)
+    deviations = f.scalar("outliers", 0 if outliers is None else outliers, 0)
 
     new: Updates = {}
-    rates = f.each(f.step_size(step_size), slow, level**2)
-    for (p, g, a, slowing, far), mean, c in zip(rates, means, curvatures, strict=True):
-        square, bend = f.zeros_like(p, "mean_square"), f.zeros_like(p, "mean_curvature")
-        memory = f.full_like(p, "memory", 0 if samples else 1)
-        one, none = pt.ones_like(p), pt.zeros_like(p)
+    rates = f.each(f.step_size(step_size), slow, deviations**2)
+    for (p, g, a, factor, max_variances), mean, c in zip(rates, means, curvatures, strict=True):
+        mean_square, mean_c = f.zeros_like(p, "mean_square"), f.zeros_like(p, "mean_curvature")
+        tau = f.full_like(p, "memory", 0 if samples else 1)
+        one, zero = pt.ones_like(p), pt.zeros_like(p)
 
-        outlying = _outlies(g, mean, square, far)
+        outlying = _outlies(g, mean, mean_square, max_variances)
         if differences:
-            bend_square = f.zeros_like(p, "mean_square_curvature")
-            outlying = outlying | _outlies(c, bend, bend_square, far)
-        length = memory + pt.switch(watching, one, none if outliers is None else pt.switch(outlying, one, none))
+            mean_square_c = f.zeros_like(p, "mean_square_curvature")
+            outlying = outlying | _outlies(c, mean_c, mean_square_c, max_variances)
+        length = tau + pt.switch(sampling, one, zero if outliers is None else pt.switch(outlying, one, zero))
 
         w = 1 / length
         new[mean] = (1 - w) * mean + w * g
-        new[square] = slowing * ((1 - w) * square + w * g**2)
-        new[bend] = (1 - w) * bend + w * c
-        r = _clipped(ratio(new[mean] ** 2, new[square]), 0, 1)
+        new[mean_square] = factor * ((1 - w) * mean_square + w * g**2)
+        new[mean_c] = (1 - w) * mean_c + w * c
+        r = _clipped(ratio(new[mean] ** 2, new[mean_square]), 0, 1)
         if differences:
-            new[bend_square] = (1 - w) * bend_square + w * c**2
-            rate = ratio(r * new[bend], new[bend_square])
+            new[mean_square_c] = (1 - w) * mean_square_c + w * c**2
+            rate = ratio(r * new[mean_c], new[mean_square_c])
         else:
-            rate = ratio(r, new[bend])
-        new[memory] = pt.switch(watching, length, (1 - r) * length + 1)
-        new[p] = p - pt.switch(watching, none, a * rate) * g
+            rate = ratio(r, new[mean_c])
+        new[tau] = pt.switch(sampling, length, (1 - r) * length + 1)
+        new[p] = p - pt.switch(sampling, zero, a * rate) * g
     return f.finish(new, reports={"evaluations": pt.constant(np.int64(2))} if differences else None)
 
 
@@ -745,7 +746,7 @@ def hypergradient(parameters: Variables, cost: Variable | None = None, gradients
                   mean_square_weight: Scalar | None = None, epsilon: Scalar | None = None,
                   tolerance: Scalar | None = None, ascent: bool = False,
                   name: str = "hypergradient") -> Updates:  # fmt: skip
-    r"""Hypergradient descent: one rate for all components, which descends the cost of the next update.
+    r"""Hypergradient descent: one rate for all components, which itself descends the cost.
 
     .. math:: b \leftarrow \max(b + \beta g^T u, 0), \qquad u \leftarrow d(g), \qquad x \leftarrow x - b u
 
@@ -759,37 +760,37 @@ def hypergradient(parameters: Variables, cost: Variable | None = None, gradients
 
     .. math:: b \leftarrow b \max\left(1 + \beta \frac{g^T u}{\|g\| \|u\|}, 0\right)
 
-    where a quotient of 0 by 0 is 0: the rate grows by up to a factor, whatever the size of the gradients.
+    where 0/0 counts as 0: the factor of the rate is at most :math:`1 + \beta`, for gradients of any size.
 
     Parameters
     ----------
     parameters, cost, gradients, stop, updates, tolerance, ascent, name
-        As in every rule. All components have one rate, so groups that should have their own need a rule each.
+        As in every rule. All components have one rate; for a rate for each group of parameters use a rule for each.
     step_size : scalar or schedule
-        The first rate :math:`b`. What is learnt is added to the present step size or, if `multiplicative`, multiplied.
+        The first rate :math:`b`. The rule learns the difference of :math:`b` to the present step size or, if
+        `multiplicative`, the ratio.
     direction : str
         "sgd", "nesterov" or "adam".
     meta_step_size : scalar, optional
         :math:`\beta`, in units of the step size over those of :math:`g^T u`, and without units if `multiplicative`; at
         least 0. By default 1e-3 for "sgd" and "nesterov", 1e-7 for "adam", and 0.02 if `multiplicative`.
     multiplicative : bool
-        Whether the rate is multiplied.
+        Whether an update multiplies the rate, or adds to it.
     momentum : scalar, optional
         :math:`\mu` of "nesterov", between 0 and 1; 0.9 by default.
     mean_weight, mean_square_weight, epsilon : scalar, optional
-        Those of "adam", see `adam`; 0.9, 0.999 and 1e-8 by default.
+        Options of "adam", see `adam`; 0.9, 0.999 and 1e-8 by default.
 
     Returns
     -------
     dict
-        Next values of the parameters and directions; of what is learnt, :math:`b - a` or, if `multiplicative`,
-        :math:`b / a`, with the present step size :math:`a`; of the velocities or moments; of the count of updates with
-        "adam" or a schedule.
+        Next values of the parameters and directions; of :math:`b - a` or, if `multiplicative`, :math:`b / a`, with the
+        present step size :math:`a`; of the velocities or moments; of the count of updates with "adam" or a schedule.
 
     Raises
     ------
     ValueError
-        As every rule; also if an option is given that the direction does not have.
+        Also if an option is given that the direction does not have.
 
     Notes
     -----
@@ -824,21 +825,21 @@ def hypergradient(parameters: Variables, cost: Variable | None = None, gradients
     w2 = _option("mean_square_weight", mean_square_weight, 0.999, adam, direction, below=1)
     epsilon = _option("epsilon", epsilon, 1e-8, adam, direction)
 
-    a, last = f.step_size(step_size), [f.zeros_like(p, "direction") for p in f.parameters]
-    slope = _inner(f.gradients, last)
+    a, directions = f.step_size(step_size), [f.zeros_like(p, "direction") for p in f.parameters]
+    slope = _inner(f.gradients, directions)
     new: Updates = {}
     if multiplicative:
         gain = f.state("gain", fill=1)
-        cosine = ratio(slope, pt.sqrt(_inner(f.gradients, f.gradients)) * pt.sqrt(_inner(last, last)))
+        cosine = ratio(slope, pt.sqrt(_inner(f.gradients, f.gradients)) * pt.sqrt(_inner(directions, directions)))
         new[gain] = gain * pt.maximum(1.0 + beta * cosine, 0.0)
         rate = a * new[gain]
     else:
-        learnt = f.state("learnt")
-        rate = pt.maximum(a + learnt + beta * slope, 0.0)
-        new[learnt] = rate - a
+        learned = f.state("learned")
+        rate = pt.maximum(a + learned + beta * slope, 0.0)
+        new[learned] = rate - a
 
     corrections = [correction(w, f.count + 1) for w in (w1, w2)] if adam else [w1, w2]
-    for (p, g, b, mu, c1, c2, eps), u in zip(f.each(rate, weight, *corrections, epsilon), last, strict=True):
+    for (p, g, b, mu, c1, c2, eps), u in zip(f.each(rate, weight, *corrections, epsilon), directions, strict=True):
         new[u] = g
         if direction == "nesterov":
             v = f.zeros_like(p, "velocity")
@@ -853,29 +854,31 @@ def hypergradient(parameters: Variables, cost: Variable | None = None, gradients
     return f.finish(new)
 
 
-# What they share
+# What these rules share
 
 
 def _agreement(a: Any, b: Any) -> Any:
-    """1 where `a` and `b` have the same sign, -1 where opposite ones, 0 where one is 0. A product would underflow."""
+    """1 where `a` and `b` have the same sign, -1 where they have opposite signs, 0 where one is 0."""
+    # The product of a and b may underflow.
     return pt.sign(a) * pt.sign(b)
 
 
-def _adapted(rate: Any, agree: Any, grown: Any, shrunk: Any) -> Any:
-    """`grown` where signs agree, `shrunk` where they are opposite, else `rate`."""
-    return pt.switch(agree > 0, grown, pt.switch(agree < 0, shrunk, rate))
+def _adapted(rate: Any, agree: Any, larger: Any, smaller: Any) -> Any:
+    """`larger` where the signs agree, `smaller` where they are opposite, else `rate`."""
+    return pt.switch(agree > 0, larger, pt.switch(agree < 0, smaller, rate))
 
 
 def _clipped(value: Any, low: Any, high: Any) -> Any:
-    """`value` within bounds. As two nodes, since PyTensor's Python implementation of a clip goes element by element."""
+    """`value` within bounds."""
+    # Two nodes, since PyTensor's Python implementation of a clip goes element by element.
     return pt.minimum(pt.maximum(value, low), high)
 
 
-def _outlies(value: Any, mean: Any, mean_square: Any, far: Any) -> Any:
-    """Whether the square of the deviation from the mean is above `far` variances, where anything is known of them."""
-    # A variance at the level of round-off would make outliers of what is round-off itself.
+def _outlies(value: Any, mean: Any, mean_square: Any, max_variances: Any) -> Any:
+    """Whether the square of the deviation from the mean exceeds `max_variances` variances; False without statistics."""
+    # With a variance at the level of round-off, rounding errors would be outliers.
     variance = pt.maximum(mean_square - mean**2, 8 * np.finfo(mean.dtype).eps.item() * mean_square)
-    return (mean_square > 0) & ((value - mean) ** 2 > far * variance)
+    return (mean_square > 0) & ((value - mean) ** 2 > max_variances * variance)
 
 
 def _inner(first: Sequence[Any], second: Sequence[Any]) -> Any:
@@ -884,12 +887,12 @@ def _inner(first: Sequence[Any], second: Sequence[Any]) -> Any:
 
 
 def _bound(argument: str, value: Any) -> Any:
-    """`value` as an upper bound, None for no bound."""
+    """`value` as an upper bound; infinity for None."""
     return pt.constant(np.float64(np.inf)) if value is None else scalar(argument, value, 0)
 
 
 def _option(argument: str, value: Any, default: float, applies: bool, choice: str, **limits: float) -> Any:
-    """`value` as a scalar of at least 0, by default `default`; given, it must apply to what was chosen."""
+    """`value` as a scalar of at least 0, by default `default`; a value that does not apply to `choice` is refused."""
     if value is not None and not applies:
         raise ValueError(f"{argument} is not an option of {choice!r}; leave it out")
     return scalar(argument, default if value is None else value, 0, **limits)
@@ -899,13 +902,13 @@ def _option(argument: str, value: Any, default: float, applies: bool, choice: st
 
 
 def _check_curvature(curvature: Any, f: Objective) -> list[Any]:
-    """The absolute value of the given diagonal, one tensor for each parameter and of its dtype."""
+    """The absolute value of the option `curvature`, checked: for each parameter a tensor of its dtype."""
     curvature = check_gradients(curvature, f.parameters, "curvature")
     return [abs(as_dtype(c, p.type.dtype)) for c, p in zip(curvature, f.parameters, strict=True)]
 
 
 def _second_derivatives(f: Objective) -> list[Any]:
-    """The absolute value of the diagonal of the matrix of second derivatives, exactly."""
+    """The absolute value of the diagonal of the Hessian, exactly."""
     diagonals = []
     for p, g in zip(f.parameters, f.gradients, strict=True):
         shape, direction = state.shape_of(p), p.type()
@@ -920,6 +923,6 @@ def _second_derivatives(f: Objective) -> list[Any]:
 def _differenced(f: Objective, means: Sequence[Any]) -> list[Any]:
     """The curvatures along the mean gradients, as finite differences."""
     steps = [pt.switch(pt.eq(mean, 0), g, mean) for mean, g in zip(means, f.gradients, strict=True)]
-    there = {p: like(p + step, p) for p, step in zip(f.parameters, steps, strict=True)}
-    far = graph_replace(f.gradients, there, strict=False)
-    return [abs(ratio(there - here, step)) for there, here, step in zip(far, f.gradients, steps, strict=True)]
+    points = {p: like(p + step, p) for p, step in zip(f.parameters, steps, strict=True)}
+    gradients = graph_replace(f.gradients, points, strict=False)
+    return [abs(ratio(shifted - g, step)) for shifted, g, step in zip(gradients, f.gradients, steps, strict=True)]

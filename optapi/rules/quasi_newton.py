@@ -1,4 +1,4 @@
-"""Quasi-Newton methods: curvature learnt from the changes of the gradient."""
+"""Quasi-Newton methods: curvature learned from the changes of the gradient."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from ..line_search import LineSearch, nonmonotone, strong_wolfe
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Updates, Variables
 from ._descent import Descent
-from ._linear_algebra import CompactInverseHessian, bfgs_update, curvature, dot, inverse_hessian_state, norm, times
+from ._linear_algebra import (
+    CompactInverseHessian,
+    bfgs_update,
+    curvature,
+    dot,
+    inverse_hessian_state,
+    norm,
+    ratio,
+    times,
+)
 
 
 def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
@@ -25,46 +34,25 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
     with :math:`H` an approximation of the inverse Hessian from the last `memory` pairs of steps
     :math:`s = x_{new} - x` and changes of the gradient :math:`y = g_{new} - g`, and :math:`a` from a line search.
 
-    Where the direction does not descend, the search is along the steepest descent; so it is in the call after one whose
-    search has failed, which leaves the point where it is. With a step along the steepest descent the pairs are
-    forgotten. If that search fails too, or more than 10 calls on end have found no cost below the lowest, no
-    further decrease is possible at the precision of the cost, and the algorithm has finished with reason 2; with 3 if
-    the cost or a gradient was not finite at the start.
+    A step along the steepest descent removes all pairs.
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, tolerance, ascent, name
-        As in every rule. The cost is needed; gradients, if given, must be its own.
+    parameters, cost, gradients, stop, updates, line_search, exact, tolerance, ascent, name
+        As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
         The first step size that a search tries. By default 1, and :math:`1 / \max(1, \|g\|)` along a steepest descent.
     memory : int
         The largest number of pairs.
-    line_search : callable
-        The line search, see `optapi.line_search`.
-    exact : bool, optional
-        Whether a cost and gradient found at a point are still true at the next call. By default True, unless the cost
-        has explicit inputs, draws random numbers, or reads a variable of `updates`. Pass False if data in another
-        shared variable change between calls.
-
-    Returns
-    -------
-    dict
-        Next values of the parameters and of the rule's state. If `stop` is given, it reports ``reason``,
-        ``evaluations``, ``cost`` and ``gradient_size``, see `optapi.reports`.
-
-    Raises
-    ------
-    ValueError, TypeError, KeyError
-        As every rule; ValueError also if `gradients` cannot be those of `cost` at other points.
 
     Notes
     -----
-    Cost per call: mostly one evaluation of the cost and its gradients, more while the search brackets a step, and one
-    at the start if `exact` is False; :math:`6mn` multiplications. State: :math:`2mn` numbers, and some copies of them
-    while a call runs. `optapi.inverse_hessian` has the pairs as an operator.
+    Cost per call: mostly one evaluation of the cost and its gradients, more while the search brackets a step;
+    :math:`6mn` multiplications. State: :math:`2mn` numbers, and some copies of them while a call runs.
+    `optapi.inverse_hessian` returns the inverse Hessian as an operator.
 
-    For groups of parameters of one cost use one `lbfgs` over all of them: two would each take the other's parameters
-    for data, which change between calls.
+    For groups of parameters of one cost use one `lbfgs` over all of them: for each of two, the parameters of the other
+    would be data that change between calls.
 
     References
     ----------
@@ -90,7 +78,7 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
     )
     start = Descent.start(f, line_search, exact)
     pairs = CompactInverseHessian.begin(f, check_count("memory", memory))
-    end = start.line_search(-pairs.times(start.gradient), step_size, fresh=pairs.empty)
+    end = start.line_search(-pairs.times(start.gradient), step_size, restart=pairs.empty)
     pushed = pairs.cleared(end.restarted).push(end.step, end.change, unless=end.failed)
     return start.finish(end, {}, unheld=dict(zip(pairs, pushed, strict=True)))
 
@@ -107,37 +95,21 @@ def bfgs(parameters: Variables, cost: Variable | None = None, gradients: Variabl
 
     with :math:`s` the step, :math:`y` the change of the gradient, and :math:`a` from a line search. Before the first
     update :math:`H = (s^T y / y^T y) I`. A pair without :math:`s^T y > \epsilon \|s\| \|y\|`, with :math:`\epsilon` the
-    machine precision, makes no update.
+    machine precision, is left out.
 
-    Where the direction does not descend, the search is along the steepest descent; so it is in the call after one whose
-    search has failed, which leaves the point where it is. A step along the steepest descent begins :math:`H` anew. If
-    that search fails too, or more than 10 calls on end have found no cost below the lowest, no further decrease is
-    possible at the precision of the cost, and the algorithm has finished with reason 2; with 3 if the cost or a
-    gradient was not finite at the start.
+    A step along the steepest descent resets :math:`H` to a multiple of :math:`I`.
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
-        As in every rule. The cost is needed; gradients, if given, must be its own.
+    parameters, cost, gradients, stop, updates, line_search, exact, tolerance, ascent, name
+        As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
         The first step size that a search tries. By default 1, and :math:`1 / \max(1, \|g\|)` along a steepest descent.
-    search, exact, tolerance
-        As in `lbfgs`.
-
-    Returns
-    -------
-    dict
-        Next values of the parameters and of the rule's state. If `stop` is given, it reports as `lbfgs` does.
-
-    Raises
-    ------
-    ValueError, TypeError, KeyError
-        As `lbfgs`.
 
     Notes
     -----
     Cost per call: mostly one evaluation of the cost and its gradients; :math:`4n^2` multiplications. State:
-    :math:`n^2` numbers, which `optapi.inverse_hessian` returns. From a few hundred components on use `lbfgs`.
+    :math:`n^2` numbers, which `optapi.inverse_hessian` returns. Use `lbfgs` for more than a few hundred components.
 
     References
     ----------
@@ -159,13 +131,13 @@ def bfgs(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     start = Descent.start(f, line_search, exact)
     H = inverse_hessian_state(f, "inverse_hessian", (f.size, f.size), fill=np.eye(f.size))
     updated = f.state("updated", dtype="int64")
-    end = start.line_search(-times(H, start.gradient), step_size, fresh=pt.eq(updated, 0))
+    end = start.line_search(-times(H, start.gradient), step_size, restart=pt.eq(updated, 0))
 
     s, y = end.step, end.change
     good, sy, yy = curvature(s, y)
-    before = pt.switch(end.restarted, sy / yy * pt.eye(f.size, dtype=f.dtype), H)
-    after = bfgs_update(before, s, y, sy)
-    new = {H: pt.switch(good, after, H), updated: pt.switch(good, 1, pt.switch(end.restarted, 0, updated))}
+    H0 = pt.switch(end.restarted, sy / yy * pt.eye(f.size, dtype=f.dtype), H)
+    next_H = bfgs_update(H0, s, y, sy)
+    new = {H: pt.switch(good, next_H, H), updated: pt.switch(good, 1, pt.switch(end.restarted, 0, updated))}
     return start.finish(end, new)
 
 
@@ -179,31 +151,24 @@ def sr1(parameters: Variables, cost: Variable | None = None, gradients: Variable
         x \leftarrow x - a H g, \qquad H \leftarrow H + \frac{v v^T}{v^T y}, \qquad v = s - H y
 
     with :math:`s` the step, :math:`y` the change of the gradient, and :math:`a` from a line search. There is no update
-    unless :math:`|v^T y| > 10^{-8} \|v\| \|y\|`. Before the first update :math:`H = (s^T y / 2 y^T y) I`; with twice as
-    much :math:`v` would be orthogonal to :math:`y`.
+    unless :math:`|v^T y| > 10^{-8} \|v\| \|y\|`. Before the first update :math:`H = (s^T y / 2 y^T y) I`; with
+    :math:`H = (s^T y / y^T y) I`, :math:`v` would be orthogonal to :math:`y`. A step along the steepest descent resets
+    :math:`H` to this matrix.
 
-    :math:`H` follows negative curvature, so :math:`-H g` may ascend; the search is then along :math:`H g`, which leads
-    away from a saddle. What happens where a search fails, and when it ends, is as in `bfgs`.
+    :math:`H` may have negative eigenvalues, so :math:`-H g` may ascend. The search is then along :math:`H g`, which
+    leads away from a saddle.
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, step_size, search, exact, tolerance, ascent, name
-        As in `bfgs`.
-
-    Returns
-    -------
-    dict
-        Next values of the parameters and of the rule's state. If `stop` is given, it reports as `lbfgs` does.
-
-    Raises
-    ------
-    ValueError, TypeError, KeyError
-        As `lbfgs`.
+    parameters, cost, gradients, stop, updates, line_search, exact, tolerance, ascent, name
+        As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
+    step_size : scalar or schedule, optional
+        The first step size that a search tries. By default 1, and :math:`1 / \max(1, \|g\|)` along a steepest descent.
 
     Notes
     -----
     Cost per call: mostly one evaluation of the cost and its gradients; :math:`3n^2` multiplications. State:
-    :math:`n^2` numbers, which `optapi.inverse_hessian` returns. They need not be positive definite.
+    :math:`n^2` numbers, a matrix which `optapi.inverse_hessian` returns, and which need not be positive definite.
 
     References
     ----------
@@ -222,16 +187,17 @@ def sr1(parameters: Variables, cost: Variable | None = None, gradients: Variable
     H = inverse_hessian_state(f, "inverse_hessian", (f.size, f.size), fill=np.eye(f.size))
     updated = f.state("updated", dtype="int64")
     Hg = times(H, start.gradient)
-    end = start.line_search(-pt.sign(dot(start.gradient, Hg)) * Hg, step_size, fresh=pt.eq(updated, 0))
+    # Where -Hg ascends, Hg descends. The steepest descent in its place takes up to 30 times as many evaluations.
+    end = start.line_search(-pt.sign(dot(start.gradient, Hg)) * Hg, step_size, restart=pt.eq(updated, 0))
 
     s, y = end.step, end.change
-    curved, sy, yy = curvature(s, y)
-    before = pt.switch(end.restarted, sy / (2 * yy) * pt.eye(f.size, dtype=f.dtype), H)
-    v = s - times(before, y)
+    positive, sy, yy = curvature(s, y)
+    H0 = pt.switch(end.restarted, sy / (2 * yy) * pt.eye(f.size, dtype=f.dtype), H)
+    v = s - times(H0, y)
     vy = dot(v, y)
-    good = (abs(vy) > np.asarray(1e-8, f.dtype) * norm(v) * norm(y)) & pt.isfinite(1 / vy) & (curved | ~end.restarted)
-    after = before + pt.outer(v, v) / pt.switch(good, vy, pt.ones_like(vy))
-    new = {H: pt.switch(good, after, H), updated: pt.switch(good, 1, pt.switch(end.restarted, 0, updated))}
+    good = (abs(vy) > np.asarray(1e-8, f.dtype) * norm(v) * norm(y)) & pt.isfinite(1 / vy) & (positive | ~end.restarted)
+    next_H = H0 + ratio(pt.outer(v, v), vy, good)
+    new = {H: pt.switch(good, next_H, H), updated: pt.switch(good, 1, pt.switch(end.restarted, 0, updated))}
     return start.finish(end, new)
 
 
@@ -245,34 +211,19 @@ def barzilai_borwein(parameters: Variables, cost: Variable | None = None, gradie
     .. math:: x \leftarrow x - a g, \qquad a = \frac{s^T s}{s^T y} \text{ (long)} \quad\text{or}\quad
         a = \frac{s^T y}{y^T y} \text{ (short)}
 
-    with :math:`s` the last step and :math:`y` the last change of the gradient. A safeguard, the `line_search`, shortens
-    a step that raises the cost above the largest of the last 10. Without :math:`s^T y > \epsilon \|s\| \|y\|`, with
-    :math:`\epsilon` the machine precision, :math:`a = 1 / \max(1, \|g\|)`.
-
-    When a search fails, or 100 calls on end have found no cost below the lowest, no further decrease is possible at the
-    precision of the cost, and the algorithm has finished with reason 2; with 3 if the cost or a gradient was not finite
-    at the start. The cost may rise from call to call; `optapi.best` keeps the best point.
+    with :math:`s` the last step and :math:`y` the last change of the gradient. The `line_search` is a safeguard: it
+    shortens a step that raises the cost above the largest of the last 10. Without
+    :math:`s^T y > \epsilon \|s\| \|y\|`, with :math:`\epsilon` the machine precision, :math:`a = 1 / \max(1, \|g\|)`.
+    The cost may rise from call to call; `optapi.best` keeps the best point.
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
-        As in every rule. The cost is needed; gradients, if given, must be its own.
+    parameters, cost, gradients, stop, updates, line_search, exact, tolerance, ascent, name
+        As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
-        :math:`a`, in the place of the steps of Barzilai and Borwein.
+        :math:`a`, in the place of the step sizes above.
     kind : "long", "short" or "alternate"
-        Which step; alternate takes them in turn.
-    search, exact, tolerance
-        As in `lbfgs`.
-
-    Returns
-    -------
-    dict
-        Next values of the parameters and of the rule's state. If `stop` is given, it reports as `lbfgs` does.
-
-    Raises
-    ------
-    ValueError, TypeError, KeyError
-        As `lbfgs`; ValueError also if `kind` is none of the three.
+        Which step size; with "alternate" both, in turn.
 
     Notes
     -----
@@ -300,7 +251,7 @@ def barzilai_borwein(parameters: Variables, cost: Variable | None = None, gradie
     if step_size is not None:
         end = start.line_search(first=step_size)
     else:
-        # 0 says that there is none.
+        # 0 means that there is none.
         step = f.state("step_size")
         end = start.line_search(first=pt.switch(step > 0, step, 1 / pt.maximum(1, norm(start.gradient))))
         good, sy, yy = curvature(end.step, end.change)

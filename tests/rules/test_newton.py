@@ -71,7 +71,7 @@ TWINS = {
     "levenberg": (optapi.levenberg_marquardt, {}, reference.LevenbergMarquardt),
     "marquardt": (
         optapi.levenberg_marquardt,
-        {"scaling": "columns", "damping": 1.0},
+        {"x_scale": "jac", "damping": 1.0},
         lambda: reference.LevenbergMarquardt(scaled=True, tau=1.0),
     ),
 }
@@ -126,7 +126,7 @@ def line(m=12, n=4, seed=3):
         (optapi.newton, {}),
         (optapi.gauss_newton, {}),
         (optapi.levenberg_marquardt, {"damping": 1e-30}),
-        (optapi.levenberg_marquardt, {"damping": 1e-30, "scaling": "columns"}),
+        (optapi.levenberg_marquardt, {"damping": 1e-30, "x_scale": "jac"}),
     ],
 )
 def test_one_step_on_linear_least_squares(rule, options):
@@ -366,7 +366,10 @@ def test_residuals_that_are_wrong(rule):
 def test_options_that_are_wrong():
     p = pytensor.shared(np.ones(2), name="p")
     with pytest.raises(ValueError, match='pass solver="svd"'):
-        optapi.levenberg_marquardt([p], residuals=p - 1, scaling="columns", solver="cg")
+        optapi.levenberg_marquardt([p], residuals=p - 1, x_scale="jac", solver="cg")
+    for wrong in (1.0, "columns", np.ones(2)):
+        with pytest.raises(ValueError, match='pass None or "jac"'):
+            optapi.levenberg_marquardt([p], residuals=p - 1, x_scale=wrong)
     with pytest.raises(ValueError, match="accept"):
         optapi.trust_region_cg([p], pt.sum(p**2), accept=0.5)
     with pytest.raises(ValueError, match="cg_steps"):
@@ -390,20 +393,20 @@ def test_a_few_steps_of_conjugate_gradients():
         assert run.products == 1
 
 
-@pytest.mark.parametrize("scaling", ["none", "columns"])
-def test_scales_of_the_columns_make_units_irrelevant(scaling):
+@pytest.mark.parametrize("x_scale", [None, "jac"])
+def test_scales_of_the_columns_make_units_irrelevant(x_scale):
     """With them the run is the same in other units, without it is not."""
     problem, residuals = PROBLEMS["decay"]
     units = np.array([1e3, 1.0, 1e-3, 10.0])
-    first = Run(optapi.levenberg_marquardt, problem.start, residuals, scaling=scaling, tolerance=None)(8)
+    first = Run(optapi.levenberg_marquardt, problem.start, residuals, x_scale=x_scale, tolerance=None)(8)
     second = Run(
         optapi.levenberg_marquardt,
         problem.start * units,
         lambda x: residuals(x / units),
-        scaling=scaling,
+        x_scale=x_scale,
         tolerance=None,
     )(8)
-    assert np.allclose(first, second / units, rtol=1e-9) == (scaling == "columns")
+    assert np.allclose(first, second / units, rtol=1e-9) == (x_scale == "jac")
 
 
 @pytest.mark.parametrize("rule", [optapi.newton, optapi.newton_cg, optapi.trust_region_cg, *LEAST_SQUARES])
@@ -430,7 +433,7 @@ def test_an_impossible_tolerance_ends(rule):
     [
         (optapi.newton, {}),
         (optapi.trust_region_cg, {}),
-        (optapi.levenberg_marquardt, {"scaling": "columns"}),
+        (optapi.levenberg_marquardt, {"x_scale": "jac"}),
         (optapi.levenberg_marquardt, {"solver": "cg"}),
     ],
 )

@@ -714,13 +714,13 @@ def test_the_first_rates_of_hypergradient_descent():
     x, a, beta = np.array([1.0, -2.0, 0.5]), 0.1, 0.01
     p = pytensor.shared(x.copy())
     updates = optapi.hypergradient([p], pt.sum(p**2) / 2, step_size=a, meta_step_size=beta)
-    step, learnt = compiled(updates), state_of(updates, "learnt")
+    step, learned = compiled(updates), state_of(updates, "learned")
     step()
-    assert learnt.get_value() == 0
+    assert learned.get_value() == 0
     np.testing.assert_allclose(p.get_value(), (1 - a) * x, rtol=1e-15)
     step()
     rate = a + beta * (1 - a) * (x @ x)
-    np.testing.assert_allclose(a + learnt.get_value(), rate, rtol=1e-14)
+    np.testing.assert_allclose(a + learned.get_value(), rate, rtol=1e-14)
     np.testing.assert_allclose(p.get_value(), (1 - rate) * (1 - a) * x, rtol=1e-14)
 
 
