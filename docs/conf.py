@@ -140,14 +140,17 @@ PLAIN = {name for name, whole in SHORT.items() if names.is_rule(PUBLIC[whole]) o
 PLAIN -= {"momentum", "nesterov"}
 
 
-# What docstrings say, and the label of the section that it refers to.
-COMMON = {"As in every rule": "common-arguments", "As in every rule that searches": "searching-rules"}
+# From what docstrings say to the label of the section that it refers to.
+SHARED = {"As in every rule": "common-arguments", "As in every rule that searches": "searching-rules"}
 
 
-def link_to_common_arguments(app, what, name, thing, options, lines):
+def link_to_what_is_shared(app, what, name, thing, options, lines):
     """Links to what all rules take, or all rules that search, from the docstrings that say so."""
-    for i, line in enumerate(lines):
-        lines[i] = re.sub("As in every rule( that searches)?", lambda found: f":ref:`{found[0]} <{COMMON[found[0]]}>`", line)
+
+    def link(match):
+        return f":ref:`{match[0]} <{SHARED[match[0]]}>`"
+
+    lines[:] = [re.sub("As in every rule( that searches)?", link, line) for line in lines]
 
 
 def hide_construction(app, what, name, thing, options, signature, returned):
@@ -157,7 +160,7 @@ def hide_construction(app, what, name, thing, options, signature, returned):
 
 def setup(app):
     """Fill the pages, and make links of names."""
-    app.connect("autodoc-process-docstring", link_to_common_arguments)
+    app.connect("autodoc-process-docstring", link_to_what_is_shared)
     app.connect("autodoc-process-signature", hide_construction, priority=400)
     app.connect("source-read", lambda app, page, source: source.__setitem__(0, names.filled(source[0])))
     app.add_post_transform(NamesAreLinks)

@@ -687,9 +687,9 @@ def _search(line: Line, start: Trial, first: Any, max_trials: int, initial: Any,
     first = scalar("first", first).astype(dtype)
 
     def body(a: Any, size: Any, count: Any, *values: Any) -> Any:
-        best, own = values[: len(flat)], values[len(flat) :]
+        best, own = list(values[: len(flat)]), values[len(flat) :]
         trial = line(a)
-        decision = turn(a, trial, Best(size, Trial(best[0], best[1], best[2:])), *own)
+        decision = turn(a, trial, Best(size, Trial(best[0], best[1], tuple(best[2:]))), *own)
         size = pt.switch(decision.is_best, a, size)
         best = _choose(decision.is_best, _flat(trial), best)
         # At the resolution of the numbers there is nothing left to try.

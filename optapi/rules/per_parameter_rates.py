@@ -376,9 +376,9 @@ def quickprop(parameters: Variables, cost: Variable | None = None, gradients: Va
     With the previous step :math:`p` and the previous gradient :math:`g_{prev}`
 
     .. math::
-        q = \begin{cases} \mu p & \text{if } g \, \mathrm{sgn}\, p \le \frac{\mu}{1 + \mu} g_{prev} \, \mathrm{sgn}\, p \\
+        q = \begin{cases} \mu p & g \, \mathrm{sgn}\, p \le \frac{\mu}{1 + \mu} g_{prev} \, \mathrm{sgn}\, p \\
         \dfrac{g}{g_{prev} - g} p & \text{else} \end{cases} \qquad
-        l = \begin{cases} -a g & \text{if } g p < 0 \text{ or } p = 0 \\ 0 & \text{else} \end{cases}
+        l = \begin{cases} -a g & g p < 0 \text{ or } p = 0 \\ 0 & \text{else} \end{cases}
 
     the step is :math:`q + l`, and :math:`x \leftarrow x + q + l`. The growth factor :math:`\mu` bounds the steps where
     the parabola is flat or concave. The term :math:`l` starts the motion. It is 0 where the gradient has changed its

@@ -455,8 +455,9 @@ def ada_qn(parameters: Variables, cost: Variable | None = None, gradients: Varia
 
     s = mean - previous
     zeros = [pt.zeros((), monitored.cost.type.dtype)] * 2
-    next_cost, cost, y = cond(makes_pair & ~f.stopped, compared, [mean, previous], [*zeros, pt.zeros_like(s)])
-    worse = makes_pair & ~(next_cost <= cost + as_dtype(allowed, cost.type.dtype) * abs(cost))
+    mean_cost, previous_cost, y = cond(makes_pair & ~f.stopped, compared, [mean, previous], [*zeros, pt.zeros_like(s)])
+    bound = previous_cost + as_dtype(allowed, previous_cost.type.dtype) * abs(previous_cost)
+    worse = makes_pair & ~(mean_cost <= bound)
     good = makes_pair & ~worse & (dot(s, y) > min_curvature * dot(s, s))
 
     # In the variables x / r the diagonal is the identity, with r the root of the diagonal.
