@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from .checks import check_choice, check_number
-from .drivers import results, steps
 from .drivers.numpy import minimize
-from .drivers.options import rule_of
+from .drivers.options import name_of, rule_of
 from .drivers.results import OptimizeResult
+from .drivers.termination import STATUSES
 from .pytree import PyTree, largest, point
 
 
@@ -79,7 +79,7 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
                 "iterations": result.nit,
                 "evaluations": result.nfev,
                 "seconds": float(result["trace"]["seconds"][-1]) if "trace" in result else np.nan,
-                "status": results.STATUSES.get(result.status, str(result.status)),
+                "status": STATUSES.get(result.status, str(result.status)),
             }
             for (problem, algorithm), result in self.items()
         ]
@@ -203,8 +203,8 @@ def benchmark(problems: Any, algorithms: Any, **options: Any) -> Benchmark:
     for name in ("trace", "full_output"):
         if name in options:
             raise TypeError(f"the keyword {name!r} is not taken here; every run has a trace and a full result")
-    problems = _named("problems", problems, lambda problem: steps.name_of(_problem("problems", problem)[1]))
-    algorithms = _named("algorithms", algorithms, lambda rule: steps.name_of(rule_of(rule)))
+    problems = _named("problems", problems, lambda problem: name_of(_problem("problems", problem)[1]))
+    algorithms = _named("algorithms", algorithms, lambda rule: name_of(rule_of(rule)))
     found = Benchmark(ascent=bool(options.get("ascent", False)))
     for problem, given in problems.items():
         x0, f, df, own = _problem(f"problems[{problem!r}]", given)
