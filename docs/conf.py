@@ -141,7 +141,7 @@ PLAIN -= {"momentum", "nesterov"}
 
 
 def link_to_common_arguments(app, what, name, thing, options, lines):
-    """What is said once of the arguments of all rules is a click away."""
+    """Links to what all rules take, from the docstrings that say 'As in every rule'."""
     lines[:] = [line.replace("As in every rule", ":ref:`As in every rule <common-arguments>`") for line in lines]
 
 

@@ -1,6 +1,7 @@
 """Runs the Python code of the pages, and writes what it prints below it: ``python docs/pages.py [pages]``.
 
-A block of ``text`` right after a block of ``python`` is what that block prints. The tests compare the two.
+A block of ``text`` right after a block of ``python`` is what that block prints. The tests compare the two. Show
+only what rounding does not change from one machine to another.
 """
 
 from __future__ import annotations

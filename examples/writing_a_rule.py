@@ -18,7 +18,8 @@
 # x \leftarrow x - a \frac{m / (1 - \beta_1^t)}{\sqrt{s / (1 - \beta_2^t)} + \epsilon} . $$
 #
 # `optapi.Objective` checks the arguments, and knows of dtypes, ascent, stopping and collisions. The rule keeps the
-# equations: state is `m = f.zeros_like(p, "mean")`, it is read as `m`, and its next value is `new[m]`.
+# equations: state is `m = f.zeros_like(p, "mean")`, it is read as `m`, and its next value is `new[m]`;
+# `f.scalar` checks an option, and `f.average` is a running average.
 
 # %%
 import matplotlib.pyplot as plt
@@ -37,13 +38,16 @@ def adabelief(
     tolerance=None, ascent=False, name="adabelief",
 ):  # fmt: skip
     f = optapi.Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
-    t = f.count.astype("float64") + 1
+    w1 = f.scalar("mean_weight", mean_weight, low=0, below=1)
+    w2 = f.scalar("mean_square_weight", mean_square_weight, low=0, below=1)
+    t = f.count + 1
+    scalars = f.step_size(step_size), 1.0 - w1**t, 1.0 - w2**t, f.scalar("epsilon", epsilon, low=0)
     new = {}
-    for p, g, a, c1, c2 in f.each(f.step_size(step_size), 1 - mean_weight**t, 1 - mean_square_weight**t):
+    for p, g, a, c1, c2, eps in f.each(*scalars):
         m, s = f.zeros_like(p, "mean"), f.zeros_like(p, "mean_square_surprise")
-        new[m] = mean_weight * m + (1 - mean_weight) * g
-        new[s] = mean_square_weight * s + (1 - mean_square_weight) * (g - new[m]) ** 2 + epsilon
-        new[p] = p - a * (new[m] / c1) / (pt.sqrt(new[s] / c2) + epsilon)
+        new[m] = f.average(m, g, w1)
+        new[s] = f.average(s, (g - new[m]) ** 2, w2) + eps
+        new[p] = p - a * (new[m] / c1) / (pt.sqrt(new[s] / c2) + eps)
     return f.finish(new)
 
 
@@ -66,6 +70,15 @@ for t in range(1, 51):
     z -= 0.1 * (m / (1 - 0.9**t)) / (np.sqrt(s / (1 - 0.999**t)) + 1e-8)
 print(np.max(np.abs(x.get_value() - z)))
 assert np.allclose(x.get_value(), z, rtol=1e-12)
+
+# %% [markdown]
+# Whether it keeps what all rules promise, `optapi.testing` checks.
+
+# %%
+from optapi.testing import check_rule
+
+
+check_rule(adabelief, step_size=0.1)
 
 # %% [markdown]
 # ## What it can do now

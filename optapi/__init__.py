@@ -26,7 +26,7 @@ arguments are a TypeError or ValueError that names the argument, a variable that
 and `updates` is as it was after any error.
 """
 
-from . import gradients, line_search, plot, profiles, schedules, stopping, transforms
+from . import gradients, line_search, plot, profiles, schedules, stopping, testing, transforms
 from .drivers.compiled import CompiledMinimizer, compile_minimizer, sample_starts
 from .drivers.gradient_check import check_gradient
 from .drivers.numpy import minimize, minimize_iterator
@@ -40,6 +40,11 @@ from .objective import Objective
 from .profiles import benchmark
 from .rules._linear_algebra import inverse_hessian
 from .rules.conjugate_gradient import (
+    beta_dai_yuan,
+    beta_fletcher_reeves,
+    beta_hager_zhang,
+    beta_hestenes_stiefel,
+    beta_polak_ribiere,
     conjugate_gradient,
     dai_yuan,
     fletcher_reeves,
@@ -97,6 +102,11 @@ __all__ = [
     "batch",
     "benchmark",
     "best",
+    "beta_dai_yuan",
+    "beta_fletcher_reeves",
+    "beta_hager_zhang",
+    "beta_hestenes_stiefel",
+    "beta_polak_ribiere",
     "bfgs",
     "bold_driver",
     "check_gradient",
@@ -157,6 +167,7 @@ __all__ = [
     "sr1",
     "stopping",
     "super_sab",
+    "testing",
     "tonga",
     "transforms",
     "trust_region_cg",
@@ -164,3 +175,8 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __dir__() -> list[str]:
+    """The public names; the modules that they come from are internal."""
+    return [*__all__, "__version__"]

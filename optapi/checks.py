@@ -16,7 +16,7 @@ from pytensor.tensor.type import TensorType, float_dtypes, integer_dtypes
 from pytensor.tensor.variable import TensorVariable
 
 
-def called(variable: Any) -> str:
+def called(variable: Variable) -> str:
     """How a message names `variable`."""
     return repr(variable.name) if getattr(variable, "name", None) else f"without a name ({variable})"
 
@@ -26,7 +26,7 @@ def is_generator(variable: Variable) -> bool:
     return isinstance(variable.type, RandomType)
 
 
-def as_list(argument: str, values: Any) -> list[Any]:
+def as_list(argument: str, values: object) -> list[Any]:
     """`values` as a list: a list or tuple, or one variable taken as a list of one."""
     if isinstance(values, Variable):
         return [values]
@@ -35,7 +35,7 @@ def as_list(argument: str, values: Any) -> list[Any]:
     return list(values)
 
 
-def check_parameters(parameters: Any) -> list[TensorVariable]:
+def check_parameters(parameters: object) -> list[TensorVariable]:
     """The list of `parameters`: at least one, real tensors, none twice."""
     parameters = as_list("parameters", parameters)
     if not parameters:
@@ -61,7 +61,7 @@ def check_parameters(parameters: Any) -> list[TensorVariable]:
     return parameters
 
 
-def check_cost(cost: Any, argument: str = "cost") -> Any:
+def check_cost(cost: object, argument: str = "cost") -> Any:
     """`cost`: a real floating-point scalar."""
     if not isinstance(cost, Variable) or not isinstance(cost.type, TensorType):
         raise TypeError(f"{argument} is a {type(cost).__name__}; pass a scalar PyTensor expression")
@@ -75,7 +75,7 @@ def check_cost(cost: Any, argument: str = "cost") -> Any:
 
 
 def check_gradients(
-    gradients: Any, parameters: list[TensorVariable], argument: str = "gradients"
+    gradients: object, parameters: list[TensorVariable], argument: str = "gradients"
 ) -> list[TensorVariable]:
     """The list of `gradients`, or of what else `argument` is: one for each parameter, of its shape, floating point."""
     gradients = as_list(argument, gradients)
@@ -108,7 +108,7 @@ def check_gradients(
     return checked
 
 
-def check_outputs(argument: str, outputs: Any, parameters: Sequence[Any]) -> list[TensorVariable]:
+def check_outputs(argument: str, outputs: object, parameters: Sequence[Any]) -> list[TensorVariable]:
     """The list of `outputs`: floating-point tensors, none twice, each of which depends on `parameters`."""
     outputs = as_list(argument, outputs)
     if not outputs:
@@ -129,7 +129,7 @@ def check_outputs(argument: str, outputs: Any, parameters: Sequence[Any]) -> lis
     return outputs
 
 
-def check_givens(argument: str, givens: Any, graph: Sequence[Any]) -> dict[Any, Any]:
+def check_givens(argument: str, givens: object, graph: Sequence[Any]) -> dict[Any, Any]:
     """`givens` from variables that `graph` reads to tensors of their types."""
     if not isinstance(givens, Mapping):
         raise TypeError(
@@ -160,12 +160,12 @@ def check_mask(mask: Sequence[bool] | Callable[[Any], bool] | None, parameters: 
     return chosen
 
 
-def check_stop(stop: Any) -> Any:
+def check_stop(stop: object) -> Any:
     """`stop`: None, or a shared integer scalar."""
     return None if stop is None else shared_scalar("stop", stop, integer_dtypes)
 
 
-def shared_scalar(argument: str, value: Any, dtypes: Container[str]) -> Any:
+def shared_scalar(argument: str, value: object, dtypes: Container[str]) -> Any:
     """`value`: a shared scalar of one of `dtypes`, which are those of the integers or of the floating-point numbers."""
     if not (
         isinstance(value, SharedVariable)
@@ -178,13 +178,13 @@ def shared_scalar(argument: str, value: Any, dtypes: Container[str]) -> Any:
     return value
 
 
-def check_updates(updates: Any) -> None:
+def check_updates(updates: object) -> None:
     """`updates`: None, or a dictionary."""
     if updates is not None and not isinstance(updates, dict):
         raise TypeError(f"updates is a {type(updates).__name__}; pass a dictionary from variables to next values")
 
 
-def check_count(argument: str, value: Any, low: int = 1) -> int:
+def check_count(argument: str, value: object, low: int = 1) -> int:
     """`value` as a Python int of at least `low`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{argument} is a {type(value).__name__}; pass a Python int")
@@ -193,7 +193,7 @@ def check_count(argument: str, value: Any, low: int = 1) -> int:
     return int(value)
 
 
-def check_choice(argument: str, value: Any, choices: Sequence[str]) -> None:
+def check_choice(argument: str, value: object, choices: Sequence[str]) -> None:
     """`value`: one of `choices`."""
     if value not in choices:
         *most, last = map(repr, choices)
@@ -201,7 +201,7 @@ def check_choice(argument: str, value: Any, choices: Sequence[str]) -> None:
 
 
 def scalar(
-    argument: str, value: Any, low: float = -np.inf, high: float = np.inf, *, below: float = np.inf
+    argument: str, value: object, low: float = -np.inf, high: float = np.inf, *, below: float = np.inf
 ) -> TensorVariable:
     """`value` as a scalar variable; a number is checked to be from `low` to `high` and less than `below`.
 
@@ -218,7 +218,7 @@ def scalar(
     return pt.constant(np.float64(check_number(argument, value, low, high, below=below, wanted=wanted)))
 
 
-def as_dtype(value: Any, dtype: str) -> Any:
+def as_dtype(value: TensorVariable, dtype: str) -> Any:
     """`value` cast to `dtype`; a constant stays a constant."""
     if isinstance(value, Constant):
         return pt.constant(np.asarray(value.data, dtype))
@@ -237,7 +237,7 @@ def check_keys(argument: str, given: Mapping[Any, Any], updates: Mapping[Any, An
             raise ValueError(f"{argument} names the variable {called(variable)}, which has no update")
 
 
-def check_flag(argument: str, value: Any) -> bool:
+def check_flag(argument: str, value: object) -> bool:
     """`value`, which is True or False."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{argument} is {value!r}; pass True or False")
@@ -246,7 +246,7 @@ def check_flag(argument: str, value: Any) -> bool:
 
 def check_number(
     argument: str,
-    value: Any,
+    value: object,
     low: float = -np.inf,
     high: float = np.inf,
     *,

@@ -1,7 +1,8 @@
-"""Gradient transforms: what is done to gradients before a rule reads them. From a list to a list.
+"""Gradient transforms: functions from a list of gradients to the list that a rule reads.
 
 ``adam(parameters, gradients=clip_global_norm(gradients, 1.0))``. Transforms compose by nesting. They are for rules that
-only read gradients; a rule that evaluates the cost at other points needs the gradients of that cost, and refuses these.
+only read gradients. A rule that evaluates the cost at other points needs the gradients of that cost, and refuses
+transformed ones.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 
 from .checks import as_dtype, as_list, check_mask, scalar
+from .notes import note, noted
+from .typing import Scalar
 
 
-__all__ = ["centre", "clip", "clip_global_norm", "clip_norm", "decay"]
+__all__ = ["center", "clip", "clip_global_norm", "clip_norm", "decay"]
 
 
-def clip(gradients: Sequence[Any], limit: Any) -> list[Any]:
+def clip(gradients: Sequence[Any], limit: Scalar) -> list[Any]:
     r"""Each component clipped to :math:`[-c, c]`, with :math:`c` = `limit`.
 
     Examples
@@ -33,7 +37,7 @@ def clip(gradients: Sequence[Any], limit: Any) -> list[Any]:
     return clipped
 
 
-def clip_norm(gradients: Sequence[Any], limit: Any) -> list[Any]:
+def clip_norm(gradients: Sequence[Any], limit: Scalar) -> list[Any]:
     r"""Each gradient scaled down to a Euclidean norm of at most `limit`: :math:`g \min(1, c/\|g\|)`.
 
     Examples
@@ -45,8 +49,8 @@ def clip_norm(gradients: Sequence[Any], limit: Any) -> list[Any]:
     return [clipped for g in as_list("gradients", gradients) for clipped in clip_global_norm([g], limit)]
 
 
-def clip_global_norm(gradients: Sequence[Any], limit: Any) -> list[Any]:
-    r"""All gradients scaled by one factor, so that their common Euclidean norm is at most `limit`.
+def clip_global_norm(gradients: Sequence[Any], limit: Scalar) -> list[Any]:
+    r"""All gradients scaled by one factor, so that the Euclidean norm of all components is at most `limit`.
 
     References
     ----------
@@ -69,7 +73,7 @@ def clip_global_norm(gradients: Sequence[Any], limit: Any) -> list[Any]:
 def decay(
     gradients: Sequence[Any],
     parameters: Sequence[Any],
-    coefficient: Any,
+    coefficient: Scalar,
     mask: Sequence[bool] | Callable[[Any], bool] | None = None,
 ) -> list[Any]:
     r"""The gradients of the cost with :math:`\lambda \|x\|^2 / 2` added to it: :math:`g + \lambda x`.
@@ -82,8 +86,8 @@ def decay(
     coefficient : scalar
         :math:`\lambda`.
     mask : list of bool, or callable, optional
-        Which parameters decay; a callable is asked about each parameter, for instance ``lambda p: p.ndim > 1`` to spare
-        the biases. All by default.
+        Which parameters decay, all by default. A callable is called with each parameter, for instance
+        ``lambda p: p.ndim > 1``, which leaves out the biases.
 
     Examples
     --------
@@ -101,10 +105,11 @@ def decay(
     ]
 
 
-def centre(gradients: Sequence[Any]) -> list[Any]:
-    """Each gradient of two or more dimensions less its mean over all axes but the last; others as they are.
+def center(gradients: Sequence[Any]) -> list[Any]:
+    """Gradient centralization: each gradient of two or more dimensions minus its mean over all axes but the last.
 
-    For a weight matrix of shape (inputs, outputs) the gradient of the weights of each output then has mean zero.
+    For a weight matrix of shape (inputs, outputs), the gradient of the weights of each output then has mean zero.
+    Gradients of fewer dimensions stay as they are.
 
     References
     ----------
@@ -112,7 +117,7 @@ def centre(gradients: Sequence[Any]) -> list[Any]:
 
     Examples
     --------
-    >>> optapi.gradients.centre([pt.constant([[1.0, 2.0], [3.0, 6.0]])])[0].eval()
+    >>> optapi.gradients.center([pt.constant([[1.0, 2.0], [3.0, 6.0]])])[0].eval()
     array([[-1., -2.],
            [ 1.,  2.]])
     """
@@ -122,12 +127,11 @@ def centre(gradients: Sequence[Any]) -> list[Any]:
     ]
 
 
-def is_transformed(gradient: Any) -> bool:
-    """Whether `gradient` came out of a transform, and so need not be the gradient of the cost."""
-    return getattr(gradient.tag, "transformed", False)
+def is_transformed(gradient: Variable) -> bool:
+    """Whether `gradient` is the result of a transform, so that it need not be the gradient of the cost."""
+    return bool(note(gradient, "transformed"))
 
 
-def mark(gradient: Any) -> Any:
-    """`gradient`, marked as having come out of a transform."""
-    gradient.tag.transformed = True
-    return gradient
+def mark(gradient: Variable) -> Any:
+    """`gradient`, marked as the result of a transform."""
+    return noted(gradient, transformed=True)

@@ -33,6 +33,7 @@ import pytensor.tensor as pt
 from .checks import check_count, scalar
 from .graph.loops import repeat
 from .state import state
+from .typing import Scalar, Tensor
 
 
 __all__ = [
@@ -91,10 +92,13 @@ class Step(NamedTuple):
     memory: tuple[Any, ...] = ()
 
 
+# From a step size to the trial there.
 Line = Callable[[Any], Trial]
+# From a line, the trial at its start and the first step size to the step; with what it remembers, if anything.
+LineSearch = Callable[..., Step]
 
 
-def fixed(line: Line, start: Trial, first: Any = 1.0, *, shrink: Any = 0.5, max_trials: int = 40) -> Step:
+def fixed(line: Line, start: Trial, first: Scalar = 1.0, *, shrink: Scalar = 0.5, max_trials: int = 40) -> Step:
     """The first step, whatever it does to the cost; `shrink` times as long while the trial is not finite.
 
     Parameters
@@ -130,11 +134,11 @@ def fixed(line: Line, start: Trial, first: Any = 1.0, *, shrink: Any = 0.5, max_
 def backtracking(
     line: Line,
     start: Trial,
-    first: Any = 1.0,
+    first: Scalar = 1.0,
     *,
-    decrease: Any = 1e-4,
-    min_shrink: Any = 0.1,
-    max_shrink: Any = 0.5,
+    decrease: Scalar = 1e-4,
+    min_shrink: Scalar = 0.1,
+    max_shrink: Scalar = 0.5,
     max_trials: int = 40,
 ) -> Step:
     r"""A step of sufficient decrease, by going back from the first one.
@@ -186,7 +190,13 @@ def backtracking(
 
 
 def weak_wolfe(
-    line: Line, start: Trial, first: Any = 1.0, *, decrease: Any = 1e-4, curvature: Any = 0.9, max_trials: int = 40
+    line: Line,
+    start: Trial,
+    first: Scalar = 1.0,
+    *,
+    decrease: Scalar = 1e-4,
+    curvature: Scalar = 0.9,
+    max_trials: int = 40,
 ) -> Step:
     r"""A step that satisfies the weak Wolfe conditions, by doubling and bisection.
 
@@ -238,12 +248,12 @@ def weak_wolfe(
 def strong_wolfe(
     line: Line,
     start: Trial,
-    first: Any = 1.0,
+    first: Scalar = 1.0,
     *,
-    decrease: Any = 1e-4,
-    curvature: Any = 0.7,
-    growth: Any = 10.0,
-    error: Any = None,
+    decrease: Scalar = 1e-4,
+    curvature: Scalar = 0.7,
+    growth: Scalar = 10.0,
+    error: Scalar | None = None,
     max_trials: int = 30,
 ) -> Step:
     r"""A step that satisfies the strong Wolfe conditions, by cubic interpolation in a bracket.
@@ -327,11 +337,11 @@ def strong_wolfe(
 def more_thuente(
     line: Line,
     start: Trial,
-    first: Any = 1.0,
+    first: Scalar = 1.0,
     *,
-    decrease: Any = 1e-3,
-    curvature: Any = 0.9,
-    width: Any = 0.1,
+    decrease: Scalar = 1e-3,
+    curvature: Scalar = 0.9,
+    width: Scalar = 0.1,
     max_trials: int = 20,
 ) -> Step:
     r"""A step that satisfies the strong Wolfe conditions, by the search of Moré and Thuente.
@@ -439,13 +449,13 @@ def _more_thuente_trial(x: Any, t: Any, y: Any, half: Any, most: Any, near: Any)
 def hager_zhang(
     line: Line,
     start: Trial,
-    first: Any = 1.0,
+    first: Scalar = 1.0,
     *,
-    decrease: Any = 0.1,
-    curvature: Any = 0.9,
-    error: Any = 1e-6,
-    growth: Any = 5.0,
-    shrink: Any = 0.66,
+    decrease: Scalar = 0.1,
+    curvature: Scalar = 0.9,
+    error: Scalar = 1e-6,
+    growth: Scalar = 5.0,
+    shrink: Scalar = 0.66,
     max_trials: int = 50,
 ) -> Step:
     r"""A step that satisfies the weak Wolfe conditions, or Hager and Zhang's approximation of them.
@@ -600,7 +610,7 @@ class NonMonotone:
             return (state(f"{name}/past_costs", (past,), dtype, -np.inf),)
         return state(f"{name}/average_cost", (), dtype), state(f"{name}/average_count", (), dtype)
 
-    def __call__(self, line: Line, start: Trial, first: Any, *memory: Any) -> Step:
+    def __call__(self, line: Line, start: Trial, first: Scalar, *memory: Tensor) -> Step:
         """Search along `line`, see the module."""
         cost = start.cost
         known = pt.isfinite(cost)
@@ -673,14 +683,21 @@ def finite(trial: Trial) -> Any:
     return pt.isfinite(trial.cost) & pt.isfinite(trial.slope)
 
 
-def cubic(p: Any, p_cost: Any, p_slope: Any, q: Any, q_cost: Any, q_slope: Any) -> Any:
+def cubic(
+    p: Tensor,
+    p_cost: Tensor,
+    p_slope: Tensor,
+    q: Tensor,
+    q_cost: Tensor,
+    q_slope: Tensor,
+) -> Any:
     """The minimizer of the cubic with these costs and slopes at `p` and `q`; NaN if it has none."""
     d = p_slope + q_slope - 3 * (p_cost - q_cost) / (p - q)
     root = pt.sign(q - p) * pt.sqrt(d**2 - p_slope * q_slope)
     return q - (q - p) * (q_slope + root - d) / (q_slope - p_slope + 2 * root)
 
 
-def secant(p: Any, p_slope: Any, q: Any, q_slope: Any) -> Any:
+def secant(p: Tensor, p_slope: Tensor, q: Tensor, q_slope: Tensor) -> Any:
     """Where a slope that is linear between `p` and `q` vanishes."""
     return p + (q - p) * (p_slope / (p_slope - q_slope))
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 
-def running_average(average: Any, value: Any, weight: Any) -> Any:
+from .typing import Array
+
+
+def running_average(average: Any, value: Array, weight: Array | np.floating) -> Any:
     r"""The next value :math:`w \bar g + (1 - w) g` of an exponential running average.
 
     `weight` :math:`w` is a float64 scalar. Both weights are worked out in float64 and then cast to the dtype of
@@ -15,6 +19,6 @@ def running_average(average: Any, value: Any, weight: Any) -> Any:
     return weight.astype(dtype) * average + (1.0 - weight).astype(dtype) * value
 
 
-def correction(weight: Any, count: Any) -> Any:
+def correction(weight: Array | float, count: Array | int) -> Any:
     r"""The sum :math:`1 - w^t` of the weights in a running average of `count` :math:`t` values that began at zero."""
     return 1.0 - weight**count

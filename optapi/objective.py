@@ -13,12 +13,10 @@ from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytensor
 import pytensor.tensor as pt
-from pytensor.gradient import NullTypeGradError
+from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors, explicit_graph_inputs
-from pytensor.tensor.shape import Shape
 
 from . import schedules, state
 from .checks import (
@@ -27,16 +25,29 @@ from .checks import (
     check_cost,
     check_givens,
     check_gradients,
+    check_mask,
     check_outputs,
     check_parameters,
     check_stop,
     check_updates,
     is_generator,
+    is_zero,
     scalar,
 )
 from .gradients import is_transformed
+from .graph.derivatives import (
+    differentiate,
+    known_shapes,
+    loss_products,
+    pullback,
+    pushforward,
+    second_derivatives,
+)
 from .graph.loops import FALSE, as_update, cond, hold, like
-from .updates import Updates, extend
+from .moments import running_average
+from .notes import noted
+from .typing import Mask, Scalar, StepSize, Tensor, Updates, Variables
+from .updates import extend
 
 
 # From a packed point and a packed vector to the product of a matrix at that point with the vector.
@@ -62,7 +73,8 @@ class Objective:
         Its sign is changed under ascent, as is that of the gradients.
     gradients : list of variables
     name : str
-        The prefix of the names of the rule's state.
+        The prefix of the names of the rule's state: the name that was passed, with a number if state in `updates` has
+        that prefix already.
 
     Examples
     --------
@@ -92,13 +104,13 @@ class Objective:
     @classmethod
     def of(
         cls,
-        parameters: Any,
-        cost: Any = None,
-        gradients: Any = None,
-        stop: Any = None,
+        parameters: Variables,
+        cost: Variable | None = None,
+        gradients: Variables | None = None,
+        stop: Variable | None = None,
         updates: Updates | None = None,
         *,
-        tolerance: Any = None,
+        tolerance: Scalar | None = None,
         ascent: bool = False,
         name: str,
         needs_cost: bool = False,
@@ -134,8 +146,8 @@ class Objective:
         # Gradients take the dtype of their parameters, so that float32 parameters have float32 arithmetic.
         gradients = [as_dtype(g, p.type.dtype) for g, p in zip(gradients, parameters, strict=True)]
         if ascent:
-            cost, gradients = None if cost is None else -cost, [-g for g in gradients]
-        return cls(parameters, cost, gradients, stop, updates, tolerance, bool(ascent), name)
+            cost, gradients = None if cost is None else pt.neg(cost), [pt.neg(g) for g in gradients]
+        return cls(parameters, cost, gradients, stop, updates, tolerance, bool(ascent), _unused(name, updates))
 
     # What a rule reads
 
@@ -143,27 +155,99 @@ class Objective:
     def count(self) -> Any:
         """The number of updates done before this one, an int64 scalar. It exists in a rule that asks for it."""
         if self._count is None:
-            self._count = state.state(f"{self.name}/count", dtype="int64")
+            self._count = self.state("count", dtype="int64")
         return self._count
 
-    def step_size(self, step_size: Any) -> Any:
+    def step_size(self, step_size: StepSize) -> Any:
         """A step size in any of its forms as a scalar variable."""
         return schedules.at("step_size", step_size, lambda: self.count)
+
+    def scalar(
+        self, argument: str, value: Scalar, low: float = -np.inf, high: float = np.inf, *, below: float = np.inf
+    ) -> Any:
+        """A hyper-parameter as a scalar variable, a number in float64 whatever ``floatX`` is.
+
+        Parameters
+        ----------
+        argument : str
+            What the user calls it, for the message.
+        value : number or scalar variable
+        low, high, below : float, optional
+            A number must be from `low` to `high`, and less than `below`. NaN is none of that.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `value` is neither, or is out of these limits.
+        """
+        return scalar(argument, value, low, high, below=below)
 
     def each(self, *scalars: Any) -> Iterator[tuple[Any, ...]]:
         """Each parameter with its gradient, and with `scalars` in its dtype."""
         for p, g in zip(self.parameters, self.gradients, strict=True):
             yield p, g, *(as_dtype(s, p.type.dtype) for s in scalars)
 
-    def zeros_like(self, parameter: Any, role: str) -> Any:
+    def average(self, average: Tensor, value: Tensor, weight: Scalar) -> Any:
+        r"""The next value :math:`w \bar g + (1 - w) g` of an exponential running average.
+
+        Parameters
+        ----------
+        average, value : variables
+            :math:`\bar g` and :math:`g`.
+        weight : scalar
+            :math:`w`, from 0 to 1, in float64 as `scalar` returns it: not one that `each` has cast. Both weights are
+            worked out in float64 and then cast: in float32, 1 - 0.999 would be wrong in the fifth digit.
+        """
+        return running_average(average, value, scalar("weight", weight, 0, 1))
+
+    # State
+
+    def state(
+        self,
+        role: str,
+        shape: tuple[int, ...] = (),
+        dtype: str | None = None,
+        fill: float | np.ndarray = 0,
+        *,
+        parameter: Variable | None = None,
+    ) -> Any:
+        """State of any shape, with the value `fill` at first.
+
+        Parameters
+        ----------
+        role : str
+            It is named ``rule/role``, or ``rule/role/parameter``.
+        shape : tuple of int
+            By default that of a scalar.
+        dtype : str, optional
+            By default that of `parameter`, or without one that of the packed vector.
+        fill : number or array
+        parameter : variable, optional
+            The parameter that it belongs to.
+        """
+        if parameter is not None:
+            role, dtype = f"{role}/{self.label(parameter)}", dtype or parameter.type.dtype
+        return state.state(f"{self.name}/{role}", shape, dtype or self.dtype, fill)
+
+    def zeros_like(self, parameter: Variable, role: str) -> Any:
         """State of the shape and dtype of `parameter`, zero at first, named ``rule/role/parameter``."""
         return self.full_like(parameter, role, 0)
 
-    def full_like(self, parameter: Any, role: str, fill: Any) -> Any:
+    def full_like(self, parameter: Variable, role: str, fill: float | np.ndarray) -> Any:
         """The same with the value `fill` at first."""
         return state.full_like(parameter, f"{self.name}/{role}/{self.label(parameter)}", fill)
 
-    def label(self, parameter: Any) -> str:
+    def shape(self, parameter: Variable) -> tuple[int, ...]:
+        """The shape of `parameter` as it is now, in numbers.
+
+        Raises
+        ------
+        TypeError
+            If it is neither shared nor of fully known static shape.
+        """
+        return state.shape_of(parameter)
+
+    def label(self, parameter: Variable) -> str:
         """What the names of state for `parameter` end with: its own name, or its position if that is not unique."""
         position = next(i for i, p in enumerate(self.parameters) if p is parameter)
         return state.labels(self.parameters)[position]
@@ -183,6 +267,36 @@ class Objective:
         gradients = self.gradients if gradients is None else gradients
         return conjunction([pt.all(abs(g) <= as_dtype(self.tolerance, g.type.dtype)) for g in gradients])
 
+    def decay(
+        self,
+        new: Updates,
+        decay: StepSize,
+        mask: Mask | None = None,
+        *,
+        step_size: Scalar = 1.0,
+    ) -> None:
+        r"""Decoupled weight decay: takes :math:`a \lambda x` from the next value of each parameter :math:`x` in `new`.
+
+        Parameters
+        ----------
+        new : dict
+            From each parameter to its next value, which is replaced.
+        decay : scalar or schedule
+            :math:`\lambda`, at least 0. Nothing is built for the number 0.
+        mask : list of bool, or callable, optional
+            Which parameters decay; a callable is asked about each parameter, for instance ``lambda p: p.ndim > 1`` to
+            spare the biases. All by default.
+        step_size : scalar
+            :math:`a`, mostly what the method `step_size` returned; by default 1.
+        """
+        chosen = check_mask(mask, self.parameters)
+        rate = step_size * schedules.at("decay", decay, lambda: self.count)
+        if is_zero(decay):
+            return
+        for (p, _, a), decays in zip(self.each(rate), chosen, strict=True):
+            if decays:
+                new[p] = new[p] - a * p
+
     # The cost elsewhere, for rules that work on one vector
 
     @property
@@ -200,7 +314,7 @@ class Objective:
         parts = [as_dtype(t if t.type.ndim == 1 else t.ravel(), self.dtype) for t in tensors]
         return parts[0] if len(parts) == 1 else pt.concatenate(parts)
 
-    def unpack(self, vector: Any) -> list[Any]:
+    def unpack(self, vector: Tensor) -> list[Any]:
         """Tensors of the shapes and dtypes of the parameters."""
         tensors, begin = [], 0
         for p in self.parameters:
@@ -211,7 +325,7 @@ class Objective:
             begin = end
         return tensors
 
-    def at(self, point: Any) -> Point:
+    def at(self, point: Tensor) -> Point:
         """The cost and the gradient at the packed vector `point`."""
         tensors = self.unpack(point)
         replacements = dict(zip(self.parameters, tensors, strict=True))
@@ -219,7 +333,7 @@ class Objective:
         # Parameters of a narrower dtype than the vector round: the point is where the cost was evaluated.
         return Point(self.pack(tensors), cost, self.pack(gradients))
 
-    def product(self, point: Any, vector: Any) -> Any:
+    def product(self, point: Tensor, vector: Tensor) -> Any:
         """The product of the Hessian at the packed vector `point` with the packed `vector`.
 
         Raises
@@ -229,7 +343,12 @@ class Objective:
         """
         return self.curvature()(point, vector)
 
-    def curvature(self, outputs: Any = None, residuals: Any = None, givens: Mapping[Any, Any] | None = None) -> Product:
+    def curvature(
+        self,
+        outputs: Variables | None = None,
+        residuals: Variables | None = None,
+        givens: Mapping[Any, Any] | None = None,
+    ) -> Product:
         r"""Products with a matrix of second derivatives, which is not formed, as a function of a point and a vector.
 
         By default it is the Hessian. With :math:`J` the derivatives of `outputs` or `residuals` by the parameters, it
@@ -263,7 +382,8 @@ class Objective:
         elif residuals is None:
             outputs = check_outputs("outputs", outputs, self.parameters)
             pushed = pushforward(outputs, self.parameters, vectors)
-            products = pullback(outputs, self.parameters, self._loss_products(outputs, pushed))
+            pushed = loss_products(self.cost, outputs, self.parameters, pushed, self.name)
+            products = pullback(outputs, self.parameters, pushed)
         else:
             residuals = check_outputs("residuals", residuals, self.parameters)
             pushed = pushforward(residuals, self.parameters, vectors)
@@ -279,27 +399,6 @@ class Objective:
 
         return product
 
-    def _loss_products(self, outputs: Sequence[Any], vectors: Sequence[Any]) -> list[Any]:
-        """The products of `vectors` with the Hessian of the cost as a function of `outputs`."""
-        cut = [z.type() for z in outputs]
-        [loss] = graph_replace([self.cost], dict(zip(outputs, cut, strict=True)), strict=False)
-        below = set(ancestors([loss]))
-        for z, c in zip(outputs, cut, strict=True):
-            if c not in below:
-                raise ValueError(
-                    f"the cost does not depend on the variable {called(z)} of outputs; build the cost from this very "
-                    "variable, and list outputs that it reads"
-                )
-        for p in self.parameters:
-            if p in below:
-                raise ValueError(
-                    f"the cost depends on the parameter {called(p)} not through outputs alone; build the cost from the "
-                    "very variables of outputs, and list the parameter among them if the cost has a penalty on it"
-                )
-        slopes: Any = pytensor.grad(loss, cut)
-        curved: Any = self.products(cut, slopes, vectors)
-        return list(graph_replace(curved, dict(zip(cut, outputs, strict=True)), strict=False))
-
     def products(self, parameters: Sequence[Any], gradients: Sequence[Any], vectors: Sequence[Any]) -> list[Any]:
         """The products of the matrix of second derivatives by `parameters` with `vectors`, at the parameters' values.
 
@@ -308,13 +407,7 @@ class Objective:
         ValueError
             If the cost has no second derivatives.
         """
-        try:
-            return pullback(gradients, parameters, vectors)
-        except (NotImplementedError, NullTypeGradError, TypeError) as error:
-            raise ValueError(
-                f"{self.name} needs second derivatives of the cost, which PyTensor cannot build ({error}); write the "
-                "cost with other operations, or choose a rule that needs gradients alone"
-            ) from error
+        return second_derivatives(parameters, gradients, vectors, self.name)
 
     def current(self, exact: bool | None) -> tuple[Point, Any, tuple[Any, ...]]:
         """The cost and the gradient at the point that the parameters hold, evaluated unless they are known.
@@ -340,12 +433,12 @@ class Objective:
             return Point(x, self.cost, self.pack(self.gradients)), pt.constant(np.int64(1)), ()
         # NaN equals nothing, so at first no point is known.
         kept = (
-            state.state(f"{self.name}/point", (self.size,), self.dtype, np.nan),
-            state.state(f"{self.name}/point_cost", (), self.cost.type.dtype, np.nan),
-            state.state(f"{self.name}/point_gradient", (self.size,), self.dtype, np.nan),
+            self.state("point", (self.size,), fill=np.nan),
+            self.state("point_cost", dtype=self.cost.type.dtype, fill=np.nan),
+            self.state("point_gradient", (self.size,), fill=np.nan),
         )
         for part, variable in zip(Point._fields, kept, strict=True):
-            variable.tag.kept = part
+            noted(variable, kept=part)
         known = self.stopped | (pt.all(pt.eq(x, kept[0])) & ~pt.isnan(kept[1]))
         cost, gradient = cond(~known, lambda point: self.at(point)[1:], [x], kept[1:])
         return Point(x, cost, gradient), pt.switch(known, 0, 1).astype("int64"), kept
@@ -364,8 +457,8 @@ class Objective:
     def finish(
         self,
         new: Updates,
-        rest: Any = None,
-        verdict: Any = FALSE,
+        converged: Tensor | None = None,
+        finished: Tensor = FALSE,
         reports: dict[str, Any] | None = None,
         unheld: Updates | None = None,
     ) -> Updates:
@@ -375,10 +468,10 @@ class Objective:
         ----------
         new : dict
             The next values of the parameters and of the rule's state.
-        rest : boolean scalar variable, optional
+        converged : boolean scalar variable, optional
             Whether the point held before the call is already final: nothing of `new` is then written, and `stop` is 1.
             By default, whether the gradients there meet the tolerance.
-        verdict : boolean scalar variable
+        finished : boolean scalar variable
             Whether the algorithm has finished with the point held after the call.
         reports : dict, optional
             From roles to scalar variables, see `optapi.reports`. A cost is mapped back to the user's sign; evaluations
@@ -398,12 +491,12 @@ class Objective:
             new = {**new, self._count: self._count + 1}
         new = {variable: as_update(value, variable) for variable, value in new.items()}
         if self.stop is not None:
-            still = self.stopped | (self.converged() if rest is None else rest)
+            still = self.stopped | (self.converged() if converged is None else converged)
             new = hold(new, still)
             for role, value in (reports or {}).items():
                 reported, value = self._reported(role, value)
                 new[reported] = like(pt.switch(self.stopped, reported, value), reported)
-            new[self.stop] = like(still | verdict, self.stop)
+            new[self.stop] = like(still | finished, self.stop)
         new |= {variable: as_update(value, variable) for variable, value in (unheld or {}).items()}
         return extend(self.updates, new)
 
@@ -416,65 +509,13 @@ class Objective:
         return reported, -value if role == "cost" and self.ascent else value
 
 
-def differentiate(cost: Any, parameters: Sequence[Any]) -> list[Any]:
-    """The gradients of `cost`.
-
-    Raises
-    ------
-    ValueError
-        If `cost` does not depend on one of `parameters`; the message names it.
-    """
-    gradients: Any = pytensor.grad(cost, list(parameters), disconnected_inputs="ignore", return_disconnected="none")
-    for gradient, parameter in zip(gradients, parameters, strict=True):
-        if gradient is None:
-            raise ValueError(
-                f"the cost does not depend on the parameter {called(parameter)}; leave it out of parameters, "
-                "or check that the cost was built from this very variable"
-            )
-    return gradients
-
-
-def known_shapes(outputs: Sequence[Any]) -> list[Any]:
-    """`outputs` with the shapes that their types know as constants.
-
-    A shape that does not change would be computed outside of a loop, and JAX needs constants where it splits and
-    reshapes.
-    """
-    known: dict[Any, Any] = {
-        shape: pt.constant(np.array(shape.owner.inputs[0].type.shape, "int64"))
-        for shape in ancestors(list(outputs))
-        if shape.owner is not None
-        and isinstance(shape.owner.op, Shape)
-        and None not in shape.owner.inputs[0].type.shape
-    }
-    return list(graph_replace(list(outputs), known, strict=False))
-
-
-def pushforward(outputs: Sequence[Any], parameters: Sequence[Any], vectors: Sequence[Any]) -> list[Any]:
-    """The derivatives of `outputs` along `vectors`, one for each of `parameters`.
-
-    What is pulled back is linear in the cotangents, so its derivative by them is what is pushed forward. Unlike the
-    forward mode of PyTensor's operations this works for each that has a gradient; what does not depend on `vectors`
-    stays apart, so that a loop over them has it outside; and a `Scan` is differentiated into a shorter one.
-    """
-    cotangents = [pt.zeros_like(z) for z in outputs]
-    try:
-        pushed: Any = pullback(pullback(outputs, parameters, cotangents), cotangents, vectors)
-    except (NotImplementedError, NullTypeGradError, TypeError):
-        # The gradient of an operation need not have one. Then it may have a forward mode.
-        pushed = pytensor.gradient.pushforward(
-            list(outputs), list(parameters), list(vectors), disconnected_outputs="ignore", use_op_pushforward=True
-        )
-        pushed = [as_dtype(v, z.type.dtype) for v, z in zip(pushed, outputs, strict=True)]
-    return list(pushed)
-
-
-def pullback(outputs: Sequence[Any], parameters: Sequence[Any], vectors: Sequence[Any]) -> list[Any]:
-    """The derivatives by `parameters` of the inner product of `outputs` with `vectors`, which do not change."""
-    # Of copies, since one output may depend on another, or be a parameter, and what is known would be all that counts.
-    known = {z.copy(): v for z, v in zip(outputs, vectors, strict=True)}
-    pulled: Any = pytensor.grad(None, list(parameters), known_grads=known, disconnected_inputs="ignore")
-    return [as_dtype(v, p.type.dtype) for v, p in zip(pulled, parameters, strict=True)]
+def _unused(name: str, updates: Updates | None) -> str:
+    """`name`, or `name` with the first number from 2 with which it is the prefix of no variable of `updates`."""
+    unused, number = name, 1
+    while any((variable.name or "").startswith(f"{unused}/") for variable in updates or ()):
+        number += 1
+        unused = f"{name}_{number}"
+    return unused
 
 
 def _check_differentiable(cost: Any, gradients: Sequence[Any], parameters: Sequence[Any]) -> None:

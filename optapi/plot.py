@@ -1,4 +1,4 @@
-"""Pictures of minimizations, by matplotlib: ``pip install 'optapi[plot]'``.
+"""Plots of minimizations, schedules and benchmarks with matplotlib: ``pip install 'optapi[plot]'``.
 
 Each function takes the axes to draw on, by default new ones, and returns them.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,18 +20,24 @@ from .profiles import MEASURES, Benchmark
 from .pytree import point
 
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
 __all__ = ["data_profile", "path", "performance_profile", "schedule", "trace"]
 
 
-# The colours of Okabe and Ito, which colour-blind people can tell apart, without the yellow; then other dashes.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# The colors of Okabe and Ito, which color-blind people can tell apart, without the yellow; then other dashes.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", ":", "-.")
 
 LABELS = {"cost": "cost", "gradient_size": "largest component of the gradient", "step": "length of the step"}
 
 
-def trace(runs: Any, y: str = "cost", x: str = "iterations", *, minimum: float | None = None, axes: Any = None) -> Any:
-    """How runs went: the cost, the gradient or the steps against what was spent.
+def trace(
+    runs: object, y: str = "cost", x: str = "iterations", *, minimum: float | None = None, axes: Axes | None = None
+) -> Any:
+    """The cost, the gradient or the steps of runs against iterations, evaluations or seconds.
 
     Parameters
     ----------
@@ -39,12 +45,12 @@ def trace(runs: Any, y: str = "cost", x: str = "iterations", *, minimum: float |
         Of ``minimize(..., full_output=True, trace=True)`` or of `minimize_iterator` with ``trace=True``, finished or
         not. The keys of a mapping are the labels.
     y : "cost", "gradient_size" or "step"
-        What is shown. The last two are on a logarithmic scale; so is the cost if it is positive and changes by a factor
+        The ordinate. The last two are on a logarithmic scale; so is the cost if it is positive and changes by a factor
         of more than 100.
     x : "iterations", "evaluations" or "seconds"
-        Against what.
+        The abscissa.
     minimum : float, optional
-        Then the distance of the cost from it is shown, on a logarithmic scale.
+        If given, the distance of the cost from it is shown, on a logarithmic scale.
     axes : matplotlib axes, optional
 
     Returns
@@ -71,7 +77,7 @@ def trace(runs: Any, y: str = "cost", x: str = "iterations", *, minimum: float |
     minimum = None if minimum is None else check_number("minimum", minimum)
     traces = {label: profiles.traced(run) for label, run in _labelled(runs, _is_run).items()}
     label = LABELS[y]
-    curves = {name: np.asarray(found[y], float) for name, found in traces.items()}
+    curves = {name: np.asarray(run[y], float) for name, run in traces.items()}
     logarithmic = y != "cost"
     if y == "cost" and minimum is not None:
         label, logarithmic = "distance of the cost from its minimum", True
@@ -91,25 +97,25 @@ def trace(runs: Any, y: str = "cost", x: str = "iterations", *, minimum: float |
 
 
 def path(
-    runs: Any,
+    runs: object,
     f: Callable[[Any], Any] | None = None,
     *,
     levels: int = 16,
     points: int = 80,
-    axes: Any = None,
+    axes: Axes | None = None,
 ) -> Any:
-    """The way of minimizations with two components over the contours of the cost.
+    """The paths of minimizations with two components over the contours of the cost.
 
     Parameters
     ----------
     runs : iterator, array, or list or mapping of these
-        A copy of a `minimize_iterator` goes from where it is to its end. An array has a point in each of its rows. The
-        keys of a mapping are the labels.
+        A `minimize_iterator` is copied, and the copy runs from its present point to its end. An array is of shape
+        (points, 2). The keys of a mapping are the labels.
     f : callable, optional
-        The cost of a point as the iterator has it, or of an array of two numbers. By default it is that of the first
-        iterator; without one there are no contours.
+        The cost, of a point such as the iterators have, or of an array of shape (2,). By default that of the first
+        iterator; without an iterator there are no contours.
     levels : int
-        The number of contours, on a logarithmic scale above the lowest cost in sight.
+        The number of contours, on a logarithmic scale above the lowest visible cost.
     points : int
         The number of points along each side at which the cost is evaluated for the contours.
     axes : matplotlib axes, optional
@@ -135,7 +141,7 @@ def path(
     levels, points = check_count("levels", levels, low=2), check_count("points", points, low=2)
     labelled = _labelled(runs, _is_path)
     iterators = [run for run in labelled.values() if isinstance(run, minimize_iterator)]
-    ways = {label: _way(run) for label, run in labelled.items()}
+    paths = {label: _path_of(run) for label, run in labelled.items()}
     if f is None and iterators:
         f = _cost_of(iterators[0])
     elif f is not None and iterators:
@@ -144,10 +150,10 @@ def path(
 
     axes = _ready(axes, xlabel="$x_1$", ylabel="$x_2$")
     axes.grid(False)
-    visited = np.concatenate(list(ways.values()))
+    visited = np.concatenate(list(paths.values()))
     visited = visited[np.isfinite(visited).all(axis=1)]
     low, high = visited.min(axis=0), visited.max(axis=0)
-    # The whole way, with something around it; and never a line without height.
+    # All points with a margin; never an axis of length zero.
     widths = np.maximum(high - low, 0.2 * np.max(high - low, initial=0.0))
     widths = np.where(widths > 0, widths, 1.0)
     middle = (low + high) / 2
@@ -155,15 +161,15 @@ def path(
     if f is not None:
         sides = [np.linspace(a, b, points) for a, b in zip(low, high, strict=True)]
         _contours(axes, f, sides, levels)
-    for label, way in ways.items():
+    for label, track in paths.items():
         style = _style(axes)
-        axes.plot(*way.T, marker=".", markersize=5, label=label, **style)
-        axes.plot(*way[-1], "*", markersize=13, color=style["color"], markeredgecolor="white", zorder=3)
+        axes.plot(*track.T, marker=".", markersize=5, label=label, **style)
+        axes.plot(*track[-1], "*", markersize=13, color=style["color"], markeredgecolor="white", zorder=3)
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     return _with_legend(axes)
 
 
-def schedule(step_sizes: Any, steps: int, *, axes: Any = None) -> Any:
+def schedule(step_sizes: object, steps: int, *, axes: Axes | None = None) -> Any:
     """Step sizes against the count of updates.
 
     Parameters
@@ -171,7 +177,7 @@ def schedule(step_sizes: Any, steps: int, *, axes: Any = None) -> Any:
     step_sizes : schedule, or list or mapping of schedules
         Schedules, other functions of the count, or numbers. The keys of a mapping are the labels.
     steps : int
-        The number of updates that are shown.
+        The number of updates to show.
     axes : matplotlib axes, optional
 
     Returns
@@ -193,26 +199,26 @@ def schedule(step_sizes: Any, steps: int, *, axes: Any = None) -> Any:
 
 
 def performance_profile(
-    results: Any,
+    results: Benchmark | Mapping[str, Any],
     of: str = "evaluations",
     *,
-    accuracy: Any = 1e-5,
+    accuracy: float | None = 1e-5,
     minima: Mapping[str, float] | None = None,
-    axes: Any = None,
+    axes: Axes | None = None,
 ) -> Any:
-    r"""The share of the problems on which an algorithm spent at most so many times what the best one spent.
+    r"""The fraction of the problems that an algorithm solves at a cost of at most so many times that of the best one.
 
     .. math:: \rho_s(\tau) = \frac{1}{|P|} \bigl|\{p \in P: r_{p,s} \le \tau\}\bigr|
 
-    for the ratios :math:`r` of `performance_ratios`. At 1 a curve shows how often the algorithm is the best, and at its
-    right end how many problems it solves.
+    for the ratios :math:`r` of `performance_ratios`. The value of a curve at 1 is the fraction of the problems on which
+    the algorithm is the best, at the right end the fraction that it solves.
 
     Parameters
     ----------
     results : Benchmark, or mapping
-        Of `optapi.benchmark`, or from pairs of the names of a problem and an algorithm to results.
+        From `optapi.benchmark`, or a mapping from pairs of the names of a problem and an algorithm to results.
     of, accuracy, minima
-        What is counted, and when a problem is solved: see `Benchmark.measure`.
+        What to count, and when a problem is solved: see `Benchmark.measure`.
     axes : matplotlib axes, optional
 
     Returns
@@ -228,12 +234,12 @@ def performance_profile(
     >>> from scipy.optimize import rosen, rosen_der
     >>> from optapi import benchmark, bfgs, lbfgs, plot
     >>> starts = {"near": [-1.2, 1.0], "far": [9.0, -9.0], "flat": [0.0, 0.0]}
-    >>> found = benchmark({name: (start, rosen, rosen_der) for name, start in starts.items()}, [lbfgs, bfgs])
-    >>> axes = plot.performance_profile(found, accuracy=1e-8)
+    >>> results = benchmark({name: (start, rosen, rosen_der) for name, start in starts.items()}, [lbfgs, bfgs])
+    >>> axes = plot.performance_profile(results, accuracy=1e-8)
     """
     results = _benchmark(results)
     ratios = profiles.performance_ratios(results.measure(of, accuracy, minima))
-    label = f"{of} over those of the best algorithm"
+    label = f"{of} relative to the best algorithm"
     axes = _profile(ratios, results.algorithms, 1.0, label, axes)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -241,13 +247,13 @@ def performance_profile(
 
 
 def data_profile(
-    results: Any,
+    results: Benchmark | Mapping[str, Any],
     *,
-    accuracy: Any = 1e-5,
+    accuracy: float | None = 1e-5,
     minima: Mapping[str, float] | None = None,
-    axes: Any = None,
+    axes: Axes | None = None,
 ) -> Any:
-    r"""The share of the problems that an algorithm solves within so many evaluations.
+    r"""The fraction of the problems that an algorithm solves within so many evaluations.
 
     .. math:: d_s(\kappa) = \frac{1}{|P|} \Bigl|\Bigl\{p \in P: \frac{t_{p,s}}{n_p + 1} \le \kappa\Bigr\}\Bigr|
 
@@ -256,7 +262,7 @@ def data_profile(
     Parameters
     ----------
     results : Benchmark, or mapping
-        Of `optapi.benchmark`, or from pairs of the names of a problem and an algorithm to results.
+        From `optapi.benchmark`, or a mapping from pairs of the names of a problem and an algorithm to results.
     accuracy, minima
         When a problem is solved: see `Benchmark.measure`.
     axes : matplotlib axes, optional
@@ -274,21 +280,21 @@ def data_profile(
     >>> from scipy.optimize import rosen, rosen_der
     >>> from optapi import benchmark, bfgs, lbfgs, plot
     >>> starts = {"near": [-1.2, 1.0], "far": [9.0, -9.0], "flat": [0.0, 0.0]}
-    >>> found = benchmark({name: (start, rosen, rosen_der) for name, start in starts.items()}, [lbfgs, bfgs])
-    >>> axes = plot.data_profile(found, accuracy=1e-8)
+    >>> results = benchmark({name: (start, rosen, rosen_der) for name, start in starts.items()}, [lbfgs, bfgs])
+    >>> axes = plot.data_profile(results, accuracy=1e-8)
     """
     results = _benchmark(results)
-    spent = results.measure("evaluations", accuracy, minima) / (results.sizes()[:, None] + 1)
-    return _profile(spent, results.algorithms, 0.0, "evaluations over (components + 1)", axes)
+    costs = results.measure("evaluations", accuracy, minima) / (results.sizes()[:, None] + 1)
+    return _profile(costs, results.algorithms, 0.0, "evaluations / (components + 1)", axes)
 
 
-def _profile(spent: np.ndarray, algorithms: Sequence[str], start: float, label: str, axes: Any) -> Any:
-    axes = _ready(axes, xlabel=label, ylabel="share of the problems solved")
-    finite = spent[np.isfinite(spent)]
+def _profile(costs: np.ndarray, algorithms: Sequence[str], start: float, label: str, axes: Any) -> Any:
+    axes = _ready(axes, xlabel=label, ylabel="fraction of the problems solved")
+    finite = costs[np.isfinite(costs)]
     end = 1.1 * max(np.max(finite, initial=start), start, 0.1)
-    for algorithm, column in zip(algorithms, spent.T, strict=True):
+    for algorithm, column in zip(algorithms, costs.T, strict=True):
         limits = np.concatenate([[start], np.unique(column[np.isfinite(column)]), [end]])
-        solved = profiles.shares(column[:, None], limits)[:, 0]
+        solved = profiles.fraction_solved(column[:, None], limits)[:, 0]
         axes.plot(limits, solved, drawstyle="steps-post", label=algorithm, **_style(axes))
     axes.set(xlim=(start, end), ylim=(-0.02, 1.02))
     return _with_legend(axes)
@@ -306,14 +312,14 @@ def _benchmark(results: Any) -> Benchmark:
 
 
 def _labelled(given: Any, is_one: Callable[[Any], bool], label_of: Any = None) -> dict[str, Any]:
-    """What is given once or several times, by labels."""
+    """One or several things to draw, by their labels."""
     if is_one(given):
         given = [given]
     if isinstance(given, Mapping):
         return {", ".join(map(str, key)) if isinstance(key, tuple) else str(key): run for key, run in given.items()}
     if not isinstance(given, list | tuple) or not given or not all(map(is_one, given)):
         raise TypeError(
-            f"something of type {type(given).__name__} cannot be drawn here; pass one run, or a list or mapping of them"
+            f"an object of type {type(given).__name__} cannot be drawn here; pass one run, or a list or mapping of them"
         )
     labels = [label_of(one) if label_of else _name(one) for one in given]
     alone = len(given) == 1
@@ -336,16 +342,16 @@ def _is_path(given: Any) -> bool:
     return isinstance(given, minimize_iterator | np.ndarray)
 
 
-def _way(run: Any) -> np.ndarray:
+def _path_of(run: Any) -> np.ndarray:
     """The points of a run, in rows."""
     if isinstance(run, minimize_iterator):
         run = copy.deepcopy(run)
-        # The iterate, not the best point: it is the one that moves.
+        # The iterate, not the best point, which does not move at each iteration.
         run = [_flat(run.iterate), *(_flat(state.iterate) for state in run)]
-    way = np.asarray(run, float)
-    if way.ndim != 2 or way.shape[1] != 2 or not len(way):
-        raise ValueError(f"a path has the shape {way.shape}; only points of two components can be drawn")
-    return way
+    points = np.asarray(run, float)
+    if points.ndim != 2 or points.shape[1] != 2 or not len(points):
+        raise ValueError(f"a path has the shape {points.shape}; only points of two components can be drawn")
+    return points
 
 
 def _flat(x: Any) -> np.ndarray:
@@ -353,7 +359,7 @@ def _flat(x: Any) -> np.ndarray:
 
 
 def _builder(iterator: minimize_iterator) -> Callable[[np.ndarray], Any]:
-    """From two numbers to a point as the iterator has it."""
+    """A function from an array of shape (2,) to a point such as the iterator has."""
     structure, arrays = point("x", iterator.x)
     ends = np.cumsum([array.size for array in arrays])[:-1]
 
@@ -365,7 +371,7 @@ def _builder(iterator: minimize_iterator) -> Callable[[np.ndarray], Any]:
 
 
 def _cost_of(iterator: minimize_iterator) -> Callable[[np.ndarray], float]:
-    """The cost that the iterator minimizes, as a function of two numbers, whatever its form."""
+    """The cost that the iterator minimizes, as a function of an array of shape (2,)."""
     probe, build = copy.deepcopy(iterator), _builder(iterator)
 
     def cost(x: np.ndarray) -> float:
@@ -405,10 +411,10 @@ def _ready(axes: Any, **labels: str) -> Any:
 
 
 def _style(axes: Any) -> dict[str, Any]:
-    """The looks of the next line on the axes."""
+    """The color and the dashes of the next line on the axes."""
     number = sum(not line.get_label().startswith("_") for line in axes.lines)
-    dashes = DASHES[number // len(COLOURS) % len(DASHES)]
-    return {"color": COLOURS[number % len(COLOURS)], "linestyle": dashes, "linewidth": 1.8}
+    dashes = DASHES[number // len(COLORS) % len(DASHES)]
+    return {"color": COLORS[number % len(COLORS)], "linestyle": dashes, "linewidth": 1.8}
 
 
 def _with_legend(axes: Any, above: bool = False) -> Any:

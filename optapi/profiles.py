@@ -1,4 +1,4 @@
-"""Profiles: algorithms compared on a set of problems."""
+"""Benchmarks: algorithms compared on a set of problems, and their performance and data profiles."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .checks import check_choice, check_number
 from .drivers.numpy import minimize
@@ -15,7 +16,7 @@ from .drivers.termination import STATUSES
 from .pytree import PyTree, largest, point
 
 
-__all__ = ["Benchmark", "benchmark", "performance_ratios", "shares"]
+__all__ = ["Benchmark", "benchmark", "fraction_solved", "performance_ratios"]
 
 
 MEASURES = ("evaluations", "iterations", "seconds")
@@ -24,8 +25,7 @@ MEASURES = ("evaluations", "iterations", "seconds")
 class Benchmark(dict[tuple[str, str], OptimizeResult]):
     """Results of several algorithms on several problems: a dictionary from ``(problem, algorithm)``, both by name.
 
-    `benchmark` makes it; a dictionary of such results that were made elsewhere may be put in as well. Printed it is a
-    table, also in a notebook.
+    `benchmark` returns one. It can also be made of results from elsewhere. It prints as a table, also in a notebook.
 
     Parameters
     ----------
@@ -39,12 +39,12 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
     >>> import numpy as np
     >>> from optapi import benchmark, bfgs, lbfgs
     >>> problem = np.ones(2), lambda x: np.sum((x - [3, 30]) ** 4), lambda x: 4 * (x - [3, 30]) ** 3
-    >>> found = benchmark({"quartic": problem}, [lbfgs, bfgs])
-    >>> found.algorithms
+    >>> results = benchmark({"quartic": problem}, [lbfgs, bfgs])
+    >>> results.algorithms
     ['lbfgs', 'bfgs']
-    >>> found["quartic", "bfgs"].success
+    >>> results["quartic", "bfgs"].success
     True
-    >>> found.measure("iterations", accuracy=0.1)
+    >>> results.measure("iterations", accuracy=0.1)
     array([[2., 2.]])
     """
 
@@ -63,13 +63,13 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
         return list(dict.fromkeys(algorithm for _, algorithm in self))
 
     def on(self, problem: str) -> dict[str, OptimizeResult]:
-        """The results on one problem, by algorithm, as `optapi.plot.trace` takes them."""
+        """The results on one problem by the names of the algorithms, for instance for `optapi.plot.trace`."""
         if problem not in self.problems:
             raise ValueError(f"there is no problem {problem!r}; there are {', '.join(self.problems)}")
         return {algorithm: result for (name, algorithm), result in self.items() if name == problem}
 
     def rows(self) -> list[dict[str, Any]]:
-        """A dictionary for each run, of numbers and strings, such as ``pandas.DataFrame`` takes."""
+        """A dictionary of numbers and strings for each run, for instance for ``pandas.DataFrame``."""
         return [
             {
                 "problem": problem,
@@ -85,9 +85,9 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
         ]
 
     def measure(
-        self, of: str = "evaluations", accuracy: Any = 1e-5, minima: Mapping[str, float] | None = None
+        self, of: str = "evaluations", accuracy: float | None = 1e-5, minima: Mapping[str, float] | None = None
     ) -> np.ndarray:
-        r"""What each algorithm spent on each problem until it was solved.
+        r"""The evaluations, iterations or seconds of each algorithm until each problem is solved.
 
         A problem is solved at the first point :math:`x` with
 
@@ -98,10 +98,10 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
         Parameters
         ----------
         of : "evaluations", "iterations" or "seconds"
-            What is counted. An evaluation is one of the cost, with its gradient where that is asked for.
+            What to count. An evaluation is one of the cost, with its gradient where that is needed.
         accuracy : float or None
-            :math:`\tau`, from 0 to below 1. With None a problem is solved if the algorithm says so, and what it spent
-            is all that it spent.
+            :math:`\tau`, from 0 to below 1. With None a problem is solved if the result is a success, and all
+            evaluations, iterations or seconds of the run count.
         minima : mapping, optional
             :math:`f_L` by name of the problem. By default, and for problems that are not in it, the lowest cost that
             any of the algorithms reached.
@@ -109,7 +109,7 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
         Returns
         -------
         array
-            A row for each problem and a column for each algorithm; infinite where it was not solved.
+            Of shape (problems, algorithms), float64; infinite where the problem was not solved.
 
         Raises
         ------
@@ -123,7 +123,7 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
         check_choice("of", of, MEASURES)
         if accuracy is not None:
             accuracy = check_number("accuracy", accuracy, low=0, below=1)
-        spent = np.full((len(self.problems), len(self.algorithms)), np.inf)
+        counted = np.full((len(self.problems), len(self.algorithms)), np.inf)
         for row, problem in enumerate(self.problems):
             runs = self.on(problem)
             minimum = _minimum(runs, (minima or {}).get(problem), self.ascent) if accuracy is not None else None
@@ -131,16 +131,16 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
                 column = self.algorithms.index(algorithm)
                 if accuracy is not None:
                     trace = traced(result)
-                    spent[row, column] = _first_within(
+                    counted[row, column] = _first_within(
                         _lowest(trace, self.ascent), minimum, accuracy, counts(trace, of)
                     )
                 elif result.success:
                     totals = {"evaluations": "nfev", "iterations": "nit"}
-                    spent[row, column] = result[totals[of]] if of in totals else traced(result)[of][-1]
-        return spent
+                    counted[row, column] = result[totals[of]] if of in totals else traced(result)[of][-1]
+        return counted
 
     def sizes(self) -> np.ndarray:
-        """The number of components of the point of each problem."""
+        """The number of components of the point of each problem, an integer array."""
         arrays = {problem: point("x", result.x)[1] for (problem, _), result in self.items()}
         return np.array([sum(array.size for array in arrays[problem]) for problem in self.problems])
 
@@ -156,7 +156,9 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
         return "\n".join("| " + " | ".join(line) + " |" for line in [first, rule, *lines])
 
 
-def benchmark(problems: Any, algorithms: Any, **options: Any) -> Benchmark:
+def benchmark(
+    problems: Mapping[str, Any] | Sequence[Any], algorithms: Mapping[str, Any] | Sequence[Any], **options: Any
+) -> Benchmark:
     """Run each algorithm on each problem, by `minimize`, with a trace.
 
     Parameters
@@ -179,25 +181,25 @@ def benchmark(problems: Any, algorithms: Any, **options: Any) -> Benchmark:
     Raises
     ------
     TypeError, ValueError
-        If two of a list have the same name, or an argument is not as said here. What `minimize`, `f` and `df` raise
-        comes out as it is, with a note about the run.
+        If two of a list have the same name, or an argument is not as described here. Exceptions of `minimize`, `f` and
+        `df` are raised as they are, with a note that names the run.
 
     Notes
     -----
-    Seconds are those of the iterations, without compilation. Run a benchmark twice before reading them: the first run
-    of a rule also fills caches.
+    Seconds are those of the iterations, without compilation. Run a benchmark twice and read the seconds of the second
+    run: the first one of a rule also fills caches.
 
     Examples
     --------
     >>> from functools import partial
     >>> from scipy.optimize import rosen, rosen_der
     >>> from optapi import benchmark, bfgs, lbfgs
-    >>> found = benchmark(
+    >>> results = benchmark(
     ...     {"valley": ([-1.2, 1.0], rosen, rosen_der), "far": ([9.0, -9.0], rosen, rosen_der)},
     ...     {"lbfgs": lbfgs, "lbfgs, 3 pairs": partial(lbfgs, memory=3), "bfgs": bfgs},
     ...     tolerance=1e-6,
     ... )
-    >>> found.measure(accuracy=1e-8).shape
+    >>> results.measure(accuracy=1e-8).shape
     (2, 3)
     """
     for name in ("trace", "full_output"):
@@ -205,34 +207,34 @@ def benchmark(problems: Any, algorithms: Any, **options: Any) -> Benchmark:
             raise TypeError(f"the keyword {name!r} is not taken here; every run has a trace and a full result")
     problems = _named("problems", problems, lambda problem: name_of(_problem("problems", problem)[1]))
     algorithms = _named("algorithms", algorithms, lambda rule: name_of(rule_of(rule)))
-    found = Benchmark(ascent=bool(options.get("ascent", False)))
+    results = Benchmark(ascent=bool(options.get("ascent", False)))
     for problem, given in problems.items():
         x0, f, df, own = _problem(f"problems[{problem!r}]", given)
         for algorithm, rule in algorithms.items():
             try:
-                found[problem, algorithm] = minimize(
+                results[problem, algorithm] = minimize(
                     x0, f, df, rule, **{**options, **own, "trace": True, "full_output": True}
                 )
             except Exception as error:
                 error.add_note(f"in the run of {algorithm} on {problem}")
                 raise
-    return found
+    return results
 
 
-def performance_ratios(spent: Any) -> np.ndarray:
-    r"""What each algorithm spent on each problem, over the least that any spent on it.
+def performance_ratios(costs: ArrayLike) -> np.ndarray:
+    r"""The cost of each algorithm on each problem, divided by the lowest cost of any algorithm on it.
 
     .. math:: r_{p,s} = \frac{t_{p,s}}{\min_s t_{p,s}}
 
     Parameters
     ----------
-    spent : array
-        :math:`t`, a row for each problem and a column for each algorithm; infinite where it was not solved.
+    costs : array
+        :math:`t`, of shape (problems, algorithms), as of `Benchmark.measure`; infinite where a problem was not solved.
 
     Returns
     -------
     array
-        At least 1; infinite where it was not solved.
+        Of the same shape, at least 1; infinite where a problem was not solved.
 
     References
     ----------
@@ -247,46 +249,46 @@ def performance_ratios(spent: Any) -> np.ndarray:
            [ 1., inf],
            [inf, inf]])
     """
-    spent = np.asarray(spent, float)
-    least = spent.min(axis=1, keepdims=True)
+    costs = np.asarray(costs, float)
+    lowest = costs.min(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratios = np.where(spent == least, 1.0, spent / least)
-    return np.where(np.isfinite(spent), ratios, np.inf)
+        ratios = np.where(costs == lowest, 1.0, costs / lowest)
+    return np.where(np.isfinite(costs), ratios, np.inf)
 
 
-def shares(spent: Any, limits: Any) -> np.ndarray:
-    """The share of the problems that each algorithm solves within each of some limits.
+def fraction_solved(costs: ArrayLike, limits: ArrayLike) -> np.ndarray:
+    """The fraction of the problems that each algorithm solves at a cost of at most each of the limits.
 
-    Of `performance_ratios` it is a performance profile; of evaluations over the number of components and one, a data
-    profile.
+    Of `performance_ratios` this is a performance profile; of evaluations divided by the number of components plus one,
+    a data profile.
 
     Parameters
     ----------
-    spent : array
-        A row for each problem and a column for each algorithm; infinite where it was not solved.
+    costs : array
+        Of shape (problems, algorithms); infinite where a problem was not solved.
     limits : array
         Finite numbers.
 
     Returns
     -------
     array
-        A row for each limit and a column for each algorithm, from 0 to 1.
+        Of shape (limits, algorithms), from 0 to 1.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from optapi.profiles import shares
-    >>> shares([[10, 20], [30, np.inf]], [10, 20, 30])
+    >>> from optapi.profiles import fraction_solved
+    >>> fraction_solved([[10, 20], [30, np.inf]], [10, 20, 30])
     array([[0.5, 0. ],
            [0.5, 0.5],
            [1. , 0.5]])
     """
-    spent, limits = np.asarray(spent, float), np.asarray(limits, float)
-    return np.mean(spent[None] <= limits[:, None, None], axis=1)
+    costs, limits = np.asarray(costs, float), np.asarray(limits, float)
+    return np.mean(costs[None] <= limits[:, None, None], axis=1)
 
 
-def traced(run: Any) -> Mapping[str, np.ndarray]:
-    """The trace of a result, of an iterator, or itself."""
+def traced(run: object) -> Mapping[str, np.ndarray]:
+    """The trace of a result or an iterator; a trace itself."""
     result = getattr(run, "result", run)
     if isinstance(result, Mapping) and "cost" in result and "evaluations" in result:
         return result
@@ -296,11 +298,12 @@ def traced(run: Any) -> Mapping[str, np.ndarray]:
 
 
 def counts(trace: Mapping[str, np.ndarray], of: str) -> np.ndarray:
-    """What a run had spent at each point of its trace."""
+    """The evaluations, iterations or seconds of a run at each point of its trace."""
     return np.arange(len(trace["cost"])) if of == "iterations" else np.asarray(trace[of])
 
 
 def _problem(name: str, problem: Any) -> tuple[Any, Any, Any, Mapping[str, Any]]:
+    """`problem`, checked, with options."""
     if isinstance(problem, list | tuple) and len(problem) == 3:
         return (*problem, {})
     if isinstance(problem, list | tuple) and len(problem) == 4 and isinstance(problem[3], Mapping):
@@ -309,6 +312,7 @@ def _problem(name: str, problem: Any) -> tuple[Any, Any, Any, Mapping[str, Any]]
 
 
 def _named(argument: str, given: Any, name_of: Callable[[Any], str]) -> dict[str, Any]:
+    """What was passed as `argument`, by name."""
     if isinstance(given, Mapping):
         named = {str(name): entry for name, entry in given.items()}
     elif isinstance(given, list | tuple):
@@ -323,20 +327,22 @@ def _named(argument: str, given: Any, name_of: Callable[[Any], str]) -> dict[str
 
 
 def _lowest(trace: Mapping[str, np.ndarray], ascent: bool) -> np.ndarray:
-    """The lowest cost up to each point of a run, the highest where it ascends, with its sign changed."""
+    """The lowest cost up to each point of a run; where it ascends, of the negative cost."""
     costs = -np.asarray(trace["cost"]) if ascent else np.asarray(trace["cost"])
     return np.fmin.accumulate(costs)
 
 
 def _minimum(runs: Mapping[str, Any], minimum: float | None, ascent: bool) -> float:
+    """The minimum of a problem, by default the lowest cost of all runs; where they ascend, of the negative cost."""
     if minimum is not None:
         return -minimum if ascent else minimum
     return min(_lowest(traced(result), ascent)[-1] for result in runs.values())
 
 
-def _first_within(lowest: np.ndarray, minimum: Any, accuracy: float, spent: np.ndarray) -> float:
+def _first_within(lowest: np.ndarray, minimum: Any, accuracy: float, counted: np.ndarray) -> float:
+    """The count at the first point at which a problem is solved, infinite if there is none."""
     solved = np.flatnonzero(lowest <= minimum + accuracy * (lowest[0] - minimum))
-    return float(spent[solved[0]]) if len(solved) else np.inf
+    return float(counted[solved[0]]) if len(solved) else np.inf
 
 
 def _columns(rows: Iterable[Mapping[str, Any]]) -> list[list[str]]:

@@ -1,6 +1,7 @@
-"""Structures: points of a NumPy function as its caller writes them, and as a flat list of arrays.
+"""Pytrees: nested containers of arrays, and their leaves as a flat list.
 
-An array, or a list, tuple or mapping of structures. A list or tuple of numbers is one vector.
+A pytree is an array, or a list, tuple or mapping of pytrees. A list or tuple of numbers is one leaf, a vector. Points
+of a NumPy function are pytrees, and so are the models of stateful optimizers.
 """
 
 from __future__ import annotations
@@ -8,23 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Number
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
+
+from .typing import Tree
 
 
 @dataclass(frozen=True)
 class PyTree:
-    """How a structure is put together, without its arrays.
+    """The structure of a pytree, without its leaves.
 
     Attributes
     ----------
     kind : type or None
-        None for an array; else `dict`, `list`, `tuple`, or a named tuple.
+        None for a leaf; else `dict`, `list`, `tuple`, or the class of a named tuple.
     keys : tuple
         The keys of a mapping, the positions of a sequence.
-    parts : tuple of Structure
-        What stands there.
+    parts : tuple of PyTree
+        The structure of the entry at each key.
     """
 
     kind: Any = None
@@ -32,7 +35,7 @@ class PyTree:
     parts: tuple[PyTree, ...] = ()
 
     @classmethod
-    def of(cls, tree: Any) -> PyTree:
+    def of(cls, tree: Tree) -> PyTree:
         """The structure of `tree`."""
         if isinstance(tree, Mapping):
             return cls(dict, tuple(tree), tuple(cls.of(child) for child in tree.values()))
@@ -42,7 +45,7 @@ class PyTree:
         return cls()
 
     def build(self, leaves: Sequence[Any]) -> Any:
-        """The structure of `leaves`; an array is itself."""
+        """The pytree of this structure with `leaves`, in their order."""
         return leaves[0] if self.kind is None else self._build(iter(leaves))
 
     def _build(self, leaves: Any) -> Any:
@@ -53,34 +56,44 @@ class PyTree:
             return dict(zip(self.keys, children, strict=True))
         return self.kind._make(children) if hasattr(self.kind, "_make") else self.kind(children)
 
-    def leaves(self, name: str, tree: Any) -> list[tuple[str, Any]]:
-        """What stands in `tree` in the places of the arrays, each with its place in words.
+    def leaves(self, name: str, tree: Tree, model: str = "the point") -> list[tuple[str, Any]]:
+        """The leaves of `tree`, which has this structure, each with its place, such as ``name['key'][0]``.
+
+        Parameters
+        ----------
+        name : str
+            The name of `tree` in messages.
+        tree : pytree
+        model : str
+            The name in messages of the pytree of which this is the structure.
 
         Raises
         ------
         ValueError
-            If `tree` is put together in another way; the message names the place.
+            If `tree` has another structure; the message names the place.
         """
         if self.kind is None:
             return [(name, tree)]
         if self.kind is dict:
             if not isinstance(tree, Mapping) or set(tree) != set(self.keys):
-                raise ValueError(f"{name} is {_kind_of(tree)}; it has to be a dict with the keys {list(self.keys)}")
+                wanted = f"dict with the keys {list(self.keys)}"
+                raise ValueError(f"{name} is {_kind_of(tree)}; it has to be a {wanted}, as {model} is")
         elif not isinstance(tree, list | tuple) or len(tree) != len(self.keys):
-            kind = self.kind.__name__
-            raise ValueError(f"{name} is {_kind_of(tree)}; it has to be a {kind} of {len(self.keys)} as the point is")
-        found = []
-        for key, part in zip(self.keys, self.parts, strict=True):
-            found += part.leaves(f"{name}[{key!r}]", tree[key])
-        return found
+            wanted = f"{self.kind.__name__} of {len(self.keys)}"
+            raise ValueError(f"{name} is {_kind_of(tree)}; it has to be a {wanted}, as {model} is")
+        return [
+            leaf
+            for key, part in zip(self.keys, self.parts, strict=True)
+            for leaf in part.leaves(f"{name}[{key!r}]", tree[key], f"{model}[{key!r}]")
+        ]
 
     def described(self) -> Any:
-        """The structure in lists and strings that JSON can hold.
+        """The structure as lists and strings, for JSON.
 
         Raises
         ------
         TypeError
-            If it has named tuples, or keys that are neither strings nor integers.
+            If the structure has named tuples, or keys that are neither strings nor integers.
         """
         if self.kind is None:
             return None
@@ -93,7 +106,7 @@ class PyTree:
 
     @classmethod
     def from_description(cls, description: Any) -> PyTree:
-        """The structure that `described` described."""
+        """The structure of which `described` returned the `description`."""
         if description is None:
             return cls()
         kind, keys, parts = description
@@ -101,9 +114,51 @@ class PyTree:
         return cls(kinds[kind], tuple(keys), tuple(map(cls.from_description, parts)))
 
 
-def is_sequence(tree: Any) -> bool:
-    """Whether `tree` is a list or tuple of structures, and not one of numbers, which is a vector."""
+def is_sequence(tree: Tree) -> TypeGuard[Sequence[Tree]]:
+    """Whether `tree` is a list or tuple of pytrees, and not one of numbers, which is a vector."""
     return isinstance(tree, list | tuple) and not all(isinstance(child, Number) for child in tree)
+
+
+def tree_map(function: Callable[..., Any], trees: Mapping[str, Any]) -> Any:
+    """`function` of the arrays at each place of all `trees`, as a pytree of the structure of the first.
+
+    Parameters
+    ----------
+    function : callable
+        From an array of each tree, all of the same shape, to an array.
+    trees : mapping
+        The pytrees by their names in messages.
+
+    Raises
+    ------
+    ValueError
+        If structures or shapes differ; the message names the place.
+    TypeError
+        If a leaf is not an array of real numbers.
+    """
+    (first, tree), *_ = trees.items()
+    structure = PyTree.of(tree)
+    leaves = [structure.leaves(name, other, first) for name, other in trees.items()]
+    results = []
+    for places in zip(*leaves, strict=True):
+        arrays = [real_array(place, leaf) for place, leaf in places]
+        for (place, _), array in zip(places, arrays, strict=True):
+            if array.shape != arrays[0].shape:
+                model = f"{places[0][0]} {arrays[0].shape}"
+                raise ValueError(f"{place} has shape {array.shape}, {model}; pass the same shapes")
+        results.append(np.asarray(function(*arrays)))
+    return structure.build(results)
+
+
+def real_array(place: str, leaf: object) -> np.ndarray:
+    """`leaf`, which stands at `place`, as an array of real numbers; an array is not copied."""
+    try:
+        array = np.asarray(leaf)
+    except ValueError as error:
+        raise TypeError(f"{place} is a {type(leaf).__name__} that does not make an array: {error}") from None
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{place} is a {type(leaf).__name__} of dtype {array.dtype}; pass an array of real numbers")
+    return array
 
 
 def _kind_of(tree: Any) -> str:
@@ -114,15 +169,15 @@ def _kind_of(tree: Any) -> str:
     return f"an array of shape {tree.shape}" if isinstance(tree, np.ndarray) else f"a {type(tree).__name__}"
 
 
-def point(name: str, tree: Any) -> tuple[PyTree, list[np.ndarray]]:
-    """The structure of `tree` and copies of its arrays, in floating point.
+def point(name: str, tree: Tree) -> tuple[PyTree, list[np.ndarray]]:
+    """The structure of `tree` and copies of its leaves, in floating point.
 
     Raises
     ------
     TypeError
-        If something is not an array of real numbers of one of the dtypes float32 and float64, or of integers.
+        If a leaf is not an array of one of the dtypes float32 and float64, or of integers.
     ValueError
-        If a value is not finite, or there is no array.
+        If a value is not finite, or there is no leaf.
     """
     structure = PyTree.of(tree)
     leaves = structure.leaves(name, tree)
@@ -148,13 +203,13 @@ def _parameter(place: str, leaf: Any) -> np.ndarray:
     return array
 
 
-def number(name: str, value: Any) -> float:
-    """`value`, which the function `name` returned, as a float: an array of size 1 of any shape.
+def number(name: str, value: object) -> float:
+    """`value`, a number or an array of size 1 that the function `name` returned, as a float.
 
     Raises
     ------
     ValueError
-        If it is none; the message names the function.
+        If `value` is neither; the message names the function.
     """
     if isinstance(value, float):
         return float(value)
@@ -172,13 +227,13 @@ def number(name: str, value: Any) -> float:
     return float(array.reshape(()))
 
 
-def derivative(name: str, value: Any, model: np.ndarray) -> np.ndarray:
+def derivative(name: str, value: object, model: np.ndarray) -> np.ndarray:
     """`value`, which the function `name` returned for the array `model`, as an array of its shape and dtype, a copy.
 
     Raises
     ------
     ValueError
-        If the shape is another; the message names the function and both shapes.
+        If `value` has another shape or is not real; the message names the function and both shapes.
     """
     try:
         array = np.asarray(value)
@@ -193,12 +248,12 @@ def derivative(name: str, value: Any, model: np.ndarray) -> np.ndarray:
         )
     if array.dtype == model.dtype:
         return np.array(array, model.dtype, order="C")
-    with np.errstate(over="ignore"):  # what is too large for float32 is infinite there
+    with np.errstate(over="ignore"):  # a float64 that is too large for float32 becomes infinite
         return np.array(array, model.dtype, order="C")
 
 
-def derivatives(name: str, value: Any, structure: PyTree, models: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """`derivative` for each array of a structure."""
+def derivatives(name: str, value: Tree, structure: PyTree, models: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """`derivative` for each leaf of `value`, of the given structure; `models` are the leaves of the point."""
     if structure.kind is None:
         return [derivative(name, value, models[0])]
     leaves = structure.leaves(f"what {name} returned", value)
@@ -220,16 +275,16 @@ def named(argument: str, function: Callable[..., Any]) -> str:
 
 
 def largest(arrays: Sequence[np.ndarray]) -> float:
-    """The largest component in absolute value; NaN if one is NaN."""
-    found = 0.0
+    """The largest component in absolute value; NaN if one is NaN, 0 if there is none."""
+    result = 0.0
     for array in arrays:
         size = np.abs(array).max(initial=0.0)
-        if not (size <= found or found != found):
-            found = size
-    return float(found)
+        if not (size <= result or result != result):
+            result = size
+    return float(result)
 
 
 def distance(arrays: Sequence[np.ndarray], others: Sequence[np.ndarray] | None) -> float:
-    """The Euclidean distance of two points, of the second and zero if it is None."""
+    """The Euclidean distance of the points `arrays` and `others`, or of `arrays` and zero if `others` is None."""
     changes = arrays if others is None else [a - b for a, b in zip(arrays, others, strict=True)]
     return float(np.sqrt(sum(np.vdot(change, change) for change in changes)))

@@ -1,11 +1,11 @@
-r"""Schedules: from the count of updates done so far to a step size.
+r"""Schedules: functions from the count of updates done so far to a step size.
 
-A schedule is called with a count. Given a plain number or an array it returns numbers, so that it can be printed and
-plotted; given a symbolic count it returns an expression. The first update uses the value at count 0, and a schedule of
-finite length keeps its last value. Any other function of the count can stand in the place of a schedule.
+A schedule is called with a count. Of a plain number or an array it returns numbers, for printing and plotting; of a
+symbolic count it returns an expression. The first update uses the value at count 0, and a schedule of finite length
+keeps its last value. Any other function of the count can be used in place of a schedule.
 
 The real-valued fields of a schedule are numbers or scalar variables; a shared variable can be changed while a program
-runs. Those that set counts are Python ints.
+runs. Fields that are counts are Python ints.
 
 Schedules compose. ``Join((a, Linear(a, steps=100)), (900,))`` is constant and then falls to 0 in the last tenth;
 ``WarmUp(Cosine(a, 900), 100)`` rises first. :math:`a_0 / (1 + t/\tau)` of Robbins and Monro is ``Power(a, tau)``.
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
 from .checks import check_count, scalar
+from .typing import Array, Scalar, StepSize
 
 
 __all__ = [
@@ -55,10 +57,10 @@ __all__ = [
 POSITIVE = float(np.finfo("float64").tiny)
 
 
-def at(argument: str, step_size: Any, count: Callable[[], Any]) -> Any:
-    """A step size as a scalar variable, whatever its form: a number, a scalar variable, or a schedule.
+def at(argument: str, step_size: StepSize, count: Callable[[], Any]) -> Any:
+    """A step size, which is a number, a scalar variable or a schedule, as a scalar variable.
 
-    `count` makes the counter, and is called only for a schedule.
+    `count` returns the counter, and is called only for a schedule.
     """
     if callable(step_size) and not isinstance(step_size, Variable):
         step_size = step_size(count())
@@ -67,9 +69,10 @@ def at(argument: str, step_size: Any, count: Callable[[], Any]) -> Any:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Base of the schedules here: checks the fields that they have, and tells numbers from expressions.
+    """Base of the schedules here: checks their fields, and evaluates their formula on numbers or symbolically.
 
-    A subclass writes its formula in `value`, for the module `xp` (NumPy or ``pytensor.tensor``) that takes the count.
+    A subclass has its formula in `value`, written with the functions of the module `xp`, which is NumPy or
+    ``pytensor.tensor``.
 
     Examples
     --------
@@ -98,15 +101,15 @@ class Schedule:
                     raise TypeError(f"{name} is a {type(value).__name__}; pass a list or tuple")
                 object.__setattr__(self, field.name, tuple(value))
 
-    def __call__(self, count: Any) -> Any:
+    def __call__(self, count: int | Array) -> Any:
         if _is_symbolic(count) or _is_symbolic(self):
-            # Else the numbers in the formula would be rounded to the precision of floatX.
+            # Else PyTensor would round the numbers in the formula to floatX.
             with pytensor.config.change_flags(floatX="float64"):
                 return self.value(pt.as_tensor(count), pt)
         value = self.value(np.asarray(count), np)
         return value if np.ndim(value) else float(value)
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         """The step size at `count`, an array or a tensor variable."""
         raise NotImplementedError
 
@@ -121,9 +124,9 @@ class Constant(Schedule):
     0.1
     """
 
-    initial: Any
+    initial: Scalar
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         return self.initial + 0.0 * count
 
 
@@ -144,11 +147,11 @@ class Power(Schedule):
     array([0.1  , 0.05 , 0.025])
     """
 
-    initial: Any
-    scale: Any = 1.0
-    exponent: Any = 1.0
+    initial: Scalar
+    scale: Scalar = 1.0
+    exponent: Scalar = 1.0
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         return self.initial / (1 + _ratio(count, self.scale)) ** self.exponent
 
 
@@ -156,10 +159,10 @@ class Power(Schedule):
 class SearchThenConverge(Schedule):
     r"""The step size :math:`a_t = a_0 \frac{1 + (c/a_0)(t/\tau)}{1 + (c/a_0)(t/\tau) + \tau (t/\tau)^2}`.
 
-    With :math:`a_0` = `initial`, which is not 0, :math:`\tau` = `scale` and :math:`c` = `limit`. It stays near
-    :math:`a_0` for a time that grows with :math:`\tau`, the search, and then falls like :math:`c/t`. The convergence
-    has the best rate if :math:`c` is above :math:`1/(2 \lambda)`, with the least curvature :math:`\lambda` of the
-    cost. Darken and Moody (1991); their simpler schedule is `Power`.
+    With :math:`a_0` = `initial`, which is not 0, :math:`\tau` = `scale` and :math:`c` = `limit`. The step size stays
+    near :math:`a_0` for a time that grows with :math:`\tau`, the search, and then decreases like :math:`c/t`. The
+    convergence has the best rate if :math:`c` is above :math:`1/(2 \lambda)`, with the smallest curvature
+    :math:`\lambda` of the cost. Darken and Moody (1991); their simpler schedule is `Power`.
 
     Examples
     --------
@@ -167,15 +170,15 @@ class SearchThenConverge(Schedule):
     array([0.1   , 0.0667, 0.001 ])
     """
 
-    initial: Any
-    scale: Any
-    limit: Any
+    initial: Scalar
+    scale: Scalar
+    limit: Scalar
 
     def __post_init__(self) -> None:
         super().__post_init__()
         scalar("initial of SearchThenConverge", self.initial, low=POSITIVE)
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         time = _ratio(count, self.scale)
         searching = 1 + self.limit / self.initial * time
         return self.initial * searching / (searching + self.scale * time**2)
@@ -183,11 +186,11 @@ class SearchThenConverge(Schedule):
 
 @dataclass(frozen=True)
 class InverseSquareRoot(Schedule):
-    r"""A linear rise to `initial` :math:`a_0` in `steps` :math:`W`, then a fall like :math:`1/\sqrt t`.
+    r"""A linear increase to `initial` :math:`a_0` in `steps` :math:`W`, then a decrease like :math:`1/\sqrt t`.
 
     :math:`a_t = a_0 \min((t + 1)/W, \sqrt{W/(t + 1)})`, with the peak at :math:`t = W - 1`. With
     :math:`a_0 = 1/\sqrt{dW}` it is that of Vaswani et al. (2017), section 5.3, for the model dimension :math:`d`.
-    With a constant in the place of the rise, as for T5, it is ``Join((a, Power(a, W, 0.5)), (W,))``.
+    With a constant in place of the increase, as for T5, it is ``Join((a, Power(a, W, 0.5)), (W,))``.
 
     Examples
     --------
@@ -195,10 +198,10 @@ class InverseSquareRoot(Schedule):
     array([0.025, 0.1  , 0.05 ])
     """
 
-    initial: Any
+    initial: Scalar
     steps: int
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         time = _ratio(count + 1, self.steps)
         return self.initial * xp.minimum(time, time**-0.5)
 
@@ -216,12 +219,12 @@ class Exponential(Schedule):
     array([0.1   , 0.0707, 0.05  ])
     """
 
-    initial: Any
-    factor: Any
+    initial: Scalar
+    factor: Scalar
     steps: int = 1
     staircase: bool = False
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         exponent = _ratio(count, self.steps)
         return self.initial * self.factor ** (xp.floor(exponent) if self.staircase else exponent)
 
@@ -238,17 +241,17 @@ class Step(Schedule):
     array([0.1  , 0.05 , 0.025])
     """
 
-    initial: Any
+    initial: Scalar
     steps: int
-    factor: Any = 0.1
+    factor: Scalar = 0.1
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         return Exponential(self.initial, self.factor, self.steps, staircase=True).value(count, xp)
 
 
 @dataclass(frozen=True)
 class Polynomial(Schedule):
-    r"""A power of the share that is left, from `initial` :math:`a_0` to `final` :math:`a_1` in `steps` :math:`T`.
+    r"""A power of the remaining fraction of `steps` :math:`T`, from `initial` :math:`a_0` to `final` :math:`a_1`.
 
     :math:`a_t = a_1 + (a_0 - a_1)(1 - \min(t, T)/T)^p`, with :math:`p` = `exponent`.
 
@@ -258,14 +261,14 @@ class Polynomial(Schedule):
     array([0.1  , 0.025, 0.   ])
     """
 
-    initial: Any
+    initial: Scalar
     steps: int
-    final: Any = 0.0
-    exponent: Any = 1.0
+    final: Scalar = 0.0
+    exponent: Scalar = 1.0
 
-    def value(self, count: Any, xp: Any) -> Any:
-        left = 1 - _ratio(xp.minimum(count, self.steps), self.steps)
-        return self.final + (self.initial - self.final) * left**self.exponent
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
+        remaining = 1 - _ratio(xp.minimum(count, self.steps), self.steps)
+        return self.final + (self.initial - self.final) * remaining**self.exponent
 
 
 @dataclass(frozen=True)
@@ -280,11 +283,11 @@ class Linear(Schedule):
     array([0.1 , 0.05, 0.  ])
     """
 
-    initial: Any
+    initial: Scalar
     steps: int
-    final: Any = 0.0
+    final: Scalar = 0.0
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         return Polynomial(self.initial, self.steps, self.final).value(count, xp)
 
 
@@ -301,13 +304,13 @@ class Cosine(Schedule):
     array([0.1 , 0.05, 0.  ])
     """
 
-    initial: Any
+    initial: Scalar
     steps: int
-    final: Any = 0.0
+    final: Scalar = 0.0
 
-    def value(self, count: Any, xp: Any) -> Any:
-        share = _ratio(xp.minimum(count, self.steps), self.steps)
-        return self.final + (self.initial - self.final) * (1 + xp.cos(np.pi * share)) / 2
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
+        fraction = _ratio(xp.minimum(count, self.steps), self.steps)
+        return self.final + (self.initial - self.final) * (1 + xp.cos(np.pi * fraction)) / 2
 
 
 @dataclass(frozen=True)
@@ -327,25 +330,25 @@ class CosineRestarts(Schedule):
     array([0.1 , 0.05, 0.1 , 0.05, 0.1 ])
     """
 
-    initial: Any
+    initial: Scalar
     steps: int
     growth: int = 1
-    final: Any = 0.0
+    final: Scalar = 0.0
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         m = float(self.growth)
         if self.growth == 1:
-            share = _ratio(count % self.steps, self.steps)
+            fraction = _ratio(count % self.steps, self.steps)
         else:
-            # The restarts are at (m^k - 1)/(m - 1), in units of `steps`. The logarithm may be off by one next to
-            # them; the restarts themselves are exact in updates, so comparing with them puts it right.
+            # The restarts are at (m^k - 1)/(m - 1), in units of `steps`. The floor of the logarithm may be off by one
+            # near a restart; `restart` is exact, and the comparisons with it correct that.
             def restart(k: Any) -> Any:
                 return self.steps * xp.round((xp.round(m**k) - 1) / (m - 1))
 
             k = xp.floor(xp.log1p(_ratio(count, self.steps) * (m - 1)) / np.log(m))
             k = k + (restart(k + 1) <= count) - (restart(k) > count)
-            share = _ratio(count - restart(k), self.steps) / xp.round(m**k)
-        return self.final + (self.initial - self.final) * (1 + xp.cos(np.pi * share)) / 2
+            fraction = _ratio(count - restart(k), self.steps) / xp.round(m**k)
+        return self.final + (self.initial - self.final) * (1 + xp.cos(np.pi * fraction)) / 2
 
 
 @dataclass(frozen=True)
@@ -360,11 +363,11 @@ class Triangular(Schedule):
     array([0.  , 0.05, 0.1 , 0.05, 0.  ])
     """
 
-    initial: Any
-    peak: Any
+    initial: Scalar
+    peak: Scalar
     steps: int
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         time = _ratio(count % (2 * self.steps), self.steps)
         return self.initial + (self.peak - self.initial) * (1 - abs(1 - time))
 
@@ -395,7 +398,7 @@ class Join(Schedule):
             _check_part("schedules of Join", schedule)
         _check_boundaries(self, "schedules", self.schedules)
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         value = _part(self.schedules[0])(count)
         for begin, schedule in zip(self.boundaries, self.schedules[1:], strict=True):
             value = xp.where(count >= begin, _part(schedule)(xp.maximum(count - begin, 0)), value)
@@ -427,7 +430,7 @@ class Piecewise(Schedule):
             scalar("values of Piecewise", value, low=0)
         _check_boundaries(self, "values", self.values)
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         return Join(self.values, self.boundaries).value(count, xp)
 
 
@@ -452,7 +455,7 @@ class WarmUp(Schedule):
         super().__post_init__()
         _check_part("schedule of WarmUp", self.schedule)
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         top = _part(self.schedule)(0)
         rise = Linear(top / (self.steps + 1), self.steps, top)
         return Join((rise, self.schedule), (self.steps,)).value(count, xp)
@@ -463,8 +466,8 @@ class OneCycle(Schedule):
     r"""Three straight lines in `steps` updates: up to `peak`, down again, and down to almost nothing.
 
     With :math:`a` = `peak`, :math:`d` = `divisor` and :math:`e` = `final_divisor`: from :math:`a/d` to :math:`a` in
-    the share `rise` of the updates, to :math:`a/d` at the share `fall` of them, and to :math:`a/(de)` at their end.
-    Shares are rounded down to whole updates. Smith and Topin (2018), section 3.
+    the fraction `rise` of the updates, to :math:`a/d` at the fraction `fall`, and to :math:`a/(de)` at their end.
+    Fractions are rounded down to whole updates. Smith and Topin (2018), section 3.
 
     Examples
     --------
@@ -472,7 +475,7 @@ class OneCycle(Schedule):
     array([0.004, 0.1  , 0.004])
     """
 
-    peak: Any
+    peak: Scalar
     steps: int
     rise: float = 0.3
     fall: float = 0.85
@@ -482,10 +485,10 @@ class OneCycle(Schedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("rise", "fall"):
-            share = getattr(self, name)
-            if isinstance(share, Variable):
+            fraction = getattr(self, name)
+            if isinstance(fraction, Variable):
                 raise TypeError(f"{name} of OneCycle is a variable; pass a number")
-            scalar(f"{name} of OneCycle", share, low=0, high=1)
+            scalar(f"{name} of OneCycle", fraction, low=0, high=1)
         first, second = self._boundaries()
         if not 0 < first < second < self.steps:
             raise ValueError(
@@ -496,7 +499,7 @@ class OneCycle(Schedule):
     def _boundaries(self) -> tuple[int, int]:
         return int(self.rise * self.steps), int(self.fall * self.steps)
 
-    def value(self, count: Any, xp: Any) -> Any:
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
         first, second = self._boundaries()
         low = self.peak / self.divisor
         lines = (
@@ -508,7 +511,7 @@ class OneCycle(Schedule):
 
 
 def _ratio(count: Any, steps: Any) -> Any:
-    """`count` / `steps` in float64: PyTensor divides integers in the precision of floatX."""
+    """`count` / `steps` in float64; PyTensor would divide integers in floatX."""
     return count.astype("float64") / steps
 
 

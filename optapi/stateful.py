@@ -3,8 +3,8 @@
 An optimizer here holds numbers, not graphs: it needs no compilation, and it can be copied and pickled at any time. The
 running averages are those of `moments`, which the symbolic rules use too.
 
-Models and gradients are structures: an array, or a list, tuple or mapping of structures. Both have the same one, with
-arrays of the same shapes.
+Models and gradients are pytrees: an array, or a list, tuple or mapping of pytrees. A list or tuple of numbers is one
+vector. The gradient has the structure of the model, with arrays of the same shapes.
 
 References
 ----------
@@ -14,7 +14,7 @@ numbers `historical` brings back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,12 @@ from pytensor.graph.basic import Variable
 
 from .checks import check_number
 from .moments import correction, running_average
-from .pytree import largest
+from .pytree import PyTree, largest, real_array, tree_map
+from .typing import Tree
 
+
+# A number, a schedule, or an iterator over numbers.
+StepSizes = float | Iterator[float] | Callable[[int], float]
 
 EPSILON = 1e-8
 HISTORICAL_EPSILON = float(np.finfo("float32").eps)
@@ -48,7 +52,7 @@ class GradientMemory:
 
     Attributes
     ----------
-    mean_gradient, mean_square_gradient : structure of arrays or None
+    mean_gradient, mean_square_gradient : pytree of arrays or None
         :math:`m` and :math:`v`, of the shapes and dtypes of the gradients (float64 for integers); None before the first
         update. They are replaced at an update, not changed in place.
     mean_updates, mean_square_updates : int
@@ -71,48 +75,48 @@ class GradientMemory:
         self.mean_updates = 0
         self.mean_square_updates = 0
 
-    def update(self, grad: Any) -> None:
-        """Take a gradient into those of the two averages whose weight is not 0.
+    def update(self, grad: Tree) -> None:
+        """Add a gradient to each of the two averages whose weight is not 0.
 
         Raises
         ------
         ValueError
-            If `grad` has not the structure and shapes of the gradients before it. Nothing has changed then.
+            If `grad` has another structure or other shapes than the gradients before it. Nothing has changed then.
         TypeError
-            If something in it is not a real array or number. Nothing has changed then.
+            If a leaf of `grad` is not a real array or number. Nothing has changed then.
         """
         if self.mean_weight:
             self.update_mean(grad)
         if self.mean_square_weight:
             self.update_mean_square(grad)
 
-    def update_mean(self, grad: Any) -> None:
-        """Take a gradient into the mean; errors as in `update`."""
+    def update_mean(self, grad: Tree) -> None:
+        """Add a gradient to the mean; errors as in `update`."""
         self.mean_gradient = self._averaged(self.mean_gradient, grad, self.mean_weight, lambda g: g)
         self.mean_updates += 1
 
-    def update_mean_square(self, grad: Any) -> None:
-        """Take the square of a gradient into the mean square; errors as in `update`."""
+    def update_mean_square(self, grad: Tree) -> None:
+        """Add the square of a gradient to the mean square; errors as in `update`."""
         self.mean_square_gradient = self._averaged(
             self.mean_square_gradient, grad, self.mean_square_weight, lambda g: g * g
         )
         self.mean_square_updates += 1
 
     def _averaged(self, average: Any, grad: Any, weight: float, moment: Callable[[Any], Any]) -> Any:
-        """The next value of `average`, which shares no array with `grad`: the caller may use those again."""
+        """The next value of `average`. It shares no array with `grad`, which the caller may write to."""
         if average is None:
-            first = _map(lambda g: np.array(moment(_floating(g))), {"grad": grad})
+            first = tree_map(lambda g: np.array(moment(_floating(g))), {"grad": grad})
             if self.historical:
                 return first
-            average = _map(np.zeros_like, {"grad": first})
+            average = tree_map(np.zeros_like, {"grad": first})
         w = np.float64(weight)
 
-        def following(m: Any, g: Any) -> Any:
+        def next_average(m: Any, g: Any) -> Any:
             return running_average(m, moment(_floating(g)).astype(m.dtype, copy=False), w)
 
-        return _map(following, {"the memory": average, "grad": grad})
+        return tree_map(next_average, {"the memory": average, "grad": grad})
 
-    def normalize(self, grad: Any, unbiased: bool = False) -> Any:
+    def normalize(self, grad: Tree, unbiased: bool = False) -> Any:
         r"""Divide `grad` by the root of the mean square.
 
         .. math:: \frac{g}{\sqrt{v} + \epsilon} \quad \text{or, unbiased,} \quad
@@ -128,15 +132,15 @@ class GradientMemory:
 
         Parameters
         ----------
-        grad : structure of arrays
+        grad : pytree of arrays
             A gradient or, for steps like Adam's, `mean_gradient`.
         unbiased : bool
-            Whether to correct both averages for where they began; `grad` then stands for the mean.
+            Whether to correct both averages for their start at zero; `grad` is then the mean.
 
         Returns
         -------
-        structure of arrays
-            `grad` itself if `mean_square_weight` is 0 or nothing is remembered yet.
+        pytree of arrays
+            `grad` itself if `mean_square_weight` is 0, or before the first update of the mean square.
 
         Raises
         ------
@@ -153,12 +157,12 @@ class GradientMemory:
             c1 = correction(self.mean_weight, self.mean_updates) if self.mean_updates else 1.0
             c2 = correction(self.mean_square_weight, self.mean_square_updates)
 
-        def normalized(g: Any, v: Any) -> Any:
+        def normalized(v: Any, g: Any) -> Any:
             if self.historical:
                 return (g / c1) / np.sqrt(HISTORICAL_EPSILON + v / c2)
             return (g / c1) / (np.sqrt(v / c2) + EPSILON)
 
-        return _map(normalized, {"grad": grad, "the memory": self.mean_square_gradient})
+        return tree_map(normalized, {"the memory": self.mean_square_gradient, "grad": grad})
 
 
 class Optimizer:
@@ -166,37 +170,38 @@ class Optimizer:
 
     .. math:: x \leftarrow x - a d
 
-    with a direction :math:`d` that a subclass works out in its `direction`.
+    with the direction :math:`d` that the method `direction` of a subclass returns.
 
     Parameters
     ----------
     stepsize : number, schedule or iterator
-        Where the step size :math:`a` comes from. A schedule, as in `optapi.schedules`, or any other function of the
-        count, is called with 0, 1, ... An iterator, such as a generator, gives one value after the other. `update_lr`
-        goes to the next value; the first one is taken by the first `update_lr` or `update`, whichever comes first. So
-        `update_lr` can stand at the beginning of each epoch or at its end.
+        The step size :math:`a`. A schedule, as in `optapi.schedules`, or any other function of the count, is called
+        with 0, 1, ... An iterator, such as a generator, yields one value after the other. `update_lr` goes to the next
+        value; the first value is taken by the first call of `update_lr` or `update`, whichever comes first. So
+        `update_lr` can be called at the beginning of each epoch or at its end.
     tolerance : number or None
-        What `check_convergence` compares with; None for no test.
+        The `magnitude` at which `check_convergence` returns True; None for never.
     ascent : bool
-        Whether to climb.
+        Whether to maximize.
     historical : bool
-        Whether to compute what the optimizers of paysage did, where it is not what the textbooks say: running averages
-        begin at the first gradient, their corrections are constants, :math:`\epsilon = 2^{-23}` stands inside of the
-        root, and convergence is a matter of the last change of the parameters. There `update_lr` had to come first.
+        Whether to compute what the optimizers of paysage did where it differs from the textbooks: running averages
+        begin at the first gradient, their corrections are constants, :math:`\epsilon = 2^{-23}` is inside of the
+        root, and convergence is judged by the last change of the parameters. In paysage `update_lr` had to be called
+        before `update`.
 
     Attributes
     ----------
     lr : float or None
         The present step size, None until the first value is taken.
     count : int
-        How many values have been taken.
+        The number of values taken.
     magnitude : float
-        What `check_convergence` compares: NaN until the first update.
+        What `check_convergence` compares with the tolerance; NaN until the first update.
 
     Notes
     -----
-    An optimizer can be pickled and copied with `copy.deepcopy`, and the copy goes on to the bit, if its step size is a
-    number or a schedule of this package: Python cannot copy generators. Instances share nothing.
+    An optimizer can be pickled and copied with `copy.deepcopy`, and the copy continues bit for bit, if its step size is
+    a number or a schedule of this package: Python cannot copy generators. Instances share nothing.
 
     Examples
     --------
@@ -210,7 +215,12 @@ class Optimizer:
     """
 
     def __init__(
-        self, stepsize: Any = 1e-3, tolerance: float | None = 1e-7, ascent: bool = False, *, historical: bool = False
+        self,
+        stepsize: StepSizes = 1e-3,
+        tolerance: float | None = 1e-7,
+        ascent: bool = False,
+        *,
+        historical: bool = False,
     ) -> None:
         if not callable(stepsize) and not hasattr(stepsize, "__next__"):
             stepsize = _number("stepsize", stepsize)
@@ -228,7 +238,8 @@ class Optimizer:
         Raises
         ------
         ValueError
-            If an iterator has ended; the step size stays as it was. A StopIteration would end loops around in silence.
+            If an iterator has ended; the step size stays as it was. A StopIteration would silently end a loop around
+            the call.
         """
         value = self.stepsize
         if hasattr(value, "__next__"):
@@ -247,56 +258,61 @@ class Optimizer:
     def check_convergence(self) -> bool:
         """Whether no component of the last gradient exceeded the tolerance in absolute value.
 
-        With `historical`, whether the last change of the parameters did not in its root mean square: the means of all
-        arrays are summed up, and divided by the number of entries of the model (its layers).
+        With `historical`, whether the root mean square of the last change of the parameters did not: the mean squares
+        of all arrays are summed, and divided by the number of entries of the model (its layers).
 
         False before the first update, and if a component was NaN.
         """
         return self.tolerance is not None and bool(self.magnitude <= self.tolerance)
 
-    def update(self, model: Any, grad: Any) -> None:
+    def update(self, model: Any, grad: Tree) -> None:
         """Step the model along a gradient.
 
         Parameters
         ----------
-        model : structure of arrays, or object
-            Arrays are changed in place. An object has such a structure as `parameters`, and a method
-            `parameter_update(delta)` that subtracts the structure `delta` from them.
-        grad : structure of arrays
-            The gradient with respect to the parameters. It is taken in their dtype, and is not changed or kept.
+        model : pytree of arrays, or object
+            Arrays are changed in place. An object has the pytree as its attribute `parameters`, and a method
+            `parameter_update(delta)` that subtracts the pytree `delta` from them.
+        grad : pytree of arrays
+            The gradient with respect to the parameters. It is cast to their dtypes, and is not changed or kept.
 
         Raises
         ------
         ValueError
-            If `grad` has not the structure and shapes of the parameters, or these have changed since the last update;
-            the message names the place. If an array of the model cannot be written to or is listed twice. Nothing has
-            changed then.
+            If `grad` has another structure or other shapes than the parameters, or these have changed since the last
+            update; the message names the place. If an array of the model cannot be written to or is listed twice.
+            Nothing has changed then.
         TypeError
-            If a parameter is not an array of real floating-point numbers, or something in `grad` not one of real
-            numbers. Nothing has changed then.
+            If a parameter is not an array of real floating-point numbers, or a leaf of `grad` not one of real numbers.
+            Nothing has changed then.
         """
         outside = hasattr(model, "parameter_update")
         name, parameters = ("model.parameters", model.parameters) if outside else ("model", model)
         _check_parameters(name, parameters, in_place=not outside)
-        grad = _map(lambda p, g: g.astype(p.dtype), {name: parameters, "grad": grad})
+        grad = tree_map(lambda p, g: g.astype(p.dtype), {name: parameters, "grad": grad})
         if self.lr is None:
             self.update_lr()
         rate = -self.lr if self.ascent else self.lr  # type: ignore[operator]
         direction = self.direction(grad)
-        delta = _map(lambda p, d: np.asarray(rate * d, p.dtype), {name: parameters, "the direction": direction})
-        self.magnitude = _root_mean_square(delta) if self.historical else largest([g for _, g in _leaves("grad", grad)])
+        delta = tree_map(lambda p, d: np.asarray(rate * d, p.dtype), {name: parameters, "the direction": direction})
+        self.magnitude = _root_mean_square(delta) if self.historical else largest(_leaves(grad))
         if outside:
             model.parameter_update(delta)
         else:
-            _map(lambda p, d: np.subtract(p, d, out=p), {name: parameters, "the step": delta})
+            tree_map(lambda p, d: np.subtract(p, d, out=p), {name: parameters, "the step": delta})
 
-    def direction(self, grad: Any) -> Any:
-        """What is subtracted from the parameters, or added under ascent, for each unit of the step size.
+    def direction(self, grad: Tree) -> Any:
+        """The direction :math:`d`, which times the step size is subtracted from the parameters, or added under ascent.
 
         Parameters
         ----------
-        grad : structure of arrays
+        grad : pytree of arrays
             The gradient, of the structure, shapes and dtypes of the parameters.
+
+        Returns
+        -------
+        pytree of arrays
+            Of the same structure and shapes.
         """
         raise NotImplementedError(f"{type(self).__name__} has no direction; define one, or use Gradient")
 
@@ -322,7 +338,7 @@ class Gradient(Optimizer):
     {'weights': array([0.9, 2.1])}
     """
 
-    def direction(self, grad: Any) -> Any:
+    def direction(self, grad: Tree) -> Any:
         return grad
 
 
@@ -358,7 +374,7 @@ class Momentum(Optimizer):
 
     def __init__(
         self,
-        stepsize: Any = 1e-3,
+        stepsize: StepSizes = 1e-3,
         momentum: float = 0.9,
         tolerance: float | None = 1e-7,
         ascent: bool = False,
@@ -368,13 +384,13 @@ class Momentum(Optimizer):
         super().__init__(stepsize, tolerance, ascent, historical=historical)
         self.memory = GradientMemory(_number("momentum", momentum, below=1), historical=historical)
 
-    def direction(self, grad: Any) -> Any:
+    def direction(self, grad: Tree) -> Any:
         self.memory.update_mean(grad)
         if self.historical:
             return self.memory.mean_gradient
-        # A running average that began at zero, over 1 - mu, is the sum of the gradients with weights 1, mu, mu^2, ...
-        share = 1.0 - self.memory.mean_weight
-        return _map(lambda m: m / share, {"the memory": self.memory.mean_gradient})
+        # A running average from zero, divided by 1 - mu, is the sum of the gradients with weights 1, mu, mu^2, ...
+        weight = 1.0 - self.memory.mean_weight
+        return tree_map(lambda m: m / weight, {"the memory": self.memory.mean_gradient})
 
 
 class RMSProp(Optimizer):
@@ -408,7 +424,7 @@ class RMSProp(Optimizer):
 
     def __init__(
         self,
-        stepsize: Any = 1e-3,
+        stepsize: StepSizes = 1e-3,
         mean_square_weight: float = 0.9,
         tolerance: float | None = 1e-7,
         ascent: bool = False,
@@ -418,7 +434,7 @@ class RMSProp(Optimizer):
         super().__init__(stepsize, tolerance, ascent, historical=historical)
         self.memory = _normalizing(0.0, mean_square_weight, historical)
 
-    def direction(self, grad: Any) -> Any:
+    def direction(self, grad: Tree) -> Any:
         self.memory.update_mean_square(grad)
         return self.memory.normalize(grad, unbiased=self.historical)
 
@@ -456,7 +472,7 @@ class ADAM(Optimizer):
 
     def __init__(
         self,
-        stepsize: Any = 1e-3,
+        stepsize: StepSizes = 1e-3,
         mean_weight: float = 0.9,
         mean_square_weight: float = 0.999,
         tolerance: float | None = 1e-7,
@@ -467,13 +483,13 @@ class ADAM(Optimizer):
         super().__init__(stepsize, tolerance, ascent, historical=historical)
         self.memory = _normalizing(mean_weight, mean_square_weight, historical)
 
-    def direction(self, grad: Any) -> Any:
+    def direction(self, grad: Tree) -> Any:
         self.memory.update_mean(grad)
         self.memory.update_mean_square(grad)
         return self.memory.normalize(self.memory.mean_gradient, unbiased=True)
 
 
-# The aliases of paysage.
+# The names in lower case are those of paysage.
 gradient, momentum, rmsprop, adam = Gradient, Momentum, RMSProp, ADAM
 
 
@@ -492,83 +508,6 @@ def _number(argument: str, value: Any, *, below: float = np.inf) -> float:
     return check_number(argument, value, low=0, below=below)
 
 
-# Structures: an array, or a list, tuple or mapping of structures
-
-
-def _children(tree: Any) -> dict[Any, Any] | None:
-    """The entries of a structure by their keys; None for an array."""
-    if isinstance(tree, list | tuple):
-        return dict(enumerate(tree))
-    return dict(tree) if isinstance(tree, Mapping) else None
-
-
-def _leaves(name: str, tree: Any) -> Iterator[tuple[str, Any]]:
-    """The arrays of a structure, each with its place in words."""
-    children = _children(tree)
-    if children is None:
-        yield name, tree
-    else:
-        for key, child in children.items():
-            yield from _leaves(f"{name}[{key!r}]", child)
-
-
-def _map(function: Callable[..., Any], trees: dict[str, Any], place: str = "") -> Any:
-    """`function` of the arrays at each place of all `trees`, which are given by their names, in their structure.
-
-    Raises
-    ------
-    ValueError
-        If structures or shapes differ; the message names the place.
-    TypeError
-        If something is not an array of real numbers.
-    """
-    branches = {name: _children(tree) for name, tree in trees.items()}
-    (first, children), *others = branches.items()
-    for other, entries in others:
-        _check_same_entries(f"{first}{place}", children, f"{other}{place}", entries)
-    if children is None:
-        arrays = {name: _array(name, place, tree) for name, tree in trees.items()}
-        for other, _ in others:
-            if arrays[other].shape != arrays[first].shape:
-                raise ValueError(
-                    f"{other}{place} has shape {arrays[other].shape}, {first}{place} {arrays[first].shape}; "
-                    "pass the same shapes"
-                )
-        return np.asarray(function(*arrays.values()))
-    built = {
-        key: _map(function, {name: entries[key] for name, entries in branches.items() if entries}, f"{place}[{key!r}]")
-        for key in children
-    }
-    tree = trees[first]
-    if isinstance(tree, Mapping):
-        return built
-    if isinstance(tree, list):
-        return list(built.values())
-    return tree._make(built.values()) if hasattr(tree, "_make") else tuple(built.values())
-
-
-def _check_same_entries(one: str, ones: dict[Any, Any] | None, other: str, others: dict[Any, Any] | None) -> None:
-    """The structures named `one` and `other` are both arrays, or have entries of the same keys."""
-    if ones is None or others is None:
-        if ones is not others:
-            array, structure = (one, other) if ones is None else (other, one)
-            raise ValueError(f"{array} is one array, {structure} a structure of arrays; pass the same structure")
-    elif ones.keys() != others.keys():
-        missing = [f"{other} has no entry {key!r}" for key in ones if key not in others]
-        missing += [f"{one} has no entry {key!r}" for key in others if key not in ones]
-        raise ValueError("; ".join([*missing, "pass the same structure"]))
-
-
-def _array(name: str, place: str, value: Any) -> np.ndarray:
-    """`value` as an array of real numbers, the very same if it is one."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiu":
-        raise TypeError(
-            f"{name}{place} is a {type(value).__name__} of dtype {array.dtype}; pass an array of real numbers"
-        )
-    return array
-
-
 def _floating(array: np.ndarray) -> np.ndarray:
     """`array` in floating point."""
     return array if array.dtype.kind == "f" else array.astype("float64")
@@ -576,14 +515,17 @@ def _floating(array: np.ndarray) -> np.ndarray:
 
 def _check_parameters(name: str, parameters: Any, in_place: bool) -> None:
     """`parameters` can be optimized and, if `in_place`, written to."""
+    leaves = PyTree.of(parameters).leaves(name, parameters)
+    if not leaves or (isinstance(parameters, list | tuple) and not parameters):
+        raise ValueError(f"{name} is empty; pass at least one array")
     seen: dict[int, str] = {}
-    for place, parameter in _leaves(name, parameters):
+    for place, parameter in leaves:
         if in_place and not isinstance(parameter, np.ndarray):
             raise TypeError(
                 f"{place} is a {type(parameter).__name__}; pass NumPy arrays, which are updated in place, "
                 "or an object with parameters and parameter_update(delta)"
             )
-        dtype = _array("", place, parameter).dtype
+        dtype = real_array(place, parameter).dtype
         if dtype.kind != "f":
             raise TypeError(f"{place} has dtype {dtype}; only floating-point arrays can be optimized")
         if in_place and not parameter.flags.writeable:
@@ -591,11 +533,14 @@ def _check_parameters(name: str, parameters: Any, in_place: bool) -> None:
         if in_place and id(parameter) in seen:
             raise ValueError(f"{place} is the same array as {seen[id(parameter)]}; list it once")
         seen[id(parameter)] = place
-    if not seen:
-        raise ValueError(f"{name} is empty; pass at least one array")
+
+
+def _leaves(tree: Any) -> list[np.ndarray]:
+    """The arrays of a pytree."""
+    return [leaf for _, leaf in PyTree.of(tree).leaves("", tree)]
 
 
 def _root_mean_square(tree: Any) -> float:
     """The root of the sum of the mean squares of all arrays, divided by the number of entries."""
-    means = [np.mean(np.square(array)) for _, array in _leaves("", tree) if array.size]
-    return float(np.sqrt(np.sum(means) / len(_children(tree) or [tree])))
+    means = [np.mean(np.square(array)) for array in _leaves(tree) if array.size]
+    return float(np.sqrt(np.sum(means) / len(PyTree.of(tree).parts or [tree])))

@@ -1,4 +1,4 @@
-"""Stopping: verdicts joined, and stopping on what a rule cannot see."""
+"""Stopping: several stops joined, and stopping by a cost that the rule does not know."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 
 from .checks import as_list, check_cost, check_count, check_stop, check_updates, scalar
 from .graph.loops import hold, like
 from .objective import conjunction
 from .state import state
-from .updates import Updates, extend
+from .typing import Scalar, Tensor, Updates
+from .updates import extend
 
 
 __all__ = ["all_of", "patience"]
 
 
-def all_of(stops: Sequence[Any], stop: Any, updates: Updates | None = None) -> Updates:
+def all_of(stops: Sequence[Any], stop: Variable, updates: Updates | None = None) -> Updates:
     """`stop` becomes 1 when all of `stops` are positive, and 0 while one is not.
 
-    For groups of parameters, each with a rule and a `stop` of its own. A group that has stopped rests, also while
-    another one moves: if one cost depends on both, the point at the end need not be stationary for the first.
+    For groups of parameters, each with a rule and a `stop` of its own. A group that has stopped does not move again,
+    also while another one moves: if one cost depends on both, the point at the end need not be stationary for the
+    group that stopped first.
 
     Parameters
     ----------
     stops : list of shared integer scalars
-        Their next values are read in `updates`; one without an update is read as it is.
+        Their next values are read from `updates`; of one without an update, its present value.
     stop : shared integer scalar
     updates : dict, optional
         Extended in place.
@@ -55,40 +58,41 @@ def all_of(stops: Sequence[Any], stop: Any, updates: Updates | None = None) -> U
     True
     """
     check_updates(updates)
-    following = updates or {}
+    next_values = updates or {}
     stops = as_list("stops", stops)
     if not stops:
         raise ValueError("stops is empty; pass the stop of at least one rule")
-    verdicts = [pt.gt(following.get(_required(s), s), 0) for s in stops]
+    verdicts = [pt.gt(next_values.get(_required(s), s), 0) for s in stops]
     return extend(updates, {_required(stop): like(conjunction(verdicts), stop)})
 
 
 def patience(
-    cost: Any,
-    stop: Any,
+    cost: Tensor,
+    stop: Variable,
     updates: Updates | None = None,
     *,
     calls: int = 10,
-    improvement: Any = 0.0,
-    smoothing: Any = 0.0,
+    improvement: Scalar = 0.0,
+    smoothing: Scalar = 0.0,
     name: str = "patience",
 ) -> Updates:
     r"""`stop` becomes 1 when `cost` has not improved for `calls` calls, and then stays 1.
 
     With :math:`f` the cost, or its running average with the weight `smoothing`, and :math:`f_{best}` the lowest so far,
-    a call improves it if :math:`f < f_{best} - \delta |f_{best}|`, with :math:`\delta` = `improvement`. The first
-    finite value is an improvement; one that is not finite never is.
+    a call improves the cost if :math:`f < f_{best} - \delta |f_{best}|`, with :math:`\delta` = `improvement`. The
+    first finite cost is an improvement; one that is not finite never is.
 
     Parameters
     ----------
     cost : scalar variable
-        What is to decrease; the cost at the point held before the call, as in the outputs of the same function.
+        The cost that has to improve, at the point held before the call, as in the outputs of the same function; under
+        ascent pass its negative.
     stop : shared integer scalar
-        One of its own; a rule's `stop` has another writer.
+        Not the `stop` of a rule, which has an update already.
     updates : dict, optional
         Extended in place.
     calls : int
-        How many calls without an improvement are borne.
+        The number of consecutive calls without an improvement after which `stop` becomes 1.
     improvement : scalar
         The smallest relative decrease that counts.
     smoothing : scalar
@@ -127,24 +131,25 @@ def patience(
     waited = state(f"{name}/waited", dtype="int64")
     average = pt.switch(pt.isfinite(smooth), weight * smooth + (1.0 - weight) * cost, cost)
     improved = improves(average, best, improvement)
-    new_waited = pt.switch(improved, 0, waited + 1)
+    next_waited = pt.switch(improved, 0, waited + 1)
     new = {
         smooth: pt.switch(pt.isfinite(average), average, smooth),
         best: pt.switch(improved, average, best),
-        waited: new_waited,
+        waited: next_waited,
     }
     new = hold(new, stopped)
-    new[stop] = like(stopped | (new_waited >= calls), stop)
+    new[stop] = like(stopped | (next_waited >= calls), stop)
     return extend(updates, new)
 
 
-def improves(cost: Any, best: Any, improvement: Any) -> Any:
-    """Whether `cost` is finite, and less than `best` by the share `improvement` of it; any is less than infinity."""
-    needed = pt.switch(pt.isfinite(best), best - improvement * abs(best), np.inf)
-    return pt.isfinite(cost) & (cost < needed)
+def improves(cost: Any, best: Any, improvement: Scalar) -> Any:
+    """Whether `cost` is finite and lower than `best` by more than `improvement` times it; than inf any is."""
+    bound = pt.switch(pt.isfinite(best), best - improvement * abs(best), np.inf)
+    return pt.isfinite(cost) & (cost < bound)
 
 
 def _required(stop: Any) -> Any:
+    """`stop`, which is not None, checked."""
     if stop is None:
         raise TypeError("stop is None; pass a shared integer scalar, made with pytensor.shared(0)")
     return check_stop(stop)

@@ -1,7 +1,7 @@
-"""Update transforms: what is done to the updates that a rule returned. From a dictionary to a dictionary.
+"""Update transforms: functions from the updates that a rule returned to other updates.
 
-``lookahead(adam(parameters, cost), parameters)``. Here is also what stands beside a rule and needs updates of its own:
-`noise` and `accumulate` map gradients to gradients, `reduce_on_plateau` writes a step size.
+``lookahead(adam(parameters, cost), parameters)``. Three functions here are used beside a rule and have updates of their
+own: `noise` and `accumulate` return gradients, `reduce_on_plateau` updates a step size.
 """
 
 from __future__ import annotations
@@ -37,16 +37,18 @@ from .moments import running_average
 from .objective import conjunction
 from .state import full_like, labels, state
 from .stopping import improves
-from .updates import Updates, extend, reports
+from .typing import Scalar, StepSize, Updates, Variables
+from .updates import extend, reports
 
 
 ANNEALED = schedules.Power(0.01, exponent=0.55)
 
 
 def skip_nonfinite(updates: Updates, *, name: str = "skip_nonfinite") -> Updates:
-    """`updates` that change nothing, but for random generators, in a call that would make a finite value not finite.
+    """`updates` that skip each call that would make a finite value infinite or NaN.
 
-    The calls skipped are counted in a state variable of the role ``"skipped"``, see `reports`.
+    A call that is skipped changes nothing but random generators. The skipped calls are counted in a state variable of
+    the role ``"skipped"``, see `reports`.
 
     Parameters
     ----------
@@ -87,8 +89,8 @@ def skip_nonfinite(updates: Updates, *, name: str = "skip_nonfinite") -> Updates
 def project(updates: Updates, projections: Mapping[Any, Callable[[Any], Any]]) -> Updates:
     """`updates` with some parameters projected, for instance onto bounds: ``{p: lambda value: value.clip(0, 1)}``.
 
-    A parameter that its rule leaves where it is is left there. This is the projected gradient method for a rule whose
-    steps are along the gradient. At an active bound no gradient vanishes, so a tolerance does not stop it: see
+    A parameter that the rule does not move is not projected. For a rule whose steps are along the gradient this is the
+    projected gradient method. At an active bound the gradient does not vanish, so a tolerance does not stop it: see
     `optapi.stopping.patience`.
 
     Parameters
@@ -105,8 +107,8 @@ def project(updates: Updates, projections: Mapping[Any, Callable[[Any], Any]]) -
     Raises
     ------
     ValueError
-        If the rule reports the cost or the gradient of the point that it found, which would be another than the one
-        held. Projected steps of a rule that searches need not lead to a minimizer either.
+        If the rule reports the cost or the gradient of the point after the call, which would be those of the point
+        before its projection. Projected steps of a rule that searches need not lead to a minimizer either.
 
     References
     ----------
@@ -134,7 +136,12 @@ def project(updates: Updates, projections: Mapping[Any, Callable[[Any], Any]]) -
 
 
 def average(
-    updates: Updates, averages: Mapping[Any, Any], *, weight: Any = None, after: int = 0, name: str = "average"
+    updates: Updates,
+    averages: Mapping[Any, Any],
+    *,
+    weight: Scalar | None = None,
+    after: int = 0,
+    name: str = "average",
 ) -> Updates:
     r"""`updates` that also average the parameters: ``average(updates, {p: p_bar})``.
 
@@ -147,11 +154,11 @@ def average(
     updates : dict
         What a rule returned.
     averages : dict
-        From parameters to the shared variables that are to hold their averages.
+        From parameters to shared variables, which will hold their averages.
     weight : scalar, optional
         The weight of the past, from 0 to below 1.
     after : int
-        The number of calls before averaging begins; until then an average is the parameter itself.
+        The number of calls before averaging begins; until then the averages are the parameters.
     name : str
         The prefix of the name of the counter.
 
@@ -162,7 +169,7 @@ def average(
     Raises
     ------
     KeyError
-        If a variable that is to hold an average already has an update, or is to hold two.
+        If a variable for an average already has an update, or is passed for two parameters.
 
     References
     ----------
@@ -188,11 +195,11 @@ def average(
             raise TypeError(f"averages holds a {type(mean).__name__} for {called(parameter)}; pass a shared variable")
         value = updates[parameter].astype(mean.type.dtype)
         if weight is None:
-            following = mean + (value - mean) / as_dtype(t, mean.type.dtype)
+            next_mean = mean + (value - mean) / as_dtype(t, mean.type.dtype)
         else:
-            following = running_average(mean, value, scalar("weight", weight, 0, below=1))
-        following = pt.switch(pt.eq(t, 1), value, following)
-        extend(new, {mean: like(pt.switch(moved, following, mean), mean)})
+            next_mean = running_average(mean, value, scalar("weight", weight, 0, below=1))
+        next_mean = pt.switch(pt.eq(t, 1), value, next_mean)
+        extend(new, {mean: like(pt.switch(moved, next_mean, mean), mean)})
     return extend(dict(updates), new)
 
 
@@ -202,24 +209,24 @@ def _moved(updates: Updates, parameters: Iterable[Any]) -> Any:
 
 
 def lookahead(
-    updates: Updates, parameters: Any, every: int = 5, weight: Any = 0.5, *, name: str = "lookahead"
+    updates: Updates, parameters: Variables, every: int = 5, weight: Scalar = 0.5, *, name: str = "lookahead"
 ) -> Updates:
-    r"""`updates` of which every `every`-th call ends a share of the way from where the last one ended.
+    r"""Lookahead: every `every`-th call moves slow weights a fraction toward the parameters, which are reset to them.
 
     With slow weights :math:`s`, which begin at the parameters' values, every :math:`k`-th call is
-    :math:`x, s \leftarrow s + w (\hat x - s)`, with :math:`\hat x` where the rule would go; the others follow the rule.
-    A call in which the rule leaves all `parameters` where they are does not count, and leaves them there.
+    :math:`x, s \leftarrow s + w (\hat x - s)`, with the next value :math:`\hat x` by the rule; all other calls are
+    those of the rule. A call in which the rule moves none of the `parameters` does not count.
 
     Parameters
     ----------
     updates : dict
         What a rule returned.
     parameters : list of variables
-        Those that look ahead, mostly all of the rule's. Its other state is not touched.
+        Mostly all parameters of the rule. Its state is not changed.
     every : int
-        :math:`k`. With 1 and the plain `sgd` it is a step size of :math:`w` times as much.
+        :math:`k`. With 1 and plain `sgd`, the step size is in effect multiplied by :math:`w`.
     weight : scalar
-        :math:`w`, from 0 to 1; 1 follows the rule in all calls.
+        :math:`w`, from 0 to 1; with 1 all calls are those of the rule.
     name : str
         The prefix of the names of its state.
 
@@ -249,32 +256,32 @@ def lookahead(
     due = pt.eq((count + 1) % every, 0)
     ahead, new = dict(updates), {count: count + moved}
     for p, slow in zip(parameters, _all_zeros_like(parameters, f"{name}/slow"), strict=True):
-        # The slow weights are the parameters at the first call, not now: the start may be set, or be one of a batch.
+        # The slow weights begin at the first call, not here: the start may still be set, or be one of a batch.
         last, fast = pt.switch(pt.eq(count, 0), p, slow), updates[p]
         mean = last + as_dtype(weight, p.type.dtype) * (fast - last)
-        # The rule's very values where all the weight is theirs: last + (fast - last) may round.
+        # With a weight of 1 the very values of the rule: last + (fast - last) may round.
         mean = pt.switch(pt.eq(weight, 1), fast, mean)
         ahead[p] = like(pt.switch(moved & due, mean, fast), p)
         new[slow] = like(pt.switch(moved & due, mean, last), slow)
     return extend(ahead, new)
 
 
-def best(updates: Updates, cost: Any, points: Mapping[Any, Any], *, name: str = "best") -> Updates:
+def best(updates: Updates, cost: Variable, points: Mapping[Any, Any], *, name: str = "best") -> Updates:
     """`updates` that also keep the point of lowest cost: ``best(updates, cost, {p: p_best})``.
 
-    The cost is that at the point held before the call, and so is the point that is kept: where the last call leads is
-    not known to be better. A cost that is not finite is never the lowest. The lowest cost is kept in a state variable
-    of the role ``"best_cost"``, see `reports`; it is infinite before the first finite one.
+    A call compares the cost at the point held before it, and keeps that point if the cost is the lowest so far. The
+    point after the last call is not evaluated, and so not kept. A cost that is not finite is never the lowest. The
+    lowest cost is kept in a state variable of the role ``"best_cost"``, see `reports`, which is infinite at first.
 
     Parameters
     ----------
     updates : dict
         What a rule returned.
     cost : scalar variable
-        What is to be low; under ascent pass its negative. The cost of a batch of examples serves only for a good
-        guess: another batch may be easier.
+        The cost to compare; under ascent pass its negative. With the cost of a batch of examples the result is only a
+        guess: another batch may have a lower cost at the same point.
     points : dict
-        From parameters to the shared variables that are to hold their best values.
+        From parameters to shared variables, which will hold their best values.
     name : str
         The prefix of the name of the lowest cost.
 
@@ -285,7 +292,7 @@ def best(updates: Updates, cost: Any, points: Mapping[Any, Any], *, name: str = 
     Raises
     ------
     KeyError
-        If a variable that is to hold a best value already has an update.
+        If a variable for a best value already has an update.
 
     Examples
     --------
@@ -308,18 +315,24 @@ def best(updates: Updates, cost: Any, points: Mapping[Any, Any], *, name: str = 
 
 
 def bold_driver(
-    updates: Updates, step_size: Any, cost: Any, *, grow: Any = 1.05, shrink: Any = 0.5, name: str = "bold_driver"
+    updates: Updates,
+    step_size: Variable,
+    cost: Variable,
+    *,
+    grow: Scalar = 1.05,
+    shrink: Scalar = 0.5,
+    name: str = "bold_driver",
 ) -> Updates:
-    """`updates` with a step size that grows while the cost falls, and shrinks, the step undone, when it has risen.
+    """`updates` with a step size that grows while the cost decreases; a step that increases it is undone.
 
-    If the cost is below that at the last point, the step size is multiplied by `grow`, and the rule takes its next
-    step with that. If it is above, or not finite, the last step has failed: the call puts all that the rule writes,
-    its state too, back to the values before that step, and multiplies the step size by `shrink`. So a failed step
-    takes two calls, and the parameters hold a point of higher cost between them. The next call finds the same cost as
-    before the failed step, which changes nothing.
+    If the cost is lower than at the last point, the step size is multiplied by `grow`, and the rule takes its next
+    step with that. If the cost is higher, or not finite, the last step has failed: the call resets the parameters and
+    the state of the rule to their values before that step, and multiplies the step size by `shrink`. So a failed step
+    takes two calls, between which the parameters hold a point of higher cost. The call after that has the same cost as
+    before the failed step; it takes a step with the step size as it is.
 
-    It is for exact costs: with the cost of a batch of examples the comparison means little. A point that is set from
-    outside is taken for one that the rule went to.
+    Bold driver is for exact costs: costs of different batches of examples cannot be compared. A point that is set from
+    outside counts as the result of the last step.
 
     Parameters
     ----------
@@ -334,7 +347,7 @@ def bold_driver(
     shrink : scalar
         From 0 to below 1.
     name : str
-        The prefix of the names of its state: a copy of all that the rule writes, and the cost there.
+        The prefix of the names of its state: the cost at the last point, and a copy of all that the rule updates.
 
     Returns
     -------
@@ -368,15 +381,15 @@ def bold_driver(
         raise ValueError("updates do not read step_size; pass the same shared variable to the rule")
 
     last = state(f"{name}/cost", dtype=cost.type.dtype, fill=np.inf)
-    known = pt.isfinite(last)
-    fell, rose = known & (cost < last), known & ~(cost <= last)
+    comparable = pt.isfinite(last)
+    fell, rose = comparable & (cost < last), comparable & ~(cost <= last)
     factor = pt.switch(fell, grow, pt.switch(rose, shrink, 1.0))
-    following = like(step_size * factor, step_size)
+    next_step_size = like(step_size * factor, step_size)
 
     variables = [variable for variable in updates if not is_generator(variable)]
-    values = graph_replace(list(updates.values()), {step_size: following})
+    values = graph_replace(list(updates.values()), {step_size: next_step_size})
     driven = dict(zip(updates, values, strict=True))
-    new = {step_size: following, last: like(pt.switch(pt.isfinite(cost) & ~rose, cost, last), last)}
+    new = {step_size: next_step_size, last: like(pt.switch(pt.isfinite(cost) & ~rose, cost, last), last)}
     for variable, kept in zip(variables, _all_zeros_like(variables, f"{name}/kept"), strict=True):
         driven[variable] = like(pt.switch(rose, kept, driven[variable]), variable)
         new[kept] = like(pt.switch(rose, kept, variable), kept)
@@ -384,21 +397,21 @@ def bold_driver(
 
 
 def reduce_on_plateau(
-    step_size: Any,
-    cost: Any,
+    step_size: Variable,
+    cost: Variable,
     updates: Updates | None = None,
     *,
-    factor: Any = 0.1,
+    factor: Scalar = 0.1,
     patience: int = 10,
-    improvement: Any = 1e-4,
+    improvement: Scalar = 1e-4,
     cooldown: int = 0,
-    minimum: Any = 0.0,
+    minimum: Scalar = 0.0,
     name: str = "reduce_on_plateau",
 ) -> Updates:
     r"""A step size that is multiplied by `factor` when `cost` has not improved for `patience` calls.
 
     A call improves the cost :math:`f` if :math:`f < f_{best} - \delta |f_{best}|`, with :math:`\delta` =
-    `improvement`. The first finite value is an improvement; one that is not finite never is. The new step size serves
+    `improvement`. The first finite cost is an improvement; one that is not finite never is. The new step size is used
     from the next call on.
 
     Parameters
@@ -406,19 +419,19 @@ def reduce_on_plateau(
     step_size : shared floating-point scalar
         The one that was passed to the rule.
     cost : scalar variable
-        What is to decrease; under ascent pass its negative.
+        The cost that has to improve; under ascent pass its negative.
     updates : dict, optional
         Extended in place.
     factor : scalar
         From 0 to 1.
     patience : int
-        How many calls without an improvement lead to a smaller step size.
+        The number of consecutive calls without an improvement after which the step size is reduced.
     improvement : scalar
         The smallest relative decrease that counts.
     cooldown : int
-        The number of calls after a smaller step size that are not counted.
+        The number of calls after a reduction that are not counted.
     minimum : scalar
-        No step size is made smaller than this.
+        The step size is not reduced below this.
     name : str
         The prefix of the names of its state.
 
@@ -446,15 +459,15 @@ def reduce_on_plateau(
     waited = state(f"{name}/waited", dtype="int64")
 
     improved = improves(cost, lowest, scalar("improvement", improvement, low=0))
-    waits = pt.switch(improved, 0, waited + 1)
+    next_waited = pt.switch(improved, 0, waited + 1)
     new: Updates = {lowest: pt.switch(improved, cost, lowest)}
     if cooldown:
         cooling = state(f"{name}/cooling", dtype="int64")
-        waits = pt.switch(cooling > 0, 0, waits)
-        new[cooling] = pt.switch(waits >= patience, cooldown, pt.maximum(cooling - 1, 0))
-    reduces = waits >= patience
-    new[waited] = pt.switch(reduces, 0, waits)
-    # Not below the minimum, and one that is below it already is not raised.
+        next_waited = pt.switch(cooling > 0, 0, next_waited)
+        new[cooling] = pt.switch(next_waited >= patience, cooldown, pt.maximum(cooling - 1, 0))
+    reduces = next_waited >= patience
+    new[waited] = pt.switch(reduces, 0, next_waited)
+    # A step size that is below the minimum already is not raised to it.
     smaller = pt.minimum(step_size, pt.maximum(step_size * factor, minimum))
     new[step_size] = pt.switch(reduces, smaller, step_size)
     return extend(updates, {variable: like(value, variable) for variable, value in new.items()})
@@ -468,7 +481,7 @@ def accumulate(
     *,
     name: str = "accumulate",
 ) -> tuple[list[Any], Any]:
-    """The means of `gradients` over `every` calls, for batches that are too large for one call.
+    """Gradient accumulation: the means of `gradients` over `every` calls, for batches that are too large for one call.
 
     ::
 
@@ -476,8 +489,8 @@ def accumulate(
         means, due = accumulate(gradients, 4, updates)
         updates = join(updates, hold(adam(parameters, gradients=means), ~due))
 
-    Where the cost is a mean over examples, four calls with batches of one size are exactly one step on all of their
-    examples; `clip_global_norm`, `decay` and the like belong on the means.
+    If the cost is a mean over examples, four calls with batches of the same size are exactly one step on all of their
+    examples. Apply `clip_global_norm`, `decay` and the like to the means.
 
     Parameters
     ----------
@@ -487,18 +500,17 @@ def accumulate(
     updates : dict
         Extended in place with the sums and the count.
     parameters : list of variables, optional
-        The parameters, one for each gradient, for gradients whose static shape is not known, as is so of those of
-        shared variables made without ``shape=``.
+        The parameters, one for each gradient. Needed if the static shape of a gradient is not known, as for parameters
+        made by ``pytensor.shared`` without ``shape=``.
     name : str
         The prefix of the names of its state.
 
     Returns
     -------
     list of variables
-        The means over the last `every` calls, this one included, where the call is due. They are marked as
-        transformed.
+        In a call that is due, the means over the last `every` calls, with this one. They are marked as transformed.
     boolean scalar variable
-        Whether the call is due: true in each `every`-th call.
+        Whether the call is due: true in every `every`-th call.
 
     Raises
     ------
@@ -531,9 +543,9 @@ def accumulate(
     new: Updates = {count: pt.switch(due, 0, count + 1)}
     means = []
     for gradient, total in zip(gradients, _all_zeros_like(models, f"{name}/sum"), strict=True):
-        following = like(total + gradient, total)
-        new[total] = like(pt.switch(due, 0, following), total)
-        means.append(mark(following / as_dtype(pt.constant(every), total.type.dtype)))
+        next_total = like(total + gradient, total)
+        new[total] = like(pt.switch(due, 0, next_total), total)
+        means.append(mark(next_total / as_dtype(pt.constant(every), total.type.dtype)))
     extend(updates, new)
     return means, due
 
@@ -542,8 +554,8 @@ def noise(
     gradients: Sequence[Any],
     updates: Updates,
     *,
-    rng: Any,
-    variance: Any = ANNEALED,
+    rng: Variable | int | None,
+    variance: StepSize = ANNEALED,
     name: str = "noise",
 ) -> list[Any]:
     r"""`gradients` with independent normal noise added to each component.
@@ -556,7 +568,7 @@ def noise(
     updates : dict
         Extended in place with the next state of the generator, and with a count if `variance` is a schedule.
     rng : shared random generator, or int
-        A generator of one's own, made with ``pytensor.tensor.random.shared_rng``, or a seed.
+        A generator made with ``pytensor.tensor.random.shared_rng``, or a seed.
     variance : scalar or schedule
         The variance of the noise. By default :math:`\eta/(1 + t)^\gamma` with :math:`\eta` = 0.01 and
         :math:`\gamma` = 0.55, for the count :math:`t` of calls.
@@ -598,7 +610,7 @@ def noise(
     else:
         raise TypeError(f"rng is {rng!r}; pass a seed, or a generator made with pytensor.tensor.random.shared_rng")
     new: Updates = {generator: generator}
-    extend(dict(updates), new)  # a generator of another writer is refused before it is drawn from
+    extend(dict(updates), new)  # refuses a generator that has an update, before it is drawn from
 
     def count() -> Any:
         counter = state(f"{name}/count", dtype="int64")
@@ -606,12 +618,12 @@ def noise(
         return counter
 
     deviation = pt.sqrt(schedules.at("variance", variance, count))
-    following, noisy = generator, []
+    next_generator, noisy = generator, []
     for g in gradients:
-        # Draws of the shape of a gradient, by which each member of a batch has its own.
-        following, draws = following.normal(pt.zeros_like(g), dtype=g.type.dtype)
+        # Draws of the shape of a gradient, so that each member of a batch has its own.
+        next_generator, draws = next_generator.normal(pt.zeros_like(g), dtype=g.type.dtype)
         noisy.append(mark(like(g + as_dtype(deviation, g.type.dtype) * draws, g)))
-    extend(updates, {**new, generator: following})
+    extend(updates, {**new, generator: next_generator})
     return noisy
 
 

@@ -1,4 +1,4 @@
-"""Settings of a rule, found by trying."""
+"""Tuning: a step size, found by short runs."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.type import float_dtypes
 
 from .checks import check_count, shared_scalar
-from .updates import Updates
+from .typing import Updates
 
 
 def find_step_size(
     updates: Updates,
-    step_size: Any,
+    step_size: SharedVariable,
     run: Callable[[], Any],
     *,
     first: float = 1.0,
     factor: float = 2.0,
     max_trials: int = 40,
 ) -> float:
-    """The step size that makes the cost lowest in a short run, by doubling while it pays, or else by halving.
+    """The step size of lowest cost after a short run: doubled while that makes the cost lower, or else halved.
 
-    ``find_step_size(updates, step_size, run)``, where `step_size` is the shared scalar that the rule was given, and
-    `run` calls a compiled function of `updates` on a subset of the data, for instance once over a thousand examples,
-    and returns the cost of the subset at the end. Each run begins with the present values of the variables of
-    `updates`, and they are put back afterwards; `step_size` is left at what is returned.
+    ``find_step_size(updates, step_size, run)``, where `step_size` is the shared scalar that was passed to the rule, and
+    `run` calls a compiled function of `updates` on a subset of the data, for instance once on each of a thousand
+    examples, and returns the cost of the subset at the end. Each run begins with the present values of the variables of
+    `updates`, which are restored after it. `step_size` is set to the value that is returned.
 
     Parameters
     ----------
@@ -34,11 +35,11 @@ def find_step_size(
         What the rule returned.
     step_size : shared floating-point scalar
     run : callable
-        Without arguments, to a number. One that is not finite is worse than any that is.
+        Called without arguments, returns a number. One that is not finite is worse than any finite one.
     first : float
-        The step size to begin with, above 0.
+        The first step size to try, above 0.
     factor : float
-        The ratio of one step size and the next, above 1.
+        The ratio of a step size and the one tried before it, or its inverse; above 1.
     max_trials : int
         The largest number of runs.
 
@@ -71,7 +72,7 @@ def find_step_size(
     if not 1 < factor < np.inf:
         raise ValueError(f"factor is {factor!r}; pass a number above 1")
     max_trials = check_count("max_trials", max_trials)
-    old, start = step_size.get_value(), {variable: variable.get_value() for variable in updates}
+    old, values = step_size.get_value(), {variable: variable.get_value() for variable in updates}
     costs: dict[float, float] = {}
 
     def cost(a: float) -> float:
@@ -82,15 +83,15 @@ def find_step_size(
             try:
                 value = float(run())
             finally:
-                for variable, begun in start.items():
-                    variable.set_value(begun)
+                for variable, start in values.items():
+                    variable.set_value(start)
                 step_size.set_value(old)
             costs[a] = value if np.isfinite(value) else np.inf
         return costs[a]
 
     best = first
     for ratio in (factor, 1 / factor):
-        # A first step size that diverges is no reason to try no smaller ones.
+        # If the first step size diverges, smaller ones are tried until one does not.
         while cost(best * ratio) < cost(best) or (ratio < 1 and cost(best) == np.inf and len(costs) < max_trials):
             best *= ratio
     if not cost(best) < np.inf:

@@ -1,7 +1,9 @@
 """Updates: dictionaries from a variable to its next value, joined without losing one.
 
-PyTensor takes any dictionary and writes what it says; two rules that write the same variable would silently
-leave one of them out. Here the second writer is a ``KeyError``.
+A plain dictionary would take the second of two updates of the same variable and silently drop the first; here that is
+a ``KeyError``. Two state variables of the same name are a ``ValueError``: the names of state are those of the entries
+in a file, see `optapi.save`, and a clash is best known before the training. Only what `state` of `optapi.state` made
+counts. Parameters and other variables of the user may have any names, or none.
 """
 
 from __future__ import annotations
@@ -9,9 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from .checks import called, check_updates
-
-
-Updates = dict[Any, Any]
+from .notes import note
+from .typing import Updates
 
 
 def extend(updates: Updates | None, new: Updates) -> Updates:
@@ -21,6 +22,8 @@ def extend(updates: Updates | None, new: Updates) -> Updates:
     ------
     KeyError
         If a variable of `new` already has an update. `updates` is then left as it was.
+    ValueError
+        If two state variables of the result have the same name. `updates` is then left as it was.
     TypeError
         If `updates` is not a dictionary.
     """
@@ -30,6 +33,15 @@ def extend(updates: Updates | None, new: Updates) -> Updates:
     for variable in new:
         if variable in updates:
             raise KeyError(f"the variable {called(variable)} already has an update; a variable can have only one")
+    names = set()
+    for variable in [*updates, *new]:
+        if note(variable, "state") and variable.name in names:
+            raise ValueError(
+                f"two state variables are named {variable.name!r}; pass name= with a name of its own to one of the "
+                "rules or transforms that made them"
+            )
+        if note(variable, "state"):
+            names.add(variable.name)
     updates.update(new)
     return updates
 
@@ -41,6 +53,8 @@ def join(*dictionaries: Updates) -> Updates:
     ------
     KeyError
         If a variable has an update in more than one of them.
+    ValueError
+        If two state variables have the same name, as those of two rules that were called with the same `name`.
 
     Examples
     --------
@@ -53,22 +67,26 @@ def join(*dictionaries: Updates) -> Updates:
         ...
     KeyError: "the variable 'u' already has an update; a variable can have only one"
     """
-    joined: Updates = {}
+    result: Updates = {}
     for updates in dictionaries:
         if updates is None:
             raise TypeError("join takes dictionaries of updates, not None")
-        extend(joined, updates)
-    return joined
+        extend(result, updates)
+    return result
 
 
 def reports(updates: Updates) -> dict[str, list[Any]]:
-    """What the rules behind `updates` report: a dictionary from a role to the variables that have it.
+    """The variables of `updates` in which rules report how they are doing, by role.
 
-    The roles are ``"reason"`` (0 while running, else why it ended: 0 converged, 2 no further progress, 3 not finite),
-    ``"evaluations"`` (of the cost with its gradients, in total), ``"products"`` (with a matrix of second derivatives,
-    in total), ``"cost"`` and ``"gradient_size"`` (largest component in absolute value, both at the point held after
-    the call). A rule reports only when it is given a `stop`, and only what it knows. Each list is in the order of
-    `updates`: one variable for each rule that was joined.
+    The roles of rules are ``"reason"`` (0 while running, and then why it ended: 0 converged, 2 no further progress,
+    3 not finite), ``"evaluations"`` (of the cost with its gradients, in total), ``"products"`` (with a matrix of
+    second derivatives, in total), ``"cost"`` and ``"gradient_size"`` (the largest absolute component; both at the
+    point held after the call). A rule reports only when it is given a `stop`, and only what it computes anyway.
+
+    Returns
+    -------
+    dict
+        From a role to a list of variables in the order of `updates`, one for each rule that was joined.
 
     Examples
     --------
@@ -80,9 +98,9 @@ def reports(updates: Updates) -> dict[str, list[Any]]:
     >>> {role: variables[0].get_value().item() for role, variables in optapi.reports(updates).items()}
     {'reason': 0, 'evaluations': 3, 'cost': 0.0, 'gradient_size': 0.0}
     """
-    found: dict[str, list[Any]] = {}
+    result: dict[str, list[Any]] = {}
     for variable in updates:
-        role = getattr(variable.tag, "role", None)
+        role = note(variable, "role")
         if role is not None:
-            found.setdefault(role, []).append(variable)
-    return found
+            result.setdefault(role, []).append(variable)
+    return result

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..checks import called, check_choice, check_count, check_flag, check_parameters
 from ..pytree import PyTree, largest
-from ..updates import Updates
+from ..typing import Updates
 from .evaluator import Evaluator
 from .loop_program import LoopProgram, Problem
 from .options import check_rule, name_of, rule_of
@@ -202,7 +202,7 @@ class CompiledMinimizer:
         self._run = None
 
     def _new_run(self, values: Any, monitor: Monitor, inputs: Sequence[Any] = ()) -> Run:
-        structure = PyTree.of([None] * len(self._problem.parameters))
+        structure = PyTree.of([p.get_value(borrow=True) for p in self._problem.parameters])
         evaluator = Evaluator(self._program.evaluate, True, structure, tuple(inputs))
         return Run(self._program, evaluator, self._termination, monitor, values)
 

@@ -14,8 +14,8 @@ from pytensor.tensor.variable import TensorVariable
 
 from ..checks import check_cost
 from ..graph.compat import PYTHON
+from ..graph.derivatives import differentiate
 from ..graph.oracle import Arrays, central_difference
-from ..objective import differentiate
 from ..pytree import PyTree, derivatives, largest, named, number
 
 

@@ -18,17 +18,18 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors, explicit_graph_inputs
-from pytensor.link.basic import JITLinker
 
 from ..checks import called, check_cost, check_parameters, check_updates, is_generator
 from ..graph.batches import batch
-from ..graph.compat import PYTHON
+from ..graph.compat import PYTHON, compiles_whole_graphs, free_callable, linked_by
+from ..graph.derivatives import differentiate
 from ..graph.loops import FALSE, as_update, loop
 from ..graph.numpy_linker import NumpyLinker
-from ..objective import conjunction, differentiate
+from ..objective import conjunction
 from ..state import full_like, state
 from ..transforms import best
-from ..updates import Updates, extend, reports
+from ..typing import Updates
+from ..updates import extend, reports
 from .evaluator import BUILDING, Evaluation, Evaluator
 from .options import options_of
 from .program import Places, Program, apply, as_function, values_of
@@ -102,10 +103,13 @@ def _problem(*parts: Any) -> Problem:
 class LoopProgram(Program):
     """A problem, compiled: a loop of as many iterations as are asked for.
 
-    Among the values are a count of the iterations and whether they have ended, so that a loop ends there. A rule that
-    does not report the cost is given that of the point held, with its gradients, from the values, and the loop evaluates
-    them at the next point. There it also keeps the best point, since such a rule may go up. A random cost is another
-    one at each iteration: then the rule evaluates it where it is, and no point is the best.
+    The values include the number of iterations, and whether they have ended, which ends the loop. For a rule that does
+    not report the cost they include the cost and the gradients of the point held: the rule reads them there, and the
+    loop evaluates them at the next point. Such a rule may go up, so the loop also keeps the best point. A random cost
+    is another one at each iteration: there the rule itself evaluates it, and no point is the best.
+
+    An iteration that leaves the point evaluates it once more, since a choice would cost more for large parameters. That
+    is not counted.
 
     Attributes
     ----------
@@ -126,7 +130,7 @@ class LoopProgram(Program):
     def _build(self, problem: Problem) -> None:
         self.problem, self.rule, self.options = problem, problem.rule, problem.options
         parameters = problem.parameters
-        stop, ended, iterations = (state(name, dtype="int64") for name in ("stop", "ended", "iterations"))
+        stop, ended, iterations = (own(name, dtype="int64") for name in ("stop", "ended", "iterations"))
         updates = apply_to(problem, stop, problem.cost)
         carried: list[Any] = []
         kept: dict[Any, Any] = {}
@@ -138,19 +142,20 @@ class LoopProgram(Program):
         self.evaluates_start = bool(carried)
         roles = reports(updates)
         stopped, was = pt.gt(updates.get(stop, stop), 0), pt.gt(ended, 0)
+        changed = ~conjunction([pt.all(pt.eq(updates[p], p)) for p in parameters])
         moved = ~stopped
         if "reason" in roles:
-            moved = moved | ~conjunction([pt.all(pt.eq(updates[p], p)) for p in parameters])
+            moved = moved | changed
         elif not carried:
             moved = moved & ~lost
         if "evaluations" not in roles:
-            evaluations = state("evaluations", dtype="int64", role="evaluations")
-            updates[evaluations] = pt.switch(was, evaluations, evaluations + 1)
+            evaluations = own("evaluations", dtype="int64", role="evaluations")
+            updates[evaluations] = pt.switch(was, evaluations, evaluations + (changed if carried else 1))
         updates[iterations] = pt.switch(was, iterations, iterations + moved)
         updates[ended] = pt.cast(was | stopped | lost, "int64")
         if carried:
-            kept = {v: full_like(v, f"best/{i}") for i, v in enumerate([*parameters, *carried[1:]])}
-            updates = best(updates, -carried[0] if self.sign < 0 else carried[0], kept)
+            kept = {v: full_like(v, f"minimization/best/{i}") for i, v in enumerate([*parameters, *carried[1:]])}
+            updates = best(updates, -carried[0] if self.sign < 0 else carried[0], kept, name="minimization/best")
         self.updates, self._ended = updates, ended
         self._check_inputs()
 
@@ -215,11 +220,7 @@ class LoopProgram(Program):
 
     def _callable(self, function: Any) -> Any:
         """`function`, which several threads may call at a time where the mode allows it."""
-        if not self.is_free:
-            return function
-        # A function of PyTensor keeps its arguments in itself while it runs. Shared variables come after them.
-        inner, shared = function.vm.jit_fn, [c for c in function.input_storage if c.implicit]
-        return lambda *arguments: inner(*arguments, *[container.storage[0] for container in shared])
+        return free_callable(function) if self.is_free else function
 
     @property
     def start(self) -> Any:
@@ -235,13 +236,12 @@ class LoopProgram(Program):
         return (call or self._advance)(values, *evaluator.args, np.asarray(length))
 
     def begin(self, values: Any, start: Evaluation) -> Any:
-        values, gradients = values.copy(), start.gradients or []
-        if self.carried:
-            new = zip(self.carried, [start.cost, *gradients], strict=True)
-        else:
-            vectors = [np.concatenate([array.ravel() for array in arrays]) for arrays in (start.point, gradients)]
-            new = zip(self.places.kept, [vectors[0], self.sign * start.cost, self.sign * vectors[1]], strict=False)
-        for place, value in new:
+        values, cost, gradients = values.copy(), np.asarray(start.cost), start.gradients or []
+        places, new = self.carried, [cost, *gradients]
+        if self.places.kept:
+            point, gradient = (np.concatenate([a.ravel() for a in arrays]) for arrays in (start.point, gradients))
+            places, new = self.places.kept, [point, self.sign * cost, self.sign * gradient]
+        for place, value in zip(places, new, strict=False):
             values[place] = np.asarray(value, values[place].dtype)
         return values
 
@@ -265,11 +265,11 @@ class LoopProgram(Program):
         return evaluation
 
     def best(self, values: Any, best: Evaluation) -> Evaluation | None:
-        if self.lowest is None:
+        if self.lowest is None:  # there is no best point
             return None
         kept = [values[place] for place in self.kept]
         count = len(self.places.parameters)
-        return Evaluation(kept[:count], self.sign * float(values[self.lowest]), kept[count:])
+        return Evaluation(kept[:count], float(self.sign * values[self.lowest]), kept[count:])
 
     @cached_property
     def _evaluate(self) -> Any:
@@ -393,13 +393,18 @@ def carrying(problem: Problem, stop: Any) -> tuple[Updates, list[Any], Any]:
     named, takes_any = options_of(problem.rule)
     takes = takes_any or "gradients" in (named or ())
     updates = apply_to(problem, stop, cost, **({"gradients": gradients} if takes else {}))
-    held = [state("held/cost", dtype=cost.type.dtype, fill=np.nan)]
-    held += [full_like(p, f"held/gradient/{i}", np.nan) for i, p in enumerate(parameters)]
+    held = [own("cost", dtype=cost.type.dtype, fill=np.nan)]
+    held += [full_like(p, f"minimization/gradient/{i}", np.nan) for i, p in enumerate(parameters)]
     values = graph_replace(list(updates.values()), dict(zip([cost, *gradients], held, strict=True)), strict=False)
     updates = dict(zip(updates, values, strict=True))
     after = evaluated(problem.cost, parameters, [updates[p] for p in parameters])
     carried = {variable: as_update(value, variable) for variable, value in zip(held, after, strict=True)}
     return extend(updates, carried), held, ~pt.isfinite(after[0])
+
+
+def own(name: str, **keywords: Any) -> Any:
+    """State of the driver; the rule or the caller may have some of the same name."""
+    return state(f"minimization/{name}", **keywords)
 
 
 def evaluated(cost: Any, parameters: Sequence[Any], point: Sequence[Any]) -> list[Any]:
@@ -428,7 +433,7 @@ def check_mode(mode: Any, draws: bool) -> Any:
     name = type(mode.linker).__name__
     if name == "NumbaLinker":
         backend = import_module("optapi.graph.threads")
-        return Mode(backend.FreeNumbaLinker(), mode.provided_optimizer)
+        return linked_by(backend.FreeNumbaLinker(), mode)
     if name == "JAXLinker":
         if find_spec("jax") is None:
             raise ValueError(f"mode is JAX, which is not installed: install jax, or use {MODES}")
@@ -437,6 +442,6 @@ def check_mode(mode: Any, draws: bool) -> Any:
                 "mode is JAX, where random generators belong to the compiled function, so that no minimization could "
                 "be begun anew or saved; for a cost that draws use 'NUMBA', 'CVM' or optapi.PYTHON"
             )
-    elif isinstance(mode.linker, JITLinker) and not isinstance(mode.linker, NumpyLinker):
+    elif compiles_whole_graphs(mode) and not isinstance(mode.linker, NumpyLinker):
         raise ValueError(f"mode has a {name}, which cannot run loops; use {MODES}")
     return mode

@@ -16,9 +16,12 @@ import pytensor
 from pytensor.graph.replace import graph_replace
 
 from ..graph.loops import check_generators
+from ..notes import note
 from ..objective import Point
 from ..rules._linear_algebra import inverse_hessian_of
-from ..updates import Updates, reports
+from ..state import names
+from ..typing import Updates
+from ..updates import reports
 from .evaluator import Evaluation, Evaluator
 from .termination import Ending, of_reason
 
@@ -52,14 +55,14 @@ class Places:
     def of(cls, updates: Updates, parameters: Sequence[Any], stop: Any) -> Places:
         """The places in the values of `updates`."""
         where = {variable: place for place, variable in enumerate(updates)}
-        kept = {v.tag.kept: place for v, place in where.items() if getattr(v.tag, "kept", None)}
+        kept = {note(v, "kept"): place for v, place in where.items() if note(v, "kept")}
         return cls(
-            [f"{place}/{variable.name}" for variable, place in where.items()],
+            names(updates),
             [where[p] for p in parameters],
             where.get(stop),
             {role: [where[v] for v in variables] for role, variables in reports(updates).items()},
             [kept[part] for part in Point._fields] if len(kept) == len(Point._fields) else [],
-            [place for v, place in where.items() if getattr(v.tag, "inverse_hessian", False)],
+            [place for v, place in where.items() if note(v, "inverse_hessian")],
         )
 
 
@@ -70,6 +73,7 @@ class Program:
     ----------
     rule : callable
     options : dict
+    mode : PyTensor mode, or str
     places : Places
     evaluates_start : bool
         Whether the cost and the gradients have to be known before the first iteration.
@@ -79,6 +83,7 @@ class Program:
 
     rule: Any
     options: Mapping[str, Any]
+    mode: Any
     places: Places
     evaluates_start: bool
     pace: float | None = None
@@ -92,7 +97,7 @@ class Program:
         return values
 
     def count(self, values: Any, before: int, moved: bool) -> int:
-        """The number of iterations, where it was `before` the last one. One that finds that it is over does not count."""
+        """The number of iterations, which was `before`. An iteration that moves nothing and stops does not count."""
         return before + (moved or self.said(values) is None)
 
     def said(self, values: Any) -> Ending | None:

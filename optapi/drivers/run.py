@@ -44,7 +44,7 @@ RESUMABLE = (*LIMITS, CALLBACK, TARGET)
 
 
 class Position(NamedTuple):
-    """All that changes from one call of the program to the next, replaced at once, so that nothing is ever half done."""
+    """All that a call of the program changes, replaced at once, so that nothing is ever half done."""
 
     values: Any
     now: Evaluation
@@ -128,7 +128,7 @@ class Run:
         now = program.evaluation(values, evaluator)
         nit = program.count(values, before.nit, now is not before.now)
         best = program.best(values, before.best)
-        if best is None or termination.is_better(evaluator.cost(now), best.cost):
+        if best is None or termination.is_better(evaluator.cost(now), evaluator.cost(best)):
             best = now
         if self._monitor.reads_rows and nit > before.nit:
             evaluator.size(now)
@@ -138,8 +138,9 @@ class Run:
         if said is None and "reason" not in program.places.roles and now.cost is not None and not isfinite(now.cost):
             said = NOT_FINITE
         ending = termination.verdict(said, before.now, now, evaluator.cost)
-        if ending == CONVERGED and best is not now and is_same(evaluator.cost(now), best.cost, now.point):
-            best = now  # the one whose gradient meets the tolerance
+        if ending == CONVERGED and best is not now:
+            # The point held is the one whose gradient meets the tolerance.
+            best = now if is_same(evaluator.cost(now), evaluator.cost(best), now.point) else best
         position = Position(values, now, best, nit, seconds, True, ending)
         if ending is None:
             position = position._replace(ending=self._exceeded(position))
@@ -149,8 +150,10 @@ class Run:
 
     def _exceeded(self, position: Position) -> Ending | None:
         """Whether one of the limits is reached."""
-        spent = (position.nit, self._counts(position)["nfev"], position.seconds)
-        return self._termination.exceeded(*(now - then for now, then in zip(spent, self._spent, strict=True)))
+        nit, nfev, seconds = self._spent
+        return self._termination.exceeded(
+            position.nit - nit, self._counts(position)["nfev"] - nfev, position.seconds - seconds
+        )
 
     def _show(self, position: Position, step: float) -> None:
         evaluator, now = self._evaluator, position.now
@@ -308,10 +311,8 @@ class Run:
 
     def _entries(self) -> dict[str, Any]:
         """The values by their names in a file."""
-        return {
-            f"values/{name}": value
-            for name, value in zip(self._program.places.names, self._position.values, strict=True)
-        }
+        names = (f"values/{name}" for name in self._program.places.names)
+        return dict(zip(names, self._position.values, strict=True))
 
     def _restore(self, path: str | os.PathLike[str], description: Any, arrays: Mapping[str, np.ndarray]) -> None:
         """Take up the position that `read` has read from the file `path`.

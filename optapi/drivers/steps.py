@@ -26,7 +26,7 @@ from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 
 from ..graph.numpy_linker import NumpyLinker
 from ..graph.oracle import Oracle
-from ..updates import Updates
+from ..typing import Updates
 from .evaluator import BUILDING, Evaluation, Evaluator
 from .options import SYMBOLIC, needs, plain_function
 from .program import Places, Program, apply, as_function, values_of

@@ -1,4 +1,4 @@
-"""Batches: many starts at once."""
+"""Batches: the updates of a rule for many starts at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 
 from ..checks import called, check_keys, is_generator
-from ..updates import Updates, extend
+from ..notes import copy_notes
+from ..typing import Updates
+from ..updates import extend
 from .loops import as_update, check_generators, wide_graph
 
 
@@ -23,21 +25,21 @@ def batch(updates: Updates, starts: Mapping[Any, Any]) -> Updates:
     updates : dict
         What a rule returned. All its keys must be shared variables.
     starts : dict
-        From variables of `updates`, mostly the parameters, to the shared variables that take their place. Those have
-        one axis more, the first: a row for each member. A wide variable that the caller wants to read, such as for
-        `stop`, is passed here as well.
+        From variables of `updates`, mostly the parameters, to the shared variables that take their places. A variable
+        of shape (...) is replaced by one of shape (members, ...) and the same dtype. Pass also the wide variables that
+        you want to read, such as one for `stop`.
 
     Returns
     -------
     dict
-        Updates of the wide variables. For the state that is not in `starts` a wide variable is made, with the present
-        value in each row. Random generators stay as they are and are shared by the members, as are the data that the
-        cost reads.
+        Updates of the wide variables. For state that is not in `starts` a wide variable is made, with the present
+        value in each row. `reports` and `inverse_hessian` work on them: all that they return has an axis of the members
+        in front. Random generators stay as they are and are shared by the members, as are the data that the cost reads.
 
     Raises
     ------
     ValueError, TypeError
-        If the variables in `starts` do not fit, or a generator is drawn from and never advanced.
+        If a variable in `starts` has another shape or dtype, or a generator is drawn from and never advanced.
     KeyError
         If one variable in `starts` stands for two.
 
@@ -61,12 +63,12 @@ def batch(updates: Updates, starts: Mapping[Any, Any]) -> Updates:
     [rows] = members
 
     wides = {
-        variable: starts[variable] if variable in starts else _widened(variable, rows)
+        variable: copy_notes(variable, starts[variable] if variable in starts else _widened(variable, rows))
         for variable in updates
         if not is_generator(variable)
     }
     generators = [variable for variable in updates if is_generator(variable)]
-    # The members keep what is known of the shape of a variable, which says how it broadcasts.
+    # The static shape of a variable says how it broadcasts, also in a batch.
     shaped = {variable: pt.specify_shape(wide, (rows, *variable.type.shape)) for variable, wide in wides.items()}
     try:
         values = wide_graph([updates[variable] for variable in [*wides, *generators]], shaped)
@@ -101,14 +103,13 @@ def _members(variable: Any, wide: Any) -> int:
 
 
 def _widened(variable: Any, rows: int) -> Any:
+    """A shared variable with the value of `variable` in each of its `rows`."""
     value = np.asarray(_value(variable))
-    wide = pytensor.shared(np.stack([value] * rows), name=variable.name, shape=(rows, *variable.type.shape))
-    if hasattr(variable.tag, "role"):
-        wide.tag.role = variable.tag.role
-    return wide
+    return pytensor.shared(np.stack([value] * rows), name=variable.name, shape=(rows, *variable.type.shape))
 
 
 def _value(variable: Any) -> Any:
+    """The value of a shared variable, not copied."""
     if not isinstance(variable, SharedVariable):
         raise TypeError(f"the variable {called(variable)} is not shared; batch takes updates of shared variables only")
     return variable.get_value(borrow=True)

@@ -23,6 +23,7 @@ from pytensor.compile.mode import Mode, optdb
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.basic import SequentialGraphRewriter, graph_rewriter
 from pytensor.graph.rewriting.db import RewriteDatabaseQuery
+from pytensor.link.basic import JITLinker
 from pytensor.link.vm import Loop as OneAfterAnother
 from pytensor.link.vm import VMLinker
 from pytensor.scalar.basic import Add, Cast, Mul, Switch
@@ -208,3 +209,27 @@ PYTHON = Mode(
     PythonLinker(),
     RewriteDatabaseQuery(include=["fast_run", "py_only"], exclude=["fusion", "inplace_elemwise", "cxx_only"]),
 )
+
+
+# Compiled functions and modes, as the drivers use them
+
+
+def free_callable(function: Any) -> Callable[..., Any]:
+    """What a backend compiled for `function`: it may run in several threads at a time.
+
+    A function of PyTensor keeps its arguments in itself while it runs. The linker of `function` must be numba's or
+    JAX's.
+    """
+    compiled, shared = function.vm.jit_fn, [c for c in function.input_storage if c.implicit]
+    # Shared variables come after the arguments.
+    return lambda *arguments: compiled(*arguments, *[container.storage[0] for container in shared])
+
+
+def linked_by(linker: Any, mode: Mode) -> Mode:
+    """`mode` with another linker."""
+    return Mode(linker, mode.provided_optimizer)
+
+
+def compiles_whole_graphs(mode: Mode) -> bool:
+    """Whether the linker of `mode` hands the whole graph to a compiler, as those of numba, JAX and PyTorch do."""
+    return isinstance(mode.linker, JITLinker)

@@ -25,7 +25,8 @@ from pytensor.tensor.subtensor import IncSubtensor, Subtensor
 from pytensor.tensor.type import TensorType, integer_dtypes
 
 from ..checks import called, check_count, is_generator, scalar, shared_scalar
-from ..updates import Updates, extend
+from ..typing import Updates
+from ..updates import extend
 from .compat import INNER_FUNCTION, SealedOp, inner_graph, rewrite_inner_graphs
 
 

@@ -20,10 +20,9 @@ import numpy as np
 import pytensor.tensor as pt
 
 from ..graph.loops import FALSE, repeat
-from ..line_search import Step, Trial
+from ..line_search import LineSearch, Step, Trial
 from ..objective import Objective
-from ..state import state
-from ..updates import Updates
+from ..typing import Scalar, StepSize, Tensor, Updates
 from ._linear_algebra import dot, largest, norm
 
 
@@ -91,7 +90,7 @@ class Descent(NamedTuple):
     objective : Objective
     line_search : callable
     point, cost, gradient : variables
-    rest : boolean scalar variable
+    converged : boolean scalar variable
         Whether the gradient meets the tolerance, so that nothing is to move.
     evaluated, kept
         The evaluations done, 0 if the point is that of the last call, and the state for the point, see
@@ -107,7 +106,7 @@ class Descent(NamedTuple):
     point: Any
     cost: Any
     gradient: Any
-    rest: Any
+    converged: Any
     evaluated: Any
     kept: tuple[Any, ...]
     remembered: tuple[Any, ...]
@@ -116,22 +115,27 @@ class Descent(NamedTuple):
     @property
     def still(self) -> Any:
         """Whether nothing is to move: the rule has stopped, or the gradient meets the tolerance."""
-        return self.objective.stopped | self.rest
+        return self.objective.stopped | self.converged
 
     @classmethod
-    def start(cls, objective: Objective, line_search: Any, exact: bool | None) -> Descent:
+    def start(cls, objective: Objective, line_search: LineSearch, exact: bool | None) -> Descent:
         """The start of a call of a rule that goes along a direction with `line_search`."""
         if not callable(line_search):
             raise TypeError(
                 f"line_search is {line_search!r}; pass a function of optapi.line_search, for instance weak_wolfe"
             )
         here, evaluated, kept = objective.current(exact)
-        rest = objective.converged([here.gradient])
+        converged = objective.converged([here.gradient])
         remembered = line_search.begin(objective.name, here.cost.type.dtype) if hasattr(line_search, "begin") else ()
-        stuck = state(f"{objective.name}/stuck", dtype="int64")
-        return cls(objective, line_search, *here, rest, evaluated, kept, remembered, stuck)
+        stuck = objective.state("stuck", dtype="int64")
+        return cls(objective, line_search, *here, converged, evaluated, kept, remembered, stuck)
 
-    def line_search(self, direction: Any = None, first: Any = None, fresh: Any = None) -> End:
+    def line_search(
+        self,
+        direction: Tensor | None = None,
+        first: StepSize | None = None,
+        fresh: Tensor | None = None,
+    ) -> End:
         r"""Search along `direction`, or along the steepest descent where that does not descend or has failed.
 
         Parameters
@@ -171,7 +175,11 @@ class Descent(NamedTuple):
         return End(x_new, found.trial.cost, g_new, x_new - x, g_new - g, d, steepest, failed, restarted, found)
 
     def trust_region(
-        self, propose: Callable[..., Proposal], sizes: Sequence[Any], adjust: Callable[..., Sequence[Any]], least: Any
+        self,
+        propose: Callable[..., Proposal],
+        sizes: Sequence[Any],
+        adjust: Callable[..., Sequence[Any]],
+        least: Scalar | np.ndarray,
     ) -> tuple[End, list[Any]]:
         r"""Try the steps that a model of the cost proposes, until one is taken.
 
@@ -266,22 +274,22 @@ class Descent(NamedTuple):
         lost = end.failed & end.steepest
         if f.stop is not None:
             # At round-off level a run may go round among points of about the same cost.
-            level = state(f"{f.name}/level", dtype="int64")
+            level = f.state("level", dtype="int64")
             lowest = self.cost
             if self.kept:
                 # What was the lowest counts as long as the point is that of the last call.
-                best = state(f"{f.name}/lowest", dtype=self.cost.type.dtype, fill=np.inf)
+                best = f.state("lowest", dtype=self.cost.type.dtype, fill=np.inf)
                 lowest = pt.switch(pt.eq(self.evaluated, 0), best, self.cost)
                 new[best] = pt.switch(end.cost < lowest, end.cost, lowest)
             new[level] = pt.switch(end.cost < lowest, 0, level + 1)
             if patience is None:
                 patience = 100 if self.remembered else 10
             lost = lost | (new[level] > patience)
-        lost = lost & ~(self.rest | settled)
+        lost = lost & ~(self.converged | settled)
         finite = pt.isfinite(self.cost) & pt.all(pt.isfinite(self.gradient))
         return f.finish(
             new,
-            self.rest,
+            self.converged,
             lost | settled,
             reports={
                 "reason": pt.switch(lost, pt.switch(finite, 2, 3), 0).astype("int64"),

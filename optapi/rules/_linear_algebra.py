@@ -11,11 +11,12 @@ import pytensor.tensor as pt
 
 from ..checks import as_dtype, check_count
 from ..graph.loops import FALSE, repeat
-from ..state import state
-from ..updates import Updates
+from ..notes import note, noted
+from ..objective import Objective
+from ..typing import Array, Scalar, Tensor, Updates
 
 
-def dot(a: Any, b: Any) -> Any:
+def dot(a: Array, b: Tensor) -> Any:
     """The inner product of two vectors.
 
     As a sum: for vectors ``pt.dot`` would be a call into BLAS, which numba takes long to compile.
@@ -23,12 +24,12 @@ def dot(a: Any, b: Any) -> Any:
     return pt.sum(a * b)
 
 
-def norm(a: Any) -> Any:
+def norm(a: Tensor) -> Any:
     """The Euclidean norm of a vector."""
     return pt.sqrt(dot(a, a))
 
 
-def largest(a: Any) -> Any:
+def largest(a: Tensor) -> Any:
     """The largest component of a vector in absolute value; NaN if any is, 0 if there is none."""
     # A maximum would lose NaN under numba on PyTensor 3.0, and has no value for an empty vector.
     sizes = abs(a)
@@ -38,13 +39,14 @@ def largest(a: Any) -> Any:
     return pt.switch(pt.any(pt.isnan(sizes)), np.asarray(np.nan, a.type.dtype), pt.max(sizes))
 
 
-def ratio(a: Any, b: Any) -> Any:
-    """`a` over `b`, and 0 where `b` is 0."""
-    empty = pt.eq(b, 0)
-    return pt.switch(empty, pt.zeros_like(a), a / pt.switch(empty, pt.ones_like(b), b))
+def ratio(a: Tensor, b: Tensor, where: Tensor | None = None) -> Any:
+    """`a` over `b` where `where` is true, by default where `b` is not 0, and 0 elsewhere."""
+    where = pt.neq(b, 0) if where is None else where
+    # The denominator is replaced too, so that no infinite or undefined quotient is worked out.
+    return pt.switch(where, a / pt.switch(where, b, pt.ones_like(b)), pt.zeros_like(a))
 
 
-def rows(times: Callable[[Any], Any], size: int, length: Any, dtype: str, wanted: Any) -> Any:
+def rows(times: Callable[[Any], Any], size: int, length: int | Tensor, dtype: str, wanted: Tensor) -> Any:
     """The transpose of the matrix of a linear map: its values for the unit vectors, one after the other.
 
     Parameters
@@ -66,7 +68,7 @@ def rows(times: Callable[[Any], Any], size: int, length: Any, dtype: str, wanted
     return repeat(turn, [np.int64(0), begin], pt.switch(wanted, size, 0))[1]
 
 
-def guarded(matrix: Any) -> tuple[Any, Any]:
+def guarded(matrix: Tensor) -> tuple[Any, Any]:
     """`matrix` and 0; or zeros and NaN where it is not finite: decompositions raise there."""
     good = pt.all(pt.isfinite(matrix))
     nan = pt.constant(np.asarray(np.nan, matrix.type.dtype))
@@ -118,12 +120,14 @@ class CompactInverseHessian(NamedTuple):
     slot: Any
 
     @classmethod
-    def begin(cls, name: str, memory: int, size: int, dtype: str) -> CompactInverseHessian:
-        """No pairs yet, as state."""
-        shapes = [(2 * memory, size), (memory, memory), (memory, memory), (memory,), (), ()]
+    def begin(cls, f: Objective, memory: int, prefix: str = "") -> CompactInverseHessian:
+        """No pairs yet, as state of the rule whose objective is `f`; `prefix` begins the names of its roles."""
+        shapes = [(2 * memory, f.size), (memory, memory), (memory, memory), (memory,), (), ()]
         return cls(
             *(
-                inverse_hessian_state(f"{name}/{field}", shape, "int64" if field == "slot" else dtype, field == "scale")
+                inverse_hessian_state(
+                    f, f"{prefix}{field}", shape, "int64" if field == "slot" else None, field == "scale"
+                )
                 for field, shape in zip(cls._fields, shapes, strict=True)
             )
         )
@@ -138,7 +142,7 @@ class CompactInverseHessian(NamedTuple):
         """Whether there is no pair."""
         return pt.all(pt.eq(self.curvatures, 0))
 
-    def times(self, g: Any) -> Any:
+    def times(self, g: Array) -> Any:
         """The product of the inverse Hessian with the vector `g`."""
         memory = self.memory
         along = times(self.vectors, g)
@@ -147,13 +151,13 @@ class CompactInverseHessian(NamedTuple):
         join = np.concatenate if isinstance(g, np.ndarray) else pt.concatenate
         return self.scale * g + combined(self.vectors, join([combined(self.inverse, v), -self.scale * u]))
 
-    def cleared(self, condition: Any) -> CompactInverseHessian:
+    def cleared(self, condition: Tensor) -> CompactInverseHessian:
         """No pairs where `condition` is true, else these."""
         inverse, curvatures = (pt.switch(condition, pt.zeros_like(a), a) for a in (self.inverse, self.curvatures))
         scale = pt.switch(condition, pt.ones_like(self.scale), self.scale)
         return self._replace(inverse=inverse, curvatures=curvatures, scale=scale)
 
-    def push(self, s: Any, y: Any, unless: Any = FALSE) -> CompactInverseHessian:
+    def push(self, s: Tensor, y: Tensor, unless: Tensor = FALSE) -> CompactInverseHessian:
         r"""These pairs with a new one, which takes the place of the oldest.
 
         A pair without curvature is left out, see `curvature`; so is any if `unless` is true.
@@ -232,14 +236,14 @@ class Solution(NamedTuple):
 
 def conjugate_gradients(
     product: Callable[[Any], Any],
-    gradient: Any,
-    steps: Any,
+    gradient: Tensor,
+    steps: int | Tensor,
     *,
-    tolerance: Any = 0.0,
-    start: Any = None,
-    diagonal: Any = None,
-    radius: Any = None,
-    progress: Any = None,
+    tolerance: Scalar = 0.0,
+    start: Tensor | None = None,
+    diagonal: Tensor | None = None,
+    radius: Scalar | None = None,
+    progress: Scalar | None = None,
     keep: bool = False,
     longest: int | None = None,
 ) -> Solution:
@@ -293,7 +297,7 @@ def conjugate_gradients(
     """
     g, dtype = gradient, gradient.type.dtype
     zero, half, one, epsilon = (np.asarray(value, dtype) for value in (0, 0.5, 1, np.finfo(dtype).eps))
-    longest = steps if longest is None else longest
+    most: Any = steps if longest is None else longest
     # Beyond round-off there is nothing to solve.
     tolerance = pt.maximum(as_dtype(pt.as_tensor(tolerance), dtype), epsilon * norm(g))
 
@@ -306,10 +310,10 @@ def conjugate_gradients(
     begin: list[Any] = [i0, STEPS, none, g, p0, dot(g, y)]
     if progress is not None:
         progress = as_dtype(pt.as_tensor(progress), dtype)
-        window = max(11, -(-longest // 10) + 1)
+        window = max(11, -(-most // 10) + 1)
         begin.append(pt.zeros((window,), dtype))
     if keep:
-        marks = _marks(longest)
+        marks = _marks(most)
         rows = pt.zeros((len(marks), 1), dtype) * none
         begin += [np.int64(0), rows, pt.zeros((len(marks),), dtype)]
 
@@ -364,7 +368,7 @@ def conjugate_gradients(
     return Solution(d, r, i - i0, reason, half * dot(r + g, d), kept)
 
 
-def forcing(gradient: Any) -> Any:
+def forcing(gradient: Tensor) -> Any:
     r"""The residual :math:`\min(1/2, \sqrt{\|g\|}) \, \|g\|` at which to end, for superlinear convergence."""
     size = norm(gradient)
     return pt.minimum(np.asarray(0.5, gradient.type.dtype), pt.sqrt(size)) * size
@@ -394,7 +398,7 @@ def _to_boundary(d: Any, p: Any, slope: Any, bent: Any, radius: Any, curved: Any
     return pt.switch(curved & (model(behind) < model(ahead)), behind, ahead)
 
 
-def curvature(s: Any, y: Any) -> tuple[Any, Any, Any]:
+def curvature(s: Tensor, y: Tensor) -> tuple[Any, Any, Any]:
     r"""Whether the pair of vectors :math:`(s, y)` has curvature; :math:`s^T y` and :math:`y^T y`, 1 if it has not.
 
     The test is :math:`s^T y > \epsilon \|s\| \|y\|`, with :math:`\epsilon` the machine precision. With any other pair
@@ -407,7 +411,7 @@ def curvature(s: Any, y: Any) -> tuple[Any, Any, Any]:
     return good, pt.switch(good, sy, one), pt.switch(good, yy, one)
 
 
-def bfgs_update(H: Any, s: Any, y: Any, sy: Any) -> Any:
+def bfgs_update(H: Tensor, s: Tensor, y: Tensor, sy: Tensor) -> Any:
     r"""The inverse Hessian `H` after the pair :math:`(s, y)`, of which `sy` is :math:`s^T y`, by the formula of BFGS.
 
     .. math:: (I - \rho s y^T) H (I - \rho y s^T) + \rho s s^T, \qquad \rho = 1 / s^T y
@@ -419,30 +423,30 @@ def bfgs_update(H: Any, s: Any, y: Any, sy: Any) -> Any:
     return H - cross - cross.T + (1 + dot(y, Hy) / sy) / sy * pt.outer(s, s)
 
 
-def times(matrix: Any, vector: Any) -> Any:
+def times(matrix: Array, vector: Array) -> Any:
     """A matrix times a vector, as a sum for the reason given at `dot`; variables or arrays."""
     return (matrix * vector).sum(axis=1)
 
 
-def combined(matrix: Any, weights: Any) -> Any:
+def combined(matrix: Array, weights: Array) -> Any:
     """The rows of a matrix, each times its weight, summed up; variables or arrays."""
     return (matrix * weights[:, None]).sum(axis=0)
 
 
-def shifted(rows: Any, row: Any) -> Any:
+def shifted(rows: Tensor, row: Tensor) -> Any:
     """`rows` without the first and with `row` at the end."""
     return pt.concatenate([rows[1:], row[None]])
 
 
-def inverse_hessian_state(name: str, shape: tuple[int, ...], dtype: str, fill: Any = 0) -> Any:
+def inverse_hessian_state(
+    f: Objective, role: str, shape: tuple[int, ...], dtype: str | None = None, fill: float | np.ndarray = 0
+) -> Any:
     """State that `inverse_hessian` finds: a matrix, or one of all the parts of a `CompactInverseHessian`."""
-    variable = state(name, shape, dtype, fill)
-    variable.tag.inverse_hessian = True
-    return variable
+    return noted(f.state(role, shape, dtype, fill), inverse_hessian=True)
 
 
 def inverse_hessian(updates: Updates) -> Any:
-    """The inverse Hessian as the rule behind `updates` now knows it.
+    """The present approximation of the inverse Hessian by the rule that made `updates`.
 
     Parameters
     ----------
@@ -451,10 +455,11 @@ def inverse_hessian(updates: Updates) -> Any:
 
     Returns
     -------
-    array, LinearOperator or None
-        For a dense rule a matrix; for one of limited memory an operator of SciPy, which keeps copies of the pairs; None
-        for a rule that has none. Rows and columns are in the order of the parameters, each flattened. Under ascent it
-        is that of the negative cost.
+    array, LinearOperator, list of LinearOperator or None
+        For a dense rule a matrix of shape (n, n); for one of limited memory an operator of SciPy, which keeps copies of
+        the pairs; None for a rule that has none. Rows and columns are in the order of the parameters, each flattened.
+        Under ascent it is that of the negative cost. Of a `batch`, an array of shape (members, n, n) or a list of
+        operators.
 
     Raises
     ------
@@ -472,11 +477,11 @@ def inverse_hessian(updates: Updates) -> Any:
     array([[0.5, 0. ],
            [0. , 0.1]])
     """
-    return inverse_hessian_of([v.get_value() for v in updates if getattr(v.tag, "inverse_hessian", False)])
+    return inverse_hessian_of([v.get_value() for v in updates if note(v, "inverse_hessian")])
 
 
 def inverse_hessian_of(values: Sequence[Any]) -> Any:
-    """The same of the values of what `inverse_hessian_state` made for a rule, which are kept."""
+    """The same of the values of the state that `inverse_hessian_state` made for a rule; they are not copied."""
     if not values:
         return None
     if len(values) == 1:
@@ -485,6 +490,8 @@ def inverse_hessian_of(values: Sequence[Any]) -> Any:
         raise ValueError("updates joins several rules with an inverse Hessian; pass the updates of one")
     from scipy.sparse.linalg import LinearOperator
 
+    if np.ndim(values[-1]) > 0:  # of a batch, for each member
+        return [inverse_hessian_of(member) for member in zip(*values, strict=True)]
     pairs = CompactInverseHessian(*values)
     size = pairs.vectors.shape[1]
     # Not a local function, so that a result pickles.

@@ -1,4 +1,4 @@
-"""Conjugate gradients: each direction is the steepest descent and a share of the direction before."""
+"""Conjugate gradients: each direction is the negative gradient plus beta times the previous direction."""
 
 from __future__ import annotations
 
@@ -8,47 +8,107 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 
 from ..checks import as_dtype, check_count, scalar
 from ..graph.loops import FALSE, cond
-from ..line_search import fixed, strong_wolfe
+from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Objective
-from ..state import state
-from ..updates import Updates
+from ..typing import Scalar, StepSize, Tensor, Updates, Variables
 from ._descent import Descent
-from ._linear_algebra import dot, norm
+from ._linear_algebra import dot, norm, ratio
 
 
+# From the direction d, the gradient g where it began and the gradient g_new where the line search ended to beta.
 Formula = Callable[[Any, Any, Any], Any]
 
 # Conjugacy needs steps that come close to the minimizer along the line.
 precise = partial(strong_wolfe, curvature=0.1)
 
 
-def quotient(a: Any, b: Any) -> Any:
-    """The quotient `a` / `b`, or 0 where `b` is not positive."""
-    positive = b > 0
-    return pt.switch(positive, a / pt.switch(positive, b, pt.ones_like(b)), pt.zeros_like(b))
+def quotient(a: Tensor, b: Tensor) -> Any:
+    """`a` / `b` where `b` is positive, else 0."""
+    return ratio(a, b, b > 0)
 
 
-def _fletcher_reeves(d: Any, g: Any, g_new: Any) -> Any:
+def beta_fletcher_reeves(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
+    r"""The formula of Fletcher and Reeves, :math:`\beta = \|g_{new}\|^2 / \|g\|^2`.
+
+    Arguments of all formulas are the direction :math:`d`, the gradient :math:`g` where it began and the gradient
+    :math:`g_{new}` where the line search ended, vectors of one shape and dtype. They return a scalar, 0 where the
+    denominator is not positive.
+
+    Examples
+    --------
+    >>> d, g, g_new = (pt.constant(np.array(v)) for v in ([-2.0, 0.0], [2.0, 0.0], [0.0, 1.0]))
+    >>> float(optapi.beta_fletcher_reeves(d, g, g_new).eval(mode=optapi.PYTHON))
+    0.25
+    """
     return quotient(dot(g_new, g_new), dot(g, g))
 
 
-def _polak_ribiere(d: Any, g: Any, g_new: Any) -> Any:
+def beta_polak_ribiere(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
+    r"""The formula of Polak and Ribière, not below 0 (PR+), :math:`\beta = \max(0, g_{new}^T y / \|g\|^2)`.
+
+    With :math:`y = g_{new} - g`, and the arguments of `beta_fletcher_reeves`.
+
+    Examples
+    --------
+    >>> d, g, g_new = (pt.constant(np.array(v)) for v in ([-2.0, 0.0], [2.0, 0.0], [1.0, 1.0]))
+    >>> float(optapi.beta_polak_ribiere(d, g, g_new).eval(mode=optapi.PYTHON))
+    0.0
+    """
     return pt.maximum(quotient(dot(g_new, g_new - g), dot(g, g)), 0)
 
 
-def _hestenes_stiefel(d: Any, g: Any, g_new: Any) -> Any:
+def beta_hestenes_stiefel(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
+    r"""The formula of Hestenes and Stiefel, :math:`\beta = g_{new}^T y / d^T y`.
+
+    With :math:`y = g_{new} - g`, and the arguments of `beta_fletcher_reeves`.
+
+    Examples
+    --------
+    >>> d, g, g_new = (pt.constant(np.array(v)) for v in ([-2.0, 0.0], [2.0, 0.0], [-1.0, 1.0]))
+    >>> round(float(optapi.beta_hestenes_stiefel(d, g, g_new).eval(mode=optapi.PYTHON)), 4)
+    0.6667
+    """
     y = g_new - g
     return quotient(dot(g_new, y), dot(d, y))
 
 
-def _dai_yuan(d: Any, g: Any, g_new: Any) -> Any:
+def beta_dai_yuan(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
+    r"""The formula of Dai and Yuan, :math:`\beta = \|g_{new}\|^2 / d^T y`.
+
+    With :math:`y = g_{new} - g`, and the arguments of `beta_fletcher_reeves`.
+
+    Examples
+    --------
+    >>> d, g, g_new = (pt.constant(np.array(v)) for v in ([-2.0, 0.0], [2.0, 0.0], [0.0, 1.0]))
+    >>> float(optapi.beta_dai_yuan(d, g, g_new).eval(mode=optapi.PYTHON))
+    0.25
+    """
     return quotient(dot(g_new, g_new), dot(d, g_new - g))
 
 
-def _hager_zhang(theta: Any, eta: Any, d: Any, g: Any, g_new: Any) -> Any:
+def beta_hager_zhang(d: Tensor, g: Tensor, g_new: Tensor, theta: Scalar = 2.0, truncation: Scalar = 0.4) -> Any:
+    r"""The formula of Hager and Zhang, bounded from below by :math:`\eta d^T g / \|d\|^2`; see `hager_zhang_cg`.
+
+    Parameters
+    ----------
+    d, g, g_new
+        As in `beta_fletcher_reeves`.
+    theta : scalar
+        :math:`\theta`, above 1/4.
+    truncation : scalar
+        :math:`\eta`, not negative.
+
+    Examples
+    --------
+    >>> d, g, g_new = (pt.constant(np.array(v)) for v in ([-2.0, 0.0], [2.0, 0.0], [0.0, 1.0]))
+    >>> float(optapi.beta_hager_zhang(d, g, g_new).eval(mode=optapi.PYTHON))
+    0.25
+    """
+    theta, eta = scalar("theta", theta, low=0.25), scalar("truncation", truncation, low=0)
     theta, eta = (as_dtype(s, d.type.dtype) for s in (theta, eta))
     y = g_new - g
     dy = dot(d, y)
@@ -56,24 +116,13 @@ def _hager_zhang(theta: Any, eta: Any, d: Any, g: Any, g_new: Any) -> Any:
     return pt.maximum(beta, eta * quotient(dot(d, g), dot(d, d)))
 
 
-def conjugate_gradient(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    beta: Formula = _polak_ribiere,
-    step_size: Any = None,
-    restart_overlap: Any = 0.5,
-    restart_every: int | None = None,
-    line_search: Any = precise,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "conjugate_gradient",
-) -> Updates:
-    r"""Nonlinear conjugate gradients, by any formula for the share of the direction before.
+def conjugate_gradient(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                       stop: Variable | None = None, updates: Updates | None = None, *,
+                       beta: Formula = beta_polak_ribiere, step_size: StepSize | None = None,
+                       restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
+                       line_search: LineSearch = precise, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+                       ascent: bool = False, name: str = "conjugate_gradient") -> Updates:  # fmt: skip
+    r"""Nonlinear conjugate gradients: the negative gradient plus :math:`\beta` times the previous direction.
 
     .. math:: d \leftarrow -g + \beta d, \qquad x \leftarrow x + a d
 
@@ -89,9 +138,10 @@ def conjugate_gradient(
     parameters, cost, gradients, stop, updates, ascent, name
         As in every rule. The cost is needed; gradients, if given, must be its own.
     beta : callable
-        From the direction :math:`d`, the gradient :math:`g` where it began and the gradient :math:`g_{new}` where the
-        search ended, all vectors, to the scalar :math:`\beta`. One that is not finite means a restart. By default the
-        formula of `polak_ribiere`.
+        The formula of :math:`\beta`: `beta_fletcher_reeves`, `beta_polak_ribiere`, `beta_hestenes_stiefel`,
+        `beta_dai_yuan`, `beta_hager_zhang`, or any function from the direction :math:`d`, the gradient :math:`g` where
+        it began and the gradient :math:`g_{new}` where the line search ended, all vectors, to a scalar. A value that is
+        not finite means a restart.
     step_size : scalar or schedule, optional
         The first step size that a search tries. By default the one that promises the decrease to first order of the
         step before, :math:`a_{before} g_{before}^T d_{before} / g^T d`, and :math:`1 / \max(1, \|g\|)` where there is
@@ -146,13 +196,13 @@ def conjugate_gradient(
         raise TypeError(f"beta is {beta!r}; pass a function of a direction and two gradients")
     start = Descent.start(f, line_search, exact)
     g = start.gradient
-    turns = state(f"{name}/turns", dtype="int64")
-    share = state(f"{name}/share", (f.size,), f.dtype)
-    decrease = state(f"{name}/decrease", dtype=f.dtype)
+    turns = f.state("turns", dtype="int64")
+    beta_d = f.state("beta_d", (f.size,))
+    decrease = f.state("decrease")
 
     moved = start.evaluated > 0 if start.kept else FALSE
-    fresh = moved | pt.eq(turns, 0) | ~(dot(g, share - g) <= -0.01 * dot(g, g))
-    d = pt.switch(fresh, -g, share - g)
+    fresh = moved | pt.eq(turns, 0) | ~(dot(g, beta_d - g) <= -0.01 * dot(g, g))
+    d = pt.switch(fresh, -g, beta_d - g)
     if step_size is None:
         known = decrease / dot(g, d)
         step_size = pt.switch(
@@ -163,35 +213,24 @@ def conjugate_gradient(
     b = beta(end.direction, g, end.gradient)
     restart = end.failed | ~pt.isfinite(b)
     if restart_overlap is not None:
-        overlap = scalar("restart_overlap", restart_overlap, low=0).astype(f.dtype)
+        overlap = f.scalar("restart_overlap", restart_overlap, low=0).astype(f.dtype)
         restart = restart | (abs(dot(end.gradient, g)) >= overlap * dot(end.gradient, end.gradient))
     done = pt.switch(end.steepest, 0, turns) + 1
     if restart_every is not None:
         restart = restart | (done >= check_count("restart_every", restart_every))
     new = {
         turns: pt.switch(restart, 0, done),
-        share: pt.switch(restart, pt.zeros_like(share), b.astype(f.dtype) * end.direction),
+        beta_d: pt.switch(restart, pt.zeros_like(beta_d), b.astype(f.dtype) * end.direction),
         decrease: end.found.size * dot(g, end.direction),
     }
     return start.finish(end, new)
 
 
-def fletcher_reeves(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    restart_overlap: Any = 0.5,
-    restart_every: int | None = None,
-    line_search: Any = precise,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "fletcher_reeves",
-) -> Updates:
+def fletcher_reeves(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                    stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+                    restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
+                    line_search: LineSearch = precise, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+                    ascent: bool = False, name: str = "fletcher_reeves") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Fletcher and Reeves.
 
     .. math:: \beta = \frac{\|g_{new}\|^2}{\|g\|^2}
@@ -203,7 +242,7 @@ def fletcher_reeves(
     ----------
     parameters, cost, gradients, stop, updates, ascent, name
         As in every rule.
-    step_size, restart_overlap, restart_every, search, exact, tolerance
+    step_size, restart_overlap, restart_every, line_search, exact, tolerance
         As in `conjugate_gradient`, and so are what is returned and raised, the cost per call and the memory.
 
     References
@@ -216,40 +255,14 @@ def fletcher_reeves(
     >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.fletcher_reeves, tolerance=1e-6).round(4)
     array([1., 1.])
     """
-    return conjugate_gradient(
-        parameters,
-        cost,
-        gradients,
-        stop,
-        updates,
-        beta=_fletcher_reeves,
-        step_size=step_size,
-        restart_overlap=restart_overlap,
-        restart_every=restart_every,
-        line_search=line_search,
-        exact=exact,
-        tolerance=tolerance,
-        ascent=ascent,
-        name=name,
-    )
+    return conjugate_gradient(beta=beta_fletcher_reeves, **locals())
 
 
-def polak_ribiere(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    restart_overlap: Any = 0.5,
-    restart_every: int | None = None,
-    line_search: Any = precise,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "polak_ribiere",
-) -> Updates:
+def polak_ribiere(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                  stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+                  restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
+                  line_search: LineSearch = precise, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+                  ascent: bool = False, name: str = "polak_ribiere") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Polak and Ribière, kept from being negative (PR+).
 
     .. math:: \beta = \max\left(0, \frac{g_{new}^T (g_{new} - g)}{\|g\|^2}\right)
@@ -260,7 +273,7 @@ def polak_ribiere(
     ----------
     parameters, cost, gradients, stop, updates, ascent, name
         As in every rule.
-    step_size, restart_overlap, restart_every, search, exact, tolerance
+    step_size, restart_overlap, restart_every, line_search, exact, tolerance
         As in `conjugate_gradient`, and so are what is returned and raised, the cost per call and the memory.
 
     References
@@ -274,40 +287,14 @@ def polak_ribiere(
     >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.polak_ribiere).round(4)
     array([1., 1.])
     """
-    return conjugate_gradient(
-        parameters,
-        cost,
-        gradients,
-        stop,
-        updates,
-        beta=_polak_ribiere,
-        step_size=step_size,
-        restart_overlap=restart_overlap,
-        restart_every=restart_every,
-        line_search=line_search,
-        exact=exact,
-        tolerance=tolerance,
-        ascent=ascent,
-        name=name,
-    )
+    return conjugate_gradient(beta=beta_polak_ribiere, **locals())
 
 
-def hestenes_stiefel(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    restart_overlap: Any = 0.5,
-    restart_every: int | None = None,
-    line_search: Any = precise,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "hestenes_stiefel",
-) -> Updates:
+def hestenes_stiefel(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                     stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+                     restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
+                     line_search: LineSearch = precise, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+                     ascent: bool = False, name: str = "hestenes_stiefel") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Hestenes and Stiefel.
 
     .. math:: \beta = \frac{g_{new}^T y}{d^T y}, \qquad y = g_{new} - g
@@ -319,7 +306,7 @@ def hestenes_stiefel(
     ----------
     parameters, cost, gradients, stop, updates, ascent, name
         As in every rule.
-    step_size, restart_overlap, restart_every, search, exact, tolerance
+    step_size, restart_overlap, restart_every, line_search, exact, tolerance
         As in `conjugate_gradient`, and so are what is returned and raised, the cost per call and the memory.
 
     References
@@ -332,40 +319,14 @@ def hestenes_stiefel(
     >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.hestenes_stiefel).round(4)
     array([1., 1.])
     """
-    return conjugate_gradient(
-        parameters,
-        cost,
-        gradients,
-        stop,
-        updates,
-        beta=_hestenes_stiefel,
-        step_size=step_size,
-        restart_overlap=restart_overlap,
-        restart_every=restart_every,
-        line_search=line_search,
-        exact=exact,
-        tolerance=tolerance,
-        ascent=ascent,
-        name=name,
-    )
+    return conjugate_gradient(beta=beta_hestenes_stiefel, **locals())
 
 
-def dai_yuan(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    restart_overlap: Any = 0.5,
-    restart_every: int | None = None,
-    line_search: Any = precise,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "dai_yuan",
-) -> Updates:
+def dai_yuan(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+             stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+             restart_overlap: Scalar | None = 0.5, restart_every: int | None = None, line_search: LineSearch = precise,
+             exact: bool | None = None, tolerance: Scalar | None = 1e-5, ascent: bool = False,
+             name: str = "dai_yuan") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Dai and Yuan.
 
     .. math:: \beta = \frac{\|g_{new}\|^2}{d^T y}, \qquad y = g_{new} - g
@@ -377,7 +338,7 @@ def dai_yuan(
     ----------
     parameters, cost, gradients, stop, updates, ascent, name
         As in every rule.
-    step_size, restart_overlap, restart_every, search, exact, tolerance
+    step_size, restart_overlap, restart_every, line_search, exact, tolerance
         As in `conjugate_gradient`, and so are what is returned and raised, the cost per call and the memory.
 
     References
@@ -390,42 +351,15 @@ def dai_yuan(
     >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.dai_yuan, tolerance=1e-6).round(4)
     array([1., 1.])
     """
-    return conjugate_gradient(
-        parameters,
-        cost,
-        gradients,
-        stop,
-        updates,
-        beta=_dai_yuan,
-        step_size=step_size,
-        restart_overlap=restart_overlap,
-        restart_every=restart_every,
-        line_search=line_search,
-        exact=exact,
-        tolerance=tolerance,
-        ascent=ascent,
-        name=name,
-    )
+    return conjugate_gradient(beta=beta_dai_yuan, **locals())
 
 
-def hager_zhang_cg(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    theta: Any = 2.0,
-    truncation: Any = 0.4,
-    step_size: Any = None,
-    restart_overlap: Any = 0.5,
-    restart_every: int | None = None,
-    line_search: Any = precise,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "hager_zhang_cg",
-) -> Updates:
+def hager_zhang_cg(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                   stop: Variable | None = None, updates: Updates | None = None, *, theta: Scalar = 2.0,
+                   truncation: Scalar = 0.4, step_size: StepSize | None = None, restart_overlap: Scalar | None = 0.5,
+                   restart_every: int | None = None, line_search: LineSearch = precise, exact: bool | None = None,
+                   tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                   name: str = "hager_zhang_cg") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Hager and Zhang (CG_DESCENT).
 
     .. math::
@@ -442,7 +376,7 @@ def hager_zhang_cg(
         :math:`\theta`, above 1/4: 2 in the papers, 1 in version 6 of the authors' program.
     truncation : scalar
         :math:`\eta`, how negative :math:`\beta` may become.
-    step_size, restart_overlap, restart_every, search, exact, tolerance
+    step_size, restart_overlap, restart_every, line_search, exact, tolerance
         As in `conjugate_gradient`, and so are what is returned and raised, the cost per call and the memory. The
         authors' own search is `optapi.line_search.hager_zhang`; the default took fewer evaluations over the problems of
         Moré, Garbow and Hillstrom.
@@ -459,13 +393,14 @@ def hager_zhang_cg(
     >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.hager_zhang_cg).round(4)
     array([1., 1.])
     """
+    beta = partial(beta_hager_zhang, theta=theta, truncation=truncation)
     return conjugate_gradient(
         parameters,
         cost,
         gradients,
         stop,
         updates,
-        beta=partial(_hager_zhang, scalar("theta", theta, low=0.25), scalar("truncation", truncation, low=0)),
+        beta=beta,
         step_size=step_size,
         restart_overlap=restart_overlap,
         restart_every=restart_every,
@@ -477,20 +412,11 @@ def hager_zhang_cg(
     )
 
 
-def scaled_conjugate_gradient(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    scale: Any = 1e-6,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "scaled_conjugate_gradient",
-) -> Updates:
+def scaled_conjugate_gradient(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                              stop: Variable | None = None, updates: Updates | None = None, *,
+                              step_size: StepSize | None = None, scale: Scalar = 1e-6, exact: bool | None = None,
+                              tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                              name: str = "scaled_conjugate_gradient") -> Updates:  # fmt: skip
     r"""Møller's scaled conjugate gradients: the step size from the curvature along the direction, without a search.
 
     .. math:: x \leftarrow x + a d, \qquad a = \frac{-g^T d}{d^T H d + \lambda \|d\|^2}
@@ -556,23 +482,23 @@ def scaled_conjugate_gradient(
     )
     start = Descent.start(f, partial(fixed, max_trials=1), exact)
     x, g = start.point, start.gradient
-    share = state(f"{name}/share", (f.size,), f.dtype)
-    damping = state(f"{name}/scale", dtype=f.dtype, fill=np.nan)
-    curvature = state(f"{name}/curvature", dtype=f.dtype)
-    known = state(f"{name}/known", dtype="int64")
+    beta_d = f.state("beta_d", (f.size,))
+    damping = f.state("scale", fill=np.nan)
+    curvature = f.state("curvature")
+    known = f.state("known", dtype="int64")
 
     moved = start.evaluated > 0
-    fresh = pt.all(pt.eq(share, 0)) | ~(dot(g, share - g) < 0)
+    fresh = pt.all(pt.eq(beta_d, 0)) | ~(dot(g, beta_d - g) < 0)
     if start.kept:
         fresh = fresh | moved
-    d = pt.switch(fresh, -g, share - g)
+    d = pt.switch(fresh, -g, beta_d - g)
     dd, descent = dot(d, d), -dot(g, d)
     # A step that was refused leaves the point and the direction, and so the curvature.
     wanted = ~start.still & (moved | pt.eq(known, 0))
     [c] = cond(wanted, lambda point, v: [dot(v, f.product(point, v))], [x, d], [curvature])
     c = pt.switch(pt.isfinite(c), c, pt.zeros_like(c))
 
-    lam = pt.switch(pt.isnan(damping), scalar("scale", scale, low=0).astype(f.dtype), damping)
+    lam = pt.switch(pt.isnan(damping), f.scalar("scale", scale, low=0).astype(f.dtype), damping)
     lam = pt.switch(c + lam * dd > 0, lam, -2 * c / dd)
     if step_size is not None:
         lam = pt.maximum(lam, (descent / f.step_size(step_size).astype(f.dtype) - c) / dd)
@@ -594,7 +520,7 @@ def scaled_conjugate_gradient(
     restart = stuck | ~pt.isfinite(b) | pt.eq((f.count + 1) % f.size, 0)
     following = pt.switch(restart, pt.zeros_like(d), b * d)
     new = {
-        share: pt.switch(taken | stuck, following, pt.switch(fresh, pt.zeros_like(d), share)),
+        beta_d: pt.switch(taken | stuck, following, pt.switch(fresh, pt.zeros_like(d), beta_d)),
         damping: pt.switch(refused, damping, lam),
         curvature: c,
         known: pt.switch(taken | stuck, 0, 1),

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 
-from .. import state
-from ..checks import check_mask, is_zero, scalar
-from ..moments import correction, running_average
+from ..checks import is_zero
+from ..moments import correction
 from ..objective import Objective
-from ..updates import Updates
+from ..typing import Mask, Scalar, StepSize, Updates, Variables
 
 
-def sgd(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-2,
-    momentum: Any = 0.0,
-    dampening: Any = 0.0,
-    nesterov: bool = False,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "sgd",
-) -> Updates:
+def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+        stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
+        momentum: Scalar = 0.0, dampening: Scalar = 0.0, nesterov: bool = False, tolerance: Scalar | None = None,
+        ascent: bool = False, name: str = "sgd") -> Updates:  # fmt: skip
     r"""Stochastic gradient descent, with momentum and annealing.
 
     .. math:: x \leftarrow x - a g
@@ -87,12 +75,12 @@ def sgd(
     if nesterov and not is_zero(dampening):
         raise ValueError("nesterov needs a dampening of 0")
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
-    fresh = 1.0 - scalar("dampening", dampening, 0, 1)
+    fresh = 1.0 - f.scalar("dampening", dampening, 0, 1)
     if not is_zero(dampening):
         fresh = pt.switch(pt.eq(f.count, 0), 1.0, fresh)
 
     new = {}
-    for p, g, a, mu, share in f.each(f.step_size(step_size), scalar("momentum", momentum, 0, 1), fresh):
+    for p, g, a, mu, share in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1), fresh):
         if is_zero(momentum):
             new[p] = p - a * g
         else:
@@ -102,19 +90,10 @@ def sgd(
     return f.finish(new)
 
 
-def momentum(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-2,
-    momentum: Any = 0.9,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "momentum",
-) -> Updates:
+def momentum(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+             stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
+             momentum: Scalar = 0.9, tolerance: Scalar | None = None, ascent: bool = False,
+             name: str = "momentum") -> Updates:  # fmt: skip
     r"""Gradient descent with classical momentum, the heavy ball.
 
     .. math:: v \leftarrow \mu v - a g, \qquad x \leftarrow x + v
@@ -159,26 +138,17 @@ def momentum(
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     new = {}
-    for p, g, a, mu in f.each(f.step_size(step_size), scalar("momentum", momentum, 0, 1)):
+    for p, g, a, mu in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1)):
         v = f.zeros_like(p, "velocity")
         new[v] = mu * v - a * g
         new[p] = p + new[v]
     return f.finish(new)
 
 
-def nesterov(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-2,
-    momentum: Any = 0.9,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "nesterov",
-) -> Updates:
+def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+             stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
+             momentum: Scalar = 0.9, tolerance: Scalar | None = None, ascent: bool = False,
+             name: str = "nesterov") -> Updates:  # fmt: skip
     r"""Gradient descent with Nesterov's momentum: the gradient is that at the point looked ahead to.
 
     .. math:: v \leftarrow \mu v - a g, \qquad x \leftarrow x + \mu v - a g
@@ -225,27 +195,17 @@ def nesterov(
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     new = {}
-    for p, g, a, mu in f.each(f.step_size(step_size), scalar("momentum", momentum, 0, 1)):
+    for p, g, a, mu in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1)):
         v = f.zeros_like(p, "velocity")
         new[v] = mu * v - a * g
         new[p] = p + mu * new[v] - a * g
     return f.finish(new)
 
 
-def adagrad(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-2,
-    epsilon: Any = 1e-10,
-    initial: Any = 0.0,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "adagrad",
-) -> Updates:
+def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+            stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
+            epsilon: Scalar = 1e-10, initial: Scalar = 0.0, tolerance: Scalar | None = None, ascent: bool = False,
+            name: str = "adagrad") -> Updates:  # fmt: skip
     r"""AdaGrad: each component's steps shrink with the sum of its squared gradients.
 
     .. math:: s \leftarrow s + g^2, \qquad x \leftarrow x - a \frac{g}{\sqrt{s_0 + s} + \epsilon}
@@ -290,7 +250,7 @@ def adagrad(
     array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
-    scalars = scalar("epsilon", epsilon, low=0), scalar("initial", initial, low=0)
+    scalars = f.scalar("epsilon", epsilon, low=0), f.scalar("initial", initial, low=0)
     new = {}
     for p, g, a, eps, begun in f.each(f.step_size(step_size), *scalars):
         s = f.zeros_like(p, "sum_of_squares")
@@ -299,20 +259,10 @@ def adagrad(
     return f.finish(new)
 
 
-def adadelta(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1.0,
-    mean_square_weight: Any = 0.9,
-    epsilon: Any = 1e-6,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "adadelta",
-) -> Updates:
+def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+             stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1.0,
+             mean_square_weight: Scalar = 0.9, epsilon: Scalar = 1e-6, tolerance: Scalar | None = None,
+             ascent: bool = False, name: str = "adadelta") -> Updates:  # fmt: skip
     r"""AdaDelta: the ratio of two running averages stands for a step size, and has the units of the parameters.
 
     .. math::
@@ -360,34 +310,22 @@ def adadelta(
     array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
-    w = scalar("mean_square_weight", mean_square_weight, 0, below=1)
+    w = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
 
     new = {}
-    for p, g, a, eps in f.each(f.step_size(step_size), scalar("epsilon", epsilon, low=0)):
+    for p, g, a, eps in f.each(f.step_size(step_size), f.scalar("epsilon", epsilon, low=0)):
         v, u = f.zeros_like(p, "mean_square"), f.zeros_like(p, "mean_square_change")
-        new[v] = running_average(v, g**2, w)
+        new[v] = f.average(v, g**2, w)
         d = pt.sqrt(u + eps) / pt.sqrt(new[v] + eps) * g
-        new[u] = running_average(u, d**2, w)
+        new[u] = f.average(u, d**2, w)
         new[p] = p - a * d
     return f.finish(new)
 
 
-def rmsprop(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-3,
-    momentum: Any = 0.0,
-    mean_square_weight: Any = 0.9,
-    epsilon: Any = 1e-8,
-    centered: bool = False,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "rmsprop",
-) -> Updates:
+def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+            stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
+            momentum: Scalar = 0.0, mean_square_weight: Scalar = 0.9, epsilon: Scalar = 1e-8, centered: bool = False,
+            tolerance: Scalar | None = None, ascent: bool = False, name: str = "rmsprop") -> Updates:  # fmt: skip
     r"""RMSProp: gradients divided by the root of their running mean square.
 
     .. math:: v \leftarrow \rho v + (1 - \rho) g^2, \qquad x \leftarrow x - a \frac{g}{\sqrt v + \epsilon}
@@ -445,16 +383,16 @@ def rmsprop(
     array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
-    w = scalar("mean_square_weight", mean_square_weight, 0, below=1)
-    scalars = scalar("momentum", momentum, 0, 1), scalar("epsilon", epsilon, low=0)
+    w = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
+    scalars = f.scalar("momentum", momentum, 0, 1), f.scalar("epsilon", epsilon, low=0)
 
     new = {}
     for p, g, a, mu, eps in f.each(f.step_size(step_size), *scalars):
         v = f.zeros_like(p, "mean_square")
-        new[v] = square = running_average(v, g**2, w)
+        new[v] = square = f.average(v, g**2, w)
         if centered:
             m = f.zeros_like(p, "mean")
-            new[m] = running_average(m, g, w)
+            new[m] = f.average(m, g, w)
             square = pt.maximum(new[v] - new[m] ** 2, 0)
         d = g / (pt.sqrt(square) + eps)
         if not is_zero(momentum):
@@ -464,22 +402,10 @@ def rmsprop(
     return f.finish(new)
 
 
-def adam(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-3,
-    mean_weight: Any = 0.9,
-    mean_square_weight: Any = 0.999,
-    epsilon: Any = 1e-8,
-    amsgrad: bool = False,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "adam",
-) -> Updates:
+def adam(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+         stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
+         mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, amsgrad: bool = False,
+         tolerance: Scalar | None = None, ascent: bool = False, name: str = "adam") -> Updates:  # fmt: skip
     r"""Adam: steps of adaptive moments, with AMSGrad as an option.
 
     .. math::
@@ -538,17 +464,17 @@ def _adam(
     f: Objective, step_size: Any, mean_weight: Any, mean_square_weight: Any, epsilon: Any, amsgrad: bool
 ) -> Updates:
     """The next values of Adam, which `adamw` shares."""
-    w1 = scalar("mean_weight", mean_weight, 0, below=1)
-    w2 = scalar("mean_square_weight", mean_square_weight, 0, below=1)
+    w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
+    w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     t = f.count + 1
     # The corrections are worked into scalars, so that a component takes one root and one division.
     rate, scale = step_size / correction(w1, t), 1.0 / pt.sqrt(correction(w2, t))
 
     new: Updates = {}
-    for p, g, a, c, eps in f.each(rate, scale, scalar("epsilon", epsilon, low=0)):
+    for p, g, a, c, eps in f.each(rate, scale, f.scalar("epsilon", epsilon, low=0)):
         m, v = f.zeros_like(p, "mean"), f.zeros_like(p, "mean_square")
-        new[m] = running_average(m, g, w1)
-        new[v] = largest = running_average(v, g**2, w2)
+        new[m] = f.average(m, g, w1)
+        new[v] = largest = f.average(v, g**2, w2)
         if amsgrad:
             bound = f.zeros_like(p, "largest_mean_square")
             new[bound] = largest = pt.maximum(bound, new[v])
@@ -556,24 +482,11 @@ def _adam(
     return new
 
 
-def adamw(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-3,
-    mean_weight: Any = 0.9,
-    mean_square_weight: Any = 0.999,
-    epsilon: Any = 1e-8,
-    decay: Any = 1e-2,
-    mask: Sequence[bool] | Callable[[Any], bool] | None = None,
-    amsgrad: bool = False,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "adamw",
-) -> Updates:
+def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
+          mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, decay: Scalar = 1e-2,
+          mask: Mask | None = None, amsgrad: bool = False,
+          tolerance: Scalar | None = None, ascent: bool = False, name: str = "adamw") -> Updates:  # fmt: skip
     r"""AdamW: Adam with decay of the parameters beside its steps, instead of in the gradients.
 
     .. math:: x \leftarrow x - a \lambda x - a \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
@@ -630,28 +543,14 @@ def adamw(
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     a = f.step_size(step_size)
     new = _adam(f, a, mean_weight, mean_square_weight, epsilon, amsgrad)
-    decays = check_mask(mask, f.parameters)
-    for (p, _, shrink), decaying in zip(f.each(a * scalar("decay", decay, low=0)), decays, strict=True):
-        if decaying:
-            new[p] = new[p] - shrink * p
+    f.decay(new, decay, mask, step_size=a)
     return f.finish(new)
 
 
-def adamax(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 2e-3,
-    mean_weight: Any = 0.9,
-    norm_weight: Any = 0.999,
-    epsilon: Any = 1e-8,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "adamax",
-) -> Updates:
+def adamax(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 2e-3,
+           mean_weight: Scalar = 0.9, norm_weight: Scalar = 0.999, epsilon: Scalar = 1e-8,
+           tolerance: Scalar | None = None, ascent: bool = False, name: str = "adamax") -> Updates:  # fmt: skip
     r"""Adamax: Adam with a decaying largest gradient in place of the root mean square.
 
     .. math::
@@ -700,35 +599,24 @@ def adamax(
     array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
-    w1 = scalar("mean_weight", mean_weight, 0, below=1)
-    w2 = scalar("norm_weight", norm_weight, 0, below=1)
+    w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
+    w2 = f.scalar("norm_weight", norm_weight, 0, below=1)
     a, c = f.step_size(step_size), correction(w1, f.count + 1)
 
     new = {}
-    for p, g, rate, shrink, eps in f.each(a / c, w2, scalar("epsilon", epsilon, low=0)):
+    for p, g, rate, shrink, eps in f.each(a / c, w2, f.scalar("epsilon", epsilon, low=0)):
         m, u = f.zeros_like(p, "mean"), f.zeros_like(p, "norm")
-        new[m] = running_average(m, g, w1)
+        new[m] = f.average(m, g, w1)
         new[u] = pt.maximum(shrink * u, abs(g) + eps)
         new[p] = p - rate * new[m] / new[u]
     return f.finish(new)
 
 
-def nadam(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 2e-3,
-    mean_weight: Any = 0.9,
-    mean_square_weight: Any = 0.999,
-    epsilon: Any = 1e-8,
-    momentum_decay: Any = 4e-3,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "nadam",
-) -> Updates:
+def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 2e-3,
+          mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8,
+          momentum_decay: Scalar = 4e-3, tolerance: Scalar | None = None, ascent: bool = False,
+          name: str = "nadam") -> Updates:  # fmt: skip
     r"""NAdam: Adam with Nesterov's momentum, which grows over the updates.
 
     .. math::
@@ -783,40 +671,29 @@ def nadam(
     array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
-    w1 = scalar("mean_weight", mean_weight, 0, below=1)
-    w2 = scalar("mean_square_weight", mean_square_weight, 0, below=1)
-    psi, base = scalar("momentum_decay", momentum_decay, low=0), scalar("base", 0.96)
+    w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
+    w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
+    psi, base = f.scalar("momentum_decay", momentum_decay, low=0), f.scalar("base", 0.96)
     t = f.count + 1
     mu, following = (w1 * (1.0 - 0.5 * base ** (psi * s)) for s in (t, t + 1))
-    product = state.state(f"{f.name}/momentum_product", dtype=f.dtype, fill=1)
+    product = f.state("momentum_product", fill=1)
     new: Updates = {product: product * mu}
 
     now, ahead = (1.0 - mu) / (1.0 - new[product]), following / (1.0 - new[product] * following)
     for p, g, a, x, y, c2, eps in f.each(
-        f.step_size(step_size), now, ahead, correction(w2, t), scalar("epsilon", epsilon, low=0)
+        f.step_size(step_size), now, ahead, correction(w2, t), f.scalar("epsilon", epsilon, low=0)
     ):
         m, v = f.zeros_like(p, "mean"), f.zeros_like(p, "mean_square")
-        new[m] = running_average(m, g, w1)
-        new[v] = running_average(v, g**2, w2)
+        new[m] = f.average(m, g, w1)
+        new[v] = f.average(v, g**2, w2)
         new[p] = p - a * (x * g + y * new[m]) / (pt.sqrt(new[v] / c2) + eps)
     return f.finish(new)
 
 
-def radam(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-3,
-    mean_weight: Any = 0.9,
-    mean_square_weight: Any = 0.999,
-    epsilon: Any = 1e-8,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "radam",
-) -> Updates:
+def radam(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
+          mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8,
+          tolerance: Scalar | None = None, ascent: bool = False, name: str = "radam") -> Updates:  # fmt: skip
     r"""RAdam: Adam, rectified while the mean square knows too few gradients.
 
     .. math::
@@ -871,8 +748,8 @@ def radam(
     array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
-    w1 = scalar("mean_weight", mean_weight, 0, below=1)
-    w2 = scalar("mean_square_weight", mean_square_weight, 0, below=1)
+    w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
+    w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     t = f.count + 1
     c1, c2 = correction(w1, t), correction(w2, t)
     limit = 2.0 / (1.0 - w2) - 1.0
@@ -884,10 +761,10 @@ def radam(
 
     new = {}
     for p, g, rate, scale, eps in f.each(
-        f.step_size(step_size) / c1, r * pt.sqrt(c2), scalar("epsilon", epsilon, low=0)
+        f.step_size(step_size) / c1, r * pt.sqrt(c2), f.scalar("epsilon", epsilon, low=0)
     ):
         m, v = f.zeros_like(p, "mean"), f.zeros_like(p, "mean_square")
-        new[m] = running_average(m, g, w1)
-        new[v] = running_average(v, g**2, w2)
+        new[m] = f.average(m, g, w1)
+        new[v] = f.average(v, g**2, w2)
         new[p] = p - rate * pt.switch(adapts, scale * new[m] / (pt.sqrt(new[v]) + eps), new[m])
     return f.finish(new)

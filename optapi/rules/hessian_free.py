@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 
-from ..checks import as_dtype, as_list, check_count, check_gradients, is_zero, scalar
+from ..checks import as_dtype, as_list, check_count, check_gradients, is_zero
 from ..graph.loops import FALSE, repeat
-from ..line_search import Trial, backtracking, strong_wolfe
+from ..line_search import LineSearch, Trial, backtracking, strong_wolfe
 from ..objective import Objective
-from ..state import state
-from ..updates import Updates
+from ..typing import Scalar, StepSize, Updates, Variables
 from ._descent import Descent
 from ._linear_algebra import CURVED, Iterates, bfgs_update, conjugate_gradients, curvature, dot, guarded, norm, times
 
@@ -26,31 +26,14 @@ ONE = pt.constant(np.int64(1))
 shorten = partial(backtracking, decrease=1e-2, min_shrink=0.8, max_shrink=0.8, max_trials=60)
 
 
-def hessian_free(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    outputs: Any = None,
-    step_size: Any = None,
-    damping: Any = 1.0,
-    damping_growth: Any = 1.5,
-    start_decay: Any = 0.95,
-    steps: int = 250,
-    progress: Any = 5e-4,
-    preconditioner: Sequence[Any] | None = None,
-    exponent: Any = 0.75,
-    hidden: Any = None,
-    structural_damping: Any = 0.03,
-    curvature_givens: Mapping[Any, Any] | None = None,
-    line_search: Any = shorten,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "hessian_free",
-) -> Updates:
+def hessian_free(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                 stop: Variable | None = None, updates: Updates | None = None, *, outputs: Variables | None = None,
+                 step_size: StepSize | None = None, damping: Scalar = 1.0, damping_growth: Scalar = 1.5,
+                 start_decay: Scalar = 0.95, steps: int = 250, progress: Scalar = 5e-4,
+                 preconditioner: Sequence[Any] | None = None, exponent: Scalar = 0.75, hidden: Variables | None = None,
+                 structural_damping: Scalar = 0.03, curvature_givens: Mapping[Any, Any] | None = None,
+                 line_search: LineSearch = shorten, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+                 ascent: bool = False, name: str = "hessian_free") -> Updates:  # fmt: skip
     r"""Martens' Hessian-free optimization: truncated Newton steps with damping, for large problems like deep networks.
 
     .. math:: x \leftarrow x + a d, \qquad (G + \lambda I) d \approx -g
@@ -164,24 +147,24 @@ def hessian_free(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
     )
     steps = check_count("steps", steps)
-    growth = scalar("damping_growth", damping_growth, low=1).astype(f.dtype)
-    decay = as_dtype(scalar("start_decay", start_decay, 0, 1), f.dtype)
-    progress = scalar("progress", progress, low=0)
+    growth = f.scalar("damping_growth", damping_growth, low=1).astype(f.dtype)
+    decay = as_dtype(f.scalar("start_decay", start_decay, 0, 1), f.dtype)
+    progress = f.scalar("progress", progress, low=0)
     if hidden is not None and outputs is None:
         raise ValueError("hidden is given and outputs is not; structural damping needs both")
     start = Descent.start(f, line_search, exact)
     x, g = start.point, start.gradient
-    last = state(f"{name}/solution", (f.size,), f.dtype)
-    known = state(f"{name}/damping", dtype=f.dtype, fill=np.nan)
-    initial = as_dtype(scalar("damping", damping, low=0), f.dtype)
+    last = f.state("solution", (f.size,))
+    known = f.state("damping", fill=np.nan)
+    initial = as_dtype(f.scalar("damping", damping, low=0), f.dtype)
     lam = pt.switch(pt.isnan(known), initial, known)
 
     product, changed = _damped(
-        f, outputs, hidden, lam, scalar("structural_damping", structural_damping, low=0), curvature_givens
+        f, outputs, hidden, lam, f.scalar("structural_damping", structural_damping, low=0), curvature_givens
     )
     diagonal = None
     if preconditioner is not None:
-        diagonal = (_diagonal(f, preconditioner) + lam) ** as_dtype(scalar("exponent", exponent, 0, 1), f.dtype)
+        diagonal = (_diagonal(f, preconditioner) + lam) ** as_dtype(f.scalar("exponent", exponent, 0, 1), f.dtype)
 
     found = conjugate_gradients(
         lambda v: product(x, v) + lam * v,
@@ -252,26 +235,14 @@ def _back(f: Objective, x: Any, iterates: Iterates, skip: Any) -> tuple[Any, Any
     return d, model, cost, iterates.last - row
 
 
-def krylov_subspace_descent(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    outputs: Any = None,
-    step_size: Any = None,
-    dimensions: int = 20,
-    max_trials: int | None = None,
-    floor: Any = 1e-4,
-    preconditioner: Sequence[Any] | None = None,
-    curvature_givens: Mapping[Any, Any] | None = None,
-    line_search: Any = shorten,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "krylov_subspace_descent",
-) -> Updates:
+def krylov_subspace_descent(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                            stop: Variable | None = None, updates: Updates | None = None, *,
+                            outputs: Variables | None = None, step_size: StepSize | None = None, dimensions: int = 20,
+                            max_trials: int | None = None, floor: Scalar = 1e-4,
+                            preconditioner: Sequence[Any] | None = None,
+                            curvature_givens: Mapping[Any, Any] | None = None, line_search: LineSearch = shorten,
+                            exact: bool | None = None, tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                            name: str = "krylov_subspace_descent") -> Updates:  # fmt: skip
     r"""Krylov subspace descent: the minimizer of the cost itself in a space of few dimensions.
 
     The space is spanned by :math:`P^{-1} g, P^{-1} G P^{-1} g, (P^{-1} G)^2 P^{-1} g, \ldots`, :math:`k` of them, and
@@ -344,11 +315,11 @@ def krylov_subspace_descent(
     k = check_count("dimensions", dimensions)
     max_trials = 2 * k if max_trials is None else check_count("max_trials", max_trials)
     k = min(k, f.size)
-    floor = as_dtype(scalar("floor", floor, 0, 1), f.dtype)
+    floor = as_dtype(f.scalar("floor", floor, 0, 1), f.dtype)
     product = f.curvature(outputs, givens=curvature_givens)
     start = Descent.start(f, line_search, exact)
     x, g = start.point, start.gradient
-    step = state(f"{name}/step", (f.size,), f.dtype)
+    step = f.state("step", (f.size,))
     diagonal = pt.ones_like(g)
     if preconditioner is not None:
         diagonal = _diagonal(f, preconditioner)

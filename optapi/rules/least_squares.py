@@ -7,34 +7,23 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 
-from ..checks import check_choice, check_outputs, check_parameters, scalar
+from ..checks import check_choice, check_outputs, check_parameters
+from ..graph.derivatives import known_shapes, pushforward
 from ..graph.loops import FALSE
-from ..line_search import fixed, strong_wolfe
-from ..objective import Objective, known_shapes, pushforward
-from ..state import state
-from ..updates import Updates
+from ..line_search import LineSearch, fixed, strong_wolfe
+from ..objective import Objective
+from ..typing import Scalar, StepSize, Updates, Variables
 from ._descent import Descent, Proposal
-from ._linear_algebra import conjugate_gradients, dot, forcing, guarded, largest, limit, norm, rows, times
+from ._linear_algebra import conjugate_gradients, dot, forcing, guarded, largest, limit, norm, ratio, rows, times
 
 
-def gauss_newton(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    residuals: Any,
-    step_size: Any = None,
-    solver: str = "svd",
-    cg_steps: int | None = None,
-    line_search: Any = strong_wolfe,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "gauss_newton",
-) -> Updates:
+def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                 stop: Variable | None = None, updates: Updates | None = None, *, residuals: Variables,
+                 step_size: StepSize | None = None, solver: str = "svd", cg_steps: int | None = None,
+                 line_search: LineSearch = strong_wolfe, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+                 ascent: bool = False, name: str = "gauss_newton") -> Updates:  # fmt: skip
     r"""The method of Gauss and Newton for least squares, with a line search.
 
     .. math:: f(x) = \tfrac12 \|r(x)\|^2, \qquad x \leftarrow x + a d, \qquad
@@ -123,7 +112,7 @@ def gauss_newton(
         left, s, components = _decomposed(_jacobian(f, parts, wanted), f.pack(parts))
         most = pt.maximum(left.shape[0], components.shape[0]).astype(f.dtype)
         counted = s > most * np.asarray(np.finfo(f.dtype).eps, f.dtype) * pt.max(s)
-        shares = pt.switch(counted, components / pt.switch(counted, s, pt.ones_like(s)), pt.zeros_like(s))
+        shares = ratio(components, s, counted)
         direction, products = -times(left, shares), pt.switch(wanted, f.size, 0).astype("int64")
     else:
         product, g, x = f.curvature(residuals=parts), start.gradient, start.point
@@ -133,24 +122,12 @@ def gauss_newton(
     return start.finish(start.line_search(direction, step_size), {}, reports={"products": products})
 
 
-def levenberg_marquardt(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    residuals: Any,
-    step_size: Any = None,
-    damping: Any = 1e-3,
-    scaling: str = "none",
-    solver: str = "svd",
-    cg_steps: int | None = None,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "levenberg_marquardt",
-) -> Updates:
+def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                        stop: Variable | None = None, updates: Updates | None = None, *, residuals: Variables,
+                        step_size: StepSize | None = None, damping: Scalar = 1e-3, scaling: str = "none",
+                        solver: str = "svd", cg_steps: int | None = None, exact: bool | None = None,
+                        tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                        name: str = "levenberg_marquardt") -> Updates:  # fmt: skip
     r"""The method of Levenberg and Marquardt for least squares, with Nielsen's rule for the damping.
 
     .. math:: f(x) = \tfrac12 \|r(x)\|^2, \qquad x \leftarrow x + p, \qquad
@@ -236,13 +213,12 @@ def levenberg_marquardt(
     check_choice("solver", solver, ("svd", "cg"))
     if scaling == "columns" and solver == "cg":
         raise ValueError('scaling is "columns", which needs the matrix of derivatives; pass solver="svd"')
-    tau = scalar("damping", damping, low=0)
     f, parts = _opened(
         parameters, cost, gradients, stop, updates, residuals, tolerance=tolerance, ascent=ascent, name=name
     )
     start = Descent.start(f, partial(fixed, max_trials=1), exact)
     wanted = ~start.still
-    mu = state(f"{name}/damping", dtype=f.dtype, fill=np.nan)
+    tau, mu = f.scalar("damping", damping, low=0), f.state("damping", fill=np.nan)
     new: Updates = {}
 
     if solver == "svd":
@@ -250,7 +226,7 @@ def levenberg_marquardt(
         transposed = _jacobian(f, parts, wanted)
         if scaling == "columns":
             norms = pt.sqrt(pt.sum(transposed**2, axis=1))
-            highest = state(f"{name}/norms", (f.size,), f.dtype)
+            highest = f.state("norms", (f.size,))
             new[highest] = pt.maximum(highest, pt.switch(pt.isfinite(norms), norms, pt.zeros_like(norms)))
             D = pt.switch(new[highest] > 0, new[highest], pt.ones_like(norms))
             transposed = transposed / D[:, None]
@@ -297,7 +273,7 @@ def levenberg_marquardt(
 
 
 def _opened(
-    parameters: Any, cost: Any, gradients: Any, stop: Any, updates: Updates | None, residuals: Any, **kwargs: Any
+    parameters: Variables, cost: Any, gradients: Any, stop: Any, updates: Updates | None, residuals: Any, **kwargs: Any
 ) -> tuple[Objective, list[Any]]:
     """The objective, and the residuals."""
     parts = check_outputs("residuals", residuals, check_parameters(parameters))

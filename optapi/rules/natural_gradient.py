@@ -9,35 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 
-from ..checks import as_dtype, as_list, called, check_choice, check_count, scalar
+from ..checks import as_dtype, as_list, called, check_choice, check_count
 from ..graph.loops import cond
 from ..moments import correction
 from ..objective import Objective
-from ..state import shape_of, state
-from ..updates import Updates
+from ..state import shape_of
+from ..typing import Scalar, StepSize, Updates, Variables
 from ._linear_algebra import guarded
 
 
-def tonga(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-2,
-    rank: int = 5,
-    every: int = 50,
-    block: str = "all",
-    forgetting: Any = 0.995,
-    regularization: Any = 1.0,
-    per_example: Sequence[Any] | None = None,
-    normalize: bool = False,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "tonga",
-) -> Updates:
+def tonga(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2, rank: int = 5,
+          every: int = 50, block: str = "all", forgetting: Scalar = 0.995, regularization: Scalar = 1.0,
+          per_example: Sequence[Any] | None = None, normalize: bool = False, tolerance: Scalar | None = None,
+          ascent: bool = False, name: str = "tonga") -> Updates:  # fmt: skip
     r"""TONGA: online natural gradient, with a covariance of the gradients of low rank.
 
     .. math:: C \leftarrow \gamma C + g g^T, \qquad x \leftarrow x - a \, (C + \lambda I)^{-1} g
@@ -119,10 +106,10 @@ def tonga(
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     rank, every = check_count("rank", rank), check_count("every", every)
     check_choice("block", block, ("all", "parameter", "row"))
-    gamma = scalar("forgetting", forgetting, 0, 1)
-    lam = scalar("regularization", regularization, low=float(np.finfo("float64").tiny))
+    gamma = f.scalar("forgetting", forgetting, 0, 1)
+    lam = f.scalar("regularization", regularization, low=float(np.finfo("float64").tiny))
     groups = _groups(f, block)
-    labels = [""] if block == "all" else [f"/{f.label(p)}" for p in f.parameters]
+    owners = [None] if block == "all" else f.parameters
     means = [array[:, 0] for array in _split(f, [g[None] for g in f.gradients], groups)]
     examples = [None] * len(groups)
     if per_example is not None:
@@ -135,11 +122,11 @@ def tonga(
 
     new: Updates = {}
     directions = []
-    for g, added, (blocks, size), label in zip(means, examples, groups, labels, strict=True):
+    for g, added, (blocks, size), owner in zip(means, examples, groups, owners, strict=True):
         dtype = g.type.dtype
         decay, fade, ridge = (as_dtype(s, dtype) for s in (gamma, pt.sqrt(gamma), lam))
         slots = rank if added is not None else rank + every
-        X = state(f"{name}/vectors{label}", (blocks, slots, size), dtype)
+        X = f.state("vectors", (blocks, slots, size), dtype, parameter=owner)
         if added is not None:
             added = added / as_dtype(pt.sqrt(added.shape[1]), dtype)
             columns = pt.concatenate([fade * X, added], axis=1)
@@ -148,7 +135,7 @@ def tonga(
             direction = (g - _combined(columns, _solved(gram, ridge, inner))) / ridge
             new[X] = pt.matmul(_eigenvectors(gram, rank)[1], columns)
         else:
-            G = state(f"{name}/gram{label}", (blocks, slots, slots), dtype)
+            G = f.state("gram", (blocks, slots, slots), dtype, parameter=owner)
             place = f.count % every
             newest = pt.eq(np.arange(slots), rank + place)
             columns = pt.switch(newest[:, None], g[:, None, :], fade * X)

@@ -7,30 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 
-from ..checks import scalar
-from ..line_search import fixed, strong_wolfe
+from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Objective
-from ..state import state
-from ..updates import Updates
+from ..typing import Scalar, StepSize, Updates, Variables
 from ._descent import Descent, Proposal
 from ._linear_algebra import BOUNDARY, conjugate_gradients, forcing, guarded, limit, norm, rows, times
 
 
-def newton(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    line_search: Any = strong_wolfe,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "newton",
-) -> Updates:
+def newton(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+           line_search: LineSearch = strong_wolfe, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+           ascent: bool = False, name: str = "newton") -> Updates:  # fmt: skip
     r"""Newton's method, with the Hessian as a matrix.
 
     .. math:: x \leftarrow x - a Q |\Lambda|^{-1} Q^T g, \qquad H = Q \Lambda Q^T
@@ -101,21 +90,10 @@ def newton(
     return start.finish(end, {}, reports={"products": pt.switch(wanted, f.size, 0).astype("int64")})
 
 
-def newton_cg(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    cg_steps: int | None = None,
-    line_search: Any = strong_wolfe,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "newton_cg",
-) -> Updates:
+def newton_cg(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+              cg_steps: int | None = None, line_search: LineSearch = strong_wolfe, exact: bool | None = None,
+              tolerance: Scalar | None = 1e-5, ascent: bool = False, name: str = "newton_cg") -> Updates:  # fmt: skip
     r"""Newton's method with conjugate gradients and a line search, also called truncated Newton.
 
     .. math:: x \leftarrow x + a d, \qquad \|H d + g\| \le \min(1/2, \sqrt{\|g\|}) \, \|g\|
@@ -178,22 +156,11 @@ def newton_cg(
     return start.finish(start.line_search(found.vector, step_size), {}, reports={"products": found.products})
 
 
-def trust_region_cg(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    max_radius: Any = None,
-    accept: Any = 0.15,
-    cg_steps: int | None = None,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "trust_region_cg",
-) -> Updates:
+def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                    stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+                    max_radius: Scalar | None = None, accept: Scalar = 0.15, cg_steps: int | None = None,
+                    exact: bool | None = None, tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                    name: str = "trust_region_cg") -> Updates:  # fmt: skip
     r"""Newton's method with conjugate gradients in a trust region, by Steihaug and Toint.
 
     .. math:: x \leftarrow x + p, \qquad p \approx \arg\min_{\|p\| \le \Delta} m(p), \qquad
@@ -255,13 +222,12 @@ def trust_region_cg(
     >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.trust_region_cg, hessp=rosen_hess_prod).round(4)
     array([1., 1.])
     """
-    accept = scalar("accept", accept, 0, 0.25)
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
     )
     start = Descent.start(f, partial(fixed, max_trials=1), exact)
     product, g, x = f.curvature(), start.gradient, start.point
-    least, most = forcing(g), None if max_radius is None else scalar("max_radius", max_radius, low=0).astype(f.dtype)
+    least, most = forcing(g), None if max_radius is None else f.scalar("max_radius", max_radius, low=0).astype(f.dtype)
     steps = limit(cg_steps, f.size)
 
     def propose(radius: Any) -> Proposal:
@@ -272,10 +238,11 @@ def trust_region_cg(
         grown = pt.switch((quality > 0.75) & proposed.full, 2 * radius, radius)
         return [pt.switch(quality < 0.25, norm(proposed.step) / 4, grown if most is None else pt.minimum(grown, most))]
 
-    radius = state(f"{name}/radius", dtype=f.dtype, fill=np.nan)
+    least_quality = f.scalar("accept", accept, 0, 0.25).astype(f.dtype)
+    radius = f.state("radius", fill=np.nan)
     begin = f.step_size(1.0 if step_size is None else step_size).astype(f.dtype)
     begin = pt.switch(pt.isnan(radius), begin if most is None else pt.minimum(begin, most), radius)
-    end, (following, products) = start.trust_region(propose, [begin], adjust, accept.astype(f.dtype))
+    end, (following, products) = start.trust_region(propose, [begin], adjust, least_quality)
     return start.finish(end, {radius: following}, patience=30, reports={"products": products})
 
 

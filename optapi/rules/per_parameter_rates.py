@@ -17,41 +17,27 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace, vectorize_graph
 
 from .. import state
 from ..checks import as_dtype, check_choice, check_count, check_gradients, scalar
 from ..graph.loops import FALSE, like
-from ..moments import correction, running_average
+from ..moments import correction
 from ..objective import Objective
-from ..updates import Updates
+from ..typing import Scalar, StepSize, Updates, Variables
 from ._linear_algebra import ratio
 
 
-def delta_bar_delta(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-2,
-    variant: str = "jacobs",
-    increase: Any = None,
-    decrease: Any = 0.2,
-    min_rate: Any = None,
-    max_rate: Any = None,
-    mean_weight: Any = None,
-    momentum: Any = None,
-    damping: Any = None,
-    momentum_increase: Any = None,
-    momentum_decrease: Any = None,
-    momentum_damping: Any = None,
-    max_momentum: Any = None,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "delta_bar_delta",
-) -> Updates:
+def delta_bar_delta(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                    stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
+                    variant: str = "jacobs", increase: Scalar | None = None, decrease: Scalar = 0.2,
+                    min_rate: Scalar | None = None, max_rate: Scalar | None = None, mean_weight: Scalar | None = None,
+                    momentum: Scalar | None = None, damping: Scalar | None = None,
+                    momentum_increase: Scalar | None = None, momentum_decrease: Scalar | None = None,
+                    momentum_damping: Scalar | None = None, max_momentum: Scalar | None = None,
+                    tolerance: Scalar | None = None, ascent: bool = False,
+                    name: str = "delta_bar_delta") -> Updates:  # fmt: skip
     r"""Delta-bar-delta: a rate grows by addition while the gradient keeps its sign, and shrinks by a factor if not.
 
     .. math::
@@ -154,7 +140,7 @@ def delta_bar_delta(
     theta = _option("mean_weight", mean_weight, 0.7, not gains, variant, below=1)
     scalars = (
         _option("increase", increase, 0.2 if gains else 0.05, True, variant),
-        1.0 - scalar("decrease", decrease, 0, 1),
+        1.0 - f.scalar("decrease", decrease, 0, 1),
         _option("min_rate", min_rate, 0.01 if gains else 0.0, True, variant),
         _bound("max_rate", max_rate),
         _option("momentum", momentum, 0.5, gains, variant, high=1),
@@ -178,7 +164,7 @@ def delta_bar_delta(
             continue
         mean = f.zeros_like(p, "mean")
         agree = _agreement(mean, g)
-        new[mean] = running_average(mean, g, theta)
+        new[mean] = f.average(mean, g, theta)
         if not extended:
             new[k] = _clipped(_adapted(k, agree, k + add, keep * k), low, high)
             new[p] = p - a * new[k] * g
@@ -192,23 +178,11 @@ def delta_bar_delta(
     return f.finish(new)
 
 
-def rprop(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 0.1,
-    variant: str = "irprop-",
-    growth: Any = 1.2,
-    shrinkage: Any = 0.5,
-    min_rate: Any = 1e-6,
-    max_rate: Any = 50.0,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "rprop",
-) -> Updates:
+def rprop(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 0.1,
+          variant: str = "irprop-", growth: Scalar = 1.2, shrinkage: Scalar = 0.5, min_rate: Scalar = 1e-6,
+          max_rate: Scalar = 50.0, tolerance: Scalar | None = None, ascent: bool = False,
+          name: str = "rprop") -> Updates:  # fmt: skip
     r"""Resilient propagation: steps of learnt sizes, against the sign of the gradient.
 
     .. math::
@@ -283,16 +257,16 @@ def rprop(
         raise ValueError('the variant "irprop+" compares costs; pass cost=, or choose "irprop-"')
     first = f.step_size(step_size)
     # The bounds of the gains; with a step size of 0 there are none.
-    low = pt.switch(first > 0, scalar("min_rate", min_rate, 0) / first, scalar("min_rate", 0))
+    low = pt.switch(first > 0, f.scalar("min_rate", min_rate, 0) / first, f.scalar("min_rate", 0))
     high = pt.switch(first > 0, _bound("max_rate", max_rate) / first, _bound("max_rate", None))
 
     new: Updates = {}
     if variant == "irprop+":
-        previous = state.state(f"{f.name}/previous_cost", dtype=f.cost.type.dtype, fill=np.inf)
+        previous = f.state("previous_cost", dtype=f.cost.type.dtype, fill=np.inf)
         new[previous] = f.cost
         risen = f.cost > previous
     for p, g, a, up, down, low_k, high_k in f.each(
-        first, scalar("growth", growth, 1), scalar("shrinkage", shrinkage, 0, 1), low, high
+        first, f.scalar("growth", growth, 1), f.scalar("shrinkage", shrinkage, 0, 1), low, high
     ):
         k, before = f.full_like(p, "gain", 1), f.zeros_like(p, "sign")
         sign = pt.sign(g)
@@ -316,22 +290,10 @@ def rprop(
     return f.finish(new)
 
 
-def super_sab(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-2,
-    momentum: Any = 0.9,
-    growth: Any = 1.05,
-    shrinkage: Any = 0.5,
-    max_rate: Any = None,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "super_sab",
-) -> Updates:
+def super_sab(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
+              momentum: Scalar = 0.9, growth: Scalar = 1.05, shrinkage: Scalar = 0.5, max_rate: Scalar | None = None,
+              tolerance: Scalar | None = None, ascent: bool = False, name: str = "super_sab") -> Updates:  # fmt: skip
     r"""SuperSAB: a rate grows by a factor while the gradient keeps its sign; if not, it shrinks and the step is undone.
 
     Where the gradient has the sign of the previous one
@@ -391,9 +353,9 @@ def super_sab(
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     scalars = (
-        scalar("momentum", momentum, 0, 1),
-        scalar("growth", growth, 1),
-        scalar("shrinkage", shrinkage, 0, 1),
+        f.scalar("momentum", momentum, 0, 1),
+        f.scalar("growth", growth, 1),
+        f.scalar("shrinkage", shrinkage, 0, 1),
         _bound("max_rate", max_rate),
     )
     new: Updates = {}
@@ -409,19 +371,10 @@ def super_sab(
     return f.finish(new)
 
 
-def quickprop(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-2,
-    growth: Any = 1.75,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "quickprop",
-) -> Updates:
+def quickprop(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
+              growth: Scalar = 1.75, tolerance: Scalar | None = None, ascent: bool = False,
+              name: str = "quickprop") -> Updates:  # fmt: skip
     r"""Quickprop: each component goes to the minimum of the parabola through its last two slopes.
 
     With the previous step :math:`p` and the previous gradient :math:`g_{prev}`
@@ -475,7 +428,7 @@ def quickprop(
     array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
-    mu = scalar("growth", growth, 0)
+    mu = f.scalar("growth", growth, 0)
     new: Updates = {}
     for p, g, a, mu_p, shrink in f.each(f.step_size(step_size), mu, mu / (1.0 + mu)):
         step, slope = f.zeros_like(p, "step"), f.zeros_like(p, "slope")
@@ -492,20 +445,10 @@ def quickprop(
     return f.finish(new)
 
 
-def idbd(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 0.05,
-    meta_step_size: Any = 1e-2,
-    curvature: Any = None,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "idbd",
-) -> Updates:
+def idbd(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+         stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 0.05,
+         meta_step_size: Scalar = 1e-2, curvature: Variables | None = None, tolerance: Scalar | None = None,
+         ascent: bool = False, name: str = "idbd") -> Updates:  # fmt: skip
     r"""Incremental delta-bar-delta: the logarithms of the rates descend the cost of the next example.
 
     .. math::
@@ -572,10 +515,10 @@ def idbd(
     """
     exact = curvature is None
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, searches=exact
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=exact
     )
     curvatures = _second_derivatives(f) if exact else _check_curvature(curvature, f)
-    rates = f.each(f.step_size(step_size), scalar("meta_step_size", meta_step_size, 0))
+    rates = f.each(f.step_size(step_size), f.scalar("meta_step_size", meta_step_size, 0))
     new: Updates = {}
     for (p, g, a, theta), c in zip(rates, curvatures, strict=True):
         beta, h = f.zeros_like(p, "log_gain"), f.zeros_like(p, "trace")
@@ -586,20 +529,10 @@ def idbd(
     return f.finish(new, reports={"products": pt.constant(np.int64(f.size))} if exact else None)
 
 
-def smd(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-2,
-    meta_step_size: Any = 2e-2,
-    trace_weight: Any = 0.99,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "smd",
-) -> Updates:
+def smd(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+        stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
+        meta_step_size: Scalar = 2e-2, trace_weight: Scalar = 0.99, tolerance: Scalar | None = None,
+        ascent: bool = False, name: str = "smd") -> Updates:  # fmt: skip
     r"""Stochastic meta-descent: the rates descend the cost, with second derivatives of the whole of it.
 
     .. math::
@@ -666,8 +599,8 @@ def smd(
     products = f.products(f.parameters, f.gradients, traces)
     rates = f.each(
         f.step_size(step_size),
-        scalar("meta_step_size", meta_step_size, 0),
-        scalar("trace_weight", trace_weight, 0, 1),
+        f.scalar("meta_step_size", meta_step_size, 0),
+        f.scalar("trace_weight", trace_weight, 0, 1),
     )
     new: Updates = {}
     for (p, g, a, mu, w), v, product in zip(rates, traces, products, strict=True):
@@ -679,22 +612,10 @@ def smd(
     return f.finish(new, reports={"products": pt.constant(np.int64(1))})
 
 
-def vsgd(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1.0,
-    curvature: Any = None,
-    samples: int = 10,
-    slow_start: Any = 2.0,
-    outliers: Any = 2.0,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "vsgd",
-) -> Updates:
+def vsgd(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+         stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1.0,
+         curvature: Variables | None = None, samples: int = 10, slow_start: Scalar = 2.0, outliers: Scalar | None = 2.0,
+         tolerance: Scalar | None = None, ascent: bool = False, name: str = "vsgd") -> Updates:  # fmt: skip
     r"""vSGD: rates from the noise of the gradients and from the curvature, without a rate to choose.
 
     Running means of the gradient, its square and the curvature :math:`c`, each component with a memory
@@ -785,14 +706,23 @@ def vsgd(
     """
     differences = curvature is None
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, searches=differences
+        parameters,
+        cost,
+        gradients,
+        stop,
+        updates,
+        tolerance=tolerance,
+        ascent=ascent,
+        name=name,
+        needs_cost=differences,
     )
     samples = check_count("samples", samples, low=0)
     means = [f.zeros_like(p, "mean") for p in f.parameters]
     curvatures = _differenced(f, means) if differences else _check_curvature(curvature, f)
     watching = f.count < samples if samples else FALSE
-    slow = pt.switch(pt.eq(f.count, max(samples - 1, 0)), scalar("slow_start", slow_start, 1), scalar("slow_start", 1))
-    level = scalar("outliers", 0 if outliers is None else outliers, 0)
+    slow = f.scalar("slow_start", slow_start, 1)
+    slow = pt.switch(pt.eq(f.count, max(samples - 1, 0)), slow, np.float64(1))
+    level = f.scalar("outliers", 0 if outliers is None else outliers, 0)
 
     new: Updates = {}
     rates = f.each(f.step_size(step_size), slow, level**2)
@@ -822,25 +752,13 @@ def vsgd(
     return f.finish(new, reports={"evaluations": pt.constant(np.int64(2))} if differences else None)
 
 
-def hypergradient(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-3,
-    direction: str = "sgd",
-    meta_step_size: Any = None,
-    multiplicative: bool = False,
-    momentum: Any = None,
-    mean_weight: Any = None,
-    mean_square_weight: Any = None,
-    epsilon: Any = None,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "hypergradient",
-) -> Updates:
+def hypergradient(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                  stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
+                  direction: str = "sgd", meta_step_size: Scalar | None = None, multiplicative: bool = False,
+                  momentum: Scalar | None = None, mean_weight: Scalar | None = None,
+                  mean_square_weight: Scalar | None = None, epsilon: Scalar | None = None,
+                  tolerance: Scalar | None = None, ascent: bool = False,
+                  name: str = "hypergradient") -> Updates:  # fmt: skip
     r"""Hypergradient descent: one rate for all components, which descends the cost of the next update.
 
     .. math:: b \leftarrow \max(b + \beta g^T u, 0), \qquad u \leftarrow d(g), \qquad x \leftarrow x - b u
@@ -926,12 +844,12 @@ def hypergradient(
     slope = _inner(f.gradients, last)
     new: Updates = {}
     if multiplicative:
-        gain = state.state(f"{f.name}/gain", dtype=f.dtype, fill=1)
+        gain = f.state("gain", fill=1)
         cosine = ratio(slope, pt.sqrt(_inner(f.gradients, f.gradients)) * pt.sqrt(_inner(last, last)))
         new[gain] = gain * pt.maximum(1.0 + beta * cosine, 0.0)
         rate = a * new[gain]
     else:
-        learnt = state.state(f"{f.name}/learnt", dtype=f.dtype)
+        learnt = f.state("learnt")
         rate = pt.maximum(a + learnt + beta * slope, 0.0)
         new[learnt] = rate - a
 
@@ -944,8 +862,8 @@ def hypergradient(
             new[u] = g + mu * new[v]
         elif adam:
             m, v = f.zeros_like(p, "mean"), f.zeros_like(p, "mean_square")
-            new[m] = running_average(m, g, w1)
-            new[v] = running_average(v, g**2, w2)
+            new[m] = f.average(m, g, w1)
+            new[v] = f.average(v, g**2, w2)
             new[u] = (new[m] / c1) / (pt.sqrt(new[v] / c2) + eps)
         new[p] = p - b * new[u]
     return f.finish(new)

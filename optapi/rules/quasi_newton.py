@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 
 from ..checks import check_choice, check_count
-from ..line_search import nonmonotone, strong_wolfe
+from ..line_search import LineSearch, nonmonotone, strong_wolfe
 from ..objective import Objective
-from ..state import state
-from ..updates import Updates
+from ..typing import Scalar, StepSize, Updates, Variables
 from ._descent import Descent
 from ._linear_algebra import CompactInverseHessian, bfgs_update, curvature, dot, inverse_hessian_state, norm, times
 
 
-def lbfgs(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    memory: int = 10,
-    line_search: Any = strong_wolfe,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "lbfgs",
-) -> Updates:
+def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+          memory: int = 10, line_search: LineSearch = strong_wolfe, exact: bool | None = None,
+          tolerance: Scalar | None = 1e-5, ascent: bool = False, name: str = "lbfgs") -> Updates:  # fmt: skip
     r"""Limited-memory BFGS.
 
     .. math:: x \leftarrow x - a H g
@@ -104,26 +91,16 @@ def lbfgs(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
     )
     start = Descent.start(f, line_search, exact)
-    pairs = CompactInverseHessian.begin(name, check_count("memory", memory), f.size, f.dtype)
+    pairs = CompactInverseHessian.begin(f, check_count("memory", memory))
     end = start.line_search(-pairs.times(start.gradient), step_size, fresh=pairs.empty)
     pushed = pairs.cleared(end.restarted).push(end.step, end.change, unless=end.failed)
     return start.finish(end, {}, unheld=dict(zip(pairs, pushed, strict=True)))
 
 
-def bfgs(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    line_search: Any = strong_wolfe,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "bfgs",
-) -> Updates:
+def bfgs(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+         stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+         line_search: LineSearch = strong_wolfe, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+         ascent: bool = False, name: str = "bfgs") -> Updates:  # fmt: skip
     r"""BFGS, with the inverse Hessian as a matrix.
 
     .. math::
@@ -182,8 +159,8 @@ def bfgs(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
     )
     start = Descent.start(f, line_search, exact)
-    H = inverse_hessian_state(f"{name}/inverse_hessian", (f.size, f.size), f.dtype, fill=np.eye(f.size))
-    updated = state(f"{name}/updated", dtype="int64")
+    H = inverse_hessian_state(f, "inverse_hessian", (f.size, f.size), fill=np.eye(f.size))
+    updated = f.state("updated", dtype="int64")
     end = start.line_search(-times(H, start.gradient), step_size, fresh=pt.eq(updated, 0))
 
     s, y = end.step, end.change
@@ -194,20 +171,10 @@ def bfgs(
     return start.finish(end, new)
 
 
-def sr1(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    line_search: Any = strong_wolfe,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "sr1",
-) -> Updates:
+def sr1(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+        stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+        line_search: LineSearch = strong_wolfe, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+        ascent: bool = False, name: str = "sr1") -> Updates:  # fmt: skip
     r"""The symmetric rank-one method, with the inverse Hessian as a matrix.
 
     .. math::
@@ -254,8 +221,8 @@ def sr1(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
     )
     start = Descent.start(f, line_search, exact)
-    H = inverse_hessian_state(f"{name}/inverse_hessian", (f.size, f.size), f.dtype, fill=np.eye(f.size))
-    updated = state(f"{name}/updated", dtype="int64")
+    H = inverse_hessian_state(f, "inverse_hessian", (f.size, f.size), fill=np.eye(f.size))
+    updated = f.state("updated", dtype="int64")
     Hg = times(H, start.gradient)
     end = start.line_search(-pt.sign(dot(start.gradient, Hg)) * Hg, step_size, fresh=pt.eq(updated, 0))
 
@@ -270,21 +237,11 @@ def sr1(
     return start.finish(end, new)
 
 
-def barzilai_borwein(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = None,
-    kind: str = "alternate",
-    line_search: Any = nonmonotone,
-    exact: bool | None = None,
-    tolerance: Any = 1e-5,
-    ascent: bool = False,
-    name: str = "barzilai_borwein",
-) -> Updates:
+def barzilai_borwein(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                     stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
+                     kind: str = "alternate", line_search: LineSearch = nonmonotone, exact: bool | None = None,
+                     tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                     name: str = "barzilai_borwein") -> Updates:  # fmt: skip
     r"""The method of Barzilai and Borwein: gradient descent with two-point step sizes.
 
     .. math:: x \leftarrow x - a g, \qquad a = \frac{s^T s}{s^T y} \text{ (long)} \quad\text{or}\quad
@@ -346,12 +303,12 @@ def barzilai_borwein(
         end = start.line_search(first=step_size)
     else:
         # 0 says that there is none.
-        step = state(f"{name}/step_size", dtype=f.dtype)
+        step = f.state("step_size")
         end = start.line_search(first=pt.switch(step > 0, step, 1 / pt.maximum(1, norm(start.gradient))))
         good, sy, yy = curvature(end.step, end.change)
         long, short = dot(end.step, end.step) / sy, sy / yy
         if kind == "alternate":
-            turn = state(f"{name}/turn", dtype="int64")
+            turn = f.state("turn", dtype="int64")
             new[turn] = 1 - turn
             chosen = pt.switch(pt.eq(turn, 0), long, short)
         else:

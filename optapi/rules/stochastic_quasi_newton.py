@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 
-from ..checks import as_dtype, check_choice, check_cost, check_count, check_mask, is_zero, scalar
+from ..checks import as_dtype, check_choice, check_cost, check_count, check_mask, is_zero
 from ..graph.loops import cond
 from ..objective import Objective
-from ..state import state
-from ..updates import Updates
+from ..typing import Mask, Scalar, StepSize, Updates, Variables
 from ._linear_algebra import CompactInverseHessian, dot, ratio, shifted, times
 
 
 ONE, TWO = (pt.constant(np.int64(count)) for count in (1, 2))
 
 
-def sgd_qn(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 1e-2,
-    regularization: Any = 0.0,
-    mask: Sequence[bool] | Callable[[Any], bool] | None = None,
-    skip: int = 16,
-    min_curvature: Any = None,
-    max_curvature: Any = None,
-    variant: str = "2010",
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "sgd_qn",
-) -> Updates:
+def sgd_qn(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
+           regularization: Scalar = 0.0, mask: Mask | None = None, skip: int = 16,
+           min_curvature: Scalar | None = None, max_curvature: Scalar | None = None, variant: str = "2010",
+           tolerance: Scalar | None = None, ascent: bool = False, name: str = "sgd_qn") -> Updates:  # fmt: skip
     r"""SGD-QN: stochastic gradient descent with a rate for each component, from an estimate of its curvature.
 
     What is minimized is the cost plus :math:`\lambda \|x\|^2 / 2`. Each call is
@@ -125,7 +111,7 @@ def sgd_qn(
     )
     skip = check_count("skip", skip)
     check_choice("variant", variant, ("2010", "2009"))
-    a, penalty = f.step_size(step_size), scalar("regularization", regularization, low=0)
+    a, penalty = f.step_size(step_size), f.scalar("regularization", regularization, low=0)
     chosen = check_mask(mask, f.parameters)
     penalties = [
         as_dtype(penalty if c else pt.zeros((), "float64"), p.type.dtype)
@@ -142,14 +128,14 @@ def sgd_qn(
             raise ValueError("the variant of 2009 needs a regularization above 0")
         new = _sgd_qn_2009(f, a, penalty, penalties, compares, share, skip)
     else:
-        low = 0.1 * penalty if min_curvature is None else scalar("min_curvature", min_curvature, low=0)
+        low = 0.1 * penalty if min_curvature is None else f.scalar("min_curvature", min_curvature, low=0)
         high = 1.0 / a if is_zero(regularization) else 100.0 * penalty
-        high = high if max_curvature is None else scalar("max_curvature", max_curvature, low=0)
+        high = high if max_curvature is None else f.scalar("max_curvature", max_curvature, low=0)
         new = _sgd_qn_2010(f, a, penalties, compares, share, skip, low, high)
-    rest = None
+    converged = None
     if not is_zero(regularization):
-        rest = f.converged([g + lam * p for (p, g), lam in zip(f.each(), penalties, strict=True)])
-    return f.finish(new, rest, reports={"evaluations": pt.switch(compares, TWO, ONE)})
+        converged = f.converged([g + lam * p for (p, g), lam in zip(f.each(), penalties, strict=True)])
+    return f.finish(new, converged, reports={"evaluations": pt.switch(compares, TWO, ONE)})
 
 
 def _sgd_qn_2010(
@@ -204,21 +190,10 @@ def _gradients_at(f: Objective, points: list[Any], condition: Any) -> list[Any]:
     return cond(condition & ~f.stopped, gradients, points, [pt.zeros_like(p) for p in f.parameters])
 
 
-def olbfgs(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 0.1,
-    memory: int = 10,
-    regularization: Any = 0.0,
-    epsilon: Any = None,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "olbfgs",
-) -> Updates:
+def olbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 0.1, memory: int = 10,
+           regularization: Scalar = 0.0, epsilon: Scalar | None = None, tolerance: Scalar | None = None,
+           ascent: bool = False, name: str = "olbfgs") -> Updates:  # fmt: skip
     r"""Online L-BFGS: L-BFGS with step sizes in the place of line searches, and each pair from one batch.
 
     .. math:: x_{new} = x - a H g, \qquad s = x_{new} - x, \qquad y = g_{new} - g + \lambda s
@@ -282,11 +257,11 @@ def olbfgs(
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
     )
-    pairs = CompactInverseHessian.begin(f"{name}/pairs", check_count("memory", memory), f.size, f.dtype)
+    pairs = CompactInverseHessian.begin(f, check_count("memory", memory), "pairs/")
     if epsilon is None:
         epsilon = float(np.sqrt(np.finfo(f.dtype).eps))
-    scalars = f.step_size(step_size), scalar("regularization", regularization, low=0), scalar("epsilon", epsilon, low=0)
-    a, lam, eps = (as_dtype(s, f.dtype) for s in scalars)
+    scalars = f.scalar("regularization", regularization, low=0), f.scalar("epsilon", epsilon, low=0)
+    a, lam, eps = (as_dtype(s, f.dtype) for s in (f.step_size(step_size), *scalars))
 
     x, g = f.pack(f.parameters), f.pack(f.gradients)
     used = pt.gt(pairs.curvatures, 0)
@@ -299,21 +274,10 @@ def olbfgs(
     return f.finish(new, reports={"evaluations": TWO})
 
 
-def sqn(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 0.1,
-    memory: int = 10,
-    every: int = 10,
-    curvature_cost: Any = None,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "sqn",
-) -> Updates:
+def sqn(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+        stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 0.1, memory: int = 10,
+        every: int = 10, curvature_cost: Variable | None = None, tolerance: Scalar | None = None, ascent: bool = False,
+        name: str = "sqn") -> Updates:  # fmt: skip
     r"""SQN: stochastic L-BFGS with pairs of averaged points and products of the Hessian with their differences.
 
     .. math:: x \leftarrow x - a H g, \qquad s = \bar x - \bar x', \qquad y = \nabla^2 f(\bar x) s
@@ -375,9 +339,9 @@ def sqn(
     """
     elsewhere = curvature_cost is None
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, searches=elsewhere
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=elsewhere
     )
-    pairs = CompactInverseHessian.begin(f"{name}/pairs", check_count("memory", memory), f.size, f.dtype)
+    pairs = CompactInverseHessian.begin(f, check_count("memory", memory), "pairs/")
     curved = _with_cost(f, "curvature_cost", curvature_cost)
     x, g = f.pack(f.parameters), f.pack(f.gradients)
     due, again, mean, following, new = _averaged(f, x, check_count("every", every))
@@ -391,25 +355,11 @@ def sqn(
     return f.finish(new, reports={"evaluations": ONE, "products": again.astype("int64")})
 
 
-def ada_qn(
-    parameters: Any,
-    cost: Any = None,
-    gradients: Any = None,
-    stop: Any = None,
-    updates: Updates | None = None,
-    *,
-    step_size: Any = 0.1,
-    memory: int = 10,
-    every: int = 20,
-    gradient_memory: int = 100,
-    monitor: Any = None,
-    increase: Any = 1.01,
-    curvature: Any = 1e-4,
-    epsilon: Any = 1e-4,
-    tolerance: Any = None,
-    ascent: bool = False,
-    name: str = "ada_qn",
-) -> Updates:
+def ada_qn(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 0.1, memory: int = 10,
+           every: int = 20, gradient_memory: int = 100, monitor: Variable | None = None, increase: Scalar = 1.01,
+           curvature: Scalar = 1e-4, epsilon: Scalar = 1e-4, tolerance: Scalar | None = None, ascent: bool = False,
+           name: str = "ada_qn") -> Updates:  # fmt: skip
     r"""adaQN: stochastic L-BFGS begun with AdaGrad's matrix, with pairs from the empirical Fisher information.
 
     .. math::
@@ -485,18 +435,18 @@ def ada_qn(
     """
     elsewhere = monitor is None
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, searches=elsewhere
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=elsewhere
     )
-    pairs = CompactInverseHessian.begin(f"{name}/pairs", check_count("memory", memory), f.size, f.dtype)
-    fisher = state(f"{name}/gradients", (check_count("gradient_memory", gradient_memory), f.size), f.dtype)
-    stored = state(f"{name}/stored", dtype="int64")
-    squares = state(f"{name}/sum_of_squares", (f.size,), f.dtype)
+    pairs = CompactInverseHessian.begin(f, check_count("memory", memory), "pairs/")
+    fisher = f.state("gradients", (check_count("gradient_memory", gradient_memory), f.size))
+    stored = f.state("stored", dtype="int64")
+    squares = f.state("sum_of_squares", (f.size,))
     monitored = _with_cost(f, "monitor", monitor)
-    allowed = scalar("increase", increase, low=1) - 1.0
+    allowed = f.scalar("increase", increase, low=1) - 1.0
     scalars = (
         f.step_size(step_size),
-        scalar("curvature", curvature, low=0),
-        scalar("epsilon", epsilon, low=float(np.finfo("float64").tiny)),
+        f.scalar("curvature", curvature, low=0),
+        f.scalar("epsilon", epsilon, low=float(np.finfo("float64").tiny)),
     )
     a, least, eps = (as_dtype(s, f.dtype) for s in scalars)
 
@@ -555,8 +505,8 @@ def _averaged(f: Objective, x: Any, every: int) -> tuple[Any, Any, Any, Any, Upd
     dict
         Next values of the state but for that mean.
     """
-    total = state(f"{f.name}/sum", (f.size,), f.dtype)
-    mean = state(f"{f.name}/mean", (f.size,), f.dtype)
+    total = f.state("sum", (f.size,))
+    mean = f.state("mean", (f.size,))
     due = pt.eq((f.count + 1) % every, 0)
     summed = total + x
     following = summed / as_dtype(pt.constant(np.float64(every)), f.dtype)

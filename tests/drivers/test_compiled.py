@@ -356,7 +356,7 @@ def test_what_cannot_be_resumed(tmp_path):
     other = compile_minimizer(parameters, cost, "adam", inputs=inputs, mode=STEP)
     with pytest.raises(ValueError, match="saved by sgd"):
         other.load(tmp_path / "some.npz")
-    with pytest.raises(ValueError, match="values/0/a"):
+    with pytest.raises(ValueError, match="values/a"):
         made("sgd")[1].load(tmp_path / "some.npz")
     np.savez(tmp_path / "foreign.npz", a=np.zeros(2))
     with pytest.raises(ValueError, match="not written by"):

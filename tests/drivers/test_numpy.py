@@ -832,7 +832,7 @@ for _ in it:
 
 def test_killed_in_the_middle_of_a_save(tmp_path):
     path = tmp_path / "run.npz"
-    folders = [Path(__file__).parent.parent, Path(optapi.__file__).parent.parent]
+    folders = [Path(__file__).parent, Path(__file__).parent.parent, Path(optapi.__file__).parent.parent]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
     command = [sys.executable, "-c", KILLED, str(path)]
     child = subprocess.run(command, env=environment, capture_output=True, text=True)

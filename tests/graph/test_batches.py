@@ -96,3 +96,42 @@ def test_a_batch_of_one(compiled):
     p, wide = pytensor.shared(2.0, name="p"), pytensor.shared(np.array([2.0]))
     compiled(optapi.batch(optapi.sgd([p], p**2, step_size=0.25), {p: wide}))()
     np.testing.assert_array_equal(wide.get_value(), [1.0])
+
+
+@pytest.mark.parametrize("rule", [optapi.bfgs, optapi.lbfgs, optapi.sr1])
+def test_inverse_hessians_of_a_batch_are_those_of_single_runs(rule, compiled):
+    starts, scales, v = np.array([[1.0, -2.0], [0.5, 3.0], [4.0, 4.0]]), np.array([1.0, 5.0]), np.array([0.3, -2.0])
+
+    def run(p):
+        updates = rule([p], pt.sum(scales * pt.cosh(p)))
+        return updates, compiled(updates)
+
+    singles = []
+    for start in starts:
+        updates, step = run(pytensor.shared(start))
+        for _ in range(4):
+            step()
+        singles.append(optapi.inverse_hessian(updates))
+    p, wide = pytensor.shared(np.zeros(2)), pytensor.shared(starts.copy())
+    together = optapi.batch(run(p)[0], {p: wide})
+    step = compiled(together)
+    for _ in range(4):
+        step()
+    found = optapi.inverse_hessian(together)
+    if isinstance(singles[0], np.ndarray):
+        assert isinstance(found, np.ndarray) and found.shape == (3, 2, 2)
+    assert len(found) == 3 and not np.allclose(singles[0] @ v, singles[1] @ v)
+    for matrix, single in zip(found, singles, strict=True):
+        np.testing.assert_allclose(matrix @ v, single @ v, rtol=1e-10)
+    assert optapi.inverse_hessian(optapi.batch(optapi.adam([p], pt.sum(p**2)), {p: wide})) is None
+
+
+def test_what_takes_a_place_has_the_notes_of_what_was_there():
+    """Also where the wide variable is the caller's."""
+    p, stop = pytensor.shared(np.ones(2), name="p"), pytensor.shared(0, name="stop")
+    updates = optapi.bfgs([p], pt.sum(p**2), stop=stop)
+    [H] = [v for v in updates if v.name == "bfgs/inverse_hessian"]
+    wide, matrices = pytensor.shared(np.ones((3, 2))), pytensor.shared(np.stack([np.eye(2)] * 3))
+    together = optapi.batch(updates, {p: wide, H: matrices})
+    assert optapi.inverse_hessian(together).shape == (3, 2, 2)
+    assert optapi.reports(together).keys() == optapi.reports(updates).keys()

@@ -129,7 +129,7 @@ def test_twins(case):
     found = []
     while len(found) < 60 and not run.stop.get_value():
         run.step()
-        found.append((run.p.get_value(), run.state("share")))
+        found.append((run.p.get_value(), run.state("beta_d")))
     assert len(found) > 20
     points, shares = zip(*found, strict=True)
     wanted, wanted_shares = zip(*twin(rosenbrock_in_numpy, x, len(found), along=found), strict=True)
@@ -218,7 +218,7 @@ def directions(run, starts, gradient, calls):
         run.again(start)
         for _ in range(calls):
             run.step()
-            g, share = gradient(run.p.get_value()), run.state("share")
+            g, share = gradient(run.p.get_value()), run.state("beta_d")
             if np.any(share) and np.max(np.abs(g)) > 1e-5:
                 found.append((g, share - g))
     return found
@@ -254,7 +254,7 @@ def test_directions_of_hestenes_stiefel_are_conjugate_whatever_the_search():
         for _ in range(30):
             before, g = run.p.get_value(), rosenbrock_in_numpy(run.p.get_value())[1]
             run.step()
-            g_new, share = rosenbrock_in_numpy(run.p.get_value())[1], run.state("share")
+            g_new, share = rosenbrock_in_numpy(run.p.get_value())[1], run.state("beta_d")
             y, step = g_new - g, run.p.get_value() - before
             if np.any(share) and np.linalg.norm(step) > 1e-6:
                 d = share - g_new
@@ -273,7 +273,7 @@ def test_polak_ribiere_starts_anew_after_a_short_step():
             run.step()
             g_new = rosenbrock_in_numpy(run.p.get_value())[1]
             if (g_new - g) @ g_new <= 0:
-                assert not np.any(run.state("share"))
+                assert not np.any(run.state("beta_d"))
 
 
 # Restarts
@@ -284,7 +284,7 @@ def test_restarts():
     ages = []
     for _ in range(9):
         every.step()
-        ages.append(bool(np.any(every.state("share"))))
+        ages.append(bool(np.any(every.state("beta_d"))))
     assert ages == [True, True, False] * 3
 
     for overlap in (0.2, 0.5):
@@ -296,7 +296,7 @@ def test_restarts():
             g_new = rosenbrock_in_numpy(run.p.get_value())[1]
             far = abs(g @ g_new) >= overlap * (g_new @ g_new)
             seen.add(far)
-            assert np.any(run.state("share")) != far
+            assert np.any(run.state("beta_d")) != far
         assert seen == {True, False}
 
 

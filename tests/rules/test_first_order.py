@@ -258,10 +258,15 @@ def random_pairs(count, n=8):
     return pairs
 
 
+def no_pairs(memory, n):
+    x = pytensor.shared(np.zeros(n), name="x")
+    return CompactInverseHessian.begin(optapi.Objective.of([x], pt.sum(x**2), name="pairs"), memory)
+
+
 @pytest.mark.parametrize("memory", [1, 3, 5])
 def test_pairs_are_bfgs_updates(memory):
     n, seen = 8, random_pairs(8)
-    state = CompactInverseHessian.begin("pairs", memory, n, "float64")
+    state = no_pairs(memory, n)
     s, y, g = pt.dvectors("s", "y", "g")
     push = compiled(dict(zip(state, state.push(s, y), strict=True)), [s, y])
     product = pytensor.function([g], state.times(g), mode=PYTHON)
@@ -279,7 +284,7 @@ def test_pairs_are_bfgs_updates(memory):
 
 def test_a_pair_of_negative_curvature_is_left_out():
     (s_value, y_value), *_ = random_pairs(1)
-    state = CompactInverseHessian.begin("pairs", 3, 8, "float64")
+    state = no_pairs(3, 8)
     s, y = pt.dvectors("s", "y")
     push = compiled(dict(zip(state, state.push(s, y), strict=True)), [s, y])
     push(s_value, y_value)
@@ -298,7 +303,7 @@ def exact_on_a_quadratic(line, start, first):
 
 @pytest.mark.parametrize("memory", [1, 3, 10])
 def test_lbfgs_with_exact_steps_is_conjugate_gradients(memory):
-    problem = problems.quadratic(min_rate=0.5)
+    problem = problems.quadratic(smallest=0.5)
     (x,), n = problem.starts, problem.starts[0].size
     origin = problem.gradients([np.zeros(n)])[0]
     A = np.array([problem.gradients([e])[0] - origin for e in np.eye(n)])

@@ -106,7 +106,7 @@ def test_hessian_free_equals_its_twin(variant):
 
 def quadratic(**options):
     """A run on half x'Ax - b'x, with its matrix."""
-    problem = problems.quadratic(min_rate=0.1)
+    problem = problems.quadratic(smallest=0.1)
     A = problem.value_and_gradients([np.zeros(6)])[1][0]
     A = np.stack([problem.value_and_gradients([e])[1][0] - A for e in np.eye(6)])
     return Run(options.pop("rule", optapi.hessian_free), np.ones(6), lambda p: problem.cost([p]), **options), A

@@ -67,10 +67,10 @@ def test_decay_is_the_gradient_of_a_penalty(compiled):
     np.testing.assert_allclose(p.get_value(), q.get_value(), rtol=1e-15)
 
 
-def test_centre():
+def test_center():
     rng = np.random.default_rng(0)
     values = [rng.normal(size=(4, 3)), rng.normal(size=5), rng.normal(size=(2, 3, 4))]
-    matrix, vector, kernel = evaluate(gradients.centre(constants(*values)))
+    matrix, vector, kernel = evaluate(gradients.center(constants(*values)))
     np.testing.assert_allclose(matrix.mean(axis=0), 0, atol=1e-15)
     np.testing.assert_array_equal(vector, values[1])
     np.testing.assert_allclose(kernel.mean(axis=(0, 1)), 0, atol=1e-15)
@@ -84,7 +84,7 @@ def test_centre():
         lambda g, p: gradients.clip_norm(g, 1.0),
         lambda g, p: gradients.clip_global_norm(g, 1.0),
         lambda g, p: gradients.decay(g, p, 0.1),
-        lambda g, p: gradients.centre(g),
+        lambda g, p: gradients.center(g),
     ],
 )
 def test_transforms_keep_types_compose_and_leave_their_arguments(transform):

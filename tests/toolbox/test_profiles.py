@@ -83,7 +83,9 @@ def test_profiles_by_hand(hand):
     inf = np.inf
     ratios = profiles.performance_ratios(hand.measure(accuracy=0.1))
     np.testing.assert_array_equal(ratios, [[1, 2, inf], [2, 1, inf]])
-    np.testing.assert_array_equal(profiles.shares(ratios, [1, 1.99, 2]), [[0.5, 0.5, 0], [0.5, 0.5, 0], [1, 1, 0]])
+    np.testing.assert_array_equal(
+        profiles.fraction_solved(ratios, [1, 1.99, 2]), [[0.5, 0.5, 0], [0.5, 0.5, 0], [1, 1, 0]]
+    )
     np.testing.assert_array_equal(profiles.performance_ratios([[0.0, 3.0], [inf, inf]]), [[1, inf], [inf, inf]])
 
 

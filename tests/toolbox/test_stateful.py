@@ -221,7 +221,9 @@ def test_memory_refuses_another_structure():
     before = pickle.dumps(memory)
     with pytest.raises(ValueError, match=r"grad\['a'\] has shape \(3,\), the memory\['a'\] \(2,\)"):
         memory.update({"a": np.zeros(3)})
-    with pytest.raises(ValueError, match="grad has no entry 'a'; the memory has no entry 'b'"):
+    with pytest.raises(
+        ValueError, match=r"grad is a dict with the keys \['b'\]; it has to be a dict with the keys \['a'\]"
+    ):
         memory.update({"b": np.zeros(2)})
     with pytest.raises(TypeError, match=r"grad\['a'\] is a str"):
         memory.update({"a": "text"})
@@ -460,15 +462,16 @@ TWICE = np.zeros(2)
 BAD = [
     ([np.zeros(2), np.zeros(3)], [np.ones(2)] * 2, ValueError, r"grad\[1\] has shape \(2,\), model\[1\] \(3,\)"),
     ([np.zeros(2)], [np.float64(1.0)], ValueError, r"grad\[0\] has shape \(\), model\[0\] \(2,\)"),
-    ([np.zeros(2)], [np.ones(2), np.ones(2)], ValueError, "model has no entry 1"),
-    ({"a": np.zeros(2), "b": np.zeros(2)}, {"a": np.ones(2)}, ValueError, "grad has no entry 'b'"),
-    ([{"a": np.zeros(2)}], [{"b": np.ones(2)}], ValueError, r"grad\[0\] has no entry 'a'; model\[0\] has no entry 'b'"),
-    ([np.zeros(2)], [[1.0, 2.0]], ValueError, r"model\[0\] is one array, grad\[0\] a structure"),
-    ([[np.zeros(2)]], [np.ones((1, 2))], ValueError, r"grad\[0\] is one array, model\[0\] a structure"),
+    ([np.zeros(2)], [np.ones(2), np.ones(2)], ValueError, "grad is a list of 2; it has to be a list of 1, as model is"),
+    ({"a": np.zeros(2), "b": np.zeros(2)}, {"a": np.ones(2)}, ValueError, "dict with the keys .*'a', 'b'"),
+    ([{"a": np.zeros(2)}], [{"b": np.ones(2)}], ValueError, r"grad\[0\] .*, as model\[0\] is"),
+    ([np.zeros(2)], [[1.0, [2.0]]], TypeError, r"grad\[0\] is a list that does not make an array"),
+    ([[np.zeros(2)]], [np.ones((1, 2))], ValueError, r"\(1, 2\); it has to be a list of 1, as model\[0\]"),
     ([np.zeros(2), read_only()], [np.ones(2), np.ones(2)], ValueError, r"model\[1\] is read-only"),
     ([TWICE, {"a": TWICE}], [np.ones(2), {"a": np.ones(2)}], ValueError, r"\['a'\] is the same array as model\[0\]"),
     ([], [], ValueError, "model is empty"),
-    ([0.0], [1.0], TypeError, r"model\[0\] is a float; pass NumPy arrays"),
+    ([0.0], [1.0], TypeError, "model is a list; pass NumPy arrays"),
+    ([np.zeros(2), 0.0], [np.ones(2), 1.0], TypeError, r"model\[1\] is a float; pass NumPy arrays"),
     (None, [1.0], TypeError, "model is a NoneType; pass NumPy arrays"),
     ([np.zeros(2, int)], [np.ones(2)], TypeError, r"model\[0\] has dtype int64"),
     ([np.zeros(2, complex)], [np.ones(2)], TypeError, r"model\[0\] is a ndarray of dtype complex128"),
@@ -487,6 +490,17 @@ def test_bad_input_changes_nothing(make, model, grad, error, words):
     assert repr(model) == repr(before)
     assert pickle.dumps(getattr(optimizer, "memory", None)) == state
     assert optimizer.lr is None  # nothing was drawn
+
+
+@every
+def test_a_list_of_numbers_is_one_vector(make):
+    one, other = [np.ones(3)], [np.ones(3)]
+    make(0.1).update(one, [[1.0, 2.0, 3.0]])
+    make(0.1).update(other, [np.array([1.0, 2.0, 3.0])])
+    np.testing.assert_array_equal(one[0], other[0])
+    memory = GradientMemory(0.5)
+    memory.update((1.0, 2.0))
+    np.testing.assert_array_equal(memory.mean_gradient, [0.5, 1.0])
 
 
 @pytest.mark.parametrize("make", [Momentum, RMSProp, ADAM])

@@ -429,7 +429,7 @@ def test_state_is_named_saved_and_loaded(tmp_path):
     optapi.save(tmp_path / "file", updates)
     with np.load(tmp_path / "file") as file:
         assert {name.strip("/") for name in file.files} == {
-            *("p", "q", "kept", "size", "noise/rng", "noise/count", "best/best_cost"),
+            *("format", "p", "q", "kept", "size", "noise/rng", "noise/count", "best/best_cost"),
             *("accumulate/count", "accumulate/sum/p", "accumulate/sum/q"),
             *("adam/count", "adam/mean/p", "adam/mean/q", "adam/mean_square/p", "adam/mean_square/q"),
             *("lookahead/count", "lookahead/slow/p", "lookahead/slow/q"),

@@ -4,6 +4,7 @@ import pytensor.tensor as pt
 import pytest
 
 import optapi
+from optapi.updates import extend
 
 
 def test_join():
@@ -15,6 +16,30 @@ def test_join():
         optapi.join(first, second, {a: a})
     with pytest.raises(TypeError, match="None"):
         optapi.join(first, None)
+
+
+def test_state_variables_of_the_same_name_are_refused():
+    p, q = pytensor.shared(1.0, name="p"), pytensor.shared(1.0, name="q")
+    first, second = optapi.adam([p], p**2), optapi.adam([q], q**2)
+    with pytest.raises(ValueError, match=r"'adam/count'; pass name="):
+        optapi.join(first, second)
+    before = dict(first)
+    with pytest.raises(ValueError, match=r"'adam/count'; pass name="):
+        extend(first, second)
+    assert first == before
+    updates = optapi.lookahead(first, [p])
+    with pytest.raises(ValueError, match=r"'lookahead/count'; pass name="):
+        optapi.lookahead(updates, [p])
+    assert len(optapi.lookahead(updates, [p], name="outer")) == len(updates) + 2
+    with pytest.raises(ValueError, match=r"'adam/count'; pass name="):
+        optapi.batch({**first, **second}, {p: pytensor.shared(np.ones(2))})
+
+
+def test_variables_of_the_user_may_have_the_same_name():
+    p, q, r, s = (pytensor.shared(1.0, name=name) for name in ("p", "p", None, None))
+    assert len(optapi.join(optapi.sgd([p], p**2), {q: q, r: r, s: s})) == 4
+    named_as_state = pytensor.shared(1, name="adam/count")
+    assert named_as_state in optapi.join(optapi.adam([p], p**2), {named_as_state: named_as_state + 1})
 
 
 def test_reports_of_joined_and_transformed_updates():

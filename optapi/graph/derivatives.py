@@ -1,0 +1,129 @@
+"""Derivatives of graphs: gradients, and products with matrices of derivatives that are not formed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pytensor.gradient import NullTypeGradError
+from pytensor.graph.replace import graph_replace
+from pytensor.graph.traversal import ancestors
+from pytensor.tensor.shape import Shape
+
+from ..checks import as_dtype, called
+
+
+def differentiate(cost: Any, parameters: Sequence[Any]) -> list[Any]:
+    """The gradients of `cost`.
+
+    Raises
+    ------
+    ValueError
+        If `cost` does not depend on one of `parameters`; the message names it.
+    """
+    gradients: Any = pytensor.grad(cost, list(parameters), disconnected_inputs="ignore", return_disconnected="none")
+    for gradient, parameter in zip(gradients, parameters, strict=True):
+        if gradient is None:
+            raise ValueError(
+                f"the cost does not depend on the parameter {called(parameter)}; leave it out of parameters, "
+                "or check that the cost was built from this very variable"
+            )
+    return gradients
+
+
+def known_shapes(outputs: Sequence[Any]) -> list[Any]:
+    """`outputs` with the shapes that their types know as constants.
+
+    A shape that does not change would be computed outside of a loop, and JAX needs constants where it splits and
+    reshapes.
+    """
+    known: dict[Any, Any] = {
+        shape: pt.constant(np.array(shape.owner.inputs[0].type.shape, "int64"))
+        for shape in ancestors(list(outputs))
+        if shape.owner is not None
+        and isinstance(shape.owner.op, Shape)
+        and None not in shape.owner.inputs[0].type.shape
+    }
+    return list(graph_replace(list(outputs), known, strict=False))
+
+
+def pushforward(outputs: Sequence[Any], parameters: Sequence[Any], vectors: Sequence[Any]) -> list[Any]:
+    """The derivatives of `outputs` along `vectors`, one for each of `parameters`.
+
+    What is pulled back is linear in the cotangents, so its derivative by them is what is pushed forward. Unlike the
+    forward mode of PyTensor's operations this works for each that has a gradient; what does not depend on `vectors`
+    stays apart, so that a loop over them has it outside; and a `Scan` is differentiated into a shorter one.
+    """
+    cotangents = [pt.zeros_like(z) for z in outputs]
+    try:
+        pushed: Any = pullback(pullback(outputs, parameters, cotangents), cotangents, vectors)
+    except (NotImplementedError, NullTypeGradError, TypeError):
+        # The gradient of an operation need not have one. Then it may have a forward mode.
+        pushed = pytensor.gradient.pushforward(
+            list(outputs), list(parameters), list(vectors), disconnected_outputs="ignore", use_op_pushforward=True
+        )
+        pushed = [as_dtype(v, z.type.dtype) for v, z in zip(pushed, outputs, strict=True)]
+    return list(pushed)
+
+
+def pullback(outputs: Sequence[Any], parameters: Sequence[Any], vectors: Sequence[Any]) -> list[Any]:
+    """The derivatives by `parameters` of the inner product of `outputs` with `vectors`, which do not change."""
+    # Of copies, since one output may depend on another, or be a parameter, and what is known would be all that counts.
+    known = {z.copy(): v for z, v in zip(outputs, vectors, strict=True)}
+    pulled: Any = pytensor.grad(None, list(parameters), known_grads=known, disconnected_inputs="ignore")
+    return [as_dtype(v, p.type.dtype) for v, p in zip(pulled, parameters, strict=True)]
+
+
+def second_derivatives(
+    parameters: Sequence[Any], gradients: Sequence[Any], vectors: Sequence[Any], rule: str
+) -> list[Any]:
+    """The products with `vectors` of the matrix of derivatives of `gradients`, those of a cost, by `parameters`.
+
+    The matrix is symmetric, so one pull-back does it.
+
+    Raises
+    ------
+    ValueError
+        If the cost has no second derivatives, which `rule`, a name, needs.
+    """
+    try:
+        return pullback(gradients, parameters, vectors)
+    except (NotImplementedError, NullTypeGradError, TypeError) as error:
+        raise ValueError(
+            f"{rule} needs second derivatives of the cost, which PyTensor cannot build ({error}); write the "
+            "cost with other operations, or choose a rule that needs gradients alone"
+        ) from error
+
+
+def loss_products(
+    cost: Any, outputs: Sequence[Any], parameters: Sequence[Any], vectors: Sequence[Any], rule: str
+) -> list[Any]:
+    """The products with `vectors` of the Hessian of `cost` as a function of `outputs`.
+
+    Raises
+    ------
+    ValueError
+        If `cost` does not depend on one of `outputs`, or if it depends on one of `parameters` not through them alone;
+        and as `second_derivatives`.
+    """
+    cut = [z.type() for z in outputs]
+    [loss] = graph_replace([cost], dict(zip(outputs, cut, strict=True)), strict=False)
+    below = set(ancestors([loss]))
+    for z, c in zip(outputs, cut, strict=True):
+        if c not in below:
+            raise ValueError(
+                f"the cost does not depend on the variable {called(z)} of outputs; build the cost from this very "
+                "variable, and list outputs that it reads"
+            )
+    for p in parameters:
+        if p in below:
+            raise ValueError(
+                f"the cost depends on the parameter {called(p)} not through outputs alone; build the cost from the "
+                "very variables of outputs, and list the parameter among them if the cost has a penalty on it"
+            )
+    slopes: Any = pytensor.grad(loss, cut)
+    curved: Any = second_derivatives(cut, slopes, vectors, rule)
+    return list(graph_replace(curved, dict(zip(cut, outputs, strict=True)), strict=False))

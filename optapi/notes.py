@@ -1,0 +1,45 @@
+"""Notes: what a rule says about a variable to code that finds it in updates or in a graph and does not know the rule.
+
+A note is an attribute of ``variable.tag``, where PyTensor leaves room for such things, and it stays there when
+PyTensor copies the variable. These are all that optapi writes and reads:
+
+``state``
+    True for a state variable, which `optapi.state.state` made. Updates do not hold two of the same name.
+``role``
+    What a state variable reports, see `optapi.reports`.
+``kept``
+    The field of a `Point` that a state variable keeps from one call to the next: the point held, its cost, its
+    gradient, packed and with the signs of a minimization.
+``inverse_hessian``
+    True for a matrix that is the inverse Hessian, and for each part of a `CompactInverseHessian`.
+``transformed``
+    True for a gradient that was clipped, decayed or otherwise changed, so that it is not that of the cost.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytensor.graph.basic import Variable
+
+
+NOTES = ("state", "role", "kept", "inverse_hessian", "transformed")
+
+
+def noted(variable: Variable, **notes: Any) -> Any:
+    """`variable`, with `notes` set."""
+    for name, value in notes.items():
+        if name not in NOTES:
+            raise ValueError(f"there is no note {name!r}; there are {', '.join(NOTES)}")
+        setattr(variable.tag, name, value)
+    return variable
+
+
+def note(variable: Variable, name: str) -> Any:
+    """The note `name` of `variable`, None if it has none."""
+    return getattr(variable.tag, name, None)
+
+
+def copy_notes(variable: Variable, other: Variable) -> Any:
+    """`other`, with all notes of `variable`, whose place it takes."""
+    return noted(other, **{name: note(variable, name) for name in NOTES if note(variable, name) is not None})

@@ -1,0 +1,28 @@
+"""What the arguments of rules are, as types: for readers, editors and checkers of types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+from pytensor.graph.basic import Variable
+from pytensor.tensor.variable import TensorVariable
+
+
+# One variable stands for a list of one.
+Variables: TypeAlias = Variable | Sequence[Variable]
+# A number, or a scalar variable, which a shared one lets change between calls.
+Scalar: TypeAlias = float | np.floating | np.integer | TensorVariable
+# A scalar, or a schedule: a function from the count of updates done so far to a scalar.
+StepSize: TypeAlias = Scalar | Callable[[Any], Any]
+# Which parameters: a bool for each, or a function that is asked about each.
+Mask: TypeAlias = Sequence[bool] | Callable[[Any], bool]
+# From a variable to its next value.
+Updates: TypeAlias = dict[Any, Any]
+# A symbolic tensor; and one that is symbolic or not, for functions that serve both.
+Tensor: TypeAlias = TensorVariable
+Array: TypeAlias = TensorVariable | np.ndarray
+# Arrays and numbers, or lists, tuples and mappings of such.
+Tree: TypeAlias = "ArrayLike | Sequence[Tree] | Mapping[Any, Tree]"
