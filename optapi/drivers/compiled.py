@@ -101,7 +101,7 @@ def compile_minimizer(
     problem = Problem.of(parameters, cost, rule, options, inputs, updates, mode)
     size = sum(p.get_value(borrow=True).size for p in problem.parameters)
     given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
-    termination = Termination.of(size, *given, options.get("ascent", False))
+    termination = Termination.of(size, options.get("ascent", False), *given)
     monitor = Monitor(name_of(rule), termination.max_iterations, callback, progressbar, verbose, trace)
     return CompiledMinimizer(problem, termination, monitor)
 
@@ -326,14 +326,9 @@ class CompiledMinimizer:
 
         found: list[OptimizeResult] = []
         try:
-            if workers > 1:
-                with ThreadPoolExecutor(workers) as pool:
-                    for block in pool.map(minimized, blocks):
-                        found += block
-                        self._count(bar, found)
-            else:
-                for part in blocks:
-                    found += minimized(part)
+            with ThreadPoolExecutor(workers) as pool:
+                for block in (pool.map if workers > 1 else map)(minimized, blocks):
+                    found += block
                     self._count(bar, found)
         except BaseException:
             bar.pause()
