@@ -115,8 +115,8 @@ class CompiledMinimizer:
 
     `x` is the point that the rule holds at the end, if the rule reports the cost there, as all do that search: it is
     then the best but where a search lets the cost rise. Of the other rules it is the best finite point seen, and of a
-    random cost the last one. The counts of evaluations include that of
-    `fun` and `jac` at `x`, where the rule does not keep them.
+    random cost the last one. An evaluation is one of the cost with its gradients, so `nfev` and `njev` are the same
+    number. A rule that does not search takes one for the start and one for each iteration that moves the point.
 
     Attributes
     ----------

@@ -216,7 +216,7 @@ class Run:
     def message(self) -> str:
         position, evaluator, program = self._position, self._evaluator, self._program
         if position.ending is None:
-            return self._termination.explained(None, None, 0.0)
+            return "Not finished."
         return self._termination.explained(
             position.ending,
             tolerance=tolerance_of(program.rule, program.options),

@@ -158,12 +158,12 @@ class Termination:
             return isfinite(cost)
         return cost >= other if self.ascent else cost <= other
 
-    def explained(self, ending: Ending | None, tolerance: Any, gradient: float, **facts: Any) -> str:
-        """The message for `ending`, or for None, while it has not ended.
+    def explained(self, ending: Ending, tolerance: Any, gradient: float, **facts: Any) -> str:
+        """The message for `ending`.
 
         Parameters
         ----------
-        ending : Ending or None
+        ending : Ending
         tolerance : number, variable or None
             That of the rule.
         gradient : float
@@ -171,8 +171,6 @@ class Termination:
         **facts
             `rule`, `cost`, `best`.
         """
-        if ending is None:
-            return "Not finished."
         if ending == Ending.CONVERGED and not (isinstance(tolerance, (float, int)) and gradient <= tolerance):
             ending = Ending.FINISHED
         limit = getattr(self, ending.cause, None)
