@@ -18,8 +18,8 @@
 # x \leftarrow x - a \frac{m / (1 - \beta_1^t)}{\sqrt{s / (1 - \beta_2^t)} + \epsilon} . $$
 #
 # `optapi.Objective` checks the arguments, and knows of dtypes, ascent, stopping and collisions. The rule keeps the
-# equations: state is `m = f.zeros_like(p, "mean")`, it is read as `m`, and its next value is `new[m]`; `f.scalar` checks
-# an option, and `f.average` is a running average.
+# equations: state is `m = f.zeros_like(p, "mean")`, it is read as `m`, and its next value is `new[m]`. `f.scalar`
+# checks an option, and `f.average` is a running average.
 
 # %%
 import matplotlib.pyplot as plt

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors, explicit_graph_inputs
 
@@ -45,7 +46,7 @@ from .graph.derivatives import (
 from .graph.loops import FALSE, as_update, cond, hold, like
 from .moments import running_average
 from .notes import noted
-from .typing import Mask, Updates
+from .typing import Mask, Scalar, StepSize, Updates
 from .updates import extend
 
 
@@ -157,12 +158,12 @@ class Objective:
             self._count = self.state("count", dtype="int64")
         return self._count
 
-    def step_size(self, step_size: Any) -> Any:
+    def step_size(self, step_size: StepSize) -> Any:
         """A step size in any of its forms as a scalar variable."""
         return schedules.at("step_size", step_size, lambda: self.count)
 
     def scalar(
-        self, argument: str, value: Any, low: float = -np.inf, high: float = np.inf, *, below: float = np.inf
+        self, argument: str, value: Scalar, low: float = -np.inf, high: float = np.inf, *, below: float = np.inf
     ) -> Any:
         """A hyper-parameter as a scalar variable, a number in float64 whatever ``floatX`` is.
 
@@ -186,7 +187,7 @@ class Objective:
         for p, g in zip(self.parameters, self.gradients, strict=True):
             yield p, g, *(as_dtype(s, p.type.dtype) for s in scalars)
 
-    def average(self, average: Any, value: Any, weight: Any) -> Any:
+    def average(self, average: Variable, value: Variable, weight: Scalar) -> Any:
         r"""The next value :math:`w \bar g + (1 - w) g` of an exponential running average.
 
         Parameters
@@ -208,7 +209,7 @@ class Objective:
         dtype: str | None = None,
         fill: Any = 0,
         *,
-        parameter: Any = None,
+        parameter: Variable | None = None,
     ) -> Any:
         """State of any shape, with the value `fill` at first.
 
@@ -228,15 +229,15 @@ class Objective:
             role, dtype = f"{role}/{self.label(parameter)}", dtype or parameter.type.dtype
         return state.state(f"{self.name}/{role}", shape, dtype or self.dtype, fill)
 
-    def zeros_like(self, parameter: Any, role: str) -> Any:
+    def zeros_like(self, parameter: Variable, role: str) -> Any:
         """State of the shape and dtype of `parameter`, zero at first, named ``rule/role/parameter``."""
         return self.full_like(parameter, role, 0)
 
-    def full_like(self, parameter: Any, role: str, fill: Any) -> Any:
+    def full_like(self, parameter: Variable, role: str, fill: Any) -> Any:
         """The same with the value `fill` at first."""
         return state.full_like(parameter, f"{self.name}/{role}/{self.label(parameter)}", fill)
 
-    def shape(self, parameter: Any) -> tuple[int, ...]:
+    def shape(self, parameter: Variable) -> tuple[int, ...]:
         """The shape of `parameter` as it is now, in numbers.
 
         Raises
@@ -246,7 +247,7 @@ class Objective:
         """
         return state.shape_of(parameter)
 
-    def label(self, parameter: Any) -> str:
+    def label(self, parameter: Variable) -> str:
         """What the names of state for `parameter` end with: its own name, or its position if that is not unique."""
         position = next(i for i, p in enumerate(self.parameters) if p is parameter)
         return state.labels(self.parameters)[position]
@@ -269,10 +270,10 @@ class Objective:
     def decay(
         self,
         new: Updates,
-        decay: Any,
+        decay: StepSize,
         mask: Mask | None = None,
         *,
-        step_size: Any = 1.0,
+        step_size: Scalar = 1.0,
     ) -> None:
         r"""Decoupled weight decay: takes :math:`a \lambda x` from the next value of each parameter :math:`x` in `new`.
 
