@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,18 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from .. import state
 from ..checks import called, check_choice, check_count, check_flag, check_parameters
-from ..pytree import largest
+from ..pytree import PyTree, largest
 from ..typing import Updates
-from . import results, steps
-from .evaluator import BUILDING
-from .options import check_rule, public_name, rule_of
-from .program import Problem, Program
-from .progress import TRACED, Monitor
-from .results import Ending, OptimizeResult
-from .run import Minimization, Position, all_together
-from .termination import Limits
+from .evaluator import Evaluator
+from .loop_program import LoopProgram, Problem
+from .options import check_rule, name_of, rule_of
+from .progress import Monitor
+from .results import OptimizeResult
+from .run import Run, all_together, read
+from .termination import Termination
 
 
 def compile_minimizer(
@@ -104,9 +101,9 @@ def compile_minimizer(
     problem = Problem.of(parameters, cost, rule, options, inputs, updates, mode)
     size = sum(p.get_value(borrow=True).size for p in problem.parameters)
     given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
-    limits = Limits.of(size, *given, options.get("ascent", False))
-    monitor = Monitor(steps.name_of(rule), limits.max_iterations, callback, progressbar, verbose, trace)
-    return CompiledMinimizer(problem, limits, monitor)
+    termination = Termination.of(size, *given, options.get("ascent", False))
+    monitor = Monitor(name_of(rule), termination.max_iterations, callback, progressbar, verbose, trace)
+    return CompiledMinimizer(problem, termination, monitor)
 
 
 class CompiledMinimizer:
@@ -145,12 +142,11 @@ class CompiledMinimizer:
     array([-2.])
     """
 
-    def __init__(self, problem: Problem, limits: Limits, monitor: Monitor):
-        self._problem, self._limits, self._monitor = problem, limits, monitor
-        with BUILDING:
-            self._program = Program(problem)
+    def __init__(self, problem: Problem, termination: Termination, monitor: Monitor):
+        self._problem, self._termination, self._monitor = problem, termination, monitor
+        self._program = LoopProgram(problem)
         self._home = [p.get_value(borrow=False) for p in problem.parameters]
-        self._position: Position | None = None
+        self._run: Run | None = None
         self._inputs: list[Any] | str | None = None
         self._running = False
 
@@ -168,12 +164,11 @@ class CompiledMinimizer:
 
     def __call__(self, *inputs: Any) -> OptimizeResult:
         """Minimize from the values that the parameters have now."""
-        values = self._program.start
-        start = [values[place] for place in self._program.parameters]
-        if not all(np.isfinite(array).all() for array in start):
+        if not all(np.isfinite(p.get_value(borrow=True)).all() for p in self._problem.parameters):
             raise ValueError("the parameters have values that are not finite; start from finite ones, or restart()")
+        checked = self._checked(inputs)
         self._monitor.rows = []
-        return self._run(Position(values, start), self._checked(inputs))
+        return self._go(self._new_run(self._program.start, self._monitor), checked)
 
     def resume(self, *inputs: Any) -> OptimizeResult:
         """Go on where the last minimization has ended: at a limit, the target, by its callback or by an interrupt.
@@ -191,47 +186,52 @@ class CompiledMinimizer:
         ValueError
             If there is nothing to resume, or the inputs are others.
         """
-        if self._position is None:
+        if self._run is None:
             raise ValueError("there is no minimization to resume; begin one by calling this object")
         values = self._checked(inputs)
-        if fingerprint(values) != (self._inputs if isinstance(self._inputs, str) else fingerprint(self._inputs)):
+        if fingerprint(values) != self._fingerprint():
             raise ValueError("the inputs are not those of the minimization to resume; begin a new one for others")
-        return self._run(self._position, values)
+        if not self._running:
+            self._run._resume()
+        return self._go(self._run, values)
 
     def restart(self) -> None:
         """Put the parameters back to the values that they had when this object was made."""
         for parameter, value in zip(self._problem.parameters, self._home, strict=True):
             parameter.set_value(value)
-        self._position = None
+        self._run = None
 
-    def _run(self, position: Position, inputs: list[Any]) -> OptimizeResult:
+    def _new_run(self, values: Any, monitor: Monitor, inputs: Sequence[Any] = ()) -> Run:
+        structure = PyTree.of([p.get_value(borrow=True) for p in self._problem.parameters])
+        evaluator = Evaluator(self._program.evaluate, True, structure, tuple(inputs))
+        return Run(self._program, evaluator, self._termination, monitor, values)
+
+    def _go(self, run: Run, inputs: list[Any]) -> OptimizeResult:
         if self._running:
             raise RuntimeError("this minimization is running; its callback cannot begin another one")
-        monitor, minimization = self._monitor, Minimization(self._program, self._limits, inputs, position)
         self._running, self._inputs = True, inputs
+        run._evaluator.args = tuple(inputs)
         try:
-            minimization.run(monitor if monitor.callback is not None or monitor.reads_rows else None)
-            found = minimization.result()
-            monitor.close(lambda: found.message)
+            run._to_end()
+            result = run.result
         except BaseException:
-            monitor.pause()
-            self._hold(minimization.position, minimization.point)
+            self._monitor.pause()
+            self._hold(run, run.iterate)
             raise
         finally:
             self._running = False
-        self._hold(minimization.position, found.x)
-        if monitor.trace:
-            found["trace"] = monitor.traced()
-        return found
+            run._evaluator.args = ()  # they may be large, and are given again to go on
+        self._hold(run, result.x)
+        return result
 
-    def _hold(self, position: Position, point: Sequence[np.ndarray]) -> None:
+    def _hold(self, run: Run, point: Sequence[np.ndarray]) -> None:
         """Let the variables of the caller hold where the minimization is."""
         for place, variable in self._program.given.items():
-            if place not in self._program.parameters:
-                variable.set_value(position.values[place])
+            if place not in self._program.places.parameters:
+                variable.set_value(run._position.values[place])
         for parameter, value in zip(self._problem.parameters, point, strict=True):
             parameter.set_value(value)
-        self._position = position
+        self._run = run
 
     def _checked(self, inputs: Sequence[Any]) -> list[Any]:
         """The values of the inputs, as the compiled function takes them."""
@@ -248,9 +248,8 @@ class CompiledMinimizer:
         return values
 
     def __repr__(self) -> str:
-        ending = None if self._position is None else self._position.ending
-        said = "not run" if self._position is None else "not finished" if ending is None else ""
-        return f"<compiled minimization by {steps.name_of(self.opt_algo)}: {said or results.STATUSES[ending.status]}>"  # type: ignore[union-attr]
+        said = "not run" if self._run is None else self._run._state()
+        return f"<compiled minimization by {name_of(self.opt_algo)}: {said}>"
 
     # Many starts
 
@@ -286,10 +285,10 @@ class CompiledMinimizer:
         """
         rows = self._rows(starts)
         count = len(rows[0])
-        values, program, limits = self._checked(inputs), self._program, self._limits
+        values, program, termination = self._checked(inputs), self._program, self._termination
         workers = check_count("workers", workers)
-        looked = [limits.max_evaluations, limits.time_limit, limits.target, limits.cost_tolerance]
-        cut = any(limit is not None for limit in [*looked, limits.step_tolerance])
+        limits = (termination.max_evaluations, termination.time_limit)
+        cut = termination.looks or limits != (None, None)
         asked = together
         if together is None:
             together = not cut and not program.is_fast and count > 1
@@ -299,8 +298,11 @@ class CompiledMinimizer:
             raise ValueError(
                 f"workers is {workers}, but in this mode one thread keeps the others waiting; use mode='NUMBA' or 'JAX'"
             )
-        positions = [self._position_at([np.asarray(array[row]) for array in rows]) for row in range(count)]
-        minimizations = [Minimization(program, limits, values, position) for position in positions]
+        silent = Monitor(self._monitor.label, count, None, False, False, False)
+        runs = [
+            self._new_run(self._values_at([np.asarray(array[row]) for array in rows]), silent, values)
+            for row in range(count)
+        ]
         # Batches have all the same size, so that they are one function.
         size = -(-count // workers) if together else max(1, count // (8 * workers))
         batched = None
@@ -315,13 +317,12 @@ class CompiledMinimizer:
         bar = Monitor(self._monitor.label, count, None, self._monitor.progressbar, False, False)
 
         def minimized(block: Any) -> list[OptimizeResult]:
-            some = [minimizations[row] for row in block]
+            some = [runs[row] for row in block]
             if batched is not None:
-                all_together(program, limits, values, some, size, batched)
-            else:
-                for one in some:
-                    one.run()
-            return [one.result(inverse=False) for one in some]
+                all_together(some, size, batched)
+            for run in some:
+                run._to_end()
+            return [run._result(run._position.best) for run in some]
 
         found: list[OptimizeResult] = []
         try:
@@ -339,14 +340,16 @@ class CompiledMinimizer:
             raise
         for row, result in enumerate(found):
             result["start"] = row
-        sign = -1 if limits.ascent else 1
+        sign = program.sign
         ranked = sorted(found, key=lambda result: sign * result.fun if np.isfinite(result.fun) else np.inf)
-        first = minimizations[ranked[0].start]
-        if program.inverse:
-            ranked[0]["hess_inv"] = program.inverse_hessian(first.position.values)
+        first = runs[ranked[0].start]
+        inverse = program.inverse_hessian(first._position.values)
+        if inverse is not None:
+            ranked[0]["hess_inv"] = inverse
         bar.close(lambda: ranked[0].message)
+        first._monitor, first._evaluator.args = self._monitor, ()
         self._inputs = values
-        self._hold(first.position, ranked[0].x)
+        self._hold(first, ranked[0].x)
         return ranked
 
     def _count(self, bar: Monitor, found: Sequence[OptimizeResult]) -> None:
@@ -354,11 +357,11 @@ class CompiledMinimizer:
             last = found[-1]
             bar.show(len(found), (last.fun, largest(last.jac), 0.0, last.nfev, 0.0), len(found) == bar.total)
 
-    def _position_at(self, point: Sequence[np.ndarray]) -> Position:
+    def _values_at(self, point: Sequence[np.ndarray]) -> Any:
         values = self._program.start
-        for place, array in zip(self._program.parameters, point, strict=True):
+        for place, array in zip(self._program.places.parameters, point, strict=True):
             values[place] = array
-        return Position(values, list(point))
+        return values
 
     def _rows(self, starts: Any) -> list[np.ndarray]:
         """For each parameter an array with a row for each start."""
@@ -400,14 +403,11 @@ class CompiledMinimizer:
     # Its file
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = self._inputs if isinstance(self._inputs, str | None) else fingerprint(self._inputs)
-        own = {name: value for name, value in self.__dict__.items() if name != "_program"}
-        return {**own, "_inputs": kept, "_running": False}
+        return {**self.__dict__, "_inputs": self._fingerprint(), "_running": False}
 
-    def __setstate__(self, description: dict[str, Any]) -> None:
-        self.__dict__.update(description)
-        with BUILDING:
-            self._program = Program(self._problem)
+    def _fingerprint(self) -> str | None:
+        """What tells the inputs of the last minimization from others."""
+        return self._inputs if isinstance(self._inputs, str | None) else fingerprint(self._inputs)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all that is needed to resume the minimization to the file `path`, but for the cost and the inputs.
@@ -419,21 +419,9 @@ class CompiledMinimizer:
         ValueError
             If there is no minimization to save.
         """
-        position = self._position
-        if position is None:
+        if self._run is None:
             raise ValueError("there is no minimization to save; begin one by calling this object")
-        description = {
-            "rule": public_name(self.opt_algo),
-            "inputs": self._inputs if isinstance(self._inputs, str) else fingerprint(self._inputs),
-            "evaluated": position.evaluated,
-            "seconds": position.seconds,
-            "ending": position.ending,
-        }
-        arrays = {"description": np.array(json.dumps(description))}
-        arrays |= {name: state.as_array(value) for name, value in self._entries(position).items()}
-        if self._monitor.trace:
-            arrays["trace"] = np.array(self._monitor.rows).reshape(-1, len(TRACED))
-        state.write(path, arrays)
+        self._run._save(path, inputs=self._fingerprint())
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Take up the minimization that was saved to the file `path` by one like this; `resume` then goes on.
@@ -446,34 +434,11 @@ class CompiledMinimizer:
             If the file was not written by `save`, or by a minimization of other parameters, by another rule or with
             other options; the message lists what differs, and nothing has been changed.
         """
-        arrays = state.read(path)
-        try:
-            description = json.loads(arrays.pop("description").item())
-            evaluated, seconds, ending = (description[name] for name in ("evaluated", "seconds", "ending"))
-            rule, inputs = description["rule"], description["inputs"]
-        except (KeyError, ValueError, TypeError) as error:
-            raise ValueError(f"{path} was not written by the save of a compiled minimization") from error
-        if rule != public_name(self.opt_algo):
-            raise ValueError(f"{path} was saved by {rule or 'a rule that is none of this package'}; build it with that")
-        rows = arrays.pop("trace", np.empty((0, len(TRACED))))
-        start = self._program.start
-        here = self._entries(Position(start, [start[place] for place in self._program.parameters]))
-        wrong = state.differences(here, arrays)
-        if wrong:
-            raise ValueError(f"{path} holds another state than this minimization has: " + "; ".join(wrong))
-        values = [state.restored(value, arrays[name]) for name, value in here.items()]
-        count = len(self._program.values)
-        position = Position(
-            values[:count], values[count:], evaluated, seconds, None if ending is None else Ending(*ending)
-        )
-        self._monitor.rows = [tuple(map(float, row)) for row in rows]
-        self._inputs = inputs
-        self._hold(position, [values[place] for place in self._program.parameters])
-
-    def _entries(self, position: Position) -> dict[str, Any]:
-        """The arrays of `position` by the names that they have in a file."""
-        entries = {f"values/{name}": v for name, v in zip(self._program.names, position.values, strict=True)}
-        return entries | {f"start/{i}": array for i, array in enumerate(position.start)}
+        description, arrays = read(path, self.opt_algo, "the save of a compiled minimization", ["inputs"])
+        run = self._new_run(self._program.start, self._monitor)
+        run._restore(path, description, arrays)
+        self._inputs = description["inputs"]
+        self._hold(run, run.iterate)
 
 
 def fingerprint(inputs: Any) -> str:

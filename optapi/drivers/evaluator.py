@@ -16,37 +16,45 @@ from ..checks import check_cost
 from ..graph.compat import PYTHON
 from ..graph.derivatives import differentiate
 from ..graph.oracle import Arrays, central_difference
-from ..pytree import PyTree, derivatives, named, number
+from ..pytree import PyTree, derivatives, largest, named, number
 
 
 # Graphs are built one at a time: PyTensor's configuration belongs to all threads.
 BUILDING = threading.RLock()
 
 
-class Known:
-    """What is known of a point: its arrays, the cost and the gradients there, None where they were not asked for."""
+class Evaluation:
+    """A point with the cost and the gradients there, None where they were not asked for.
 
-    __slots__ = ("cost", "gradients", "key", "point")
+    `size` is the largest component of the gradients, where that alone is known.
+    """
 
-    def __init__(self, key: tuple[bytes, ...], point: Arrays):
-        self.key = key
-        self.point = point
-        self.cost: float | None = None
-        self.gradients: Arrays | None = None
+    __slots__ = ("cost", "gradients", "key", "point", "size")
+
+    def __init__(self, point: Sequence[np.ndarray], cost: float | None = None, gradients: Arrays | None = None):
+        self.key = [array.tobytes() for array in point]
+        self.point, self.cost, self.gradients = list(point), cost, gradients
+        self.size: float | None = None
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the cost and the gradients are finite, as far as they are known."""
+        arrays = [*(self.gradients or ()), *(() if self.cost is None else (self.cost,))]
+        return all(np.isfinite(array).all() for array in arrays)
 
 
 class Evaluator:
     """A function `f` of NumPy arrays with its derivative `df`, each called once for a point, and counted.
 
-    What they return is checked, and remembered for the last few points; the arrays that they get and return are
-    copied, so that they may keep, change and reuse them.
+    What they return is checked, and remembered for the point held and the last one; the arrays that they get and return
+    are copied, so that they may keep, change and reuse them.
 
     Parameters
     ----------
     f : callable
         From a point to the cost; if `df` is True, to the cost and the derivative.
     df : callable or True
-    structure : Structure
+    structure : PyTree
         That of the points.
     args : tuple
         Further arguments of all functions.
@@ -59,58 +67,59 @@ class Evaluator:
         How often `f`, `df` and `hessp` were called; with `df` True a call of `f` is one of each.
     """
 
-    MEMORY = 4
-
     def __init__(self, f: Any, df: Any, structure: PyTree, args: tuple[Any, ...] = (), hessp: Any = None):
         self.f, self.df, self.hessp, self.args = f, df, hessp, args
         self.structure = structure
         self.nfev = self.njev = self.nhev = 0
-        self.recent: list[Known] = []
+        self.held: Evaluation | None = None
+        self.last: Evaluation | None = None
 
-    def at(self, arrays: Sequence[np.ndarray]) -> Known:
+    def hold(self, evaluation: Evaluation) -> None:
+        """Remember `evaluation` as that of the point held, and no other."""
+        self.held = self.last = evaluation
+
+    def at(self, arrays: Sequence[np.ndarray]) -> Evaluation:
         """What is known of the point of `arrays`, which are kept; they must not change."""
-        key = tuple([array.tobytes() for array in arrays])
-        for known in reversed(self.recent):
-            if known.key == key:
+        evaluation = Evaluation(arrays)
+        for known in (self.last, self.held):
+            if known is not None and known.key == evaluation.key:
                 return known
-        known = Known(key, list(arrays))
-        self.remember(known)
-        return known
+        self.last = evaluation
+        return evaluation
 
-    def remember(self, known: Known) -> None:
-        """Keep `known` in mind as the last point."""
-        self.recent.append(known)
-        del self.recent[: -self.MEMORY]
-
-    def cost(self, known: Known) -> float:
+    def cost(self, evaluation: Evaluation) -> float:
         """The cost at a point, by a call of `f` unless it is known."""
-        if known.cost is None:
+        if evaluation.cost is None:
             self.nfev += 1
             self.njev += self.df is True
-            value = self.f(self._argument(known.point), *self.args)
+            value = self.f(self._argument(evaluation.point), *self.args)
             if self.df is True:
                 value, gradients = self._pair(value)
-                known.gradients = derivatives(named("f", self.f), gradients, self.structure, known.point)
-            known.cost = number(named("f", self.f), value)
-        return known.cost
+                evaluation.gradients = derivatives(named("f", self.f), gradients, self.structure, evaluation.point)
+            evaluation.cost = number(named("f", self.f), value)
+        return evaluation.cost
 
-    def gradients(self, known: Known) -> Arrays:
-        """The gradients at a point, by a call of `df` unless they are known."""
-        if known.gradients is None:
-            if self.df is True:
-                known.cost = None
-                self.cost(known)
+    def gradients(self, evaluation: Evaluation) -> Arrays:
+        """The gradients at a point, by a call of `df` unless they are known; NaN where the cost is not finite."""
+        if evaluation.gradients is None:
+            if evaluation.cost is not None and not isfinite(evaluation.cost):
+                evaluation.gradients = [np.full_like(array, np.nan) for array in evaluation.point]
+            elif self.df is True:
+                evaluation.cost = None
+                self.cost(evaluation)
             else:
-                known.gradients = self._derivative(known.point)
-        return known.gradients  # type: ignore[return-value]
+                evaluation.gradients = self._derivative(evaluation.point)
+        return evaluation.gradients  # type: ignore[return-value]
+
+    def size(self, evaluation: Evaluation) -> float:
+        """The largest component of the gradients at a point."""
+        known = evaluation.gradients is None and evaluation.size is not None
+        return evaluation.size if known else largest(self.gradients(evaluation))  # type: ignore[return-value]
 
     def evaluate(self, *arrays: np.ndarray) -> tuple[float, Arrays]:
         """The cost and the gradients, as an oracle calls it; where the cost is not finite, `df` is not called."""
-        known = self.at(arrays)
-        cost = self.cost(known)
-        if known.gradients is None and not isfinite(cost):
-            known.gradients = [np.full_like(array, np.nan) for array in known.point]
-        return cost, self.gradients(known)
+        evaluation = self.at(arrays)
+        return self.cost(evaluation), self.gradients(evaluation)
 
     def product(self, point: Arrays, vectors: Arrays) -> Arrays:
         """The products with the second derivatives, as an oracle calls it."""

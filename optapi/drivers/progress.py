@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..checks import check_count, check_flag
-from . import results
-from .results import Ending, OptimizeResult
+from .results import OptimizeResult
+from .termination import CALLBACK, Ending
 
 
 # What is recorded and shown of the start and of each iteration.
@@ -179,7 +179,7 @@ class Monitor:
                 else:
                     self.callback(iterate())
             except StopIteration:
-                return results.CALLBACK
+                return CALLBACK
         return None
 
     def close(self, message: Callable[[], str]) -> None:

@@ -1,7 +1,7 @@
 """Steps: a rule on a Python callable, compiled as a function from its state to its next state, and kept for later.
 
-The function changes nothing, so a step that fails has not happened. It stands for an algorithm with its options on
-arrays of some shapes and dtypes, whatever is minimized: the callable is put into its oracle for the time of a call.
+Such a function stands for an algorithm with its options on arrays of some shapes and dtypes, whatever is minimized: the
+callable is put into its oracle for the time of a call.
 """
 
 from __future__ import annotations
@@ -22,23 +22,19 @@ from typing import Any
 import numpy as np
 import pytensor
 from pytensor.compile.mode import Mode
-from pytensor.graph.replace import graph_replace
 from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 
-from ..graph.loops import check_generators
 from ..graph.numpy_linker import NumpyLinker
 from ..graph.oracle import Oracle
 from ..typing import Updates
-from ..updates import reports
-from .evaluator import BUILDING, Evaluator
+from .evaluator import BUILDING, Evaluation, Evaluator
+from .options import SYMBOLIC, needs, plain_function
+from .program import Places, Program, apply, as_function, values_of
 
 
 # Rules are built of few operations, which are merged and otherwise run as they are: to rewrite them would take longer
 # than many a minimization.
 STEP = Mode(NumpyLinker(), RewriteDatabaseQuery(include=["minimum_compile", "merge"]))
-
-# What a rule may need beside a cost and its gradients, and a NumPy function cannot give.
-SYMBOLIC = ("residuals", "outputs", "per_example")
 
 
 @dataclass(eq=False)
@@ -51,29 +47,18 @@ class Step:
         From the values of all variables to their next values.
     oracle : Oracle
         What the function calls.
-    updates : dict
-        What the rule returned, for the variables it is about.
-    names : list of str
-        The names of the variables, for a file.
     start : list
-        Their values before the first step.
-    parameters : list of int
-        Where the parameters are among them.
-    stop : int or None
-        Where the stop is.
-    roles : dict
-        Where the reports are, see `optapi.reports`.
+        The values before the first step.
+    places : Places
+    quiet : bool
+        Whether NumPy's warnings are off while it runs.
     """
 
     function: Any
     oracle: Oracle
-    updates: Updates
-    names: list[str]
     start: list[Any]
-    parameters: list[int]
-    stop: int | None
-    roles: dict[str, list[int]]
-    quiet: bool  # whether NumPy's warnings are off while it runs
+    places: Places
+    quiet: bool
 
     @cached_property
     def draws(self) -> bool:
@@ -92,57 +77,19 @@ class Step:
             oracle.call = oracle.product = oracle.failure = None
         return new
 
-    def read(self, function: Callable[[Updates], Any], values: Sequence[Any]) -> Any:
-        """What `function` of the updates finds when their variables have `values`."""
-        try:
-            for variable, value in zip(self.updates, values, strict=True):
-                variable.set_value(value, borrow=True)
-            return function(self.updates)
-        finally:
-            for variable, value in zip(self.updates, self.start, strict=True):
-                variable.set_value(value, borrow=True)
-
 
 def build(rule: Callable[..., Updates], options: Mapping[str, Any], models: Sequence[np.ndarray], mode: Any) -> Step:
     """`rule` with `options` for parameters like `models`, compiled."""
-    oracle, parameters, stop, updates = apply(rule, options, models)
+    oracle, parameters, stop, updates = on_oracle(rule, options, models)
     with warnings.catch_warnings():
         # That it calls Python is what is wanted.
         warnings.filterwarnings("ignore", message="Numba will use object mode")
         function = as_function(updates, (), mode)
-    where = {variable: position for position, variable in enumerate(updates)}
-    return Step(
-        function,
-        oracle,
-        updates,
-        names=names_of(updates),
-        start=values_of(updates),
-        parameters=[where[p] for p in parameters],
-        stop=where.get(stop),
-        roles={role: [where[v] for v in found] for role, found in reports(updates).items()},
-        quiet=isinstance(getattr(mode, "linker", None), NumpyLinker),
-    )
+    quiet = isinstance(getattr(mode, "linker", None), NumpyLinker)
+    return Step(function, oracle, values_of(updates), Places.of(updates, parameters, stop), quiet)
 
 
-def as_function(updates: Updates, inputs: Sequence[Any], mode: Any) -> Any:
-    """A function from the values of the variables of `updates`, and of `inputs`, to their next values.
-
-    It changes nothing, and takes arguments as they are: arrays of the very types.
-    """
-    variables = list(updates)
-    now = [variable.type() for variable in variables]
-    following = graph_replace(list(updates.values()), dict(zip(variables, now, strict=True)), strict=False)
-    function = pytensor.function([*now, *inputs], following, mode=mode, on_unused_input="ignore")
-    function.trust_input = True
-    return function
-
-
-def names_of(updates: Updates) -> list[str]:
-    """Names for the variables of `updates` in a file, of which no two are the same."""
-    return [f"{position}/{variable.name}" for position, variable in enumerate(updates)]
-
-
-def apply(rule: Callable[..., Updates], options: Mapping[str, Any], models: Sequence[np.ndarray]) -> Any:
+def on_oracle(rule: Callable[..., Updates], options: Mapping[str, Any], models: Sequence[np.ndarray]) -> Any:
     """An oracle, parameters like `models`, a stop, and the updates that `rule` makes of them."""
     oracle = Oracle(None)
     parameters = [
@@ -151,47 +98,18 @@ def apply(rule: Callable[..., Updates], options: Mapping[str, Any], models: Sequ
     ]
     stop = pytensor.shared(np.int64(0), name="stop")
     try:
-        updates = rule(parameters, cost=oracle(parameters), stop=stop, **options)
+        return oracle, parameters, stop, apply(rule, parameters, cost=oracle(parameters), stop=stop, **options)
     except (TypeError, ValueError) as error:
         for name in SYMBOLIC:
             if f"{name}=" in str(error) or f"'{name}'" in str(error):
                 raise TypeError(needs(rule, name)) from error
         raise
-    if not isinstance(updates, dict) or not all(p in updates for p in parameters):
-        raise TypeError(
-            f"opt_algo is {rule!r}, which returned no dictionary with a next value of each parameter; pass a rule, for "
-            "instance optapi.lbfgs"
-        )
-    check_generators(updates)
-    return oracle, parameters, stop, updates
-
-
-def needs(rule: Any, name: str) -> str:
-    """The sentence for a rule that needs an expression."""
-    return (
-        f"{name_of(rule)} needs {name}=, an expression of PyTensor, which a NumPy function has not; build the cost "
-        "with PyTensor and use compile_minimizer, or call the rule on it"
-    )
-
-
-def values_of(updates: Updates) -> list[Any]:
-    """Copies of the values of the variables of `updates`."""
-    values = [variable.get_value(borrow=False) for variable in updates]
-    return [value if isinstance(value, np.random.Generator) else np.asarray(value) for value in values]
-
-
-def name_of(rule: Any) -> str:
-    """The name of a rule, for messages."""
-    while isinstance(rule, functools.partial):
-        rule = rule.func
-    return getattr(rule, "__name__", type(rule).__name__)
 
 
 def is_own(rule: Any) -> bool:
     """Whether `rule` is one of this package, whose state at the start depends on shapes and dtypes alone."""
-    while isinstance(rule, functools.partial):
-        rule = rule.func
-    return str(getattr(rule, "__module__", "")).partition(".")[0] == __name__.partition(".")[0]
+    module = getattr(plain_function(rule), "__module__", "")
+    return str(module).partition(".")[0] == __name__.partition(".")[0]
 
 
 # Functions kept for later
@@ -238,8 +156,8 @@ class Cache:
 CACHE = Cache()
 
 
-class Recipe:
-    """What a step is built from, and where it is kept while it is not in use.
+class StepProgram(Program):
+    """A rule on an oracle: one iteration at a time, by compiled steps that are kept while they are not in use.
 
     Parameters
     ----------
@@ -249,6 +167,8 @@ class Recipe:
         Arrays of the shapes and dtypes of the parameters.
     mode : PyTensor mode, or str
     """
+
+    evaluates_start = True
 
     def __init__(self, rule: Any, options: Mapping[str, Any], models: Sequence[np.ndarray], mode: Any):
         self.rule, self.options, self.mode = rule, dict(options), STEP if mode is None else mode
@@ -274,36 +194,42 @@ class Recipe:
         self.mode = STEP if self.mode is None else self.mode
         self._set_key()
 
-    def __deepcopy__(self, memo: Any) -> Recipe:
-        return Recipe(self.rule, self.options, self.models, self.mode)  # options may be variables that mean themselves
+    def __deepcopy__(self, memo: Any) -> StepProgram:
+        # Options may be variables that mean themselves.
+        return StepProgram(self.rule, self.options, self.models, self.mode)
 
     @property
     def models(self) -> list[np.ndarray]:
         """Arrays of the shapes and dtypes of the parameters."""
         return [np.zeros(shape, dtype) for shape, dtype in self.shapes]
 
+    @cached_property
+    def places(self) -> Places:  # type: ignore[override]
+        with self.step() as step:
+            return step.places
+
     def start(self, parameters: Sequence[np.ndarray]) -> list[Any]:
         """The values of all variables before the first step, at the point `parameters`."""
-        with self.step() as step:
-            if is_own(self.rule):
+        if is_own(self.rule):
+            with self.step() as step:
                 values = copy.deepcopy(step.start)
-            else:
-                values = values_of(apply(self.rule, self.options, parameters)[-1])
-            for position, parameter in zip(step.parameters, parameters, strict=True):
-                values[position] = parameter.copy()
+        else:
+            values = values_of(on_oracle(self.rule, self.options, parameters)[-1])
+        for place, parameter in zip(self.places.parameters, parameters, strict=True):
+            values[place] = parameter.copy()
         return values
+
+    def advance(self, values: Any, evaluator: Evaluator, length: int = 1) -> Any:
+        with self.step() as step:
+            return step(values, evaluator)
+
+    def is_lost(self, before: Evaluation, values: Any, following: Any) -> bool:
+        """Whether a rule that does not say so itself has no finite way on."""
+        return "reason" not in self.places.roles and (not before.is_finite or became_nonfinite(values, following))
 
     @contextmanager
     def step(self) -> Iterator[Step]:
         """A compiled step, for the time of the context."""
-        step = self.take()
-        try:
-            yield step
-        finally:
-            self.give(step)
-
-    def take(self) -> Step:
-        """A compiled step, which is to be given back."""
         step = self._own.pop() if self._own else None
         if step is None and self.key is not None:
             step = CACHE.take(self.key)
@@ -312,14 +238,24 @@ class Recipe:
                 step = build(self.rule, self.options, self.models, self.mode)
         if step.draws:
             self.key = None  # without a seed a rule draws anew each time that it is built
-        return step
+        try:
+            yield step
+        finally:
+            if self.key is None:
+                self._own = [step]
+            else:
+                CACHE.give(self.key, step)
 
-    def give(self, step: Step) -> None:
-        """Keep `step` for later."""
-        if self.key is None:
-            self._own = [step]
-        else:
-            CACHE.give(self.key, step)
+
+def became_nonfinite(before: Sequence[Any], after: Sequence[Any]) -> bool:
+    """Whether a value that was finite no longer is."""
+    return any(
+        getattr(new, "dtype", None) is not None
+        and new.dtype.kind == "f"
+        and not np.isfinite(new).all()
+        and bool(np.any(np.isfinite(old) & ~np.isfinite(new)))
+        for old, new in zip(before, after, strict=True)
+    )
 
 
 class Incomparable(Exception):

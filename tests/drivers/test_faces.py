@@ -1,0 +1,84 @@
+"""The two faces, NumPy functions and compiled costs, run one engine: the same counts, verdicts and points."""
+
+import itertools
+
+import numpy as np
+import pytensor
+import pytest
+from scipy.optimize import rosen, rosen_der
+
+import optapi
+from optapi.drivers.steps import STEP
+
+
+START = np.array([-1.2, 1.0])
+
+
+def compiled(rule, **options):
+    x = pytensor.shared(START.copy(), name="x")
+    cost = 100.0 * (x[1] - x[0] ** 2) ** 2 + (1.0 - x[0]) ** 2
+    return optapi.compile_minimizer([x], cost, rule, mode=STEP, **options)()
+
+
+ADAM = {"step_size": 0.05, "max_iterations": 3000}
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+@pytest.mark.parametrize(
+    ("rule", "options", "expected"),
+    [
+        ("adam", {**ADAM, "target": 0.01}, (830, 831, 5)),
+        ("adam", {"step_size": 0.3, "cost_tolerance": 1e-3}, None),
+        ("adam", {**ADAM, "step_tolerance": 1e-3}, None),
+        ("adam", {**ADAM, "max_evaluations": 20}, (19, 20, 1)),
+        ("adam", {"step_size": 0.1, "tolerance": 1e-2}, None),
+        ("adam", {"step_size": 0.1, "max_iterations": 25}, (25, 26, 1)),
+        ("sgd", {"step_size": 1.0}, None),  # diverges
+        ("sgd", {"step_size": 1e-3, "max_iterations": 30}, (30, 31, 1)),
+        ("momentum", {"step_size": 1e-3, "target": 1.0}, None),
+        ("rprop", {"max_iterations": 100}, None),
+        ("rprop", {"target": 1.0, "max_iterations": 500}, None),
+        ("rprop", {"max_evaluations": 20}, None),
+        ("barzilai_borwein", {"max_iterations": 30}, None),
+        *(
+            (rule, options, None)
+            for rule in ("lbfgs", "bfgs", "newton")
+            for options in ({}, {"target": 1e-2}, {"cost_tolerance": 1e-3}, {"max_evaluations": 20})
+        ),
+    ],
+)
+def test_both_faces_count_and_end_alike(rule, options, expected):
+    one = optapi.minimize(START, rosen, rosen_der, rule, full_output=True, trace=True, **options)
+    other = compiled(rule, **options)
+    assert (one.nit, one.nfev, one.status) == (other.nit, other.nfev, other.status)
+    assert expected is None or (one.nit, one.nfev, one.status) == expected
+    assert other.fun == pytest.approx(one.fun, rel=1e-6, abs=1e-10)
+    np.testing.assert_allclose(other.x[0], one.x, rtol=1e-6)
+    np.testing.assert_allclose(other.iterate[0], one.iterate, rtol=1e-6)
+    assert other.message.partition(",")[0] == one.message.partition(",")[0]
+    # An evaluation for the start, and one for each iteration that moves the point.
+    if rule in ("adam", "sgd", "rprop", "momentum"):
+        assert one.nfev == 1 + np.count_nonzero(one.trace["step"])
+
+
+def test_a_point_that_is_held_is_not_evaluated_again():
+    """One of the steps of Rprop after a change of sign is of length zero."""
+    points = []
+
+    def cost(x):
+        points.append(x.copy())
+        return rosen(x)
+
+    result = optapi.minimize(START, cost, rosen_der, "rprop", full_output=True, max_iterations=100)
+    assert result.nfev == len(points) < 101
+    assert all(np.any(one != other) for one, other in itertools.pairwise(points))
+
+
+def test_what_was_evaluated_of_the_best_point_is_kept():
+    """With momentum it runs past the minimizer; the result needs no further evaluation there."""
+    x = pytensor.shared(np.array([1.0]), name="x")
+    run = optapi.compile_minimizer([x], x[0] ** 4, "momentum", step_size=0.1, max_iterations=13, mode=STEP)
+    result = run()
+    assert (result.nit, result.nfev, result.njev) == (13, 14, 14)
+    assert result.fun < result.iterate[0][0] ** 4
+    np.testing.assert_allclose(result.jac[0], 4 * result.x[0] ** 3, rtol=1e-12)
