@@ -13,7 +13,7 @@ import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from ..checks import check_cost
-from ..graph.compat import PYTHON
+from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays, central_difference
 from ..objective import differentiate
 from ..pytree import PyTree, derivatives, named, number

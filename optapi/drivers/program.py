@@ -23,9 +23,8 @@ from pytensor.link.basic import JITLinker
 from .. import state
 from ..checks import called, check_cost, check_parameters, check_updates, is_generator
 from ..graph.batches import batch
-from ..graph.compat import PYTHON
 from ..graph.loops import check_generators, loop
-from ..graph.numpy_linker import NumpyLinker
+from ..graph.numpy_linker import PYTHON, NumpyLinker
 from ..objective import Point, differentiate
 from ..rules._linear_algebra import inverse_hessian_of
 from ..state import full_like
