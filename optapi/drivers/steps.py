@@ -34,7 +34,7 @@ from .evaluator import BUILDING, Evaluator
 
 # Rules are built of few operations, which are merged and otherwise run as they are: to rewrite them would take longer
 # than many a minimization.
-STEP = Mode(NumpyLinker(), RewriteDatabaseQuery(include=["minimum_compile", "merge"]))
+STEP = Mode(NumpyLinker(borrow=True), RewriteDatabaseQuery(include=["minimum_compile", "merge"]))
 
 # What a rule may need beside a cost and its gradients, and a NumPy function cannot give.
 SYMBOLIC = ("residuals", "outputs", "per_example")

@@ -14,7 +14,7 @@ from pytensor.graph.rewriting.basic import graph_rewriter
 from pytensor.scan.op import Scan
 
 
-# PyTensor 3.3 rewrites an inner graph together with the outer one; 3.0 compiles it on first use, as a function.
+# PyTensor 3.3 rewrites an inner graph together with the outer one; 3.0 rewrites and compiles it on first use.
 REWRITES_INNER_GRAPHS = hasattr(Scan, "compile_fn")
 
 # Options of an `OpFromGraph`: 3.0 would compile its inner graph with the default mode, which is numba's, also inside a
@@ -69,7 +69,23 @@ else:
     SealedOp = OpFromGraph
 
     def rewrite_inner_graphs(kind: Any) -> None:
-        """Nothing: in PyTensor 3.0 an inner graph is rewritten when it is compiled."""
+        """Register a rewrite of the inner graphs of Ops of the class `kind` for the mode PYTHON.
+
+        Other linkers rewrite an inner graph in PyTensor 3.0 when they compile it.
+        """
+
+        @graph_rewriter
+        def rewriter(fgraph: Any) -> None:
+            optimizer = import_module(f"{__package__}.numpy_linker").PYTHON.optimizer
+            for node in fgraph.toposort():
+                if isinstance(node.op, kind) and not node.op.rewritten:
+                    inner = inner_graph(node.op)
+                    optimizer.rewrite(inner)
+                    op = kind(inner.inputs, inner.outputs)
+                    op.rewritten = True
+                    fgraph.replace_all(list(zip(node.outputs, op.make_node(*node.inputs).outputs, strict=True)))
+
+        optdb.register("optapi_inner_graphs", rewriter, "optapi_python", position=49.59)
 
 
 def inner_graph(op: OpFromGraph) -> FunctionGraph:

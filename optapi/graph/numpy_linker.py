@@ -19,7 +19,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy, deepcopy
 from functools import cache, reduce
 from traceback import walk_tb
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -78,13 +77,24 @@ WRITTEN = f"<{__name__}>"
 
 
 class NumpyLinker(PerformLinker):
-    """The linker that the module describes."""
+    """The linker that the module describes.
+
+    Parameters
+    ----------
+    borrow : bool
+        Treat all outputs as ``Out(..., borrow=True)``: for callers that write over no array.
+    allow_gc, schedule
+        As in PyTensor's linkers.
+    """
 
     required_rewrites = ("minimum_compile",)
     # An operation in place saves nothing here, since it works on a copy; fused operations have no function of NumPy.
     incompatible_rewrites = ("inplace", "fusion", "cxx_only")
 
-    updates: Mapping[Any, Any] = MappingProxyType({})
+    def __init__(self, borrow: bool = False, **options: Any):
+        super().__init__(**options)
+        self.borrow = borrow
+        self.updates: Mapping[Any, Any] = {}
 
     def accept_var_updates(self, updates: Mapping[Any, Any]) -> None:
         """Take the outputs that become the next values of inputs."""
@@ -95,7 +105,7 @@ class NumpyLinker(PerformLinker):
         fgraph: Any = self.fgraph
         order = self.schedule(fgraph)
         inputs, outputs, storage = map_storage(fgraph, order, input_storage, output_storage, storage_map)
-        function = written_out(fgraph, order, self.no_recycling)
+        function = written_out(fgraph, order, () if self.borrow else self.no_recycling)
         narrow = [position for position, variable in enumerate(fgraph.inputs) if is_scalar(variable)]
         wide = [position for position, variable in enumerate(fgraph.outputs) if is_scalar(variable)]
         updated = [
@@ -134,8 +144,8 @@ class NumpyLinker(PerformLinker):
         return vm, *containers, [vm], order
 
 
-# Arithmetic is simplified, and nodes inside a loop as well.
-PYTHON = Mode(NumpyLinker(), RewriteDatabaseQuery(include=["fast_run", "py_only", "optapi_inner_graphs"]))
+# "optapi_python" rewrites the bodies of loops in PyTensor 3.0.
+PYTHON = Mode(NumpyLinker(), RewriteDatabaseQuery(include=["fast_run", "py_only", "optapi_python"]))
 
 
 def written_out(fgraph: Any, order: Sequence[Any], exposed: Collection[Any] = ()) -> Callable[..., Any]:
