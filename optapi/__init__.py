@@ -33,8 +33,8 @@ from .drivers.numpy import minimize, minimize_iterator
 from .drivers.results import OptimizeResult
 from .drivers.scipy import scipy_method
 from .graph.batches import batch
-from .graph.compat import PYTHON
 from .graph.loops import cond, hold, loop, repeat
+from .graph.numpy_linker import PYTHON
 from .graph.oracle import Oracle
 from .objective import Objective
 from .profiles import benchmark
