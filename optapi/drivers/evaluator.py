@@ -13,8 +13,8 @@ import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from ..checks import check_cost
-from ..graph.compat import PYTHON
 from ..graph.derivatives import differentiate
+from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays, central_difference
 from ..pytree import PyTree, derivatives, largest, named, number
 

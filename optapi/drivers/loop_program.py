@@ -21,10 +21,10 @@ from pytensor.graph.traversal import ancestors, explicit_graph_inputs
 
 from ..checks import called, check_cost, check_parameters, check_updates, is_generator
 from ..graph.batches import batch
-from ..graph.compat import PYTHON, compiles_whole_graphs, free_callable, linked_by
+from ..graph.compat import compiles_whole_graphs, free_callable, linked_by
 from ..graph.derivatives import differentiate
 from ..graph.loops import FALSE, as_update, loop
-from ..graph.numpy_linker import NumpyLinker
+from ..graph.numpy_linker import PYTHON, NumpyLinker
 from ..objective import conjunction
 from ..state import full_like, state
 from ..transforms import best

@@ -34,7 +34,7 @@ from .program import Places, Program, apply, as_function, values_of
 
 # Rules are built of few operations, which are merged and otherwise run as they are: to rewrite them would take longer
 # than many a minimization.
-STEP = Mode(NumpyLinker(), RewriteDatabaseQuery(include=["minimum_compile", "merge"]))
+STEP = Mode(NumpyLinker(borrow=True), RewriteDatabaseQuery(include=["minimum_compile", "merge"]))
 
 
 @dataclass(eq=False)

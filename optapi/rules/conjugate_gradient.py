@@ -135,7 +135,7 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule. The cost is needed; gradients, if given, must be its own.
     beta : callable
         The formula of :math:`\beta`: `beta_fletcher_reeves`, `beta_polak_ribiere`, `beta_hestenes_stiefel`,
@@ -157,8 +157,6 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
         Whether a cost and gradient found at a point are still true at the next call. By default True, unless the cost
         has explicit inputs, draws random numbers, or reads a variable of `updates`. Pass False if data in another
         shared variable change between calls.
-    tolerance : scalar or None
-        `stop` becomes 1 when no component of the gradient is larger in absolute value.
 
     Returns
     -------
@@ -435,7 +433,7 @@ def scaled_conjugate_gradient(parameters: Variables, cost: Variable | None = Non
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule. The cost is needed; gradients, if given, must be its own.
     step_size : scalar or schedule, optional
         A limit of :math:`a`; :math:`\lambda` is increased to keep it. By default there is none.
@@ -444,8 +442,6 @@ def scaled_conjugate_gradient(parameters: Variables, cost: Variable | None = Non
     exact : bool, optional
         Whether a cost, gradient and curvature found at a point are still true at the next call, see
         `conjugate_gradient`.
-    tolerance : scalar or None
-        `stop` becomes 1 when no component of the gradient is larger in absolute value.
 
     Returns
     -------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
@@ -31,7 +29,7 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule.
     step_size : scalar or schedule
         :math:`a`; a schedule anneals it.
@@ -41,8 +39,6 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
         :math:`\tau`, between 0 and 1.
     nesterov : bool
         Whether to look ahead; needs momentum and no dampening.
-    tolerance : scalar or None
-        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
 
     Returns
     -------
@@ -103,14 +99,12 @@ def momentum(parameters: Variables, cost: Variable | None = None, gradients: Var
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule.
     step_size : scalar or schedule
         :math:`a`.
     momentum : scalar
         :math:`\mu`, between 0 and 1.
-    tolerance : scalar or None
-        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
 
     Returns
     -------
@@ -159,14 +153,12 @@ def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Var
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule.
     step_size : scalar or schedule
         :math:`a`.
     momentum : scalar
         :math:`\mu`, between 0 and 1, the same at all updates: :math:`x` looks ahead by it at the next one.
-    tolerance : scalar or None
-        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
 
     Returns
     -------
@@ -214,7 +206,7 @@ def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Vari
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule.
     step_size : scalar or schedule
         :math:`a`, the largest change of a component in an update.
@@ -222,8 +214,6 @@ def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Vari
         :math:`\epsilon`, in units of the gradient.
     initial : scalar
         :math:`s_0`, what the sum begins with; it makes the first steps smaller.
-    tolerance : scalar or None
-        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
 
     Returns
     -------
@@ -275,7 +265,7 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule.
     step_size : scalar or schedule
         :math:`a`.
@@ -283,8 +273,6 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
         :math:`\rho`, from 0 to below 1. The default is that of PyTorch and optax; the paper has 0.95.
     epsilon : scalar
         :math:`\epsilon`, in units of the squared gradient below the line and of the squared parameter above it.
-    tolerance : scalar or None
-        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
 
     Returns
     -------
@@ -339,7 +327,7 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule.
     step_size : scalar or schedule
         :math:`a`.
@@ -351,8 +339,6 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
         :math:`\epsilon`, in units of the gradient.
     centered : bool
         Whether to divide by a running standard deviation.
-    tolerance : scalar or None
-        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
 
     Returns
     -------
@@ -404,8 +390,9 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
 
 def adam(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
-         mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, amsgrad: bool = False,
-         tolerance: Scalar | None = None, ascent: bool = False, name: str = "adam") -> Updates:  # fmt: skip
+         mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, decay: StepSize = 0.0,
+         mask: Mask | None = None, amsgrad: bool = False, tolerance: Scalar | None = None, ascent: bool = False,
+         name: str = "adam") -> Updates:  # fmt: skip
     r"""Adam: steps of adaptive moments, with AMSGrad as an option.
 
     .. math::
@@ -417,7 +404,7 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule.
     step_size : scalar or schedule
         :math:`a`, the largest change of a component in a typical update.
@@ -427,10 +414,12 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
         :math:`\beta_2`, from 0 to below 1.
     epsilon : scalar
         :math:`\epsilon`, in units of the gradient.
+    decay : scalar or schedule
+        :math:`\lambda` of a decoupled decay of the parameters, see `adamw`.
+    mask : list of bool, or callable, optional
+        Which parameters decay, see `adamw`.
     amsgrad : bool
         Whether to keep the largest mean square.
-    tolerance : scalar or None
-        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
 
     Returns
     -------
@@ -457,36 +446,30 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     array([1., 2.])
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
-    return f.finish(_adam(f, f.step_size(step_size), mean_weight, mean_square_weight, epsilon, amsgrad))
-
-
-def _adam(
-    f: Objective, step_size: Any, mean_weight: Any, mean_square_weight: Any, epsilon: Any, amsgrad: bool
-) -> Updates:
-    """The next values of Adam, which `adamw` shares."""
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
-    t = f.count + 1
+    a, t = f.step_size(step_size), f.count + 1
     # The corrections are worked into scalars, so that a component takes one root and one division.
-    rate, scale = step_size / correction(w1, t), 1.0 / pt.sqrt(correction(w2, t))
+    rate, scale = a / correction(w1, t), 1.0 / pt.sqrt(correction(w2, t))
 
     new: Updates = {}
-    for p, g, a, c, eps in f.each(rate, scale, f.scalar("epsilon", epsilon, low=0)):
+    for p, g, a_t, c, eps in f.each(rate, scale, f.scalar("epsilon", epsilon, low=0)):
         m, v = f.zeros_like(p, "mean"), f.zeros_like(p, "mean_square")
         new[m] = f.average(m, g, w1)
         new[v] = largest = f.average(v, g**2, w2)
         if amsgrad:
             bound = f.zeros_like(p, "largest_mean_square")
             new[bound] = largest = pt.maximum(bound, new[v])
-        new[p] = p - a * new[m] / (c * pt.sqrt(largest) + eps)
-    return new
+        new[p] = p - a_t * new[m] / (c * pt.sqrt(largest) + eps)
+    f.decay(new, decay, mask, step_size=a)
+    return f.finish(new)
 
 
 def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
-          mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, decay: Scalar = 1e-2,
-          mask: Mask | None = None, amsgrad: bool = False,
-          tolerance: Scalar | None = None, ascent: bool = False, name: str = "adamw") -> Updates:  # fmt: skip
+          mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, decay: StepSize = 1e-2,
+          mask: Mask | None = None, amsgrad: bool = False, tolerance: Scalar | None = None, ascent: bool = False,
+          name: str = "adamw") -> Updates:  # fmt: skip
     r"""AdamW: Adam with decay of the parameters beside its steps, instead of in the gradients.
 
     .. math:: x \leftarrow x - a \lambda x - a \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
@@ -497,7 +480,7 @@ def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variab
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule.
     step_size : scalar or schedule
         :math:`a`.
@@ -507,14 +490,12 @@ def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variab
         :math:`\beta_2`, from 0 to below 1.
     epsilon : scalar
         :math:`\epsilon`, in units of the gradient.
-    decay : scalar
+    decay : scalar or schedule
         :math:`\lambda`.
     mask : list of bool, or callable, optional
         Which parameters decay, as in `gradients.decay`; for instance ``lambda p: p.ndim > 1``. All by default.
     amsgrad : bool
         Whether to keep the largest mean square.
-    tolerance : scalar or None
-        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
 
     Returns
     -------
@@ -540,11 +521,7 @@ def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variab
     >>> x.get_value().round(4)
     array([1., 2.])
     """
-    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
-    a = f.step_size(step_size)
-    new = _adam(f, a, mean_weight, mean_square_weight, epsilon, amsgrad)
-    f.decay(new, decay, mask, step_size=a)
-    return f.finish(new)
+    return adam(**locals())
 
 
 def adamax(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
@@ -562,7 +539,7 @@ def adamax(parameters: Variables, cost: Variable | None = None, gradients: Varia
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule.
     step_size : scalar or schedule
         :math:`a`, the largest change of a component in a typical update.
@@ -572,8 +549,6 @@ def adamax(parameters: Variables, cost: Variable | None = None, gradients: Varia
         :math:`\beta_2`, from 0 to below 1.
     epsilon : scalar
         :math:`\epsilon`, in units of the gradient. It is not in the paper; PyTorch and optax have it in this place.
-    tolerance : scalar or None
-        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
 
     Returns
     -------
@@ -630,7 +605,7 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule.
     step_size : scalar or schedule
         :math:`a`.
@@ -643,8 +618,6 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     momentum_decay : scalar
         :math:`\psi`: how fast :math:`\mu` grows from :math:`\beta_1 / 2` to :math:`\beta_1`; a large one makes it
         :math:`\beta_1` from the start, and the rule that of optax.
-    tolerance : scalar or None
-        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
 
     Returns
     -------
@@ -710,7 +683,7 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule.
     step_size : scalar or schedule
         :math:`a`.
@@ -720,8 +693,6 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
         :math:`\beta_2`, from 0 to below 1; with one of 2/3 or less no step is ever adaptive.
     epsilon : scalar
         :math:`\epsilon`, in units of the gradient.
-    tolerance : scalar or None
-        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
 
     Returns
     -------

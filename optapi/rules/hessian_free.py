@@ -57,7 +57,7 @@ def hessian_free(parameters: Variables, cost: Variable | None = None, gradients:
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule. The cost is needed; gradients, if given, must be its own.
     outputs : variable or list of variables, optional
         What the cost depends on the parameters through, and is convex in: of a network with a softmax the values before
@@ -97,8 +97,6 @@ def hessian_free(parameters: Variables, cost: Variable | None = None, gradients:
         The line search, see `optapi.line_search`.
     exact : bool, optional
         Whether a cost and gradient found at a point are still true at the next call, see `lbfgs`.
-    tolerance : scalar or None
-        `stop` becomes 1 when no component of the gradient is larger in absolute value.
 
     Returns
     -------

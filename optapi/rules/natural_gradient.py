@@ -42,7 +42,7 @@ def tonga(parameters: Variables, cost: Variable | None = None, gradients: Variab
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule.
     step_size : scalar or schedule
         :math:`a`, in units of the cost: :math:`C^{-1} g` has those of the parameters over the cost's.
@@ -66,8 +66,6 @@ def tonga(parameters: Variables, cost: Variable | None = None, gradients: Variab
     normalize : bool
         Whether to multiply the direction by the sum :math:`(1 - \gamma^t)/(1 - \gamma)` of the weights in :math:`C`, so
         that it is that of a weighted mean, with :math:`\lambda` over that sum.
-    tolerance : scalar or None
-        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
 
     Returns
     -------

@@ -36,7 +36,7 @@ def newton(parameters: Variables, cost: Variable | None = None, gradients: Varia
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule. The cost is needed; gradients, if given, must be its own.
     step_size : scalar or schedule, optional
         The first step size that a search tries, by default 1.
@@ -44,8 +44,6 @@ def newton(parameters: Variables, cost: Variable | None = None, gradients: Varia
         The line search, see `optapi.line_search`.
     exact : bool, optional
         Whether a cost and gradient found at a point are still true at the next call, see `lbfgs`.
-    tolerance : scalar or None
-        `stop` becomes 1 when no component of the gradient is larger in absolute value.
 
     Returns
     -------

@@ -69,7 +69,7 @@ def delta_bar_delta(parameters: Variables, cost: Variable | None = None, gradien
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule.
     step_size : scalar or schedule
         :math:`a`, the first rate; it scales the gains.
@@ -96,8 +96,6 @@ def delta_bar_delta(parameters: Variables, cost: Variable | None = None, gradien
         :math:`\gamma_\mu`, in units of one over the gradient; 0 by default.
     max_momentum : scalar, optional
         :math:`\mu_{max}`, from 0 to below 1; 0.9 by default.
-    tolerance : scalar or None
-        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
 
     Returns
     -------
@@ -203,7 +201,7 @@ def rprop(parameters: Variables, cost: Variable | None = None, gradients: Variab
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule. "irprop+" needs the cost.
     step_size : scalar or schedule
         The first :math:`\Delta`, in units of the parameters. What is learnt is its ratio to this, so that a schedule
@@ -216,8 +214,6 @@ def rprop(parameters: Variables, cost: Variable | None = None, gradients: Variab
         :math:`\eta_-`, from 0 to 1.
     min_rate, max_rate : scalar
         :math:`\Delta_{min}` and :math:`\Delta_{max}`, in units of the parameters.
-    tolerance : scalar or None
-        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
 
     Returns
     -------
@@ -308,7 +304,7 @@ def super_sab(parameters: Variables, cost: Variable | None = None, gradients: Va
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule.
     step_size : scalar or schedule
         :math:`a`, the first rate; it scales the gains.
@@ -320,8 +316,6 @@ def super_sab(parameters: Variables, cost: Variable | None = None, gradients: Va
         :math:`\eta_-`, from 0 to 1.
     max_rate : scalar
         :math:`k_{max}`, the largest gain. Growth is exponential, and without a bound it may end in an overflow.
-    tolerance : scalar or None
-        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
 
     Returns
     -------
@@ -390,14 +384,12 @@ def quickprop(parameters: Variables, cost: Variable | None = None, gradients: Va
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule.
     step_size : scalar or schedule
         :math:`a`.
     growth : scalar
         :math:`\mu`, at least 0.
-    tolerance : scalar or None
-        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
 
     Returns
     -------
@@ -465,7 +457,7 @@ def idbd(parameters: Variables, cost: Variable | None = None, gradients: Variabl
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule. Without `curvature` the cost is needed, and gradients, if given, must be its own.
     step_size : scalar or schedule
         :math:`a`, the first rate; it scales the gains.
@@ -476,8 +468,6 @@ def idbd(parameters: Variables, cost: Variable | None = None, gradients: Variabl
         such as that of Gauss and Newton; its absolute value is used. For a layer of linear units with inputs :math:`z`
         it is the mean of :math:`z^2`. By default the exact diagonal, for :math:`n` components at the cost, in time and
         memory, of the block of :math:`n^2` second derivatives of each parameter: for small models.
-    tolerance : scalar or None
-        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
 
     Returns
     -------
@@ -545,7 +535,7 @@ def smd(parameters: Variables, cost: Variable | None = None, gradients: Variable
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule. The cost is needed; gradients, if given, must be its own.
     step_size : scalar or schedule
         :math:`a`, the first rate; it scales the gains.
@@ -553,8 +543,6 @@ def smd(parameters: Variables, cost: Variable | None = None, gradients: Variable
         :math:`\mu`, in units of one over the cost. With 0 the rule is `sgd`.
     trace_weight : scalar
         :math:`\lambda`, from 0 to 1. With 0 only the previous gradient counts.
-    tolerance : scalar or None
-        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
 
     Returns
     -------
@@ -645,7 +633,7 @@ def vsgd(parameters: Variables, cost: Variable | None = None, gradients: Variabl
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule. Without `curvature` the cost is needed, and gradients, if given, must be its own.
     step_size : scalar or schedule
         :math:`a`, 1 in the papers: a factor of all rates.
@@ -662,8 +650,6 @@ def vsgd(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     outliers : scalar or None
         :math:`\tau` grows by 1, before the means are taken, where :math:`g` or :math:`c` is farther from its mean than
         this many standard deviations. None for never.
-    tolerance : scalar or None
-        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
 
     Returns
     -------
@@ -777,7 +763,7 @@ def hypergradient(parameters: Variables, cost: Variable | None = None, gradients
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule. All components have one rate, so groups that should have their own need a rule each.
     step_size : scalar or schedule
         The first rate :math:`b`. What is learnt is added to the present step size or, if `multiplicative`, multiplied.
@@ -792,8 +778,6 @@ def hypergradient(parameters: Variables, cost: Variable | None = None, gradients
         :math:`\mu` of "nesterov", between 0 and 1; 0.9 by default.
     mean_weight, mean_square_weight, epsilon : scalar, optional
         Those of "adam", see `adam`; 0.9, 0.999 and 1e-8 by default.
-    tolerance : scalar or None
-        If given, `stop` becomes 1 when no component of the gradients is larger in absolute value.
 
     Returns
     -------

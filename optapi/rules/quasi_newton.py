@@ -33,7 +33,7 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, ascent, name
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule. The cost is needed; gradients, if given, must be its own.
     step_size : scalar or schedule, optional
         The first step size that a search tries. By default 1, and :math:`1 / \max(1, \|g\|)` along a steepest descent.
@@ -45,8 +45,6 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
         Whether a cost and gradient found at a point are still true at the next call. By default True, unless the cost
         has explicit inputs, draws random numbers, or reads a variable of `updates`. Pass False if data in another
         shared variable change between calls.
-    tolerance : scalar or None
-        `stop` becomes 1 when no component of the gradient is larger in absolute value.
 
     Returns
     -------
