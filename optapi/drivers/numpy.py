@@ -288,8 +288,9 @@ class minimize_iterator(Run):
         kwargs = {"mode": description["mode"], **description["driver"], **description["options"], **kwargs}
         loaded = cls(x0, f, df, rule, **kwargs)
         loaded._restore(path, description, arrays)
-        if loaded._position.ending in LIMITS:  # one that is no longer reached is none
-            loaded._position = loaded._position._replace(ending=loaded._exceeded(loaded._position))
+        position = loaded._position
+        if position.ending is None or position.ending in LIMITS:  # the limits may be others now
+            loaded._position = position._replace(ending=loaded._exceeded(position))
         return loaded
 
 

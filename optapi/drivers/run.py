@@ -70,8 +70,6 @@ class Run:
             self._position = self._begun()
         position = self._position
         if position.ending is None:
-            position = position._replace(ending=self._exceeded(position))
-        if position.ending is None:
             began = time.perf_counter()
             length = min(length, self._termination.max_iterations - position.nit + self._spent[0])
             values = self._program.advance(position.values, self._evaluator, length)
@@ -89,7 +87,7 @@ class Run:
         return stepped
 
     def _begun(self) -> Position:
-        """The position at the start, with what has to be known there."""
+        """The position at the start, with what has to be known there, and the verdict on it."""
         position, evaluator, termination = self._position, self._evaluator, self._termination
         needed, shows = termination.looks or self._program.evaluates_start, self._monitor.reads_rows
         if needed or (shows and position.nit == 0):
@@ -99,6 +97,8 @@ class Run:
                 position = position._replace(ending=Ending.BAD_START)
             elif termination.is_reached(cost):
                 position = position._replace(ending=Ending.TARGET)
+        if position.ending is None:
+            position = position._replace(ending=self._exceeded(position))
         if needed:
             position = position._replace(values=self._program.begin(position.values, position.now))
         if shows and position.nit == 0:
@@ -151,7 +151,7 @@ class Run:
     def _resume(self) -> None:
         """Go on where a limit, the target or the callback has ended it. The limits count anew."""
         position = self._position
-        if position.ending in RESUMABLE:
+        if position.ending is None or position.ending in RESUMABLE:
             self._position = position._replace(ending=None, begun=False)
         self._spent = (position.nit, self.nfev, position.seconds)
 

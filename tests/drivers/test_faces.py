@@ -127,3 +127,12 @@ def test_a_bad_start_is_no_iteration_of_any_batch(together):
     assert (bad.start, bad.status, bad.nit, bad.nfev) == (0, 3, 0, 1)
     assert "at the start" in bad.message
     assert {(r.status, r.nit, r.nfev) for r in (good, other)} == {(1, 20, 21)}
+
+
+def test_a_lower_limit_ends_what_is_loaded(tmp_path):
+    iterator = optapi.minimize_iterator(START, rosen, rosen_der, "lbfgs")
+    for _ in range(5):
+        next(iterator)
+    iterator.save(tmp_path / "run.npz")
+    loaded = optapi.minimize_iterator.load(tmp_path / "run.npz", rosen, rosen_der, max_iterations=4)
+    assert (loaded.nit, loaded.status, list(loaded)) == (5, 1, [])
