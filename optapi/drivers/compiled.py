@@ -168,7 +168,7 @@ class CompiledMinimizer:
             raise ValueError("the parameters have values that are not finite; start from finite ones, or restart()")
         checked = self._checked(inputs)
         self._monitor.rows = []
-        return self._go(self._new_run(self._program.start, self._monitor), checked)
+        return self._go(self._new_run(self._program.start_at(), self._monitor), checked)
 
     def resume(self, *inputs: Any) -> OptimizeResult:
         """Go on where the last minimization has ended: at a limit, the target, by its callback or by an interrupt.
@@ -283,80 +283,64 @@ class CompiledMinimizer:
         Limits are those of each minimization; if they look at each iteration (all but `max_iterations` do), the
         minimizations run one after another. All see the same random draws.
         """
-        rows = self._rows(starts)
+        rows, values, program = self._rows(starts), self._checked(inputs), self._program
         count = len(rows[0])
-        values, program, termination = self._checked(inputs), self._program, self._termination
-        workers = check_count("workers", workers)
-        limits = (termination.max_evaluations, termination.time_limit)
-        cut = termination.looks or limits != (None, None)
-        asked = together
-        if together is None:
-            together = not cut and not program.is_fast and count > 1
-        elif check_flag("together", together) and cut:
-            raise ValueError("together is True, but some of the limits look at each iteration; leave it out")
-        if workers > 1 and not program.is_free:
-            raise ValueError(
-                f"workers is {workers}, but in this mode one thread keeps the others waiting; use mode='NUMBA' or 'JAX'"
-            )
-        silent = Monitor(self._monitor.label, count, None, False, False, False)
-        runs = [
-            self._new_run(self._values_at([np.asarray(array[row]) for array in rows]), silent, values)
-            for row in range(count)
-        ]
-        # Batches have all the same size, so that they are one function.
-        size = -(-count // workers) if together else max(1, count // (8 * workers))
-        batched = None
-        if together:
-            try:
-                batched = program.batch(size)
-            except NotImplementedError as error:
-                if asked is not None:
-                    raise ValueError("the cost cannot be a batch in this mode; leave together out") from error
-                size = max(1, count // (8 * workers))
-        blocks = [range(begin, min(begin + size, count)) for begin in range(0, count, size)]
-        bar = Monitor(self._monitor.label, count, None, self._monitor.progressbar, False, False)
+        size, batched = self._batch(count, check_count("workers", workers), together)
+        silent = Monitor(self._monitor.label, count)
+        runs = [self._new_run(program.start_at(point), silent, values) for point in zip(*rows, strict=True)]
+        bar = Monitor(self._monitor.label, count, progressbar=self._monitor.progressbar)
 
-        def minimized(block: Any) -> list[OptimizeResult]:
-            some = [runs[row] for row in block]
+        def minimized(some: list[Run]) -> list[OptimizeResult]:
             if batched is not None:
                 all_together(some, size, batched)
             for run in some:
                 run._to_end()
             return [run._result(run._position.best) for run in some]
 
-        found: list[OptimizeResult] = []
+        results: list[OptimizeResult] = []
         try:
             with ThreadPoolExecutor(workers) as pool:
+                blocks = [runs[begin : begin + size] for begin in range(0, count, size)]
                 for block in (pool.map if workers > 1 else map)(minimized, blocks):
-                    found += block
-                    self._count(bar, found)
+                    results += block
+                    if bar.reads_rows:
+                        last = results[-1]
+                        row = (last.fun, largest(last.jac), 0.0, last.nfev, 0.0)
+                        bar.show(len(results), row, len(results) == count)
         except BaseException:
             bar.pause()
             raise
-        for row, result in enumerate(found):
-            result["start"] = row
-        sign = program.sign
-        ranked = sorted(found, key=lambda result: sign * result.fun if np.isfinite(result.fun) else np.inf)
+        for number, result in enumerate(results):
+            result["start"] = number
+        ranked = sorted(results, key=lambda result: program.sign * result.fun if np.isfinite(result.fun) else np.inf)
         first = runs[ranked[0].start]
         inverse = program.inverse_hessian(first._position.values)
         if inverse is not None:
             ranked[0]["hess_inv"] = inverse
         bar.close(lambda: ranked[0].message)
-        first._monitor, first._evaluator.args = self._monitor, ()
-        self._inputs = values
+        first._monitor, first._evaluator.args, self._inputs = self._monitor, (), values
         self._hold(first, ranked[0].x)
         return ranked
 
-    def _count(self, bar: Monitor, found: Sequence[OptimizeResult]) -> None:
-        if bar.reads_rows:
-            last = found[-1]
-            bar.show(len(found), (last.fun, largest(last.jac), 0.0, last.nfev, 0.0), len(found) == bar.total)
-
-    def _values_at(self, point: Sequence[np.ndarray]) -> Any:
-        values = self._program.start
-        for place, array in zip(self._program.places.parameters, point, strict=True):
-            values[place] = array
-        return values
+    def _batch(self, count: int, workers: int, together: bool | None) -> tuple[int, Any]:
+        """How many minimizations are one piece of work, and what takes them further together, None if nothing does."""
+        program, termination = self._program, self._termination
+        if workers > 1 and not program.is_free:
+            raise ValueError(
+                f"workers is {workers}, but in this mode one thread keeps the others waiting; use mode='NUMBA' or 'JAX'"
+            )
+        limits = (termination.max_evaluations, termination.time_limit)
+        cut = termination.looks or limits != (None, None)
+        if together is not None and check_flag("together", together) and cut:
+            raise ValueError("together is True, but some of the limits look at each iteration; leave it out")
+        if together or (together is None and not cut and not program.is_fast and count > 1):
+            size = -(-count // workers)  # the same for all, so that they have one function
+            try:
+                return size, program.batch(size)
+            except NotImplementedError as error:
+                if together:
+                    raise ValueError("the cost cannot be a batch in this mode; leave together out") from error
+        return max(1, count // (8 * workers)), None
 
     def _rows(self, starts: Any) -> list[np.ndarray]:
         """For each parameter an array with a row for each start."""
@@ -430,7 +414,7 @@ class CompiledMinimizer:
             other options; the message lists what differs, and nothing has been changed.
         """
         description, arrays = read(path, self.opt_algo, "the save of a compiled minimization", ["inputs"])
-        run = self._new_run(self._program.start, self._monitor)
+        run = self._new_run(self._program.start_at(), self._monitor)
         run._restore(path, description, arrays)
         self._inputs = description["inputs"]
         self._hold(run, run.iterate)

@@ -222,13 +222,14 @@ class LoopProgram(Program):
         """`function`, which several threads may call at a time where the mode allows it."""
         return free_callable(function) if self.is_free else function
 
-    @property
-    def start(self) -> Any:
-        """The values before the first iteration, with the values that the variables of the caller have now."""
+    def start_at(self, point: Sequence[np.ndarray] | None = None) -> Any:
+        """The values before the first iteration, at `point`; by default at the values that the parameters have now."""
         values = self.values.copy()
-        for position, variable in self.given.items():
+        for place, variable in self.given.items():
             value = variable.get_value(borrow=True)
-            values[position] = deepcopy(value) if is_generator(variable) else np.array(value)
+            values[place] = deepcopy(value) if is_generator(variable) else np.array(value)
+        for place, array in zip(self.places.parameters, point or (), strict=point is not None):
+            values[place] = np.asarray(array)
         return values
 
     def advance(self, values: Any, evaluator: Evaluator, length: int, call: Any = None) -> Any:
