@@ -115,7 +115,7 @@ class NumpyLinker(PerformLinker):
         ]
 
         def run() -> list[Any]:
-            values = [cell[0] for cell in inputs]
+            values: list[Any] = [cell[0] for cell in inputs]
             for position in narrow:
                 values[position] = values[position][()]
             try:
@@ -316,8 +316,8 @@ class Called:
         for (cell, scalar, destroyed), value in zip(self.inputs, values, strict=True):
             cell[0] = np.asarray(value) if scalar else fresh(value) if destroyed else value
         self.thunk()
-        results = [cell[0][()] if scalar else cell[0] for cell, scalar in self.outputs]
-        for cell, *_ in (*self.inputs, *self.outputs):
+        results: list[Any] = [cell[0][()] if scalar else cell[0] for cell, scalar in self.outputs]
+        for cell in [*(cell for cell, *_ in self.inputs), *(cell for cell, _ in self.outputs)]:
             cell[0] = None
         return results
 
@@ -404,7 +404,8 @@ def candidates(node: Any) -> Iterator[Callable[..., Any]]:
     op, dtypes, dtype = node.op, [variable.type.dtype for variable in node.inputs], node.outputs[0].type.dtype
     same = all(other == dtype for other in dtypes)
     if isinstance(op, Elemwise) and not op.inplace_pattern and len(node.outputs) == 1:
-        yield from elementwise(op.scalar_op, dtypes, node.outputs[0].type)
+        for function in elementwise(op.scalar_op, dtypes, node.outputs[0].type):
+            yield checked(node, function)
     elif isinstance(op, CAReduce) and dtypes[0] == dtype and op.acc_dtype in (None, dtype):
         axis, fold = op.axis, op.ufunc.reduce
         yield lambda x: fold(x, axis=axis, dtype=dtype)
@@ -428,6 +429,29 @@ def candidates(node: Any) -> Iterator[Callable[..., Any]]:
         yield lambda value, *shape: np.full(shape, value)
     elif isinstance(op, Join) and same and isinstance(along := getattr(op, "axis", None), int):
         yield lambda *parts: np.concatenate(parts, axis=along)
+
+
+def checked(node: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of an elementwise `node`, with PyTensor's check that no extent of 1 that it did not know broadcasts."""
+    inputs = arguments(node)
+    unknown = [v for v in inputs if None in getattr(v.type, "shape", ()) and not all(v.type.broadcastable)]
+    if not unknown or len(inputs) == 1:
+        return function
+    places = [position for position, v in enumerate(inputs) if not is_scalar(v)]
+    patterns = [inputs[position].type.broadcastable for position in places]
+
+    def check(*values: Any) -> Any:
+        shapes = [values[position].shape for position in places]
+        if shapes.count(shapes[0]) != len(shapes):
+            for extents in zip(*(zip(s, p, strict=True) for s, p in zip(shapes, patterns, strict=True)), strict=True):
+                if (1, False) in extents and any(extent != 1 for extent, _ in extents):
+                    raise ValueError(
+                        f"Runtime broadcasting not allowed: {node.op} has inputs of the shapes {shapes}, and one of "
+                        "extent 1 that was not declared so; declare it by its static shape, or use specify_broadcastable"
+                    )
+        return function(*values)
+
+    return check
 
 
 def elementwise(op: Any, dtypes: list[str], output: Any) -> Iterator[Callable[..., Any]]:
