@@ -432,7 +432,7 @@ def candidates(node: Any) -> Iterator[Callable[..., Any]]:
 
 
 def checked(node: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` of an elementwise `node`, with PyTensor's check that no extent of 1 that it did not know broadcasts."""
+    """`function` of an elementwise `node`, with PyTensor's check: no extent of 1 broadcasts that was not declared."""
     inputs = arguments(node)
     unknown = [v for v in inputs if None in getattr(v.type, "shape", ()) and not all(v.type.broadcastable)]
     if not unknown or len(inputs) == 1:
@@ -446,8 +446,8 @@ def checked(node: Any, function: Callable[..., Any]) -> Callable[..., Any]:
             for extents in zip(*(zip(s, p, strict=True) for s, p in zip(shapes, patterns, strict=True)), strict=True):
                 if (1, False) in extents and any(extent != 1 for extent, _ in extents):
                     raise ValueError(
-                        f"Runtime broadcasting not allowed: {node.op} has inputs of the shapes {shapes}, and one of "
-                        "extent 1 that was not declared so; declare it by its static shape, or use specify_broadcastable"
+                        f"Runtime broadcasting not allowed: {node.op} has inputs of the shapes {shapes}, and an "
+                        "extent of 1 that was not declared; declare it by a static shape, or by specify_broadcastable"
                     )
         return function(*values)
 
