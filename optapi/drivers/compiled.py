@@ -101,7 +101,7 @@ def compile_minimizer(
     problem = Problem.of(parameters, cost, rule, options, inputs, updates, mode)
     size = sum(p.get_value(borrow=True).size for p in problem.parameters)
     given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
-    termination = Termination.of(size, *given, options.get("ascent", False))
+    termination = Termination.of(size, options.get("ascent", False), *given)
     monitor = Monitor(name_of(rule), termination.max_iterations, callback, progressbar, verbose, trace)
     return CompiledMinimizer(problem, termination, monitor)
 
@@ -115,8 +115,8 @@ class CompiledMinimizer:
 
     `x` is the point that the rule holds at the end, if the rule reports the cost there, as all do that search: it is
     then the best but where a search lets the cost rise. Of the other rules it is the best finite point seen, and of a
-    random cost the last one. The counts of evaluations include that of
-    `fun` and `jac` at `x`, where the rule does not keep them.
+    random cost the last one. An evaluation is one of the cost with its gradients, so `nfev` and `njev` are the same
+    number. A rule that does not search takes one for the start and one for each iteration that moves the point.
 
     Attributes
     ----------
@@ -326,14 +326,9 @@ class CompiledMinimizer:
 
         found: list[OptimizeResult] = []
         try:
-            if workers > 1:
-                with ThreadPoolExecutor(workers) as pool:
-                    for block in pool.map(minimized, blocks):
-                        found += block
-                        self._count(bar, found)
-            else:
-                for part in blocks:
-                    found += minimized(part)
+            with ThreadPoolExecutor(workers) as pool:
+                for block in (pool.map if workers > 1 else map)(minimized, blocks):
+                    found += block
                     self._count(bar, found)
         except BaseException:
             bar.pause()

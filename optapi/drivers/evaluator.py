@@ -46,7 +46,7 @@ class Evaluation:
 class Evaluator:
     """A function `f` of NumPy arrays with its derivative `df`, each called once for a point, and counted.
 
-    What they return is checked, and remembered for the point held and the last one; the arrays that they get and return
+    What they return is checked, and remembered for the point held and the last few; the arrays that they get and return
     are copied, so that they may keep, change and reuse them.
 
     Parameters
@@ -67,24 +67,31 @@ class Evaluator:
         How often `f`, `df` and `hessp` were called; with `df` True a call of `f` is one of each.
     """
 
+    MEMORY = 4
+
     def __init__(self, f: Any, df: Any, structure: PyTree, args: tuple[Any, ...] = (), hessp: Any = None):
         self.f, self.df, self.hessp, self.args = f, df, hessp, args
         self.structure = structure
         self.nfev = self.njev = self.nhev = 0
         self.held: Evaluation | None = None
-        self.last: Evaluation | None = None
+        self.recent: list[Evaluation] = []
 
     def hold(self, evaluation: Evaluation) -> None:
-        """Remember `evaluation` as that of the point held, and no other."""
-        self.held = self.last = evaluation
+        """Remember `evaluation` as that of the point held."""
+        self.held = evaluation
+        if not any(evaluation is known for known in self.recent):
+            self._remember(evaluation)
+
+    def _remember(self, evaluation: Evaluation) -> None:
+        self.recent = [*self.recent, evaluation][-self.MEMORY :]
 
     def at(self, arrays: Sequence[np.ndarray]) -> Evaluation:
         """What is known of the point of `arrays`, which are kept; they must not change."""
         evaluation = Evaluation(arrays)
-        for known in (self.last, self.held):
+        for known in (self.held, *reversed(self.recent)):
             if known is not None and known.key == evaluation.key:
                 return known
-        self.last = evaluation
+        self._remember(evaluation)
         return evaluation
 
     def cost(self, evaluation: Evaluation) -> float:

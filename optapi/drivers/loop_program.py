@@ -33,7 +33,7 @@ from ..updates import extend, reports
 from .evaluator import BUILDING, Evaluation, Evaluator
 from .options import options_of
 from .program import Places, Program, apply, as_function, values_of
-from .termination import NOT_FINITE, Ending
+from .termination import Ending
 
 
 MODES = "'NUMBA', 'JAX', 'CVM' or optapi.PYTHON"
@@ -249,7 +249,7 @@ class LoopProgram(Program):
         return int(values[self.iterations])
 
     def said(self, values: Any) -> Ending | None:
-        return super().said(values) or (NOT_FINITE if int(values[self.ended]) > 0 else None)
+        return super().said(values) or (Ending.NOT_FINITE if int(values[self.ended]) > 0 else None)
 
     def counted(self, values: Any) -> tuple[int, int]:
         evaluations, products = (

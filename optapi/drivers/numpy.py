@@ -151,7 +151,7 @@ class minimize_iterator(Run):
         size = sum(array.size for array in start)
         given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
         self.f, self.df, self.opt_algo = f, df, opt_algo
-        termination = Termination.of(size, *given, options.get("ascent", False))
+        termination = Termination.of(size, options.get("ascent", False), *given)
         monitor = Monitor(name_of(opt_algo), termination.max_iterations, callback, progressbar, verbose, trace)
         self._check_gradient = check_flag("check_gradient", check_gradient)
         evaluator = evaluator_of(f, df, args, hessp, structure, start, mode)

@@ -23,7 +23,7 @@ from ..state import names
 from ..typing import Updates
 from ..updates import reports
 from .evaluator import Evaluation, Evaluator
-from .termination import Ending, of_reason
+from .termination import Ending
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Program:
         stop, reasons = self.places.stop, self.places.roles.get("reason", ())
         if stop is None or not int(values[stop]) > 0:
             return None
-        return of_reason(max((int(values[place]) for place in reasons), default=0))
+        return Ending.of_reason(max((int(values[place]) for place in reasons), default=0))
 
     def is_lost(self, before: Evaluation, values: Any, following: Any) -> bool:
         """Whether an iteration from `values`, at the point of `before`, to `following` is to have not happened."""

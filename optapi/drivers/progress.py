@@ -12,7 +12,7 @@ import numpy as np
 
 from ..checks import check_count, check_flag
 from .results import OptimizeResult
-from .termination import CALLBACK, Ending
+from .termination import Ending
 
 
 # What is recorded and shown of the start and of each iteration.
@@ -179,7 +179,7 @@ class Monitor:
                 else:
                     self.callback(iterate())
             except StopIteration:
-                return CALLBACK
+                return Ending.CALLBACK
         return None
 
     def close(self, message: Callable[[], str]) -> None:

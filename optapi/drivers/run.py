@@ -18,29 +18,16 @@ from .options import name_of, public_name, tolerance_of
 from .program import Program
 from .progress import TRACED, Monitor
 from .results import OptimizeResult
-from .termination import (
-    BAD_START,
-    CALLBACK,
-    CONVERGED,
-    EVALUATIONS,
-    ITERATIONS,
-    NOT_FINITE,
-    STATUSES,
-    TARGET,
-    TIME,
-    Ending,
-    Termination,
-    is_same,
-)
+from .termination import STATUSES, Ending, Termination, is_same
 
 
 # A call of a loop cannot be interrupted; one takes about so many seconds, and less where somebody looks.
 SECONDS, LOOK = 0.5, 0.1
 # The length of the first call, in iterations, where nobody looks.
 FIRST = 64
-LIMITS = (ITERATIONS, EVALUATIONS, TIME)
+LIMITS = (Ending.ITERATIONS, Ending.EVALUATIONS, Ending.TIME)
 # Ends at which a minimization can go on.
-RESUMABLE = (*LIMITS, CALLBACK, TARGET)
+RESUMABLE = (*LIMITS, Ending.CALLBACK, Ending.TARGET)
 
 
 class Position(NamedTuple):
@@ -109,9 +96,9 @@ class Run:
             evaluator.gradients(position.now)
             cost = evaluator.cost(position.now)
             if not position.now.is_finite:
-                position = position._replace(ending=BAD_START)
+                position = position._replace(ending=Ending.BAD_START)
             elif termination.is_reached(cost):
-                position = position._replace(ending=TARGET)
+                position = position._replace(ending=Ending.TARGET)
         if needed:
             position = position._replace(values=self._program.begin(position.values, position.now))
         if shows and position.nit == 0:
@@ -124,7 +111,7 @@ class Run:
         before = self._position
         if program.is_lost(before.now, before.values, values):
             seconds = before.seconds + time.perf_counter() - began
-            return before._replace(ending=NOT_FINITE, seconds=seconds)
+            return before._replace(ending=Ending.NOT_FINITE, seconds=seconds)
         now = program.evaluation(values, evaluator)
         nit = program.count(values, before.nit, now is not before.now)
         best = program.best(values, before.best)
@@ -136,16 +123,16 @@ class Run:
 
         said = program.said(values)
         if said is None and "reason" not in program.places.roles and now.cost is not None and not isfinite(now.cost):
-            said = NOT_FINITE
+            said = Ending.NOT_FINITE
         ending = termination.verdict(said, before.now, now, evaluator.cost)
-        if ending == CONVERGED and best is not now:
+        if ending == Ending.CONVERGED and best is not now:
             # The point held is the one whose gradient meets the tolerance.
             best = now if is_same(evaluator.cost(now), evaluator.cost(best), now.point) else best
         position = Position(values, now, best, nit, seconds, True, ending)
         if ending is None:
             position = position._replace(ending=self._exceeded(position))
-        elif nit == 0 and ending == NOT_FINITE and not now.is_finite:
-            position = position._replace(ending=BAD_START)
+        elif nit == 0 and ending == Ending.NOT_FINITE and not now.is_finite:
+            position = position._replace(ending=Ending.BAD_START)
         return position
 
     def _exceeded(self, position: Position) -> Ending | None:
@@ -229,7 +216,7 @@ class Run:
     def message(self) -> str:
         position, evaluator, program = self._position, self._evaluator, self._program
         if position.ending is None:
-            return self._termination.explained(None, None, 0.0)
+            return "Not finished."
         return self._termination.explained(
             position.ending,
             tolerance=tolerance_of(program.rule, program.options),
@@ -297,7 +284,7 @@ class Run:
             "counts": [position.nit, evaluator.nfev, evaluator.njev, evaluator.nhev],
             "seconds": position.seconds,
             "begun": position.begun,
-            "ending": position.ending,
+            "ending": position.ending and position.ending.name,
         }
         arrays = {"description": np.array(json.dumps(description))}
         arrays |= {name: state.as_array(value) for name, value in self._entries().items()}
@@ -337,7 +324,7 @@ class Run:
         nit, evaluator.nfev, evaluator.njev, evaluator.nhev = description["counts"]
         self._monitor.rows = [tuple(map(float, row)) for row in arrays.get("trace", ())]
         values = [state.restored(value, arrays[name]) for name, value in here.items()]
-        ending = None if description["ending"] is None else Ending(*description["ending"])
+        ending = None if description["ending"] is None else Ending[description["ending"]]
         self._position = Position(
             values, known["now"], known["best"], nit, description["seconds"], description["begun"], ending
         )

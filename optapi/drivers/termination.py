@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from enum import Enum
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -25,64 +26,54 @@ STATUSES = {
 }
 
 
-class Ending(NamedTuple):
-    """Why a minimization ended: a status, and the name of a sentence."""
+class Ending(Enum):
+    """Why a minimization ended: a status, and what decided, which may be an attribute of `Termination`."""
 
-    status: int
-    cause: str
+    CONVERGED = 0, "gradient"
+    FINISHED = 0, "rule"
+    SAME_COST = 0, "cost_tolerance"
+    SAME_POINT = 0, "step_tolerance"
+    ITERATIONS = 1, "max_iterations"
+    EVALUATIONS = 1, "max_evaluations"
+    STUCK = 2, "progress"
+    BAD_START = 3, "start"
+    NOT_FINITE = 3, "finite"
+    TIME = 4, "time_limit"
+    TARGET = 5, "target"
+    CALLBACK = 99, "callback"
 
+    def __init__(self, status: int, cause: str):
+        self.status, self.cause = status, cause
 
-CONVERGED = Ending(0, "gradient")
-FINISHED = Ending(0, "rule")
-SAME_COST = Ending(0, "cost")
-SAME_POINT = Ending(0, "step")
-ITERATIONS = Ending(1, "iterations")
-EVALUATIONS = Ending(1, "evaluations")
-STUCK = Ending(2, "progress")
-BAD_START = Ending(3, "start")
-NOT_FINITE = Ending(3, "finite")
-TIME = Ending(4, "time")
-TARGET = Ending(5, "target")
-CALLBACK = Ending(99, "callback")
-
-
-def of_reason(reason: int) -> Ending:
-    """Why a rule has stopped that reports this reason, see `optapi.reports`."""
-    return {0: CONVERGED, 2: STUCK}.get(reason, NOT_FINITE)
+    @classmethod
+    def of_reason(cls, reason: int) -> Ending:
+        """Why a rule has stopped that reports this reason, see `optapi.reports`."""
+        return {0: cls.CONVERGED, 2: cls.STUCK}.get(reason, cls.NOT_FINITE)
 
 
 SENTENCES = {
-    "gradient": "Converged: no component of the derivative is larger than {tolerance} in absolute value.",
-    "rule": "Converged: {rule} has finished. The largest component of the derivative is {gradient:.3g}.",
-    "cost": "Converged: the last iteration changed the cost, {cost:.6g}, by no more than cost_tolerance={limit:g} of "
+    Ending.CONVERGED: "Converged: no component of the derivative is larger than {tolerance} in absolute value.",
+    Ending.FINISHED: "Converged: {rule} has finished. The largest component of the derivative is {gradient:.3g}.",
+    Ending.SAME_COST: "Converged: the last iteration changed the cost, {cost:.6g}, by no more than "
+    "cost_tolerance={limit:g} of it. The largest component of the derivative is {gradient:.3g}.",
+    Ending.SAME_POINT: "Converged: the last iteration changed the point by no more than step_tolerance={limit:g} of "
     "it. The largest component of the derivative is {gradient:.3g}.",
-    "step": "Converged: the last iteration changed the point by no more than step_tolerance={limit:g} of it. "
-    "The largest component of the derivative is {gradient:.3g}.",
-    "iterations": "Stopped at the limit of {limit} iterations, where the largest component of the derivative is "
+    Ending.ITERATIONS: "Stopped at the limit of {limit} iterations, where the largest component of the derivative is "
     "{gradient:.3g}. Raise max_iterations, or go on from iterate; if the cost has long been the same, raise the "
     "tolerance.",
-    "evaluations": "Stopped at the limit of {limit} evaluations, where the largest component of the derivative is "
+    Ending.EVALUATIONS: "Stopped at the limit of {limit} evaluations, where the largest component of the derivative is "
     "{gradient:.3g}. Raise max_evaluations, or go on from iterate.",
-    "progress": "No further progress: no step that {rule} tried made the cost lower. The largest component of the "
+    Ending.STUCK: "No further progress: no step that {rule} tried made the cost lower. The largest component of the "
     "derivative is {gradient:.3g}. If that is small for this cost, the point is as good as its rounding allows: raise "
     "the tolerance. Else compare df with f by check_gradient=True.",
-    "start": "The cost or its derivative is not finite at the start: the cost is {cost}. Start from a point where "
-    "both are finite.",
-    "finite": "No way on: the cost or its derivative is not finite where {rule} went. The best finite cost is "
+    Ending.BAD_START: "The cost or its derivative is not finite at the start: the cost is {cost}. Start from a point "
+    "where both are finite.",
+    Ending.NOT_FINITE: "No way on: the cost or its derivative is not finite where {rule} went. The best finite cost is "
     "{best:.6g}. Try a smaller step_size, or another start.",
-    "time": "Stopped at the time limit of {limit:g} seconds, where the largest component of the derivative is "
+    Ending.TIME: "Stopped at the time limit of {limit:g} seconds, where the largest component of the derivative is "
     "{gradient:.3g}. Raise time_limit, or go on from iterate.",
-    "target": "The target was reached: the cost is {cost:.6g}.",
-    "callback": "Stopped by the callback, which raised StopIteration.",
-}
-
-# The limit that a sentence names.
-LIMITS = {
-    "iterations": "max_iterations",
-    "evaluations": "max_evaluations",
-    "time": "time_limit",
-    "cost": "cost_tolerance",
-    "step": "step_tolerance",
+    Ending.TARGET: "The target was reached: the cost is {cost:.6g}.",
+    Ending.CALLBACK: "Stopped by the callback, which raised StopIteration.",
 }
 
 
@@ -99,29 +90,18 @@ class Termination:
     ascent: bool = False
 
     @classmethod
-    def of(
-        cls,
-        size: int,
-        max_iterations: Any,
-        max_evaluations: Any,
-        time_limit: Any,
-        target: Any,
-        cost_tolerance: Any,
-        step_tolerance: Any,
-        ascent: bool,
-    ) -> Termination:
-        """That of a minimization over `size` components, checked."""
-        if max_iterations is None:
-            max_iterations = min(max(200 * size, 1000), 15000)
-        return cls(
-            check_count("max_iterations", max_iterations, low=0),
-            None if max_evaluations is None else check_count("max_evaluations", max_evaluations, low=0),
-            None if time_limit is None else check_number("time_limit", time_limit, low=0),
-            None if target is None else check_number("target", target),
-            None if cost_tolerance is None else check_number("cost_tolerance", cost_tolerance, low=0),
-            None if step_tolerance is None else check_number("step_tolerance", step_tolerance, low=0),
-            bool(ascent),
-        )
+    def of(cls, size: int, ascent: object, *limits: Any) -> Termination:
+        """That of a minimization over `size` components; `limits` are in the order of the attributes, and checked."""
+        checked: dict[str, Any] = {}
+        for field, value in zip(fields(cls), limits, strict=False):
+            if field.name == "max_iterations" and value is None:
+                value = min(max(200 * size, 1000), 15000)
+            if field.name.startswith("max_") and value is not None:
+                check_count(field.name, value, low=0)
+            elif value is not None:
+                check_number(field.name, value, low=-np.inf if field.name == "target" else 0)
+            checked[field.name] = value
+        return cls(**checked, ascent=bool(ascent))
 
     @property
     def looks(self) -> bool:
@@ -145,7 +125,7 @@ class Termination:
         if now is before:
             return said
         if self.target is not None and self.is_reached(cost(now)):
-            return TARGET
+            return Ending.TARGET
         return said or self.settled(before, now, cost)
 
     def is_reached(self, cost: float) -> bool:
@@ -157,20 +137,20 @@ class Termination:
         if self.cost_tolerance is not None:
             size = max(abs(cost(before)), abs(cost(now)), 1.0)
             if abs(cost(before) - cost(now)) <= self.cost_tolerance * size:
-                return SAME_COST
+                return Ending.SAME_COST
         if self.step_tolerance is not None:
             size = max(distance(now.point, None), 1.0)
             if distance(now.point, before.point) <= self.step_tolerance * size:
-                return SAME_POINT
+                return Ending.SAME_POINT
         return None
 
     def exceeded(self, iterations: int, evaluations: int, seconds: float) -> Ending | None:
         """Whether one of the limits is reached."""
         if iterations >= self.max_iterations:
-            return ITERATIONS
+            return Ending.ITERATIONS
         if self.max_evaluations is not None and evaluations >= self.max_evaluations:
-            return EVALUATIONS
-        return TIME if self.time_limit is not None and seconds >= self.time_limit else None
+            return Ending.EVALUATIONS
+        return Ending.TIME if self.time_limit is not None and seconds >= self.time_limit else None
 
     def is_better(self, cost: float, other: float | None) -> bool:
         """Whether `cost` is finite, and `other` is not or is no better."""
@@ -178,12 +158,12 @@ class Termination:
             return isfinite(cost)
         return cost >= other if self.ascent else cost <= other
 
-    def explained(self, ending: Ending | None, tolerance: Any, gradient: float, **facts: Any) -> str:
-        """The message for `ending`, or for None, while it has not ended.
+    def explained(self, ending: Ending, tolerance: Any, gradient: float, **facts: Any) -> str:
+        """The message for `ending`.
 
         Parameters
         ----------
-        ending : Ending or None
+        ending : Ending
         tolerance : number, variable or None
             That of the rule.
         gradient : float
@@ -191,13 +171,10 @@ class Termination:
         **facts
             `rule`, `cost`, `best`.
         """
-        if ending is None:
-            return "Not finished."
-        if ending == CONVERGED and not (isinstance(tolerance, (float, int)) and gradient <= tolerance):
-            ending = FINISHED
-        name = LIMITS.get(ending.cause)
-        limit = None if name is None else getattr(self, name)
-        return SENTENCES[ending.cause].format(tolerance=tolerance, gradient=gradient, limit=limit, **facts)
+        if ending == Ending.CONVERGED and not (isinstance(tolerance, (float, int)) and gradient <= tolerance):
+            ending = Ending.FINISHED
+        limit = getattr(self, ending.cause, None)
+        return SENTENCES[ending].format(tolerance=tolerance, gradient=gradient, limit=limit, **facts)
 
 
 def is_same(cost: float, other: float, point: Sequence[np.ndarray]) -> bool:

@@ -1,9 +1,11 @@
 """The two faces, NumPy functions and compiled costs, run one engine: the same counts, verdicts and points."""
 
 import itertools
+import pickle
 
 import numpy as np
 import pytensor
+import pytensor.tensor as pt
 import pytest
 from scipy.optimize import rosen, rosen_der
 
@@ -82,3 +84,46 @@ def test_what_was_evaluated_of_the_best_point_is_kept():
     assert (result.nit, result.nfev, result.njev) == (13, 14, 14)
     assert result.fun < result.iterate[0][0] ** 4
     np.testing.assert_allclose(result.jac[0], 4 * result.x[0] ** 3, rtol=1e-12)
+
+
+def test_a_file_of_the_other_face_is_refused(tmp_path):
+    x = pytensor.shared(START.copy(), name="x")
+    cost = 100.0 * (x[1] - x[0] ** 2) ** 2 + (1.0 - x[0]) ** 2
+    run = optapi.compile_minimizer([x], cost, "lbfgs", mode=STEP, max_iterations=3)
+    run()
+    run.save(tmp_path / "compiled.npz")
+    with pytest.raises(ValueError, match=r"not written by minimize_iterator\.save"):
+        optapi.minimize_iterator.load(tmp_path / "compiled.npz", rosen, rosen_der)
+    iterator = optapi.minimize_iterator(START, rosen, rosen_der, "lbfgs")
+    next(iterator)
+    iterator.save(tmp_path / "iterator.npz")
+    with pytest.raises(ValueError, match="not written by the save of a compiled minimization"):
+        run.load(tmp_path / "iterator.npz")
+    for path in ("compiled.npz", "iterator.npz"):
+        with np.load(tmp_path / path, allow_pickle=False) as file:
+            assert "format" in file.files
+            assert {"now/point/0/", "now/cost/", "now/gradient/0/", "best/point/0/", "values/x/"} <= set(file.files)
+
+
+def test_a_pickle_has_no_inputs_in_it():
+    """They may be large, and are passed again to go on."""
+    data, x = pt.dvector("data"), pytensor.shared(np.zeros(2), name="x")
+    cost = pt.mean(data) * pt.sum((x - 1) ** 4)
+    run = optapi.compile_minimizer([x], cost, "lbfgs", inputs=[data], max_iterations=2, mode=STEP)
+    values = np.random.default_rng(0).uniform(1, 2, size=100_000)
+    run(values)
+    kept = pickle.dumps(run)
+    assert len(kept) < 200_000
+    assert pickle.loads(kept).resume(values).nit == 4
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_bad_start_is_no_iteration_of_any_batch(together):
+    x = pytensor.shared(0.5, name="x")
+    run = optapi.compile_minimizer(
+        [x], (x - 2) ** 2 + 0 * pt.log(x), "adam", step_size=0.1, max_iterations=20, mode=STEP
+    )
+    good, other, bad = run.from_starts(np.array([-1.0, 1.0, 2.5]), together=together)
+    assert (bad.start, bad.status, bad.nit, bad.nfev) == (0, 3, 0, 1)
+    assert "at the start" in bad.message
+    assert {(r.status, r.nit, r.nfev) for r in (good, other)} == {(1, 20, 21)}
