@@ -130,7 +130,15 @@ class Monitor:
         As for `minimize`.
     """
 
-    def __init__(self, label: str, total: int, callback: Any, progressbar: Any, verbose: Any, trace: Any):
+    def __init__(
+        self,
+        label: str,
+        total: int,
+        callback: Callable[..., Any] | None,
+        progressbar: bool | str,
+        verbose: bool | int,
+        trace: bool,
+    ):
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is {callback!r}; pass a function of intermediate_result or of a point")
         if not (progressbar == "force" or isinstance(progressbar, bool)):
