@@ -9,10 +9,12 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+from pytensor.graph.basic import Variable
 
 from ..checks import called, check_choice, check_count, check_flag, check_parameters
 from ..pytree import PyTree, largest
-from ..typing import Updates
+from ..typing import CompileMode, OptAlgo, Updates, Variables
 from .evaluator import Evaluator
 from .loop_program import LoopProgram, Problem
 from .options import check_rule, name_of, rule_of
@@ -23,9 +25,9 @@ from .termination import Termination
 
 
 def compile_minimizer(
-    parameters: Any,
-    cost: Any,
-    opt_algo: Any,
+    parameters: Variables,
+    cost: Variable,
+    opt_algo: OptAlgo,
     *,
     inputs: Sequence[Any] = (),
     updates: Updates | None = None,
@@ -39,7 +41,7 @@ def compile_minimizer(
     progressbar: bool | str = False,
     verbose: bool | int = False,
     trace: bool = False,
-    mode: Any = None,
+    mode: CompileMode | None = None,
     **options: Any,
 ) -> CompiledMinimizer:
     """A function that minimizes `cost`, whole minimizations inside of one compiled function.
@@ -254,7 +256,11 @@ class CompiledMinimizer:
     # Many starts
 
     def from_starts(
-        self, starts: Any, *inputs: Any, workers: int = 1, together: bool | None = None
+        self,
+        starts: Sequence[ArrayLike] | Mapping[Any, ArrayLike],
+        *inputs: Any,
+        workers: int = 1,
+        together: bool | None = None,
     ) -> list[OptimizeResult]:
         """Minimize from many starts.
 
@@ -431,7 +437,12 @@ def fingerprint(inputs: Any) -> str:
 
 
 def sample_starts(
-    parameters: Any, count: int, method: str = "normal", *, scale: Any = 1.0, seed: Any = None
+    parameters: Variables,
+    count: int,
+    method: str = "normal",
+    *,
+    scale: ArrayLike | Sequence[ArrayLike] = 1.0,
+    seed: int | np.random.Generator | None = None,
 ) -> list[np.ndarray]:
     """Random starts around the values that `parameters` have now, for `CompiledMinimizer.from_starts`.
 
@@ -460,8 +471,8 @@ def sample_starts(
     >>> starts.shape, bool(abs(starts).max() <= 2)
     ((8, 2), True)
     """
-    parameters = check_parameters(parameters)
-    values = [np.asarray(p.get_value(borrow=True)) for p in parameters]
+    shared: list[Any] = list(check_parameters(parameters))
+    values = [np.asarray(p.get_value(borrow=True)) for p in shared]
     check_count("count", count)
     check_choice("method", method, ("normal", "uniform", "latin_hypercube", "sobol"))
     scales = list(scale) if isinstance(scale, list | tuple) else [scale] * len(values)

@@ -17,6 +17,7 @@ from ..graph.derivatives import differentiate
 from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays, central_difference
 from ..pytree import PyTree, derivatives, largest, named, number
+from ..typing import CompileMode, Derivative
 
 
 # Graphs are built one at a time: PyTensor's configuration belongs to all threads.
@@ -69,8 +70,16 @@ class Evaluator:
 
     MEMORY = 4
 
-    def __init__(self, f: Any, df: Any, structure: PyTree, args: tuple[Any, ...] = (), hessp: Any = None):
-        self.f, self.df, self.hessp, self.args = f, df, hessp, args
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        df: Callable[..., Any] | bool,
+        structure: PyTree,
+        args: tuple[Any, ...] = (),
+        hessp: Callable[..., Any] | None = None,
+    ):
+        self.f, self.hessp, self.args = f, hessp, args
+        self.df: Any = df
         self.structure = structure
         self.nfev = self.njev = self.nhev = 0
         self.held: Evaluation | None = None
@@ -176,7 +185,7 @@ class Symbolic:
         structure: PyTree,
         models: Sequence[np.ndarray],
         args: tuple[Any, ...],
-        mode: Any,
+        mode: CompileMode,
     ):
         self.f, self.structure, self.args, self.mode = f, structure, args, PYTHON if mode is None else mode
         self.shapes = [(model.shape, model.dtype.str) for model in models]
@@ -237,7 +246,13 @@ class Symbolic:
 
 
 def evaluator_of(
-    f: Any, df: Any, args: Any, hessp: Any, structure: PyTree, start: Sequence[np.ndarray], mode: Any
+    f: Callable[..., Any],
+    df: Derivative,
+    args: Any,
+    hessp: Callable[..., Any] | None,
+    structure: PyTree,
+    start: Sequence[np.ndarray],
+    mode: CompileMode,
 ) -> Evaluator:
     """An evaluator of `f` and `df` in all their forms."""
     if not callable(f):

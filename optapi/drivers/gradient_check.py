@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..pytree import point
+from ..typing import Derivative, Tree
 from .evaluator import Evaluation, Evaluator, evaluator_of
 
 
@@ -45,7 +46,7 @@ class Comparison(NamedTuple):
         )
 
 
-def check_gradient(f: Callable[..., Any], df: Any, x0: Any, args: Any = ()) -> Comparison:
+def check_gradient(f: Callable[..., Any], df: Derivative, x0: Tree, args: Any = ()) -> Comparison:
     """Compare the derivative `df` of `f` with central differences at `x0`, component by component.
 
     Parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import cached_property
 from importlib import import_module
@@ -28,7 +28,7 @@ from ..graph.numpy_linker import PYTHON, NumpyLinker
 from ..objective import conjunction
 from ..state import full_like, state
 from ..transforms import best
-from ..typing import Updates
+from ..typing import CompileMode, Updates, Variables
 from ..updates import extend, reports
 from .evaluator import BUILDING, Evaluation, Evaluator
 from .options import options_of
@@ -52,7 +52,14 @@ class Problem(NamedTuple):
 
     @classmethod
     def of(
-        cls, parameters: Any, cost: Any, rule: Any, options: dict[str, Any], inputs: Any, updates: Any, mode: Any
+        cls,
+        parameters: Variables,
+        cost: Variable,
+        rule: Callable[..., Any],
+        options: dict[str, Any],
+        inputs: Any,
+        updates: Updates | None,
+        mode: CompileMode,
     ) -> Problem:
         """The problem, checked."""
         parameters = check_parameters(parameters)
@@ -367,7 +374,7 @@ class Packed(Sequence):
         return Packed(self.layout, [vector.copy() for vector in self.vectors])
 
 
-def apply_to(problem: Problem, stop: Any, cost: Any, **keywords: Any) -> Updates:
+def apply_to(problem: Problem, stop: Any, cost: Variable, **keywords: Any) -> Updates:
     """The updates that the rule makes of the problem."""
     keywords |= {"cost": cost, "stop": stop, "updates": dict(problem.updates)}
     updates = apply(problem.rule, problem.parameters, **keywords, **problem.options)
@@ -408,7 +415,7 @@ def own(name: str, **keywords: Any) -> Any:
     return state(f"minimization/{name}", **keywords)
 
 
-def evaluated(cost: Any, parameters: Sequence[Any], point: Sequence[Any]) -> list[Any]:
+def evaluated(cost: Variable, parameters: Sequence[Any], point: Sequence[Any]) -> list[Any]:
     """The cost and its gradients where `parameters` are at `point`."""
     replaced = dict(zip(parameters, point, strict=True))
     return graph_replace([cost, *differentiate(cost, parameters)], replaced, strict=False)
@@ -419,7 +426,7 @@ def plain(values: Sequence[Any]) -> list[Any]:
     return [v if isinstance(v, np.random.Generator) else np.asarray(v) for v in values]
 
 
-def check_mode(mode: Any, draws: bool) -> Any:
+def check_mode(mode: CompileMode, draws: bool) -> Any:
     """`mode`, which can run a loop.
 
     Raises
@@ -428,13 +435,13 @@ def check_mode(mode: Any, draws: bool) -> Any:
         If it cannot.
     """
     try:
-        mode = get_mode(mode)
+        known: Any = get_mode(mode)
     except (KeyError, ValueError) as error:
         raise ValueError(f"mode is {mode!r}, which PyTensor does not know; use {MODES}") from error
-    name = type(mode.linker).__name__
+    name = type(known.linker).__name__
     if name == "NumbaLinker":
         backend = import_module("optapi.graph.threads")
-        return linked_by(backend.FreeNumbaLinker(), mode)
+        return linked_by(backend.FreeNumbaLinker(), known)
     if name == "JAXLinker":
         if find_spec("jax") is None:
             raise ValueError(f"mode is JAX, which is not installed: install jax, or use {MODES}")
@@ -443,6 +450,6 @@ def check_mode(mode: Any, draws: bool) -> Any:
                 "mode is JAX, where random generators belong to the compiled function, so that no minimization could "
                 "be begun anew or saved; for a cost that draws use 'NUMBA', 'CVM' or optapi.PYTHON"
             )
-    elif compiles_whole_graphs(mode) and not isinstance(mode.linker, NumpyLinker):
+    elif compiles_whole_graphs(known) and not isinstance(known.linker, NumpyLinker):
         raise ValueError(f"mode has a {name}, which cannot run loops; use {MODES}")
-    return mode
+    return known

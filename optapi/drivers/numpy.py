@@ -12,6 +12,7 @@ from pytensor.compile.mode import Mode
 
 from ..checks import check_flag
 from ..pytree import PyTree, point
+from ..typing import CompileMode, Derivative, OptAlgo, Tree
 from .evaluator import evaluator_of
 from .gradient_check import compare
 from .options import check_rule, name_of, own_rule, rule_of
@@ -122,10 +123,10 @@ class minimize_iterator(Run):
 
     def __init__(
         self,
-        x0: Any,
+        x0: Tree,
         f: Callable[..., Any],
-        df: Any,
-        opt_algo: Any,
+        df: Derivative,
+        opt_algo: OptAlgo,
         *,
         args: Any = (),
         max_iterations: int | None = None,
@@ -140,22 +141,23 @@ class minimize_iterator(Run):
         trace: bool = False,
         check_gradient: bool = False,
         hessp: Callable[..., Any] | None = None,
-        mode: Any = None,
+        mode: CompileMode | None = None,
         **options: Any,
     ):
         structure, start = point("x0", x0)
-        opt_algo = rule_of(opt_algo)
-        options = check_rule(opt_algo, options, minimize_iterator, "x0, f and df", symbolic=False)
+        rule = rule_of(opt_algo)
+        options = check_rule(rule, options, minimize_iterator, "x0, f and df", symbolic=False)
         if not (mode is None or isinstance(mode, str | Mode)):
             raise TypeError(f"mode is {mode!r}; pass a PyTensor mode or the name of one")
         size = sum(array.size for array in start)
         given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
-        self.f, self.df, self.opt_algo = f, df, opt_algo
+        self.f, self.df = f, df
+        self.opt_algo: Any = rule
         termination = Termination.of(size, options.get("ascent", False), *given)
-        monitor = Monitor(name_of(opt_algo), termination.max_iterations, callback, progressbar, verbose, trace)
+        monitor = Monitor(name_of(rule), termination.max_iterations, callback, progressbar, verbose, trace)
         self._check_gradient = check_flag("check_gradient", check_gradient)
         evaluator = evaluator_of(f, df, args, hessp, structure, start, mode)
-        program = StepProgram(opt_algo, options, start, mode)
+        program = StepProgram(rule, options, start, mode)
         self._running = False
         super().__init__(program, evaluator, termination, monitor, program.start(start))
 
@@ -250,7 +252,12 @@ class minimize_iterator(Run):
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str], f: Callable[..., Any], df: Any, opt_algo: Any = None, **kwargs: Any
+        cls,
+        path: str | os.PathLike[str],
+        f: Callable[..., Any],
+        df: Derivative,
+        opt_algo: OptAlgo | None = None,
+        **kwargs: Any,
     ) -> minimize_iterator:
         """The minimization that was saved to the file `path`.
 
@@ -295,7 +302,7 @@ class minimize_iterator(Run):
 
 
 def minimize(
-    x0: Any, f: Callable[..., Any], df: Any, opt_algo: Any, *, full_output: bool = False, **kwargs: Any
+    x0: Tree, f: Callable[..., Any], df: Derivative, opt_algo: OptAlgo, *, full_output: bool = False, **kwargs: Any
 ) -> Any:
     """A point that minimizes the function `f` with derivative `df`.
 
@@ -331,6 +338,6 @@ def minimize(
     return iterator.result if full_output else iterator.x
 
 
-def is_plain(option: Any) -> bool:
+def is_plain(option: object) -> bool:
     """Whether an option of a rule is a number, a name or nothing, which JSON brings back as it is."""
     return option is None or isinstance(option, bool | int | float | str | np.bool_ | np.integer | np.floating)

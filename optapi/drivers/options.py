@@ -6,8 +6,10 @@ import difflib
 import functools
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from ..typing import OptAlgo
 
 
 # What a rule may need beside a cost and its gradients, and a NumPy function cannot give.
@@ -27,7 +29,9 @@ SCIPY_NAMES = {
 }
 
 
-def check_rule(rule: Any, options: dict[str, Any], driver: Any, source: str, symbolic: bool) -> dict[str, Any]:
+def check_rule(
+    rule: Callable[..., Any], options: dict[str, Any], driver: Callable[..., Any], source: str, symbolic: bool
+) -> dict[str, Any]:
     """`options` for `rule`, with a tolerance where it has none.
 
     Parameters
@@ -74,7 +78,7 @@ def _unknown(name: str, rule: Any, own: list[str], driver: Any) -> str:
     )
 
 
-def needs(rule: Any, name: str) -> str:
+def needs(rule: Callable[..., Any], name: str) -> str:
     """The sentence for a rule that needs an expression."""
     return (
         f"{name_of(rule)} needs {name}=, an expression of PyTensor, which a NumPy function has not; build the cost "
@@ -82,20 +86,20 @@ def needs(rule: Any, name: str) -> str:
     )
 
 
-def plain_function(rule: Any) -> Any:
+def plain_function(rule: Callable[..., Any]) -> Any:
     """The function of a rule, without the options that it was given before."""
     while isinstance(rule, functools.partial):
         rule = rule.func
     return rule
 
 
-def name_of(rule: Any) -> str:
+def name_of(rule: Callable[..., Any]) -> str:
     """The name of a rule, for messages."""
     rule = plain_function(rule)
     return getattr(rule, "__name__", type(rule).__name__)
 
 
-def options_of(rule: Any) -> tuple[dict[str, inspect.Parameter] | None, bool]:
+def options_of(rule: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter] | None, bool]:
     """The named parameters of `rule`, None if they cannot be found out, and whether it takes any keyword."""
     try:
         parameters = inspect.signature(rule).parameters
@@ -105,7 +109,7 @@ def options_of(rule: Any) -> tuple[dict[str, inspect.Parameter] | None, bool]:
     return named, any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
-def tolerance_of(rule: Any, options: Mapping[str, Any]) -> Any:
+def tolerance_of(rule: Callable[..., Any], options: Mapping[str, Any]) -> Any:
     """The tolerance that `rule` has with `options`, None if it has none."""
     if "tolerance" in options:
         return options["tolerance"]
@@ -113,7 +117,7 @@ def tolerance_of(rule: Any, options: Mapping[str, Any]) -> Any:
     return None if found is None or found.default is found.empty else found.default
 
 
-def public_name(rule: Any) -> str | None:
+def public_name(rule: Callable[..., Any]) -> str | None:
     """The name by which `own_rule` finds `rule`, or None."""
     name = getattr(rule, "__name__", None)
     return name if isinstance(name, str) and own_rule(name) is rule else None
@@ -126,7 +130,7 @@ def own_rule(name: str | None) -> Any:
     return found if inspect.isfunction(found) and set(PASSED) <= set(options_of(found)[0] or ()) else None
 
 
-def rule_of(opt_algo: Any) -> Any:
+def rule_of(opt_algo: OptAlgo) -> Any:
     """The rule that `opt_algo` is or names.
 
     Raises

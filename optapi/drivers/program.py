@@ -20,7 +20,7 @@ from ..notes import note
 from ..objective import Point
 from ..rules._linear_algebra import inverse_hessian_of
 from ..state import names
-from ..typing import Updates
+from ..typing import CompileMode, Updates
 from ..updates import reports
 from .evaluator import Evaluation, Evaluator
 from .termination import Ending
@@ -168,7 +168,7 @@ def apply(rule: Callable[..., Updates], parameters: Sequence[Any], **keywords: A
     return updates
 
 
-def as_function(updates: Updates, inputs: Sequence[Any], mode: Any) -> Any:
+def as_function(updates: Updates, inputs: Sequence[Any], mode: CompileMode) -> Any:
     """A function from the values of the variables of `updates`, and of `inputs`, to their next values.
 
     It changes nothing, and takes arguments as they are: arrays of the very types.

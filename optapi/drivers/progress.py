@@ -134,10 +134,10 @@ class Monitor:
         self,
         label: str,
         total: int,
-        callback: Any = None,
-        progressbar: Any = False,
-        verbose: Any = False,
-        trace: Any = False,
+        callback: Callable[..., Any] | None = None,
+        progressbar: bool | str = False,
+        verbose: bool | int = False,
+        trace: bool = False,
     ):
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is {callback!r}; pass a function of intermediate_result or of a point")

@@ -330,7 +330,9 @@ class Run:
         )
 
 
-def read(path: str | os.PathLike[str], rule: Any, saved_by: str, needed: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+def read(
+    path: str | os.PathLike[str], rule: Callable[..., Any] | None, saved_by: str, needed: Sequence[str]
+) -> tuple[Any, dict[str, Any]]:
     """The description and the arrays in the file `path`.
 
     Parameters

@@ -26,7 +26,7 @@ from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 
 from ..graph.numpy_linker import NumpyLinker
 from ..graph.oracle import Oracle
-from ..typing import Updates
+from ..typing import CompileMode, Updates
 from .evaluator import BUILDING, Evaluation, Evaluator
 from .options import SYMBOLIC, needs, plain_function
 from .program import Places, Program, apply, as_function, values_of
@@ -78,7 +78,9 @@ class Step:
         return new
 
 
-def build(rule: Callable[..., Updates], options: Mapping[str, Any], models: Sequence[np.ndarray], mode: Any) -> Step:
+def build(
+    rule: Callable[..., Updates], options: Mapping[str, Any], models: Sequence[np.ndarray], mode: CompileMode
+) -> Step:
     """`rule` with `options` for parameters like `models`, compiled."""
     oracle, parameters, stop, updates = on_oracle(rule, options, models)
     with warnings.catch_warnings():
@@ -106,7 +108,7 @@ def on_oracle(rule: Callable[..., Updates], options: Mapping[str, Any], models: 
         raise
 
 
-def is_own(rule: Any) -> bool:
+def is_own(rule: Callable[..., Any]) -> bool:
     """Whether `rule` is one of this package, whose state at the start depends on shapes and dtypes alone."""
     module = getattr(plain_function(rule), "__module__", "")
     return str(module).partition(".")[0] == __name__.partition(".")[0]
@@ -170,7 +172,9 @@ class StepProgram(Program):
 
     evaluates_start = True
 
-    def __init__(self, rule: Any, options: Mapping[str, Any], models: Sequence[np.ndarray], mode: Any):
+    def __init__(
+        self, rule: Callable[..., Any], options: Mapping[str, Any], models: Sequence[np.ndarray], mode: CompileMode
+    ):
         self.rule, self.options, self.mode = rule, dict(options), STEP if mode is None else mode
         self.shapes = [(model.shape, model.dtype.str) for model in models]
         self._set_key()

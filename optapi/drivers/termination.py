@@ -90,7 +90,7 @@ class Termination:
     ascent: bool = False
 
     @classmethod
-    def of(cls, size: int, ascent: object, *limits: Any) -> Termination:
+    def of(cls, size: int, ascent: object, *limits: float | None) -> Termination:
         """That of a minimization over `size` components; `limits` are in the order of the attributes, and checked."""
         checked: dict[str, Any] = {}
         for field, value in zip(fields(cls), limits, strict=False):

@@ -15,6 +15,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.compile.mode import optdb
 from pytensor.graph.basic import Apply, Constant, Variable
+from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op
 from pytensor.graph.replace import _vectorize_node, graph_replace, vectorize_graph
 from pytensor.graph.rewriting.basic import graph_rewriter
@@ -25,7 +26,7 @@ from pytensor.tensor.subtensor import IncSubtensor, Subtensor
 from pytensor.tensor.type import TensorType, integer_dtypes
 
 from ..checks import called, check_count, is_generator, scalar, shared_scalar
-from ..typing import Updates
+from ..typing import Tensor, Updates
 from ..updates import extend
 from .compat import INNER_FUNCTION, SealedOp, inner_graph, rewrite_inner_graphs
 
@@ -33,7 +34,7 @@ from .compat import INNER_FUNCTION, SealedOp, inner_graph, rewrite_inner_graphs
 FALSE = pt.constant(np.bool_(False))
 
 
-def like(value: Any, variable: Any) -> Any:
+def like(value: Any, variable: Variable) -> Any:
     """`value` with the type of `variable`: its dtype, and its static shape where that is known.
 
     Raises
@@ -59,7 +60,7 @@ def like(value: Any, variable: Any) -> Any:
     return value
 
 
-def as_update(value: Any, variable: Any) -> Any:
+def as_update(value: Any, variable: Variable) -> Any:
     """`value` as PyTensor takes it for the next value of the shared `variable`: like it, and knowing no more of 1.
 
     An update whose extent is known to be 1 is refused where that of the variable is not known.
@@ -72,7 +73,7 @@ def as_update(value: Any, variable: Any) -> Any:
     return value
 
 
-def repeat(body: Callable[..., tuple[Sequence[Any], Any]], start: Sequence[Any], steps: Any) -> list[Any]:
+def repeat(body: Callable[..., tuple[Sequence[Any], Any]], start: Sequence[Any], steps: int | Variable) -> list[Any]:
     """The last values of ``values, done = body(*values)``, run from `start` until `done` or for `steps` turns.
 
     What `body` reads beside its arguments is computed once, outside of the loop; random draws among it are the same in
@@ -132,7 +133,7 @@ class Loop(SealedOp):
     # On PyTensor 3.0 that of `OpFromGraph` counts the inputs of the inner graph.
     __call__ = Op.__call__
 
-    def clone_with_inner_graph(self, inner: Any) -> Any:
+    def clone_with_inner_graph(self, inner: FunctionGraph) -> Any:
         new: Any = super().clone_with_inner_graph(inner)
         new.rewritten = True
         return new
@@ -280,7 +281,7 @@ def _scalars_as_numbers(fgraph: Any) -> None:
             fgraph.replace_all([(old, widen(new, old)) for old, new in zip(node.outputs, values, strict=True)])
 
 
-def is_scalar(variable: Any) -> bool:
+def is_scalar(variable: Variable) -> bool:
     """Whether `variable` is a tensor without dimensions."""
     return isinstance(variable.type, TensorType) and variable.type.ndim == 0
 
@@ -290,7 +291,7 @@ optdb.register("optapi_scalars", _scalars_as_numbers, "numba", position=48)
 
 
 def cond(
-    condition: Any, body: Callable[..., Sequence[Any]], arguments: Sequence[Any], otherwise: Sequence[Any]
+    condition: Tensor, body: Callable[..., Sequence[Any]], arguments: Sequence[Any], otherwise: Sequence[Any]
 ) -> list[Any]:
     """The values of ``body(*arguments)`` where the boolean scalar `condition` is true, else those of `otherwise`.
 
@@ -316,12 +317,12 @@ def cond(
 
 def loop(
     updates: Updates,
-    steps: Any = None,
-    stop: Any = None,
+    steps: int | Variable | None = None,
+    stop: Variable | None = None,
     feeds: Mapping[Any, Any] | None = None,
     *,
     trace: Sequence[Any] | None = None,
-    taken: Any = None,
+    taken: Variable | None = None,
 ) -> Any:
     """Many applications of `updates` as one: again a dictionary of updates, of the same variables.
 
@@ -450,7 +451,7 @@ def _check_feeds(feeds: Mapping[Any, Any] | None, updates: Updates) -> dict[Any,
     return checked
 
 
-def hold(updates: Updates, condition: Any) -> Updates:
+def hold(updates: Updates, condition: Tensor) -> Updates:
     """`updates` that leave their variables as they are while `condition` is true. Random generators go on.
 
     Parameters

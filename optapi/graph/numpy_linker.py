@@ -26,7 +26,8 @@ import pytensor
 from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.mode import Mode
 from pytensor.compile.ops import DeepCopyOp, ViewOp
-from pytensor.graph.basic import Constant
+from pytensor.graph.basic import Apply, Constant, Variable
+from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.basic import MergeOptimizer, SequentialGraphRewriter
 from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 from pytensor.link.basic import Container, PerformLinker
@@ -115,7 +116,7 @@ class NumpyLinker(PerformLinker):
         ]
 
         def run() -> list[Any]:
-            values = [cell[0] for cell in inputs]
+            values: list[Any] = [cell[0] for cell in inputs]
             for position in narrow:
                 values[position] = values[position][()]
             try:
@@ -148,7 +149,7 @@ class NumpyLinker(PerformLinker):
 PYTHON = Mode(NumpyLinker(), RewriteDatabaseQuery(include=["fast_run", "py_only", "optapi_python"]))
 
 
-def written_out(fgraph: Any, order: Sequence[Any], exposed: Collection[Any] = ()) -> Callable[..., Any]:
+def written_out(fgraph: FunctionGraph, order: Sequence[Any], exposed: Collection[Any] = ()) -> Callable[..., Any]:
     """A function from the values of the inputs of `fgraph` to a list of those of its outputs.
 
     Parameters
@@ -252,7 +253,7 @@ def fresh(value: Any) -> Any:
     return value.copy() if isinstance(value, np.ndarray) else deepcopy(value)
 
 
-def arguments(node: Any) -> list[Any]:
+def arguments(node: Apply) -> list[Any]:
     """The inputs of `node`, with scalars in place of those that are widened for an elementwise function alone."""
     if not isinstance(node.op, Elemwise) or None in node.outputs[0].type.shape:
         return node.inputs
@@ -265,13 +266,13 @@ def arguments(node: Any) -> list[Any]:
     return inputs if known and np.broadcast_shapes(*known) == shape else node.inputs
 
 
-def is_filled(node: Any) -> bool:
+def is_filled(node: Apply) -> bool:
     """Whether the output of `node` is an array of a known shape that is filled with its second input."""
     known = isinstance(node.op, Elemwise) and None not in node.outputs[0].type.shape
     return known and isinstance(node.op.scalar_op, scalars.Second)
 
 
-def narrowed(variable: Any) -> Any:
+def narrowed(variable: Variable) -> Any:
     """The scalar that `variable` is, with dimensions of extent 1; or `variable`."""
     node = variable.owner
     if node is not None and isinstance(node.op, DimShuffle) and is_scalar(node.inputs[0]):
@@ -300,7 +301,7 @@ class Looped:
 class Called:
     """A node as PyTensor calls it: a function from the values of its inputs to a list of those of its outputs."""
 
-    def __init__(self, node: Any):
+    def __init__(self, node: Apply):
         variables = [*dict.fromkeys(node.inputs), *node.outputs]
         storage: dict[Any, list[Any]] = {variable: [None] for variable in variables}
         computed: dict[Any, list[bool]] = {variable: [variable.owner is not node] for variable in variables}
@@ -316,8 +317,8 @@ class Called:
         for (cell, scalar, destroyed), value in zip(self.inputs, values, strict=True):
             cell[0] = np.asarray(value) if scalar else fresh(value) if destroyed else value
         self.thunk()
-        results = [cell[0][()] if scalar else cell[0] for cell, scalar in self.outputs]
-        for cell, *_ in (*self.inputs, *self.outputs):
+        results: list[Any] = [cell[0][()] if scalar else cell[0] for cell, scalar in self.outputs]
+        for cell in [*(cell for cell, *_ in self.inputs), *(cell for cell, _ in self.outputs)]:
             cell[0] = None
         return results
 
@@ -350,7 +351,7 @@ def in_python(op: Any) -> Any:
     return op
 
 
-def plain_expression(node: Any) -> str | None:
+def plain_expression(node: Apply) -> str | None:
     """The Python expression for a `node` that is arithmetic of scalars, a choice, or nothing but another name."""
     if isinstance(node.op, IfElse):
         places = [f"{{{position}}}, " for position in range(len(node.inputs))]
@@ -378,7 +379,7 @@ def plain_expression(node: Any) -> str | None:
     return expression if expression is not None and universal_function(op, dtypes, dtype) is not None else None
 
 
-def choice(node: Any) -> str | None:
+def choice(node: Apply) -> str | None:
     """The expression for one of two arrays, where a scalar says which; neither is copied."""
     if not isinstance(node.op.scalar_op, scalars.Switch):
         return None
@@ -388,7 +389,7 @@ def choice(node: Any) -> str | None:
     return "{1} if {0} else {2}" if is_scalar(condition) and fits and None not in output.shape else None
 
 
-def converted(node: Any) -> Callable[..., Any]:
+def converted(node: Apply) -> Callable[..., Any]:
     """A function from the values of a node's inputs to that of its output, or a `Looped` or `Called`."""
     if isinstance(node.op, Loop):
         return Looped(node.op)
@@ -399,12 +400,13 @@ def converted(node: Any) -> Callable[..., Any]:
     return Called(node)
 
 
-def candidates(node: Any) -> Iterator[Callable[..., Any]]:
+def candidates(node: Apply) -> Iterator[Callable[..., Any]]:
     """The function for a node, if it has one that gives the dtype that is declared."""
     op, dtypes, dtype = node.op, [variable.type.dtype for variable in node.inputs], node.outputs[0].type.dtype
     same = all(other == dtype for other in dtypes)
     if isinstance(op, Elemwise) and not op.inplace_pattern and len(node.outputs) == 1:
-        yield from elementwise(op.scalar_op, dtypes, node.outputs[0].type)
+        for function in elementwise(op.scalar_op, dtypes, node.outputs[0].type):
+            yield checked(node, function)
     elif isinstance(op, CAReduce) and dtypes[0] == dtype and op.acc_dtype in (None, dtype):
         axis, fold = op.axis, op.ufunc.reduce
         yield lambda x: fold(x, axis=axis, dtype=dtype)
@@ -417,9 +419,10 @@ def candidates(node: Any) -> Iterator[Callable[..., Any]]:
             yield lambda x: x.transpose(shuffle)[index]
     elif isinstance(op, Subtensor):
         entries = op.idx_list
-        if all(isinstance(variable, Constant) for variable in node.inputs[1:]):
-            place = tuple(unflatten_index_variables([v.data.item() for v in node.inputs[1:]], entries))
-            yield lambda x, *constants: x[place]
+        constants = [v.data.item() for v in node.inputs[1:] if isinstance(v, Constant)]
+        if len(constants) == len(node.inputs) - 1:
+            place = tuple(unflatten_index_variables(constants, entries))
+            yield lambda x, *_: x[place]
         else:
             yield lambda x, *places: x[tuple(unflatten_index_variables(places, entries))]
     elif isinstance(op, DeepCopyOp):
@@ -430,7 +433,30 @@ def candidates(node: Any) -> Iterator[Callable[..., Any]]:
         yield lambda *parts: np.concatenate(parts, axis=along)
 
 
-def elementwise(op: Any, dtypes: list[str], output: Any) -> Iterator[Callable[..., Any]]:
+def checked(node: Apply, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of an elementwise `node`, with PyTensor's check: no extent of 1 broadcasts that was not declared."""
+    inputs = arguments(node)
+    unknown = [v for v in inputs if None in getattr(v.type, "shape", ()) and not all(v.type.broadcastable)]
+    if not unknown or len(inputs) == 1:
+        return function
+    places = [position for position, v in enumerate(inputs) if not is_scalar(v)]
+    patterns = [inputs[position].type.broadcastable for position in places]
+
+    def check(*values: Any) -> Any:
+        shapes = [values[position].shape for position in places]
+        if shapes.count(shapes[0]) != len(shapes):
+            for extents in zip(*(zip(s, p, strict=True) for s, p in zip(shapes, patterns, strict=True)), strict=True):
+                if (1, False) in extents and any(extent != 1 for extent, _ in extents):
+                    raise ValueError(
+                        f"Runtime broadcasting not allowed: {node.op} has inputs of the shapes {shapes}, and an "
+                        "extent of 1 that was not declared; declare it by a static shape, or by specify_broadcastable"
+                    )
+        return function(*values)
+
+    return check
+
+
+def elementwise(op: Any, dtypes: list[str], output: TensorType) -> Iterator[Callable[..., Any]]:
     """The function for an elementwise node of the scalar `op`."""
     dtype, shape = output.dtype, output.shape
     if isinstance(op, scalars.Cast):

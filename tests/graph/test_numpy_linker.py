@@ -498,3 +498,14 @@ def test_functions_are_those_of_pytensor():
     profiled = pytensor.function([V], V + 1, mode=optapi.PYTHON, profile=True)
     profiled(np.ones(2))
     assert profiled.profile.fct_callcount == 1
+
+
+@pytest.mark.parametrize("declared", [(None,), (3,)])
+def test_an_extent_of_1_that_was_not_declared_does_not_broadcast(declared):
+    """As in PyTensor's other linkers: the gradient would be that of another shape."""
+    x, y = pt.dvector("x"), pt.tensor("y", shape=declared, dtype="float64")
+    for output in (x + y, pt.switch(x > 0, y, 2.0 * x)):
+        run = pytensor.function([x, y], output, mode=optapi.PYTHON)
+        assert run(np.ones(3), np.arange(3.0)).shape == (3,)
+        with pytest.raises(ValueError, match="Runtime broadcasting not allowed"):
+            run(np.ones(1), np.arange(3.0))
