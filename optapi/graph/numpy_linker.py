@@ -115,7 +115,7 @@ class NumpyLinker(PerformLinker):
         ]
 
         def run() -> list[Any]:
-            values = [cell[0] for cell in inputs]
+            values: Any = [cell[0] for cell in inputs]
             for position in narrow:
                 values[position] = values[position][()]
             try:
@@ -157,7 +157,8 @@ def written_out(fgraph: Any, order: Sequence[Any], exposed: Collection[Any] = ()
     order : list of Apply
         Its nodes, sorted topologically.
     exposed : collection of variables
-        What shares memory with an output that others may change; it shares none that PyTensor does not know of.
+        Variables that share memory with an output, as PyTensor's ``infer_reuse_pattern`` finds them. Their values share
+        no memory that PyTensor does not know of, because callers may write over outputs.
     """
     steps = needed(order, fgraph.outputs)
     home = {variable: block for node, _, block in steps for variable in node.outputs}
@@ -183,21 +184,10 @@ def written_out(fgraph: Any, order: Sequence[Any], exposed: Collection[Any] = ()
                 last[variable] = None
 
     for number, (node, inputs, block) in enumerate(steps):
+        expression, function, several, shares = statement(node, inputs, f"f{number}")
+        if function is not None:
+            namespace[f"f{number}"] = function
         values, results = ([name_of(v, block) for v in variables] for variables in (inputs, node.outputs))
-        expression, several, shares = plain_expression(node), False, False
-        if expression is None:
-            function = converted(node)
-            several, shares = isinstance(function, Called | Looped), isinstance(function, Looped)
-            if is_filled(node) and isinstance(inputs[0], Constant):
-                namespace[f"f{number}"] = function(inputs[0].data)
-                expression, shares = f"f{number}", True
-            else:
-                namespace[f"f{number}"] = function
-                expression = f"f{number}({', '.join(values)})"
-                if is_scalar(node.outputs[0]) and not several:
-                    expression += "[()]"
-        elif isinstance(node.op, IfElse | Elemwise):
-            several, shares = isinstance(node.op, IfElse), True
         lines = [f"{', '.join(results)}{',' * several} = {expression.format(*values)}"]
         if shares:
             copied = [name_of(v, block) for v in node.outputs if v in exposed and not is_scalar(v)]
@@ -253,14 +243,14 @@ def fresh(value: Any) -> Any:
 
 
 def arguments(node: Any) -> list[Any]:
-    """The inputs of `node`, with scalars in place of those that are widened for an elementwise function alone."""
+    """The inputs of `node`, but scalars instead of their expansions where an elementwise function broadcasts them."""
     if not isinstance(node.op, Elemwise) or None in node.outputs[0].type.shape:
         return node.inputs
     shape = node.outputs[0].type.shape
     if is_filled(node):
         return [narrowed(node.inputs[1])]
     inputs = list(map(narrowed, node.inputs))
-    # The others have to make up the shape.
+    # The shape of the output must follow from the other inputs.
     known: Any = [v.type.shape for v in inputs if isinstance(v.type, TensorType) and None not in v.type.shape]
     return inputs if known and np.broadcast_shapes(*known) == shape else node.inputs
 
@@ -272,7 +262,7 @@ def is_filled(node: Any) -> bool:
 
 
 def narrowed(variable: Any) -> Any:
-    """The scalar that `variable` is, with dimensions of extent 1; or `variable`."""
+    """The scalar of which `variable` is an expansion with axes of extent 1; or `variable`."""
     node = variable.owner
     if node is not None and isinstance(node.op, DimShuffle) and is_scalar(node.inputs[0]):
         return node.inputs[0]
@@ -289,16 +279,16 @@ class Looped:
         self.count = len(op.inner_outputs) - 1
 
     def __call__(self, *values: Any) -> Any:
-        now, given, steps = values[: self.count], values[self.count : -1], int(values[-1])
+        current, fixed, steps = values[: self.count], values[self.count : -1], int(values[-1])
         for _ in range(steps):
-            *now, done = self.turn(*now, *given)
+            *current, done = self.turn(*current, *fixed)
             if done:
                 break
-        return now
+        return current
 
 
 class Called:
-    """A node as PyTensor calls it: a function from the values of its inputs to a list of those of its outputs."""
+    """A node by PyTensor's own method: a function from the values of its inputs to a list of those of its outputs."""
 
     def __init__(self, node: Any):
         variables = [*dict.fromkeys(node.inputs), *node.outputs]
@@ -350,6 +340,33 @@ def in_python(op: Any) -> Any:
     return op
 
 
+def statement(node: Any, inputs: Sequence[Any], name: str) -> tuple[str, Any, bool, bool]:
+    """How a node is written.
+
+    Returns
+    -------
+    expression : str
+        With a place for the value of each of `inputs`.
+    function
+        What the expression calls `name`, or None.
+    several : bool
+        Whether the expression has a value for each output, and not the value of the only one.
+    shares : bool
+        Whether arrays among the values may share memory with others without PyTensor's knowledge.
+    """
+    expression = plain_expression(node)
+    if expression is not None:
+        return expression, None, isinstance(node.op, IfElse), isinstance(node.op, IfElse | Elemwise)
+    function: Any = converted(node)
+    if is_filled(node) and isinstance(inputs[0], Constant):
+        return name, function(inputs[0].data), False, True
+    several = isinstance(function, Called | Looped)
+    expression = f"{name}({', '.join(f'{{{position}}}' for position in range(len(inputs)))})"
+    if is_scalar(node.outputs[0]) and not several:
+        expression += "[()]"
+    return expression, function, several, isinstance(function, Looped)
+
+
 def plain_expression(node: Any) -> str | None:
     """The Python expression for a `node` that is arithmetic of scalars, a choice, or nothing but another name."""
     if isinstance(node.op, IfElse):
@@ -379,7 +396,7 @@ def plain_expression(node: Any) -> str | None:
 
 
 def choice(node: Any) -> str | None:
-    """The expression for one of two arrays, where a scalar says which; neither is copied."""
+    """The expression for a ``switch`` between two arrays by a scalar condition; neither is copied."""
     if not isinstance(node.op.scalar_op, scalars.Switch):
         return None
     condition, *branches = arguments(node)
@@ -389,7 +406,7 @@ def choice(node: Any) -> str | None:
 
 
 def converted(node: Any) -> Callable[..., Any]:
-    """A function from the values of a node's inputs to that of its output, or a `Looped` or `Called`."""
+    """A function from the values of a node's inputs to the value of its output, or a `Looped` or `Called`."""
     if isinstance(node.op, Loop):
         return Looped(node.op)
     kinds = TensorType | scalars.ScalarType
@@ -400,7 +417,7 @@ def converted(node: Any) -> Callable[..., Any]:
 
 
 def candidates(node: Any) -> Iterator[Callable[..., Any]]:
-    """The function for a node, if it has one that gives the dtype that is declared."""
+    """The function of NumPy for a node, if there is one that gives the declared dtype."""
     op, dtypes, dtype = node.op, [variable.type.dtype for variable in node.inputs], node.outputs[0].type.dtype
     same = all(other == dtype for other in dtypes)
     if isinstance(op, Elemwise) and not op.inplace_pattern and len(node.outputs) == 1:
@@ -431,7 +448,7 @@ def candidates(node: Any) -> Iterator[Callable[..., Any]]:
 
 
 def elementwise(op: Any, dtypes: list[str], output: Any) -> Iterator[Callable[..., Any]]:
-    """The function for an elementwise node of the scalar `op`."""
+    """The function of NumPy for an elementwise node of the scalar `op`, if there is one."""
     dtype, shape = output.dtype, output.shape
     if isinstance(op, scalars.Cast):
         yield lambda x: x.astype(dtype)
