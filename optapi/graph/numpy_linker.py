@@ -8,9 +8,9 @@ arithmetic that of Python, ``v9 = v7 * v8``. A choice between two arrays copies 
 its last use. Nodes of other kinds are called as PyTensor calls them. PyTensor's own Python linkers call every node
 through several layers, which for small arrays takes most of the time of a step.
 
-No array is written over, so values inside a function may share memory freely. What leaves it is copied where PyTensor
-does not know that it shares memory with an input, a constant or another output, unless it is wanted as ``Out(...,
-borrow=True)``.
+The values of a choice, lazy or not, of a loop, and of an array that is filled once may share memory without PyTensor's
+knowledge. They are copied where they become outputs, unless these are declared as ``Out(..., borrow=True)``, and where
+an operation in place would write over them.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from typing import Any
 
 import numpy as np
 import pytensor
+from pytensor.compile.aliasing import alias_root, infer_reuse_pattern, view_tree_set
 from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.mode import Mode
 from pytensor.compile.ops import DeepCopyOp, ViewOp
 from pytensor.graph.basic import Constant
+from pytensor.graph.destroyhandler import DestroyHandler
 from pytensor.graph.rewriting.basic import MergeOptimizer, SequentialGraphRewriter
 from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 from pytensor.link.basic import Container, PerformLinker
@@ -36,6 +38,7 @@ from pytensor.scan.op import Scan
 from pytensor.tensor.basic import Alloc, Join, ScalarFromTensor, TensorFromScalar
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
+from pytensor.tensor.random.utils import custom_rng_deepcopy
 from pytensor.tensor.subtensor import Subtensor, unflatten_index_variables
 from pytensor.tensor.type import TensorType
 from pytensor.tensor.utils import import_func_from_string
@@ -88,8 +91,8 @@ class NumpyLinker(PerformLinker):
     """
 
     required_rewrites = ("minimum_compile",)
-    # An operation in place saves nothing here, since it works on a copy; fused operations have no function of NumPy.
-    incompatible_rewrites = ("inplace", "fusion", "cxx_only")
+    # NumPy has no function for fused operations; an elementwise one in place would copy its result into the argument.
+    incompatible_rewrites = ("fusion", "inplace_elemwise", "cxx_only")
 
     def __init__(self, borrow: bool = False, **options: Any):
         super().__init__(**options)
@@ -158,7 +161,7 @@ def written_out(fgraph: Any, order: Sequence[Any], exposed: Collection[Any] = ()
         Its nodes, sorted topologically.
     exposed : collection of variables
         Variables that share memory with an output, as PyTensor's ``infer_reuse_pattern`` finds them. Their values share
-        no memory that PyTensor does not know of, because callers may write over outputs.
+        no memory that PyTensor does not know of, because others may write over outputs.
     """
     steps = needed(order, fgraph.outputs)
     home = {variable: block for node, _, block in steps for variable in node.outputs}
@@ -183,11 +186,21 @@ def written_out(fgraph: Any, order: Sequence[Any], exposed: Collection[Any] = ()
             if isinstance(node.op, IfElse) or home.get(variable, ALWAYS) != block:
                 last[variable] = None
 
+    statements = [statement(node, inputs, f"f{number}") for number, (node, inputs, _) in enumerate(steps)]
+    # What may share memory without PyTensor's knowledge, and what may be read later than PyTensor thinks.
+    loose: set[Any] = set()
+    for (node, _, _), (*_, shares) in zip(steps, statements, strict=True):
+        for variable in (*node.inputs, *node.outputs) if shares or len(blocks) > 1 else ():
+            view_tree_set(fgraph, alias_root(variable), loose)
+
     for number, (node, inputs, block) in enumerate(steps):
-        expression, function, several, shares = statement(node, inputs, f"f{number}")
+        expression, function, several, shares = statements[number]
         if function is not None:
             namespace[f"f{number}"] = function
         values, results = ([name_of(v, block) for v in variables] for variables in (inputs, node.outputs))
+        for position in {position for positions in node.op.destroy_map.values() for position in positions}:
+            if inputs[position] in loose:
+                values[position] = f"fresh({values[position]})"
         lines = [f"{', '.join(results)}{',' * several} = {expression.format(*values)}"]
         if shares:
             copied = [name_of(v, block) for v in node.outputs if v in exposed and not is_scalar(v)]
@@ -239,6 +252,8 @@ def node_of(error: BaseException) -> Any:
 
 def fresh(value: Any) -> Any:
     """A copy of `value`."""
+    if isinstance(value, np.random.Generator):
+        return custom_rng_deepcopy(value)
     return value.copy() if isinstance(value, np.ndarray) else deepcopy(value)
 
 
@@ -273,13 +288,22 @@ class Looped:
     """A loop as a function from the values of its inputs to a list of those of its outputs."""
 
     def __init__(self, op: Loop):
-        inner = inner_graph(op)
-        MergeOptimizer().rewrite(inner)
-        self.turn = written_out(inner, inner.toposort())
-        self.count = len(op.inner_outputs) - 1
+        inner: Any = inner_graph(op)
+        self.count, exposed = len(op.inner_outputs) - 1, ()
+        # The values that a turn writes over: those of the caller are copied, and no two may share memory.
+        self.destroyed: list[int] = []
+        if any(node.op.destroy_map for node in inner.apply_nodes):
+            inner.attach_feature(DestroyHandler())
+            self.destroyed = [i for i in range(self.count) if inner.has_destroyers([inner.inputs[i]])]
+            exposed = infer_reuse_pattern(inner, inner.outputs)
+        else:
+            MergeOptimizer().rewrite(inner)
+        self.turn = written_out(inner, inner.toposort(), exposed)
 
     def __call__(self, *values: Any) -> Any:
-        current, fixed, steps = values[: self.count], values[self.count : -1], int(values[-1])
+        current, fixed, steps = [*values[: self.count]], values[self.count : -1], int(values[-1])
+        for position in self.destroyed:
+            current[position] = fresh(current[position])
         for _ in range(steps):
             *current, done = self.turn(*current, *fixed)
             if done:
@@ -298,16 +322,15 @@ class Called:
         called = copy(node)
         called.op = in_python(node.op)
         self.thunk = called.op.make_thunk(called, storage, computed, [], impl="py")
-        destroyed = {position for positions in node.op.destroy_map.values() for position in positions}
-        self.inputs = [(storage[v], is_scalar(v), position in destroyed) for position, v in enumerate(node.inputs)]
+        self.inputs = [(storage[variable], is_scalar(variable)) for variable in node.inputs]
         self.outputs = [(storage[variable], is_scalar(variable)) for variable in node.outputs]
 
     def __call__(self, *values: Any) -> list[Any]:
-        for (cell, scalar, destroyed), value in zip(self.inputs, values, strict=True):
-            cell[0] = np.asarray(value) if scalar else fresh(value) if destroyed else value
+        for (cell, scalar), value in zip(self.inputs, values, strict=True):
+            cell[0] = np.asarray(value) if scalar else value
         self.thunk()
-        results = [cell[0][()] if scalar else cell[0] for cell, scalar in self.outputs]
-        for cell, *_ in (*self.inputs, *self.outputs):
+        results: list[Any] = [cell[0][()] if scalar else cell[0] for cell, scalar in self.outputs]
+        for cell, _ in (*self.inputs, *self.outputs):
             cell[0] = None
         return results
 
