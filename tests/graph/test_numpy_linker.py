@@ -376,6 +376,33 @@ def test_what_an_operation_in_place_owns_is_not_copied():
     assert len(set(places)) == 1
 
 
+def test_a_branch_reads_what_was_before_it_is_written_over():
+    x = pytensor.shared(np.ones(3), name="x")
+    written = pt.set_subtensor(x[0], 9.0)
+    output = ifelse(written.sum() > 5, (x * 2).sum(), x.sum())
+    run = pytensor.function([], output, updates={x: written}, mode=optapi.PYTHON)
+    assert in_place(run)
+    assert run() == 6.0
+    np.testing.assert_array_equal(x.get_value(), [9.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("choice", [0, 1])
+def test_a_turn_writes_over_one_of_two_values_that_were_chosen_alike(choice):
+    def body(one, other, total, chosen):
+        written = pt.set_subtensor(one[0], 100.0).sum()
+        next_one = other + 1
+        # Reads `other` after `one` was written over.
+        return [next_one, pt.switch(chosen, next_one, other), total + (other * written).sum(), chosen], NONE
+
+    run = pytensor.function([GIVEN, C], optapi.repeat(body, [GIVEN, GIVEN, 0.0, C], 3)[:3], mode=optapi.PYTHON)
+    one, other, total = np.ones(3), np.ones(3), 0.0
+    for _ in range(3):
+        written = 100.0 + one[1:].sum()
+        one, other, total = other + 1, other + 1 if choice else other, total + (other * written).sum()
+    for result, wanted in zip(run(np.ones(3), choice), (one, other, total), strict=True):
+        np.testing.assert_array_equal(result, wanted)
+
+
 @OURS
 def test_generators_of_the_caller_stay_as_they_are(mode):
     """Where they have no update: in a draw, in a loop and in a branch."""
