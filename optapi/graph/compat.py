@@ -82,7 +82,7 @@ else:
             for node in fgraph.toposort():
                 if isinstance(node.op, kind) and not node.op.rewritten:
                     inner = inner_graph(node.op)
-                    optimizer.rewrite(inner)
+                    rewrite_owned(inner, len(node.outputs), optimizer)
                     op = kind(inner.inputs, inner.outputs)
                     op.rewritten = True
                     fgraph.replace_all(list(zip(node.outputs, op.make_node(*node.inputs).outputs, strict=True)))

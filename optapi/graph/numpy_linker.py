@@ -8,9 +8,9 @@ arithmetic that of Python, ``v9 = v7 * v8``. A choice between two arrays copies 
 its last use. Nodes of other kinds are called as PyTensor calls them. PyTensor's own Python linkers call every node
 through several layers, which for small arrays takes most of the time of a step.
 
-No array is written over, so values inside a function may share memory freely. What leaves it is copied where PyTensor
-does not know that it shares memory with an input, a constant or another output, unless it is wanted as ``Out(...,
-borrow=True)``.
+The values of a choice, lazy or not, of a loop, and of an array that is filled once may share memory without PyTensor's
+knowledge. They are copied where they become outputs, unless these are declared as ``Out(..., borrow=True)``, and where
+an operation in place would write over them.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from typing import Any
 
 import numpy as np
 import pytensor
+from pytensor.compile.aliasing import alias_root, infer_reuse_pattern, view_tree_set
 from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.mode import Mode
 from pytensor.compile.ops import DeepCopyOp, ViewOp
 from pytensor.graph.basic import Apply, Constant, Variable
+from pytensor.graph.destroyhandler import DestroyHandler
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.basic import MergeOptimizer, SequentialGraphRewriter
 from pytensor.graph.rewriting.db import RewriteDatabaseQuery
@@ -37,6 +39,7 @@ from pytensor.scan.op import Scan
 from pytensor.tensor.basic import Alloc, Join, ScalarFromTensor, TensorFromScalar
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
+from pytensor.tensor.random.utils import custom_rng_deepcopy
 from pytensor.tensor.subtensor import Subtensor, unflatten_index_variables
 from pytensor.tensor.type import TensorType
 from pytensor.tensor.utils import import_func_from_string
@@ -89,8 +92,8 @@ class NumpyLinker(PerformLinker):
     """
 
     required_rewrites = ("minimum_compile",)
-    # An operation in place saves nothing here, since it works on a copy; fused operations have no function of NumPy.
-    incompatible_rewrites = ("inplace", "fusion", "cxx_only")
+    # NumPy has no function for fused operations; an elementwise one in place would copy its result into the argument.
+    incompatible_rewrites = ("fusion", "inplace_elemwise", "cxx_only")
 
     def __init__(self, borrow: bool = False, **options: Any):
         super().__init__(**options)
@@ -116,7 +119,7 @@ class NumpyLinker(PerformLinker):
         ]
 
         def run() -> list[Any]:
-            values: list[Any] = [cell[0] for cell in inputs]
+            values: Any = [cell[0] for cell in inputs]
             for position in narrow:
                 values[position] = values[position][()]
             try:
@@ -158,7 +161,8 @@ def written_out(fgraph: FunctionGraph, order: Sequence[Any], exposed: Collection
     order : list of Apply
         Its nodes, sorted topologically.
     exposed : collection of variables
-        What shares memory with an output that others may change; it shares none that PyTensor does not know of.
+        Variables that share memory with an output, as PyTensor's ``infer_reuse_pattern`` finds them. Their values share
+        no memory that PyTensor does not know of, because others may write over outputs.
     """
     steps = needed(order, fgraph.outputs)
     home = {variable: block for node, _, block in steps for variable in node.outputs}
@@ -183,22 +187,21 @@ def written_out(fgraph: FunctionGraph, order: Sequence[Any], exposed: Collection
             if isinstance(node.op, IfElse) or home.get(variable, ALWAYS) != block:
                 last[variable] = None
 
+    statements = [statement(node, inputs, f"f{number}") for number, (node, inputs, _) in enumerate(steps)]
+    # What may share memory without PyTensor's knowledge, and what may be read later than PyTensor thinks.
+    loose: set[Any] = set()
+    for (node, _, _), (*_, shares) in zip(steps, statements, strict=True):
+        for variable in (*node.inputs, *node.outputs) if shares or len(blocks) > 1 else ():
+            view_tree_set(fgraph, alias_root(variable), loose)
+
     for number, (node, inputs, block) in enumerate(steps):
+        expression, function, several, shares = statements[number]
+        if function is not None:
+            namespace[f"f{number}"] = function
         values, results = ([name_of(v, block) for v in variables] for variables in (inputs, node.outputs))
-        expression, several, shares = plain_expression(node), False, False
-        if expression is None:
-            function = converted(node)
-            several, shares = isinstance(function, Called | Looped), isinstance(function, Looped)
-            if is_filled(node) and isinstance(inputs[0], Constant):
-                namespace[f"f{number}"] = function(inputs[0].data)
-                expression, shares = f"f{number}", True
-            else:
-                namespace[f"f{number}"] = function
-                expression = f"f{number}({', '.join(values)})"
-                if is_scalar(node.outputs[0]) and not several:
-                    expression += "[()]"
-        elif isinstance(node.op, IfElse | Elemwise):
-            several, shares = isinstance(node.op, IfElse), True
+        for position in {position for positions in node.op.destroy_map.values() for position in positions}:
+            if inputs[position] in loose:
+                values[position] = f"fresh({values[position]})"
         lines = [f"{', '.join(results)}{',' * several} = {expression.format(*values)}"]
         if shares:
             copied = [name_of(v, block) for v in node.outputs if v in exposed and not is_scalar(v)]
@@ -250,18 +253,20 @@ def node_of(error: BaseException) -> Any:
 
 def fresh(value: Any) -> Any:
     """A copy of `value`."""
+    if isinstance(value, np.random.Generator):
+        return custom_rng_deepcopy(value)
     return value.copy() if isinstance(value, np.ndarray) else deepcopy(value)
 
 
 def arguments(node: Apply) -> list[Any]:
-    """The inputs of `node`, with scalars in place of those that are widened for an elementwise function alone."""
+    """The inputs of `node`, but scalars instead of their expansions where an elementwise function broadcasts them."""
     if not isinstance(node.op, Elemwise) or None in node.outputs[0].type.shape:
         return node.inputs
     shape = node.outputs[0].type.shape
     if is_filled(node):
         return [narrowed(node.inputs[1])]
     inputs = list(map(narrowed, node.inputs))
-    # The others have to make up the shape.
+    # The shape of the output must follow from the other inputs.
     known: Any = [v.type.shape for v in inputs if isinstance(v.type, TensorType) and None not in v.type.shape]
     return inputs if known and np.broadcast_shapes(*known) == shape else node.inputs
 
@@ -273,7 +278,7 @@ def is_filled(node: Apply) -> bool:
 
 
 def narrowed(variable: Variable) -> Any:
-    """The scalar that `variable` is, with dimensions of extent 1; or `variable`."""
+    """The scalar of which `variable` is an expansion with axes of extent 1; or `variable`."""
     node = variable.owner
     if node is not None and isinstance(node.op, DimShuffle) and is_scalar(node.inputs[0]):
         return node.inputs[0]
@@ -284,22 +289,31 @@ class Looped:
     """A loop as a function from the values of its inputs to a list of those of its outputs."""
 
     def __init__(self, op: Loop):
-        inner = inner_graph(op)
-        MergeOptimizer().rewrite(inner)
-        self.turn = written_out(inner, inner.toposort())
-        self.count = len(op.inner_outputs) - 1
+        inner: Any = inner_graph(op)
+        self.count, exposed = len(op.inner_outputs) - 1, ()
+        # The values that a turn writes over: those of the caller are copied, and no two may share memory.
+        self.destroyed: list[int] = []
+        if any(node.op.destroy_map for node in inner.apply_nodes):
+            inner.attach_feature(DestroyHandler())
+            self.destroyed = [i for i in range(self.count) if inner.has_destroyers([inner.inputs[i]])]
+            exposed = infer_reuse_pattern(inner, inner.outputs)
+        else:
+            MergeOptimizer().rewrite(inner)
+        self.turn = written_out(inner, inner.toposort(), exposed)
 
     def __call__(self, *values: Any) -> Any:
-        now, given, steps = values[: self.count], values[self.count : -1], int(values[-1])
+        current, fixed, steps = [*values[: self.count]], values[self.count : -1], int(values[-1])
+        for position in self.destroyed:
+            current[position] = fresh(current[position])
         for _ in range(steps):
-            *now, done = self.turn(*now, *given)
+            *current, done = self.turn(*current, *fixed)
             if done:
                 break
-        return now
+        return current
 
 
 class Called:
-    """A node as PyTensor calls it: a function from the values of its inputs to a list of those of its outputs."""
+    """A node by PyTensor's own method: a function from the values of its inputs to a list of those of its outputs."""
 
     def __init__(self, node: Apply):
         variables = [*dict.fromkeys(node.inputs), *node.outputs]
@@ -309,16 +323,15 @@ class Called:
         called = copy(node)
         called.op = in_python(node.op)
         self.thunk = called.op.make_thunk(called, storage, computed, [], impl="py")
-        destroyed = {position for positions in node.op.destroy_map.values() for position in positions}
-        self.inputs = [(storage[v], is_scalar(v), position in destroyed) for position, v in enumerate(node.inputs)]
+        self.inputs = [(storage[variable], is_scalar(variable)) for variable in node.inputs]
         self.outputs = [(storage[variable], is_scalar(variable)) for variable in node.outputs]
 
     def __call__(self, *values: Any) -> list[Any]:
-        for (cell, scalar, destroyed), value in zip(self.inputs, values, strict=True):
-            cell[0] = np.asarray(value) if scalar else fresh(value) if destroyed else value
+        for (cell, scalar), value in zip(self.inputs, values, strict=True):
+            cell[0] = np.asarray(value) if scalar else value
         self.thunk()
         results: list[Any] = [cell[0][()] if scalar else cell[0] for cell, scalar in self.outputs]
-        for cell in [*(cell for cell, *_ in self.inputs), *(cell for cell, _ in self.outputs)]:
+        for cell, _ in (*self.inputs, *self.outputs):
             cell[0] = None
         return results
 
@@ -351,6 +364,33 @@ def in_python(op: Any) -> Any:
     return op
 
 
+def statement(node: Apply, inputs: Sequence[Any], name: str) -> tuple[str, Any, bool, bool]:
+    """How a node is written.
+
+    Returns
+    -------
+    expression : str
+        With a place for the value of each of `inputs`.
+    function
+        What the expression calls `name`, or None.
+    several : bool
+        Whether the expression has a value for each output, and not the value of the only one.
+    shares : bool
+        Whether arrays among the values may share memory with others without PyTensor's knowledge.
+    """
+    expression = plain_expression(node)
+    if expression is not None:
+        return expression, None, isinstance(node.op, IfElse), isinstance(node.op, IfElse | Elemwise)
+    function: Any = converted(node)
+    if is_filled(node) and isinstance(inputs[0], Constant):
+        return name, function(inputs[0].data), False, True
+    several = isinstance(function, Called | Looped)
+    expression = f"{name}({', '.join(f'{{{position}}}' for position in range(len(inputs)))})"
+    if is_scalar(node.outputs[0]) and not several:
+        expression += "[()]"
+    return expression, function, several, isinstance(function, Looped)
+
+
 def plain_expression(node: Apply) -> str | None:
     """The Python expression for a `node` that is arithmetic of scalars, a choice, or nothing but another name."""
     if isinstance(node.op, IfElse):
@@ -380,7 +420,7 @@ def plain_expression(node: Apply) -> str | None:
 
 
 def choice(node: Apply) -> str | None:
-    """The expression for one of two arrays, where a scalar says which; neither is copied."""
+    """The expression for a ``switch`` between two arrays by a scalar condition; neither is copied."""
     if not isinstance(node.op.scalar_op, scalars.Switch):
         return None
     condition, *branches = arguments(node)
@@ -390,7 +430,7 @@ def choice(node: Apply) -> str | None:
 
 
 def converted(node: Apply) -> Callable[..., Any]:
-    """A function from the values of a node's inputs to that of its output, or a `Looped` or `Called`."""
+    """A function from the values of a node's inputs to the value of its output, or a `Looped` or `Called`."""
     if isinstance(node.op, Loop):
         return Looped(node.op)
     kinds = TensorType | scalars.ScalarType
@@ -401,7 +441,7 @@ def converted(node: Apply) -> Callable[..., Any]:
 
 
 def candidates(node: Apply) -> Iterator[Callable[..., Any]]:
-    """The function for a node, if it has one that gives the dtype that is declared."""
+    """The function of NumPy for a node, if there is one that gives the declared dtype."""
     op, dtypes, dtype = node.op, [variable.type.dtype for variable in node.inputs], node.outputs[0].type.dtype
     same = all(other == dtype for other in dtypes)
     if isinstance(op, Elemwise) and not op.inplace_pattern and len(node.outputs) == 1:
@@ -457,7 +497,7 @@ def checked(node: Apply, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def elementwise(op: Any, dtypes: list[str], output: TensorType) -> Iterator[Callable[..., Any]]:
-    """The function for an elementwise node of the scalar `op`."""
+    """The function of NumPy for an elementwise node of the scalar `op`, if there is one."""
     dtype, shape = output.dtype, output.shape
     if isinstance(op, scalars.Cast):
         yield lambda x: x.astype(dtype)

@@ -312,17 +312,110 @@ def test_what_is_borrowed_is_not_copied():
     assert np.shares_memory(result, given)
 
 
-def test_operations_in_place_work_on_copies():
-    """The choice may be the shared variable itself, of which PyTensor does not know."""
+def in_place(run):
+    """The operations in place in a function."""
+    return [node.op for node in run.maker.fgraph.apply_nodes if node.op.destroy_map]
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["switch", "ifelse"])
+def test_operations_in_place_write_over_no_choice(lazy):
+    """It may be the shared variable itself, of which PyTensor does not know."""
     x = pytensor.shared(np.ones(3), shape=(3,))
-    part = pt.switch(C, x, GIVEN)[0]
-    written = pt.set_subtensor(part, 9.0, inplace=True)
-    run = pytensor.function([GIVEN, C], written, mode=optapi.PYTHON, accept_inplace=True)
+    chosen = ifelse(C, x, GIVEN) if lazy else pt.switch(C, x, GIVEN)
+    run = pytensor.function([GIVEN, C], pt.set_subtensor(chosen[0], 9.0), mode=optapi.PYTHON)
+    assert in_place(run)
     given = np.zeros(3)
     for choice, wanted in ((1, [9.0, 1.0, 1.0]), (0, [9.0, 0.0, 0.0])):
         np.testing.assert_array_equal(run(given, choice), wanted)
     np.testing.assert_array_equal(x.get_value(), 1.0)
     np.testing.assert_array_equal(given, 0.0)
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["switch", "ifelse"])
+@pytest.mark.parametrize("choice", [0, 1])
+def test_a_choice_keeps_its_value_when_its_source_is_written_over(choice, lazy):
+    x = pytensor.shared(np.ones(3), shape=(3,))
+    chosen = ifelse(C, x, GIVEN) if lazy else pt.switch(C, x, GIVEN)
+    total = (chosen * pt.arange(3)).sum()
+    updates = {x: pt.set_subtensor(x[1], 9.0)}
+    outputs = [total, pytensor.Out(chosen, borrow=True)]
+    run = pytensor.function([GIVEN, C], outputs, updates=updates, mode=optapi.PYTHON)
+    assert in_place(run)
+    result, array = run(np.zeros(3), choice)
+    assert result == (3.0 if choice else 0.0)
+    np.testing.assert_array_equal(array, float(choice))
+    np.testing.assert_array_equal(x.get_value(), [1.0, 9.0, 1.0])
+
+
+def test_what_is_filled_once_stays_as_it_is():
+    run = pytensor.function([A], pt.set_subtensor(pt.zeros(3)[1:], A), mode=optapi.PYTHON)
+    for value in (1.0, 2.0):
+        np.testing.assert_array_equal(run(value), [0.0, value, value])
+    assert in_place(run)
+
+
+def test_what_an_operation_in_place_owns_is_not_copied():
+    """A shared variable that is updated, and what a turn of a loop got from the one before."""
+    x = pytensor.shared(np.zeros(3), borrow=True)
+    array = x.get_value(borrow=True)
+    pytensor.function([], [], updates={x: pt.set_subtensor(x[0], 1.0)}, mode=optapi.PYTHON)()
+    assert x.get_value(borrow=True) is array
+
+    places = []
+
+    @pytensor.wrap_py(itypes=[pt.dvector], otypes=[pt.dscalar])
+    def where(v):
+        places.append(v.__array_interface__["data"][0])
+        return np.asarray(v.sum())
+
+    [_, record] = optapi.repeat(lambda i, v: ([i + 1, pt.set_subtensor(v[i], 1 + where(v))], NONE), [np.int64(0), V], 4)
+    given = np.zeros(4)
+    np.testing.assert_array_equal(pytensor.function([V], record, mode=optapi.PYTHON)(given), [1.0, 2.0, 4.0, 8.0])
+    np.testing.assert_array_equal(given, 0.0)
+    assert len(places) == 4
+    assert len(set(places)) == 1
+
+
+def test_a_branch_reads_what_was_before_it_is_written_over():
+    x = pytensor.shared(np.ones(3), name="x")
+    written = pt.set_subtensor(x[0], 9.0)
+    output = ifelse(written.sum() > 5, (x * 2).sum(), x.sum())
+    run = pytensor.function([], output, updates={x: written}, mode=optapi.PYTHON)
+    assert in_place(run)
+    assert run() == 6.0
+    np.testing.assert_array_equal(x.get_value(), [9.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("choice", [0, 1])
+def test_a_turn_writes_over_one_of_two_values_that_were_chosen_alike(choice):
+    def body(one, other, total, chosen):
+        written = pt.set_subtensor(one[0], 100.0).sum()
+        next_one = other + 1
+        # Reads `other` after `one` was written over.
+        return [next_one, pt.switch(chosen, next_one, other), total + (other * written).sum(), chosen], NONE
+
+    run = pytensor.function([GIVEN, C], optapi.repeat(body, [GIVEN, GIVEN, 0.0, C], 3)[:3], mode=optapi.PYTHON)
+    one, other, total = np.ones(3), np.ones(3), 0.0
+    for _ in range(3):
+        written = 100.0 + one[1:].sum()
+        one, other, total = other + 1, other + 1 if choice else other, total + (other * written).sum()
+    for result, wanted in zip(run(np.ones(3), choice), (one, other, total), strict=True):
+        np.testing.assert_array_equal(result, wanted)
+
+
+@OURS
+def test_generators_of_the_caller_stay_as_they_are(mode):
+    """Where they have no update: in a draw, in a loop and in a branch."""
+    rng = pt.random.shared_rng(seed=1)
+    twin = np.random.default_rng(1)
+    [_, looped] = optapi.repeat(lambda r, v: (list(r.normal(size=(2,))), NONE), [rng, pt.zeros(2)], 2)
+    outputs = [rng.normal(size=(2,))[1], looped, ifelse(C, rng, rng).normal(size=(2,))[1]]
+    run = pytensor.function([C], outputs, mode=mode)
+    expected = [twin.normal(size=2), twin.normal(size=2)]
+    for choice in (0, 1):
+        for result, wanted in zip(run(choice), (expected[0], expected[1], expected[0]), strict=True):
+            np.testing.assert_array_equal(result, wanted)
+    assert rng.get_value().bit_generator.state == np.random.default_rng(1).bit_generator.state
 
 
 # Lazy conditionals
