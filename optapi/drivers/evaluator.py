@@ -24,6 +24,15 @@ from ..typing import CompileMode, Derivative
 BUILDING = threading.RLock()
 
 
+# The shapes and dtypes of arrays.
+Kinds = list[tuple[tuple[int, ...], str]]
+
+
+def kinds_of(arrays: Sequence[np.ndarray]) -> Kinds:
+    """The shapes and dtypes of `arrays`, for what is built for all such arrays."""
+    return [(array.shape, array.dtype.str) for array in arrays]
+
+
 class Evaluation:
     """A point with the cost and the gradients there, None where they were not asked for.
 
@@ -172,40 +181,22 @@ class Symbolic:
     ----------
     f : callable
         From a structure of variables, and `args`, to a scalar variable.
-    structure : Structure
-    models : list of arrays
-        Arrays of the shapes and dtypes of the variables.
+    structure : PyTree
+    kinds : list of tuple
+        The shapes and dtypes of the variables, see `kinds_of`.
     args : tuple
     mode : PyTensor mode, or str
     """
 
     def __init__(
-        self,
-        f: Callable[..., Any],
-        structure: PyTree,
-        models: Sequence[np.ndarray],
-        args: tuple[Any, ...],
-        mode: CompileMode,
+        self, f: Callable[..., Any], structure: PyTree, kinds: Kinds, args: tuple[Any, ...], mode: CompileMode
     ):
-        self.f, self.structure, self.args, self.mode = f, structure, args, PYTHON if mode is None else mode
-        self.shapes = [(model.shape, model.dtype.str) for model in models]
+        self.f, self.structure, self.kinds, self.args = f, structure, kinds, args
+        self.mode = PYTHON if mode is None else mode
         self.__name__ = getattr(f, "__name__", type(f).__name__)
-        self._build()
-
-    def __getstate__(self) -> dict[str, Any]:
-        built = ("mode", "_variables", "_gradients", "_evaluate", "_multiply")
-        state = {name: value for name, value in self.__dict__.items() if name not in built}
-        return {**state, "mode": None if self.mode is PYTHON else self.mode}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.mode = PYTHON if self.mode is None else self.mode
-        self._build()
-
-    def _build(self) -> None:
         self._variables = [
             pt.tensor(f"x{position}", shape=shape, dtype=np.dtype(dtype).name)
-            for position, (shape, dtype) in enumerate(self.shapes)
+            for position, (shape, dtype) in enumerate(kinds)
         ]
         try:
             cost = self.f(self.structure.build(self._variables), *self.args)
@@ -224,6 +215,10 @@ class Symbolic:
             self._gradients = differentiate(check_cost(cost), self._variables)
             self._evaluate = pytensor.function(self._variables, [cost, *self._gradients], mode=self.mode)
         self._multiply: Any = None
+
+    def __reduce__(self) -> Any:
+        mode = None if self.mode is PYTHON else self.mode
+        return Symbolic, (self.f, self.structure, self.kinds, self.args, mode)
 
     def __call__(self, point: Any, *args: Any) -> tuple[Any, Any]:
         """The cost and the derivative at `point`."""
@@ -265,6 +260,6 @@ def evaluator_of(
         raise TypeError(f"hessp is {hessp!r}; pass a function of a point and a vector")
     args = args if isinstance(args, tuple) else (args,)
     if df is None:
-        symbolic = Symbolic(f, structure, start, args, mode)
+        symbolic = Symbolic(f, structure, kinds_of(start), args, mode)
         return Evaluator(symbolic, True, structure, args, hessp or symbolic.product)
     return Evaluator(f, df, structure, args, hessp)

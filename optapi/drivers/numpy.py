@@ -13,7 +13,7 @@ from pytensor.compile.mode import Mode
 from ..checks import check_flag
 from ..pytree import PyTree, point
 from ..typing import CompileMode, Derivative, OptAlgo, Tree
-from .evaluator import evaluator_of
+from .evaluator import evaluator_of, kinds_of
 from .gradient_check import compare
 from .options import check_rule, name_of, own_rule, rule_of
 from .progress import Monitor
@@ -157,7 +157,7 @@ class minimize_iterator(Run):
         monitor = Monitor(name_of(rule), termination.max_iterations, callback, progressbar, verbose, trace)
         self._check_gradient = check_flag("check_gradient", check_gradient)
         evaluator = evaluator_of(f, df, args, hessp, structure, start, mode)
-        program = StepProgram(rule, options, start, mode)
+        program = StepProgram(rule, options, kinds_of(start), mode)
         self._running = False
         super().__init__(program, evaluator, termination, monitor, program.start(start))
 

@@ -70,11 +70,12 @@ def check_rule(
 def _unknown(name: str, rule: Any, own: list[str], driver: Any) -> str:
     """The message for the keyword `name`, which neither `rule` nor `driver` takes."""
     of_driver = [n for n, p in inspect.signature(driver).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    called = driver.__name__.removesuffix("_iterator")  # minimize takes the same
     near = difflib.get_close_matches(SCIPY_NAMES.get(name, name), [*own, *of_driver], n=1)
     return (
-        f"unexpected keyword {name!r}: neither {name_of(rule)} nor {driver.__name__} takes it"
+        f"unexpected keyword {name!r}: neither {name_of(rule)} nor {called} takes it"
         f"{f'; did you mean {near[0]}?' if near else '.'} {name_of(rule)} takes {', '.join(own)}, and "
-        f"{driver.__name__} takes {', '.join(of_driver)}"
+        f"{called} takes {', '.join(of_driver)}"
     )
 
 

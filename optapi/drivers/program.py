@@ -122,6 +122,8 @@ class Program:
     def evaluation(self, values: Any, evaluator: Evaluator) -> Evaluation:
         """That of the point held, with what the rule knows of it."""
         evaluation = evaluator.at(self.point(values))
+        if evaluation.cost is not None and evaluation.gradients is not None:
+            return evaluation
         if self.places.kept:
             point, cost, gradient = (values[place] for place in self.places.kept)
             if np.array_equal(point, np.concatenate([array.ravel() for array in evaluation.point])):

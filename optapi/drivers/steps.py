@@ -27,7 +27,7 @@ from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 from ..graph.numpy_linker import NumpyLinker
 from ..graph.oracle import Oracle
 from ..typing import CompileMode, Updates
-from .evaluator import BUILDING, Evaluation, Evaluator
+from .evaluator import BUILDING, Evaluation, Evaluator, Kinds
 from .options import SYMBOLIC, needs, plain_function
 from .program import Places, Program, apply, as_function, values_of
 
@@ -165,47 +165,31 @@ class StepProgram(Program):
     ----------
     rule : callable
     options : dict
-    models : list of arrays
-        Arrays of the shapes and dtypes of the parameters.
+    kinds : list of tuple
+        The shapes and dtypes of the parameters, see `kinds_of`.
     mode : PyTensor mode, or str
     """
 
     evaluates_start = True
 
-    def __init__(
-        self, rule: Callable[..., Any], options: Mapping[str, Any], models: Sequence[np.ndarray], mode: CompileMode
-    ):
-        self.rule, self.options, self.mode = rule, dict(options), STEP if mode is None else mode
-        self.shapes = [(model.shape, model.dtype.str) for model in models]
-        self._set_key()
-
-    def _set_key(self) -> None:
-        self.key: Hashable | None
-        try:
-            mode = self.mode if not isinstance(self.mode, str) else f"mode {self.mode}"
-            options = {name: by_value(option) for name, option in self.options.items()}
-            self.key = (by_value(self.rule), tuple(options.items()), tuple(self.shapes), mode, pytensor.config.floatX)
-        except Incomparable:
-            self.key = None
+    def __init__(self, rule: Callable[..., Any], options: Mapping[str, Any], kinds: Kinds, mode: CompileMode):
+        self.rule, self.options, self.kinds = rule, dict(options), kinds
+        self.mode = STEP if mode is None else mode
         self._own: list[Step] = []
+        self.key: Hashable | None = None
+        try:
+            name = f"mode {mode}" if isinstance(mode, str) else self.mode
+            values = tuple((option, by_value(value)) for option, value in options.items())
+            self.key = (by_value(rule), values, tuple(kinds), name, pytensor.config.floatX)
+        except Incomparable:
+            pass
 
-    def __getstate__(self) -> dict[str, Any]:
-        mode = None if self.mode is STEP else self.mode
-        return {"rule": self.rule, "options": self.options, "shapes": self.shapes, "mode": mode}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.mode = STEP if self.mode is None else self.mode
-        self._set_key()
+    def __reduce__(self) -> Any:
+        return StepProgram, (self.rule, self.options, self.kinds, None if self.mode is STEP else self.mode)
 
     def __deepcopy__(self, memo: Any) -> StepProgram:
         # Options may be variables that mean themselves.
-        return StepProgram(self.rule, self.options, self.models, self.mode)
-
-    @property
-    def models(self) -> list[np.ndarray]:
-        """Arrays of the shapes and dtypes of the parameters."""
-        return [np.zeros(shape, dtype) for shape, dtype in self.shapes]
+        return StepProgram(self.rule, self.options, self.kinds, self.mode)
 
     @cached_property
     def places(self) -> Places:  # type: ignore[override]
@@ -239,7 +223,8 @@ class StepProgram(Program):
             step = CACHE.take(self.key)
         if step is None:
             with BUILDING:
-                step = build(self.rule, self.options, self.models, self.mode)
+                models = [np.zeros(shape, dtype) for shape, dtype in self.kinds]
+                step = build(self.rule, self.options, models, self.mode)
         if step.draws:
             self.key = None  # without a seed a rule draws anew each time that it is built
         try:
