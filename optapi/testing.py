@@ -20,7 +20,7 @@ import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
 
 from . import schedules
-from .drivers.steps import STEP
+from .drivers.oracle_program import STEP
 from .graph.batches import batch
 from .graph.loops import loop
 from .graph.numpy_linker import PYTHON

@@ -23,7 +23,7 @@ ORDER = [
     *("rules.newton", "rules.least_squares", "rules.hessian_free"),
     *("stopping", "tuning", "transforms", "stateful"),
     *("drivers.evaluator", "drivers.gradient_check", "drivers.options", "drivers.results", "drivers.termination"),
-    *("drivers.progress", "drivers.program", "drivers.steps", "drivers.loop_program", "drivers.run"),
+    *("drivers.progress", "drivers.program", "drivers.oracle_program", "drivers.loop_program", "drivers.run"),
     *("drivers.numpy", "drivers.compiled", "drivers.scipy"),
     *("profiles", "plot", "testing"),
     "__init__",
@@ -76,7 +76,7 @@ PRIVATE = {
     *("nfunc_spec", "provided_optimizer", "storage", "vm"),
 }
 # Uses that are still outside.
-TO_BE_MOVED = {"drivers.steps": {"RewriteDatabaseQuery"}}
+TO_BE_MOVED = {"drivers.oracle_program": {"RewriteDatabaseQuery"}}
 
 
 def trees():

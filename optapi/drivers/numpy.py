@@ -16,9 +16,9 @@ from ..typing import CompileMode, Derivative, OptAlgo, Tree
 from .evaluator import evaluator_of, kinds_of
 from .gradient_check import compare
 from .options import check_rule, name_of, own_rule, rule_of
+from .oracle_program import StepProgram
 from .progress import Monitor
 from .run import LIMITS, Run, entries, read
-from .steps import StepProgram
 from .termination import Termination
 
 

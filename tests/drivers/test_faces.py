@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import rosen, rosen_der
 
 import optapi
-from optapi.drivers.steps import STEP
+from optapi.drivers.oracle_program import STEP
 
 
 START = np.array([-1.2, 1.0])

@@ -25,7 +25,6 @@ from registry import ROWS
 
 import optapi
 from optapi import Objective, minimize, minimize_iterator, schedules
-from optapi.drivers import steps
 from optapi.drivers.options import SYMBOLIC
 
 

@@ -10,9 +10,9 @@ import pytest
 
 import optapi
 from optapi import line_search, schedules
-from optapi.drivers import steps
+from optapi.drivers import oracle_program
 from optapi.drivers.evaluator import kinds_of
-from optapi.drivers.steps import Cache, Incomparable, StepProgram, by_value
+from optapi.drivers.oracle_program import Cache, Incomparable, StepProgram, by_value
 
 
 def test_values_have_the_same_key_only_if_they_mean_the_same():
@@ -63,11 +63,11 @@ def test_the_cache_keeps_the_last_ones():
 
 def test_no_more_than_32_are_kept():
     for number in range(40):
-        steps.CACHE.give(("test", number), object())
-    assert sum(map(len, steps.CACHE._free.values())) == 32
-    assert steps.CACHE.take(("test", 0)) is None
-    assert steps.CACHE.take(("test", 39)) is not None
-    steps.CACHE.clear()
+        oracle_program.CACHE.give(("test", number), object())
+    assert sum(map(len, oracle_program.CACHE._free.values())) == 32
+    assert oracle_program.CACHE.take(("test", 0)) is None
+    assert oracle_program.CACHE.take(("test", 39)) is not None
+    oracle_program.CACHE.clear()
 
 
 def test_a_step_is_taken_out_while_it_is_in_use():
