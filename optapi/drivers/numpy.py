@@ -16,7 +16,7 @@ from ..typing import CompileMode, Derivative, OptAlgo, Tree
 from .evaluator import evaluator_of, kinds_of
 from .gradient_check import compare
 from .options import check_rule, name_of, own_rule, rule_of
-from .oracle_program import StepProgram
+from .oracle_program import OracleProgram
 from .progress import Monitor
 from .run import LIMITS, Run, entries, read
 from .termination import Termination
@@ -157,7 +157,7 @@ class minimize_iterator(Run):
         monitor = Monitor(name_of(rule), termination.max_iterations, callback, progressbar, verbose, trace)
         self._check_gradient = check_flag("check_gradient", check_gradient)
         evaluator = evaluator_of(f, df, args, hessp, structure, start, mode)
-        program = StepProgram(rule, options, kinds_of(start), mode)
+        program = OracleProgram(rule, options, kinds_of(start), mode)
         self._running = False
         super().__init__(program, evaluator, termination, monitor, program.start(start))
 

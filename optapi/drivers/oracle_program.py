@@ -158,7 +158,7 @@ class Cache:
 CACHE = Cache()
 
 
-class StepProgram(Program):
+class OracleProgram(Program):
     """A rule on an oracle: one iteration at a time, by compiled steps that are kept while they are not in use.
 
     Parameters
@@ -185,11 +185,11 @@ class StepProgram(Program):
             pass
 
     def __reduce__(self) -> Any:
-        return StepProgram, (self.rule, self.options, self.kinds, None if self.mode is STEP else self.mode)
+        return OracleProgram, (self.rule, self.options, self.kinds, None if self.mode is STEP else self.mode)
 
-    def __deepcopy__(self, memo: Any) -> StepProgram:
+    def __deepcopy__(self, memo: Any) -> OracleProgram:
         # Options may be variables that mean themselves.
-        return StepProgram(self.rule, self.options, self.kinds, self.mode)
+        return OracleProgram(self.rule, self.options, self.kinds, self.mode)
 
     @cached_property
     def places(self) -> Places:  # type: ignore[override]

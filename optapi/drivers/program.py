@@ -1,8 +1,8 @@
 """Programs: a rule, compiled to take its state some iterations further. Here is what all of them have in common.
 
 A program changes nothing: it maps the values of all that the rule writes to their later values, so that an iteration
-that fails has not happened. `oracle_program` has those over an oracle, which go one iteration at a time; `loop_program` those
-over a symbolic cost, which go many.
+that fails has not happened. `oracle_program` has those over an oracle, which go one iteration at a time; `loop_program`
+those over a symbolic cost, which go many.
 """
 
 from __future__ import annotations

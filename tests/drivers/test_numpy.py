@@ -25,6 +25,7 @@ from registry import ROWS
 
 import optapi
 from optapi import Objective, minimize, minimize_iterator, schedules
+from optapi.drivers import oracle_program
 from optapi.drivers.options import SYMBOLIC
 
 
@@ -851,7 +852,7 @@ def test_killed_in_the_middle_of_a_save(tmp_path):
 
 def test_a_second_call_builds_nothing(monkeypatch):
     minimize(START, f, df, optapi.lbfgs, memory=4)
-    monkeypatch.setattr(steps, "build", None)
+    monkeypatch.setattr(oracle_program, "build", None)
     monkeypatch.setattr(pytensor, "function", None)
     x = minimize(START + 1, lambda x: 2 * f(x), lambda x: 2 * df(x), optapi.lbfgs, memory=4)
     np.testing.assert_allclose(x, SOLUTION, atol=1e-4)

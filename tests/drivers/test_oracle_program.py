@@ -12,7 +12,7 @@ import optapi
 from optapi import line_search, schedules
 from optapi.drivers import oracle_program
 from optapi.drivers.evaluator import kinds_of
-from optapi.drivers.oracle_program import Cache, Incomparable, StepProgram, by_value
+from optapi.drivers.oracle_program import Cache, Incomparable, OracleProgram, by_value
 
 
 def test_values_have_the_same_key_only_if_they_mean_the_same():
@@ -45,7 +45,7 @@ def test_values_have_the_same_key_only_if_they_mean_the_same():
 def test_what_cannot_be_compared_has_no_key(value):
     with pytest.raises(Incomparable):
         by_value(value)
-    program = StepProgram(optapi.sgd, {"step_size": value}, kinds_of([np.zeros(2)]), None)
+    program = OracleProgram(optapi.sgd, {"step_size": value}, kinds_of([np.zeros(2)]), None)
     assert program.key is None
 
 
@@ -71,8 +71,8 @@ def test_no_more_than_32_are_kept():
 
 
 def test_a_step_is_taken_out_while_it_is_in_use():
-    program = StepProgram(optapi.sgd, {"step_size": 0.1}, kinds_of([np.zeros(2)]), None)
-    other = StepProgram(optapi.sgd, {"step_size": 0.1}, kinds_of([np.ones(2)]), None)
+    program = OracleProgram(optapi.sgd, {"step_size": 0.1}, kinds_of([np.zeros(2)]), None)
+    other = OracleProgram(optapi.sgd, {"step_size": 0.1}, kinds_of([np.ones(2)]), None)
     with program.step() as first, other.step() as second:
         assert first is not second
     with program.step() as third, other.step() as fourth:
@@ -81,9 +81,9 @@ def test_a_step_is_taken_out_while_it_is_in_use():
 
 def test_programs_are_pickled_and_copied():
     rate = pytensor.shared(0.1)
-    program = StepProgram(optapi.sgd, {"step_size": rate}, kinds_of([np.zeros((2, 3), "float32")]), None)
+    program = OracleProgram(optapi.sgd, {"step_size": rate}, kinds_of([np.zeros((2, 3), "float32")]), None)
     assert copy.deepcopy(program).options["step_size"] is rate
-    plain = StepProgram(optapi.sgd, {"step_size": 0.1}, kinds_of([np.zeros((2, 3), "float32")]), None)
+    plain = OracleProgram(optapi.sgd, {"step_size": 0.1}, kinds_of([np.zeros((2, 3), "float32")]), None)
     again = pickle.loads(pickle.dumps(plain))
     assert again.key == plain.key
     assert again.kinds == kinds_of([np.zeros((2, 3), "float32")])
@@ -93,7 +93,7 @@ def test_floatX_is_part_of_the_key():
     keys = []
     for floatX in ("float32", "float64"):
         with pytensor.config.change_flags(floatX=floatX):
-            keys.append(StepProgram(optapi.sgd, {"step_size": 0.1}, kinds_of([np.zeros(2)]), None).key)
+            keys.append(OracleProgram(optapi.sgd, {"step_size": 0.1}, kinds_of([np.zeros(2)]), None).key)
     assert keys[0] != keys[1]
 
 
