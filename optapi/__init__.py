@@ -23,7 +23,7 @@ exact : bool or None
 ascent : bool
     Whether to maximize.
 name : str
-    The prefix of the names of the rule's state; give one of its own to the second of two rules that are saved together.
+    The prefix of the names of the rule's state, with a number if state in `updates` has that prefix already.
 
 It returns a dictionary from the parameters, and from the variables of its own state, to their next values. Wrong
 arguments are a TypeError or ValueError that names the argument, a variable that already has an update is a KeyError,
@@ -37,8 +37,8 @@ from .drivers.numpy import minimize, minimize_iterator
 from .drivers.results import OptimizeResult
 from .drivers.scipy import scipy_method
 from .graph.batches import batch
-from .graph.compat import PYTHON
 from .graph.loops import cond, hold, loop, repeat
+from .graph.numpy_linker import PYTHON
 from .graph.oracle import Oracle
 from .objective import Objective
 from .profiles import benchmark

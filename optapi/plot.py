@@ -13,8 +13,8 @@ import numpy as np
 
 from . import profiles, schedules
 from .checks import check_choice, check_count, check_number
-from .drivers import steps
 from .drivers.numpy import minimize_iterator
+from .drivers.options import name_of
 from .drivers.results import OptimizeResult
 from .profiles import MEASURES, Benchmark
 from .pytree import point
@@ -330,7 +330,7 @@ def _labelled(given: Any, is_one: Callable[[Any], bool], label_of: Any = None) -
 
 
 def _name(run: Any) -> str:
-    return steps.name_of(run.opt_algo) if isinstance(run, minimize_iterator) else ""
+    return name_of(run.opt_algo) if isinstance(run, minimize_iterator) else ""
 
 
 def _is_run(given: Any) -> bool:

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .checks import check_choice, check_number
-from .drivers import results, steps
 from .drivers.numpy import minimize
-from .drivers.options import rule_of
+from .drivers.options import name_of, rule_of
 from .drivers.results import OptimizeResult
+from .drivers.termination import STATUSES
 from .pytree import PyTree, largest, point
 
 
@@ -37,7 +37,6 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
     Examples
     --------
     >>> import numpy as np
-    from numpy.typing import ArrayLike
     >>> from optapi import benchmark, bfgs, lbfgs
     >>> problem = np.ones(2), lambda x: np.sum((x - [3, 30]) ** 4), lambda x: 4 * (x - [3, 30]) ** 3
     >>> results = benchmark({"quartic": problem}, [lbfgs, bfgs])
@@ -80,7 +79,7 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
                 "iterations": result.nit,
                 "evaluations": result.nfev,
                 "seconds": float(result["trace"]["seconds"][-1]) if "trace" in result else np.nan,
-                "status": results.STATUSES.get(result.status, str(result.status)),
+                "status": STATUSES.get(result.status, str(result.status)),
             }
             for (problem, algorithm), result in self.items()
         ]
@@ -206,8 +205,8 @@ def benchmark(
     for name in ("trace", "full_output"):
         if name in options:
             raise TypeError(f"the keyword {name!r} is not taken here; every run has a trace and a full result")
-    problems = _named("problems", problems, lambda problem: steps.name_of(_problem("problems", problem)[1]))
-    algorithms = _named("algorithms", algorithms, lambda rule: steps.name_of(rule_of(rule)))
+    problems = _named("problems", problems, lambda problem: name_of(_problem("problems", problem)[1]))
+    algorithms = _named("algorithms", algorithms, lambda rule: name_of(rule_of(rule)))
     results = Benchmark(ascent=bool(options.get("ascent", False)))
     for problem, given in problems.items():
         x0, f, df, own = _problem(f"problems[{problem!r}]", given)
@@ -244,7 +243,6 @@ def performance_ratios(costs: ArrayLike) -> np.ndarray:
     Examples
     --------
     >>> import numpy as np
-    from numpy.typing import ArrayLike
     >>> from optapi.profiles import performance_ratios
     >>> performance_ratios([[10, 20], [30, np.inf], [np.inf, np.inf]])
     array([[ 1.,  2.],
@@ -279,7 +277,6 @@ def fraction_solved(costs: ArrayLike, limits: ArrayLike) -> np.ndarray:
     Examples
     --------
     >>> import numpy as np
-    from numpy.typing import ArrayLike
     >>> from optapi.profiles import fraction_solved
     >>> fraction_solved([[10, 20], [30, np.inf]], [10, 20, 30])
     array([[0.5, 0. ],

@@ -20,10 +20,10 @@ import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
 
 from . import schedules
-from .drivers.steps import STEP
+from .drivers.oracle_program import STEP
 from .graph.batches import batch
-from .graph.compat import PYTHON
 from .graph.loops import loop
+from .graph.numpy_linker import PYTHON
 from .state import load, save
 from .transforms import skip_nonfinite
 from .typing import Updates

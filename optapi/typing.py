@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pytensor.compile.mode import Mode
 from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
@@ -26,3 +27,9 @@ Tensor: TypeAlias = TensorVariable
 Array: TypeAlias = TensorVariable | np.ndarray
 # Arrays and numbers, or lists, tuples and mappings of such.
 Tree: TypeAlias = "ArrayLike | Sequence[Tree] | Mapping[Any, Tree]"
+# A rule, or the name of one of this package.
+OptAlgo: TypeAlias = Callable[..., Updates] | str
+# A derivative; True where the function returns it too, None where it builds a PyTensor scalar.
+Derivative: TypeAlias = Callable[..., Any] | bool | None
+# How PyTensor compiles.
+CompileMode: TypeAlias = Mode | str | None

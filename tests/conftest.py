@@ -1,6 +1,6 @@
 import pytest
 
-from optapi.graph.compat import PYTHON
+from optapi.graph.numpy_linker import PYTHON
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ ORDER = [
     *("rules.stochastic_quasi_newton", "rules.natural_gradient"),
     *("rules.newton", "rules.least_squares", "rules.hessian_free"),
     *("stopping", "tuning", "transforms", "stateful"),
-    *("drivers.evaluator", "drivers.steps", "drivers.options", "drivers.results", "drivers.termination"),
-    *("drivers.progress", "drivers.gradient_check", "drivers.numpy", "drivers.program", "drivers.run"),
-    *("drivers.compiled", "drivers.scipy"),
+    *("drivers.evaluator", "drivers.gradient_check", "drivers.options", "drivers.results", "drivers.termination"),
+    *("drivers.progress", "drivers.program", "drivers.oracle_program", "drivers.loop_program", "drivers.run"),
+    *("drivers.numpy", "drivers.compiled", "drivers.scipy"),
     *("profiles", "plot", "testing"),
     "__init__",
 ]
@@ -76,7 +76,7 @@ PRIVATE = {
     *("nfunc_spec", "provided_optimizer", "storage", "vm"),
 }
 # Uses that are still outside.
-TO_BE_MOVED = {"drivers.steps": {"RewriteDatabaseQuery"}}
+TO_BE_MOVED = {"drivers.oracle_program": {"RewriteDatabaseQuery"}}
 
 
 def trees():

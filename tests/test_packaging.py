@@ -1,6 +1,5 @@
 """What is installed is what is here."""
 
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,10 @@ if not PROJECT.exists():
     pytest.skip("the project file is not here", allow_module_level=True)
 
 
-def test_all_packages_are_installed():
+def test_all_folders_are_packages():
+    """Else they would not be installed."""
     folder = Path(optapi.__file__).parent
-    found = {".".join(init.parent.relative_to(folder.parent).parts) for init in folder.rglob("__init__.py")}
-    assert set(tomllib.loads(PROJECT.read_text())["tool"]["setuptools"]["packages"]) == found
+    assert all((path.parent / "__init__.py").exists() for path in folder.rglob("*.py"))
 
 
 def test_all_notebooks_have_a_script_and_a_place_in_the_pages():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,25 +9,25 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+from pytensor.graph.basic import Variable
 
-from .. import state
 from ..checks import called, check_choice, check_count, check_flag, check_parameters
-from ..pytree import largest
-from ..typing import Updates
-from . import results, steps
-from .evaluator import BUILDING
-from .options import check_rule, public_name, rule_of
-from .program import Problem, Program
-from .progress import TRACED, Monitor
-from .results import Ending, OptimizeResult
-from .run import Minimization, Position, all_together
-from .termination import Limits
+from ..pytree import PyTree, largest
+from ..typing import CompileMode, OptAlgo, Updates, Variables
+from .evaluator import Evaluator
+from .loop_program import LoopProgram, Problem
+from .options import check_rule, name_of, rule_of
+from .progress import Monitor
+from .results import OptimizeResult
+from .run import Run, all_together, read
+from .termination import Termination
 
 
 def compile_minimizer(
-    parameters: Any,
-    cost: Any,
-    opt_algo: Any,
+    parameters: Variables,
+    cost: Variable,
+    opt_algo: OptAlgo,
     *,
     inputs: Sequence[Any] = (),
     updates: Updates | None = None,
@@ -42,7 +41,7 @@ def compile_minimizer(
     progressbar: bool | str = False,
     verbose: bool | int = False,
     trace: bool = False,
-    mode: Any = None,
+    mode: CompileMode | None = None,
     **options: Any,
 ) -> CompiledMinimizer:
     """A function that minimizes `cost`, whole minimizations inside of one compiled function.
@@ -104,9 +103,9 @@ def compile_minimizer(
     problem = Problem.of(parameters, cost, rule, options, inputs, updates, mode)
     size = sum(p.get_value(borrow=True).size for p in problem.parameters)
     given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
-    limits = Limits.of(size, *given, options.get("ascent", False))
-    monitor = Monitor(steps.name_of(rule), limits.max_iterations, callback, progressbar, verbose, trace)
-    return CompiledMinimizer(problem, limits, monitor)
+    termination = Termination.of(size, options.get("ascent", False), *given)
+    monitor = Monitor(name_of(rule), termination.max_iterations, callback, progressbar, verbose, trace)
+    return CompiledMinimizer(problem, termination, monitor)
 
 
 class CompiledMinimizer:
@@ -118,8 +117,8 @@ class CompiledMinimizer:
 
     `x` is the point that the rule holds at the end, if the rule reports the cost there, as all do that search: it is
     then the best but where a search lets the cost rise. Of the other rules it is the best finite point seen, and of a
-    random cost the last one. The counts of evaluations include that of
-    `fun` and `jac` at `x`, where the rule does not keep them.
+    random cost the last one. An evaluation is one of the cost with its gradients, so `nfev` and `njev` are the same
+    number. A rule that does not search takes one for the start and one for each iteration that moves the point.
 
     Attributes
     ----------
@@ -145,12 +144,11 @@ class CompiledMinimizer:
     array([-2.])
     """
 
-    def __init__(self, problem: Problem, limits: Limits, monitor: Monitor):
-        self._problem, self._limits, self._monitor = problem, limits, monitor
-        with BUILDING:
-            self._program = Program(problem)
+    def __init__(self, problem: Problem, termination: Termination, monitor: Monitor):
+        self._problem, self._termination, self._monitor = problem, termination, monitor
+        self._program = LoopProgram(problem)
         self._home = [p.get_value(borrow=False) for p in problem.parameters]
-        self._position: Position | None = None
+        self._run: Run | None = None
         self._inputs: list[Any] | str | None = None
         self._running = False
 
@@ -168,12 +166,11 @@ class CompiledMinimizer:
 
     def __call__(self, *inputs: Any) -> OptimizeResult:
         """Minimize from the values that the parameters have now."""
-        values = self._program.start
-        start = [values[place] for place in self._program.parameters]
-        if not all(np.isfinite(array).all() for array in start):
+        if not all(np.isfinite(p.get_value(borrow=True)).all() for p in self._problem.parameters):
             raise ValueError("the parameters have values that are not finite; start from finite ones, or restart()")
+        checked = self._checked(inputs)
         self._monitor.rows = []
-        return self._run(Position(values, start), self._checked(inputs))
+        return self._go(self._new_run(self._program.start_at(), self._monitor), checked)
 
     def resume(self, *inputs: Any) -> OptimizeResult:
         """Go on where the last minimization has ended: at a limit, the target, by its callback or by an interrupt.
@@ -191,47 +188,52 @@ class CompiledMinimizer:
         ValueError
             If there is nothing to resume, or the inputs are others.
         """
-        if self._position is None:
+        if self._run is None:
             raise ValueError("there is no minimization to resume; begin one by calling this object")
         values = self._checked(inputs)
-        if fingerprint(values) != (self._inputs if isinstance(self._inputs, str) else fingerprint(self._inputs)):
+        if fingerprint(values) != self._fingerprint():
             raise ValueError("the inputs are not those of the minimization to resume; begin a new one for others")
-        return self._run(self._position, values)
+        if not self._running:
+            self._run._resume()
+        return self._go(self._run, values)
 
     def restart(self) -> None:
         """Put the parameters back to the values that they had when this object was made."""
         for parameter, value in zip(self._problem.parameters, self._home, strict=True):
             parameter.set_value(value)
-        self._position = None
+        self._run = None
 
-    def _run(self, position: Position, inputs: list[Any]) -> OptimizeResult:
+    def _new_run(self, values: Any, monitor: Monitor, inputs: Sequence[Any] = ()) -> Run:
+        structure = PyTree.of([p.get_value(borrow=True) for p in self._problem.parameters])
+        evaluator = Evaluator(self._program.evaluate, True, structure, tuple(inputs))
+        return Run(self._program, evaluator, self._termination, monitor, values)
+
+    def _go(self, run: Run, inputs: list[Any]) -> OptimizeResult:
         if self._running:
             raise RuntimeError("this minimization is running; its callback cannot begin another one")
-        monitor, minimization = self._monitor, Minimization(self._program, self._limits, inputs, position)
         self._running, self._inputs = True, inputs
+        run._evaluator.args = tuple(inputs)
         try:
-            minimization.run(monitor if monitor.callback is not None or monitor.reads_rows else None)
-            found = minimization.result()
-            monitor.close(lambda: found.message)
+            run._to_end()
+            result = run.result
         except BaseException:
-            monitor.pause()
-            self._hold(minimization.position, minimization.point)
+            self._monitor.pause()
+            self._hold(run, run.iterate)
             raise
         finally:
             self._running = False
-        self._hold(minimization.position, found.x)
-        if monitor.trace:
-            found["trace"] = monitor.traced()
-        return found
+            run._evaluator.args = ()  # they may be large, and are given again to go on
+        self._hold(run, result.x)
+        return result
 
-    def _hold(self, position: Position, point: Sequence[np.ndarray]) -> None:
+    def _hold(self, run: Run, point: Sequence[np.ndarray]) -> None:
         """Let the variables of the caller hold where the minimization is."""
         for place, variable in self._program.given.items():
-            if place not in self._program.parameters:
-                variable.set_value(position.values[place])
+            if place not in self._program.places.parameters:
+                variable.set_value(run._position.values[place])
         for parameter, value in zip(self._problem.parameters, point, strict=True):
             parameter.set_value(value)
-        self._position = position
+        self._run = run
 
     def _checked(self, inputs: Sequence[Any]) -> list[Any]:
         """The values of the inputs, as the compiled function takes them."""
@@ -248,14 +250,17 @@ class CompiledMinimizer:
         return values
 
     def __repr__(self) -> str:
-        ending = None if self._position is None else self._position.ending
-        said = "not run" if self._position is None else "not finished" if ending is None else ""
-        return f"<compiled minimization by {steps.name_of(self.opt_algo)}: {said or results.STATUSES[ending.status]}>"  # type: ignore[union-attr]
+        said = "not run" if self._run is None else self._run._state()
+        return f"<compiled minimization by {name_of(self.opt_algo)}: {said}>"
 
     # Many starts
 
     def from_starts(
-        self, starts: Any, *inputs: Any, workers: int = 1, together: bool | None = None
+        self,
+        starts: Sequence[ArrayLike] | Mapping[Any, ArrayLike],
+        *inputs: Any,
+        workers: int = 1,
+        together: bool | None = None,
     ) -> list[OptimizeResult]:
         """Minimize from many starts.
 
@@ -284,81 +289,64 @@ class CompiledMinimizer:
         Limits are those of each minimization; if they look at each iteration (all but `max_iterations` do), the
         minimizations run one after another. All see the same random draws.
         """
-        rows = self._rows(starts)
+        rows, values, program = self._rows(starts), self._checked(inputs), self._program
         count = len(rows[0])
-        values, program, limits = self._checked(inputs), self._program, self._limits
-        workers = check_count("workers", workers)
-        looked = [limits.max_evaluations, limits.time_limit, limits.target, limits.cost_tolerance]
-        cut = any(limit is not None for limit in [*looked, limits.step_tolerance])
-        asked = together
-        if together is None:
-            together = not cut and not program.is_fast and count > 1
-        elif check_flag("together", together) and cut:
-            raise ValueError("together is True, but some of the limits look at each iteration; leave it out")
+        size, batched = self._batch(count, check_count("workers", workers), together)
+        silent = Monitor(self._monitor.label, count)
+        runs = [self._new_run(program.start_at(point), silent, values) for point in zip(*rows, strict=True)]
+        bar = Monitor(self._monitor.label, count, progressbar=self._monitor.progressbar)
+
+        def minimized(some: list[Run]) -> list[OptimizeResult]:
+            if batched is not None:
+                all_together(some, size, batched)
+            for run in some:
+                run._to_end()
+            return [run._result(run._position.best) for run in some]
+
+        results: list[OptimizeResult] = []
+        try:
+            with ThreadPoolExecutor(workers) as pool:
+                blocks = [runs[begin : begin + size] for begin in range(0, count, size)]
+                for block in (pool.map if workers > 1 else map)(minimized, blocks):
+                    results += block
+                    if bar.reads_rows:
+                        last = results[-1]
+                        row = (last.fun, largest(last.jac), 0.0, last.nfev, 0.0)
+                        bar.show(len(results), row, len(results) == count)
+        except BaseException:
+            bar.pause()
+            raise
+        for number, result in enumerate(results):
+            result["start"] = number
+        ranked = sorted(results, key=lambda result: program.sign * result.fun if np.isfinite(result.fun) else np.inf)
+        first = runs[ranked[0].start]
+        inverse = program.inverse_hessian(first._position.values)
+        if inverse is not None:
+            ranked[0]["hess_inv"] = inverse
+        bar.close(lambda: ranked[0].message)
+        first._monitor, first._evaluator.args, self._inputs = self._monitor, (), values
+        self._hold(first, ranked[0].x)
+        return ranked
+
+    def _batch(self, count: int, workers: int, together: bool | None) -> tuple[int, Any]:
+        """How many minimizations are one piece of work, and what takes them further together, None if nothing does."""
+        program, termination = self._program, self._termination
         if workers > 1 and not program.is_free:
             raise ValueError(
                 f"workers is {workers}, but in this mode one thread keeps the others waiting; use mode='NUMBA' or 'JAX'"
             )
-        positions = [self._position_at([np.asarray(array[row]) for array in rows]) for row in range(count)]
-        minimizations = [Minimization(program, limits, values, position) for position in positions]
-        # Batches have all the same size, so that they are one function.
-        size = -(-count // workers) if together else max(1, count // (8 * workers))
-        batched = None
-        if together:
+        limits = (termination.max_evaluations, termination.time_limit)
+        cut = termination.looks or limits != (None, None)
+        if together is not None and check_flag("together", together) and cut:
+            raise ValueError("together is True, but some of the limits look at each iteration; leave it out")
+        if together or (together is None and not cut and not program.is_fast and count > 1):
+            size = -(-count // workers)  # the same for all, so that they have one function
             try:
-                batched = program.batch(size)
+                return size, program.batch(size)
             except NotImplementedError as error:
-                if asked is not None:
+                if together:
                     raise ValueError("the cost cannot be a batch in this mode; leave together out") from error
-                size = max(1, count // (8 * workers))
-        blocks = [range(begin, min(begin + size, count)) for begin in range(0, count, size)]
-        bar = Monitor(self._monitor.label, count, None, self._monitor.progressbar, False, False)
-
-        def minimized(block: Any) -> list[OptimizeResult]:
-            some = [minimizations[row] for row in block]
-            if batched is not None:
-                all_together(program, limits, values, some, size, batched)
-            else:
-                for one in some:
-                    one.run()
-            return [one.result(inverse=False) for one in some]
-
-        found: list[OptimizeResult] = []
-        try:
-            if workers > 1:
-                with ThreadPoolExecutor(workers) as pool:
-                    for block in pool.map(minimized, blocks):
-                        found += block
-                        self._count(bar, found)
-            else:
-                for part in blocks:
-                    found += minimized(part)
-                    self._count(bar, found)
-        except BaseException:
-            bar.pause()
-            raise
-        for row, result in enumerate(found):
-            result["start"] = row
-        sign = -1 if limits.ascent else 1
-        ranked = sorted(found, key=lambda result: sign * result.fun if np.isfinite(result.fun) else np.inf)
-        first = minimizations[ranked[0].start]
-        if program.inverse:
-            ranked[0]["hess_inv"] = program.inverse_hessian(first.position.values)
-        bar.close(lambda: ranked[0].message)
-        self._inputs = values
-        self._hold(first.position, ranked[0].x)
-        return ranked
-
-    def _count(self, bar: Monitor, found: Sequence[OptimizeResult]) -> None:
-        if bar.reads_rows:
-            last = found[-1]
-            bar.show(len(found), (last.fun, largest(last.jac), 0.0, last.nfev, 0.0), len(found) == bar.total)
-
-    def _position_at(self, point: Sequence[np.ndarray]) -> Position:
-        values = self._program.start
-        for place, array in zip(self._program.parameters, point, strict=True):
-            values[place] = array
-        return Position(values, list(point))
+        return max(1, count // (8 * workers)), None
 
     def _rows(self, starts: Any) -> list[np.ndarray]:
         """For each parameter an array with a row for each start."""
@@ -400,14 +388,11 @@ class CompiledMinimizer:
     # Its file
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = self._inputs if isinstance(self._inputs, str | None) else fingerprint(self._inputs)
-        own = {name: value for name, value in self.__dict__.items() if name != "_program"}
-        return {**own, "_inputs": kept, "_running": False}
+        return {**self.__dict__, "_inputs": self._fingerprint(), "_running": False}
 
-    def __setstate__(self, description: dict[str, Any]) -> None:
-        self.__dict__.update(description)
-        with BUILDING:
-            self._program = Program(self._problem)
+    def _fingerprint(self) -> str | None:
+        """What tells the inputs of the last minimization from others."""
+        return self._inputs if isinstance(self._inputs, str | None) else fingerprint(self._inputs)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all that is needed to resume the minimization to the file `path`, but for the cost and the inputs.
@@ -419,21 +404,9 @@ class CompiledMinimizer:
         ValueError
             If there is no minimization to save.
         """
-        position = self._position
-        if position is None:
+        if self._run is None:
             raise ValueError("there is no minimization to save; begin one by calling this object")
-        description = {
-            "rule": public_name(self.opt_algo),
-            "inputs": self._inputs if isinstance(self._inputs, str) else fingerprint(self._inputs),
-            "evaluated": position.evaluated,
-            "seconds": position.seconds,
-            "ending": position.ending,
-        }
-        arrays = {"description": np.array(json.dumps(description))}
-        arrays |= {name: state.as_array(value) for name, value in self._entries(position).items()}
-        if self._monitor.trace:
-            arrays["trace"] = np.array(self._monitor.rows).reshape(-1, len(TRACED))
-        state.write(path, arrays)
+        self._run._save(path, inputs=self._fingerprint())
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Take up the minimization that was saved to the file `path` by one like this; `resume` then goes on.
@@ -446,34 +419,11 @@ class CompiledMinimizer:
             If the file was not written by `save`, or by a minimization of other parameters, by another rule or with
             other options; the message lists what differs, and nothing has been changed.
         """
-        arrays = state.read(path)
-        try:
-            description = json.loads(arrays.pop("description").item())
-            evaluated, seconds, ending = (description[name] for name in ("evaluated", "seconds", "ending"))
-            rule, inputs = description["rule"], description["inputs"]
-        except (KeyError, ValueError, TypeError) as error:
-            raise ValueError(f"{path} was not written by the save of a compiled minimization") from error
-        if rule != public_name(self.opt_algo):
-            raise ValueError(f"{path} was saved by {rule or 'a rule that is none of this package'}; build it with that")
-        rows = arrays.pop("trace", np.empty((0, len(TRACED))))
-        start = self._program.start
-        here = self._entries(Position(start, [start[place] for place in self._program.parameters]))
-        wrong = state.differences(here, arrays)
-        if wrong:
-            raise ValueError(f"{path} holds another state than this minimization has: " + "; ".join(wrong))
-        values = [state.restored(value, arrays[name]) for name, value in here.items()]
-        count = len(self._program.values)
-        position = Position(
-            values[:count], values[count:], evaluated, seconds, None if ending is None else Ending(*ending)
-        )
-        self._monitor.rows = [tuple(map(float, row)) for row in rows]
-        self._inputs = inputs
-        self._hold(position, [values[place] for place in self._program.parameters])
-
-    def _entries(self, position: Position) -> dict[str, Any]:
-        """The arrays of `position` by the names that they have in a file."""
-        entries = {f"values/{name}": v for name, v in zip(self._program.names, position.values, strict=True)}
-        return entries | {f"start/{i}": array for i, array in enumerate(position.start)}
+        description, arrays = read(path, self.opt_algo, "the save of a compiled minimization", ["inputs"])
+        run = self._new_run(self._program.start_at(), self._monitor)
+        run._restore(path, description, arrays)
+        self._inputs = description["inputs"]
+        self._hold(run, run.iterate)
 
 
 def fingerprint(inputs: Any) -> str:
@@ -487,7 +437,12 @@ def fingerprint(inputs: Any) -> str:
 
 
 def sample_starts(
-    parameters: Any, count: int, method: str = "normal", *, scale: Any = 1.0, seed: Any = None
+    parameters: Variables,
+    count: int,
+    method: str = "normal",
+    *,
+    scale: ArrayLike | Sequence[ArrayLike] = 1.0,
+    seed: int | np.random.Generator | None = None,
 ) -> list[np.ndarray]:
     """Random starts around the values that `parameters` have now, for `CompiledMinimizer.from_starts`.
 
@@ -516,8 +471,8 @@ def sample_starts(
     >>> starts.shape, bool(abs(starts).max() <= 2)
     ((8, 2), True)
     """
-    parameters = check_parameters(parameters)
-    values = [np.asarray(p.get_value(borrow=True)) for p in parameters]
+    shared: list[Any] = list(check_parameters(parameters))
+    values = [np.asarray(p.get_value(borrow=True)) for p in shared]
     check_count("count", count)
     check_choice("method", method, ("normal", "uniform", "latin_hypercube", "sobol"))
     scales = list(scale) if isinstance(scale, list | tuple) else [scale] * len(values)

@@ -13,40 +13,58 @@ import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from ..checks import check_cost
-from ..graph.compat import PYTHON
 from ..graph.derivatives import differentiate
+from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays, central_difference
-from ..pytree import PyTree, derivatives, named, number
+from ..pytree import PyTree, derivatives, largest, named, number
+from ..typing import CompileMode, Derivative
 
 
 # Graphs are built one at a time: PyTensor's configuration belongs to all threads.
 BUILDING = threading.RLock()
 
 
-class Known:
-    """What is known of a point: its arrays, the cost and the gradients there, None where they were not asked for."""
+# The shapes and dtypes of arrays.
+Kinds = list[tuple[tuple[int, ...], str]]
 
-    __slots__ = ("cost", "gradients", "key", "point")
 
-    def __init__(self, key: tuple[bytes, ...], point: Arrays):
-        self.key = key
-        self.point = point
-        self.cost: float | None = None
-        self.gradients: Arrays | None = None
+def kinds_of(arrays: Sequence[np.ndarray]) -> Kinds:
+    """The shapes and dtypes of `arrays`, for what is built for all such arrays."""
+    return [(array.shape, array.dtype.str) for array in arrays]
+
+
+class Evaluation:
+    """A point with the cost and the gradients there, None where they were not asked for.
+
+    `size` is the largest component of the gradients, where that alone is known.
+    """
+
+    __slots__ = ("cost", "gradients", "key", "point", "size")
+
+    def __init__(self, point: Sequence[np.ndarray], cost: float | None = None, gradients: Arrays | None = None):
+        self.key = [array.tobytes() for array in point]
+        self.point, self.cost, self.gradients = list(point), cost, gradients
+        self.size: float | None = None
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the cost and the gradients are finite, as far as they are known."""
+        arrays = [*(self.gradients or ()), *(() if self.cost is None else (self.cost,))]
+        return all(np.isfinite(array).all() for array in arrays)
 
 
 class Evaluator:
     """A function `f` of NumPy arrays with its derivative `df`, each called once for a point, and counted.
 
-    What they return is checked, and remembered for the last few points; the arrays that they get and return are
-    copied, so that they may keep, change and reuse them.
+    What they return is checked, and remembered for the point held and the last few; the arrays that they get and return
+    are copied, so that they may keep, change and reuse them.
 
     Parameters
     ----------
     f : callable
         From a point to the cost; if `df` is True, to the cost and the derivative.
     df : callable or True
-    structure : Structure
+    structure : PyTree
         That of the points.
     args : tuple
         Further arguments of all functions.
@@ -61,56 +79,72 @@ class Evaluator:
 
     MEMORY = 4
 
-    def __init__(self, f: Any, df: Any, structure: PyTree, args: tuple[Any, ...] = (), hessp: Any = None):
-        self.f, self.df, self.hessp, self.args = f, df, hessp, args
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        df: Callable[..., Any] | bool,
+        structure: PyTree,
+        args: tuple[Any, ...] = (),
+        hessp: Callable[..., Any] | None = None,
+    ):
+        self.f, self.hessp, self.args = f, hessp, args
+        self.df: Any = df
         self.structure = structure
         self.nfev = self.njev = self.nhev = 0
-        self.recent: list[Known] = []
+        self.held: Evaluation | None = None
+        self.recent: list[Evaluation] = []
 
-    def at(self, arrays: Sequence[np.ndarray]) -> Known:
+    def hold(self, evaluation: Evaluation) -> None:
+        """Remember `evaluation` as that of the point held."""
+        self.held = evaluation
+        if not any(evaluation is known for known in self.recent):
+            self._remember(evaluation)
+
+    def _remember(self, evaluation: Evaluation) -> None:
+        self.recent = [*self.recent, evaluation][-self.MEMORY :]
+
+    def at(self, arrays: Sequence[np.ndarray]) -> Evaluation:
         """What is known of the point of `arrays`, which are kept; they must not change."""
-        key = tuple([array.tobytes() for array in arrays])
-        for known in reversed(self.recent):
-            if known.key == key:
+        evaluation = Evaluation(arrays)
+        for known in (self.held, *reversed(self.recent)):
+            if known is not None and known.key == evaluation.key:
                 return known
-        known = Known(key, list(arrays))
-        self.remember(known)
-        return known
+        self._remember(evaluation)
+        return evaluation
 
-    def remember(self, known: Known) -> None:
-        """Keep `known` in mind as the last point."""
-        self.recent.append(known)
-        del self.recent[: -self.MEMORY]
-
-    def cost(self, known: Known) -> float:
+    def cost(self, evaluation: Evaluation) -> float:
         """The cost at a point, by a call of `f` unless it is known."""
-        if known.cost is None:
+        if evaluation.cost is None:
             self.nfev += 1
             self.njev += self.df is True
-            value = self.f(self._argument(known.point), *self.args)
+            value = self.f(self._argument(evaluation.point), *self.args)
             if self.df is True:
                 value, gradients = self._pair(value)
-                known.gradients = derivatives(named("f", self.f), gradients, self.structure, known.point)
-            known.cost = number(named("f", self.f), value)
-        return known.cost
+                evaluation.gradients = derivatives(named("f", self.f), gradients, self.structure, evaluation.point)
+            evaluation.cost = number(named("f", self.f), value)
+        return evaluation.cost
 
-    def gradients(self, known: Known) -> Arrays:
-        """The gradients at a point, by a call of `df` unless they are known."""
-        if known.gradients is None:
-            if self.df is True:
-                known.cost = None
-                self.cost(known)
+    def gradients(self, evaluation: Evaluation) -> Arrays:
+        """The gradients at a point, by a call of `df` unless they are known; NaN where the cost is not finite."""
+        if evaluation.gradients is None:
+            if evaluation.cost is not None and not isfinite(evaluation.cost):
+                evaluation.gradients = [np.full_like(array, np.nan) for array in evaluation.point]
+            elif self.df is True:
+                evaluation.cost = None
+                self.cost(evaluation)
             else:
-                known.gradients = self._derivative(known.point)
-        return known.gradients  # type: ignore[return-value]
+                evaluation.gradients = self._derivative(evaluation.point)
+        return evaluation.gradients  # type: ignore[return-value]
+
+    def size(self, evaluation: Evaluation) -> float:
+        """The largest component of the gradients at a point."""
+        known = evaluation.gradients is None and evaluation.size is not None
+        return evaluation.size if known else largest(self.gradients(evaluation))  # type: ignore[return-value]
 
     def evaluate(self, *arrays: np.ndarray) -> tuple[float, Arrays]:
         """The cost and the gradients, as an oracle calls it; where the cost is not finite, `df` is not called."""
-        known = self.at(arrays)
-        cost = self.cost(known)
-        if known.gradients is None and not isfinite(cost):
-            known.gradients = [np.full_like(array, np.nan) for array in known.point]
-        return cost, self.gradients(known)
+        evaluation = self.at(arrays)
+        return self.cost(evaluation), self.gradients(evaluation)
 
     def product(self, point: Arrays, vectors: Arrays) -> Arrays:
         """The products with the second derivatives, as an oracle calls it."""
@@ -147,40 +181,22 @@ class Symbolic:
     ----------
     f : callable
         From a structure of variables, and `args`, to a scalar variable.
-    structure : Structure
-    models : list of arrays
-        Arrays of the shapes and dtypes of the variables.
+    structure : PyTree
+    kinds : list of tuple
+        The shapes and dtypes of the variables, see `kinds_of`.
     args : tuple
     mode : PyTensor mode, or str
     """
 
     def __init__(
-        self,
-        f: Callable[..., Any],
-        structure: PyTree,
-        models: Sequence[np.ndarray],
-        args: tuple[Any, ...],
-        mode: Any,
+        self, f: Callable[..., Any], structure: PyTree, kinds: Kinds, args: tuple[Any, ...], mode: CompileMode
     ):
-        self.f, self.structure, self.args, self.mode = f, structure, args, PYTHON if mode is None else mode
-        self.shapes = [(model.shape, model.dtype.str) for model in models]
+        self.f, self.structure, self.kinds, self.args = f, structure, kinds, args
+        self.mode = PYTHON if mode is None else mode
         self.__name__ = getattr(f, "__name__", type(f).__name__)
-        self._build()
-
-    def __getstate__(self) -> dict[str, Any]:
-        built = ("mode", "_variables", "_gradients", "_evaluate", "_multiply")
-        state = {name: value for name, value in self.__dict__.items() if name not in built}
-        return {**state, "mode": None if self.mode is PYTHON else self.mode}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.mode = PYTHON if self.mode is None else self.mode
-        self._build()
-
-    def _build(self) -> None:
         self._variables = [
             pt.tensor(f"x{position}", shape=shape, dtype=np.dtype(dtype).name)
-            for position, (shape, dtype) in enumerate(self.shapes)
+            for position, (shape, dtype) in enumerate(kinds)
         ]
         try:
             cost = self.f(self.structure.build(self._variables), *self.args)
@@ -199,6 +215,10 @@ class Symbolic:
             self._gradients = differentiate(check_cost(cost), self._variables)
             self._evaluate = pytensor.function(self._variables, [cost, *self._gradients], mode=self.mode)
         self._multiply: Any = None
+
+    def __reduce__(self) -> Any:
+        mode = None if self.mode is PYTHON else self.mode
+        return Symbolic, (self.f, self.structure, self.kinds, self.args, mode)
 
     def __call__(self, point: Any, *args: Any) -> tuple[Any, Any]:
         """The cost and the derivative at `point`."""
@@ -221,7 +241,13 @@ class Symbolic:
 
 
 def evaluator_of(
-    f: Any, df: Any, args: Any, hessp: Any, structure: PyTree, start: Sequence[np.ndarray], mode: Any
+    f: Callable[..., Any],
+    df: Derivative,
+    args: Any,
+    hessp: Callable[..., Any] | None,
+    structure: PyTree,
+    start: Sequence[np.ndarray],
+    mode: CompileMode,
 ) -> Evaluator:
     """An evaluator of `f` and `df` in all their forms."""
     if not callable(f):
@@ -234,6 +260,6 @@ def evaluator_of(
         raise TypeError(f"hessp is {hessp!r}; pass a function of a point and a vector")
     args = args if isinstance(args, tuple) else (args,)
     if df is None:
-        symbolic = Symbolic(f, structure, start, args, mode)
+        symbolic = Symbolic(f, structure, kinds_of(start), args, mode)
         return Evaluator(symbolic, True, structure, args, hessp or symbolic.product)
     return Evaluator(f, df, structure, args, hessp)

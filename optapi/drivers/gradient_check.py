@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..pytree import point
-from .evaluator import Evaluator, Known, evaluator_of
+from ..typing import Derivative, Tree
+from .evaluator import Evaluation, Evaluator, evaluator_of
 
 
 class Comparison(NamedTuple):
@@ -45,7 +46,7 @@ class Comparison(NamedTuple):
         )
 
 
-def check_gradient(f: Callable[..., Any], df: Any, x0: Any, args: Any = ()) -> Comparison:
+def check_gradient(f: Callable[..., Any], df: Derivative, x0: Tree, args: Any = ()) -> Comparison:
     """Compare the derivative `df` of `f` with central differences at `x0`, component by component.
 
     Parameters
@@ -70,25 +71,24 @@ def check_gradient(f: Callable[..., Any], df: Any, x0: Any, args: Any = ()) -> C
     the derivative disagrees with differences of f; the worst component is x0[1]: df says 8, f says 12
     """
     structure, start = point("x0", x0)
-    known = Known((), start)
-    return compare(evaluator_of(f, df, args, None, structure, start, None), known)
+    return compare(evaluator_of(f, df, args, None, structure, start, None), Evaluation(start))
 
 
-def compare(evaluator: Evaluator, known: Known) -> Comparison:
-    """`check_gradient` at the point `known`."""
+def compare(evaluator: Evaluator, evaluation: Evaluation) -> Comparison:
+    """`check_gradient` at the point of `evaluation`."""
     worst = Comparison("x0", np.nan, np.nan, 0.0)
-    leaves = evaluator.structure.leaves("x0", evaluator.structure.build(known.point))
-    cost = evaluator.cost(known)
-    for number, ((place, array), gradient) in enumerate(zip(leaves, evaluator.gradients(known), strict=True)):
+    leaves = evaluator.structure.leaves("x0", evaluator.structure.build(evaluation.point))
+    cost = evaluator.cost(evaluation)
+    for number, ((place, array), gradient) in enumerate(zip(leaves, evaluator.gradients(evaluation), strict=True)):
         epsilon = float(np.finfo(array.dtype).eps)
         for index in np.ndindex(array.shape):
             h = epsilon ** (1 / 3) * max(1.0, abs(float(array[index])))
             costs, ends = [], []
             for sign in (1, -1):
-                moved = [a.copy() for a in known.point]
+                moved = [a.copy() for a in evaluation.point]
                 moved[number][index] += sign * h
                 ends.append(float(moved[number][index]))
-                costs.append(evaluator.cost(Known((), moved)))
+                costs.append(evaluator.cost(Evaluation(moved)))
             difference, given = (costs[0] - costs[1]) / (ends[0] - ends[1]), float(gradient[index])
             rounding = 10 * epsilon * max(map(abs, [*costs, cost])) / h
             size = max(abs(given), abs(difference))

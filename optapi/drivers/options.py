@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import steps
+from ..typing import OptAlgo
 
 
+# What a rule may need beside a cost and its gradients, and a NumPy function cannot give.
+SYMBOLIC = ("residuals", "outputs", "per_example")
 # A rule whose own tolerance is off by default gets this one.
 TOLERANCE = 1e-5
 # What a driver passes to a rule.
@@ -26,7 +29,9 @@ SCIPY_NAMES = {
 }
 
 
-def check_rule(rule: Any, options: dict[str, Any], driver: Any, source: str, symbolic: bool) -> dict[str, Any]:
+def check_rule(
+    rule: Callable[..., Any], options: dict[str, Any], driver: Callable[..., Any], source: str, symbolic: bool
+) -> dict[str, Any]:
     """`options` for `rule`, with a tolerance where it has none.
 
     Parameters
@@ -48,15 +53,15 @@ def check_rule(rule: Any, options: dict[str, Any], driver: Any, source: str, sym
     for name in options:
         if name in PASSED:
             raise TypeError(f"the keyword {name!r} is not taken here; the rule gets it from {source}")
-        if name in steps.SYMBOLIC and name in known and not symbolic:
-            raise TypeError(steps.needs(rule, name))
+        if name in SYMBOLIC and name in known and not symbolic:
+            raise TypeError(needs(rule, name))
         if name not in known and not keywords:
             raise TypeError(_unknown(name, rule, [n for n in known if n not in PASSED], driver))
     for name, parameter in list(known.items())[1:]:  # the first is passed by place
         if parameter.default is parameter.empty and name not in (*PASSED, *options):
-            if name in steps.SYMBOLIC and not symbolic:
-                raise TypeError(steps.needs(rule, name))
-            raise TypeError(f"{steps.name_of(rule)} needs {name}=; pass it as a keyword")
+            if name in SYMBOLIC and not symbolic:
+                raise TypeError(needs(rule, name))
+            raise TypeError(f"{name_of(rule)} needs {name}=; pass it as a keyword")
     if "tolerance" in known and "tolerance" not in options and known["tolerance"].default is None:
         options = {**options, "tolerance": TOLERANCE}
     return options
@@ -65,15 +70,37 @@ def check_rule(rule: Any, options: dict[str, Any], driver: Any, source: str, sym
 def _unknown(name: str, rule: Any, own: list[str], driver: Any) -> str:
     """The message for the keyword `name`, which neither `rule` nor `driver` takes."""
     of_driver = [n for n, p in inspect.signature(driver).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    called = driver.__name__.removesuffix("_iterator")  # minimize takes the same
     near = difflib.get_close_matches(SCIPY_NAMES.get(name, name), [*own, *of_driver], n=1)
     return (
-        f"the keyword {name!r} is one of neither {steps.name_of(rule)} nor {driver.__name__}"
-        f"{f'; did you mean {near[0]}?' if near else '.'} {steps.name_of(rule)} takes {', '.join(own)}, and "
-        f"{driver.__name__} takes {', '.join(of_driver)}"
+        f"unexpected keyword {name!r}: neither {name_of(rule)} nor {called} takes it"
+        f"{f'; did you mean {near[0]}?' if near else '.'} {name_of(rule)} takes {', '.join(own)}, and "
+        f"{called} takes {', '.join(of_driver)}"
     )
 
 
-def options_of(rule: Any) -> tuple[dict[str, inspect.Parameter] | None, bool]:
+def needs(rule: Callable[..., Any], name: str) -> str:
+    """The sentence for a rule that needs an expression."""
+    return (
+        f"{name_of(rule)} needs {name}=, an expression of PyTensor, which a NumPy function has not; build the cost "
+        "with PyTensor and use compile_minimizer, or call the rule on it"
+    )
+
+
+def plain_function(rule: Callable[..., Any]) -> Any:
+    """The function of a rule, without the options that it was given before."""
+    while isinstance(rule, functools.partial):
+        rule = rule.func
+    return rule
+
+
+def name_of(rule: Callable[..., Any]) -> str:
+    """The name of a rule, for messages."""
+    rule = plain_function(rule)
+    return getattr(rule, "__name__", type(rule).__name__)
+
+
+def options_of(rule: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter] | None, bool]:
     """The named parameters of `rule`, None if they cannot be found out, and whether it takes any keyword."""
     try:
         parameters = inspect.signature(rule).parameters
@@ -83,7 +110,7 @@ def options_of(rule: Any) -> tuple[dict[str, inspect.Parameter] | None, bool]:
     return named, any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
-def tolerance_of(rule: Any, options: Mapping[str, Any]) -> Any:
+def tolerance_of(rule: Callable[..., Any], options: Mapping[str, Any]) -> Any:
     """The tolerance that `rule` has with `options`, None if it has none."""
     if "tolerance" in options:
         return options["tolerance"]
@@ -91,7 +118,7 @@ def tolerance_of(rule: Any, options: Mapping[str, Any]) -> Any:
     return None if found is None or found.default is found.empty else found.default
 
 
-def public_name(rule: Any) -> str | None:
+def public_name(rule: Callable[..., Any]) -> str | None:
     """The name by which `own_rule` finds `rule`, or None."""
     name = getattr(rule, "__name__", None)
     return name if isinstance(name, str) and own_rule(name) is rule else None
@@ -104,7 +131,7 @@ def own_rule(name: str | None) -> Any:
     return found if inspect.isfunction(found) and set(PASSED) <= set(options_of(found)[0] or ()) else None
 
 
-def rule_of(opt_algo: Any) -> Any:
+def rule_of(opt_algo: OptAlgo) -> Any:
     """The rule that `opt_algo` is or names.
 
     Raises

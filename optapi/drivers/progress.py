@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..checks import check_count, check_flag
-from . import results
-from .results import Ending, OptimizeResult
+from .results import OptimizeResult
+from .termination import Ending
 
 
 # What is recorded and shown of the start and of each iteration.
@@ -130,7 +130,15 @@ class Monitor:
         As for `minimize`.
     """
 
-    def __init__(self, label: str, total: int, callback: Any, progressbar: Any, verbose: Any, trace: Any):
+    def __init__(
+        self,
+        label: str,
+        total: int,
+        callback: Callable[..., Any] | None = None,
+        progressbar: bool | str = False,
+        verbose: bool | int = False,
+        trace: bool = False,
+    ):
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is {callback!r}; pass a function of intermediate_result or of a point")
         if not (progressbar == "force" or isinstance(progressbar, bool)):
@@ -179,7 +187,7 @@ class Monitor:
                 else:
                     self.callback(iterate())
             except StopIteration:
-                return results.CALLBACK
+                return Ending.CALLBACK
         return None
 
     def close(self, message: Callable[[], str]) -> None:

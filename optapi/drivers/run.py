@@ -1,261 +1,392 @@
-"""Minimizations by a program, on their way: cut into calls, looked at, and brought to an end."""
+"""Runs: a minimization on its way, whatever drives it and whatever program takes it further."""
 
 from __future__ import annotations
 
+import json
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..pytree import distance, largest
-from . import results, steps
-from .options import tolerance_of
+from .. import state
+from ..pytree import distance
+from .evaluator import Evaluation, Evaluator
+from .options import name_of, public_name, tolerance_of
 from .program import Program
-from .progress import Monitor
-from .results import Ending, OptimizeResult
-from .termination import Limits, is_same
+from .progress import TRACED, Monitor
+from .results import OptimizeResult
+from .termination import STATUSES, Ending, Termination, is_same
 
 
-# A call of the compiled function cannot be interrupted; one takes about so many seconds, and less where somebody looks.
+# A call of a loop cannot be interrupted; one takes about so many seconds, and less where somebody looks.
 SECONDS, LOOK = 0.5, 0.1
 # The length of the first call, in iterations, where nobody looks.
 FIRST = 64
+LIMITS = (Ending.ITERATIONS, Ending.EVALUATIONS, Ending.TIME)
 # Ends at which a minimization can go on.
-RESUMABLE = (results.ITERATIONS, results.EVALUATIONS, results.TIME, results.CALLBACK, results.TARGET)
+RESUMABLE = (*LIMITS, Ending.CALLBACK, Ending.TARGET)
 
 
 class Position(NamedTuple):
-    """All that changes while a minimization goes on, replaced at once, so that nothing is ever half done."""
+    """All that a call of the program changes, replaced at once, so that nothing is ever half done."""
 
     values: Any
-    start: list[np.ndarray]
-    evaluated: int = 0  # how often the driver evaluated the cost, beside the rule
+    now: Evaluation
+    best: Evaluation
+    nit: int = 0
     seconds: float = 0.0
+    begun: bool = False
     ending: Ending | None = None
 
 
-class Minimization:
-    """One minimization by a program, on its way.
+class Run:
+    """A minimization on its way: its position, the best point, the verdict, the result, and its file.
 
     Parameters
     ----------
     program : Program
-    limits : Limits
-    inputs : list
-        The values of the inputs.
-    position : Position
+    evaluator : Evaluator
+    termination : Termination
+    monitor : Monitor
+    values : list
+        Of all that the rule writes, before the first iteration.
     """
 
-    def __init__(self, program: Program, limits: Limits, inputs: Sequence[Any], position: Position):
-        self.program, self.limits, self.inputs, self.position = program, limits, inputs, position
-        self._seen: tuple[Any, float, list[np.ndarray]] | None = None
+    def __init__(self, program: Program, evaluator: Evaluator, termination: Termination, monitor: Monitor, values: Any):
+        self._program, self._evaluator, self._termination, self._monitor = program, evaluator, termination, monitor
+        start = evaluator.at(program.point(values))
+        self._position = Position(values, start, start)
+        self._spent = (0, 0, 0.0)  # what does not count for the limits
+
+    # Going on
+
+    def _step(self, length: int = 1) -> bool:
+        """Go on by at most `length` iterations, or find that there is an end. Whether an iteration was done."""
+        self._evaluator.hold(self._position.now)
+        if not self._position.begun:
+            self._position = self._begun()
+        position = self._position
+        if position.ending is None:
+            began = time.perf_counter()
+            length = min(length, self._termination.max_iterations - position.nit + self._spent[0])
+            values = self._program.advance(position.values, self._evaluator, length)
+            position = self._after(values, began)
+        stepped = position.nit > self._position.nit
+        if stepped and self._monitor.reads_rows:
+            self._show(position, distance(position.now.point, self._position.now.point))
+        self._position = position
+        if stepped:
+            stop = self._monitor.call(self._intermediate, lambda: self.iterate)
+            if stop is not None and position.ending is None:
+                self._position = position._replace(ending=stop)
+        if self._position.ending is not None:
+            self._monitor.close(lambda: self.message)
+        return stepped
+
+    def _begun(self) -> Position:
+        """The position at the start, with what has to be known there, and the verdict on it."""
+        position, evaluator, termination = self._position, self._evaluator, self._termination
+        needed, shows = termination.looks or self._program.evaluates_start, self._monitor.reads_rows
+        if needed or (shows and position.nit == 0):
+            evaluator.gradients(position.now)
+            cost = evaluator.cost(position.now)
+            if not position.now.is_finite:
+                position = position._replace(ending=Ending.BAD_START)
+            elif termination.is_reached(cost):
+                position = position._replace(ending=Ending.TARGET)
+        if position.ending is None:
+            position = position._replace(ending=self._exceeded(position))
+        if needed:
+            position = position._replace(values=self._program.begin(position.values, position.now))
+        if shows and position.nit == 0:
+            self._show(position, 0.0)
+        return position._replace(begun=True)
+
+    def _after(self, values: Any, began: float) -> Position:
+        """The position after the iterations that led to `values`, with the verdict on them."""
+        program, evaluator, termination = self._program, self._evaluator, self._termination
+        before = self._position
+        if program.is_lost(before.now, before.values, values):
+            seconds = before.seconds + time.perf_counter() - began
+            return before._replace(ending=Ending.NOT_FINITE, seconds=seconds)
+        now = program.evaluation(values, evaluator)
+        nit = program.count(values, before.nit, now is not before.now)
+        best = program.best(values, before.best)
+        if best is None or termination.is_better(evaluator.cost(now), evaluator.cost(best)):
+            best = now
+        if self._monitor.reads_rows and nit > before.nit:
+            evaluator.size(now)
+        seconds = before.seconds + time.perf_counter() - began
+
+        said = program.said(values)
+        if said is None and "reason" not in program.places.roles and now.cost is not None and not isfinite(now.cost):
+            said = Ending.NOT_FINITE
+        ending = termination.verdict(said, before.now, now, evaluator.cost)
+        if ending == Ending.CONVERGED and best is not now:
+            # The point held is the one whose gradient meets the tolerance.
+            best = now if is_same(evaluator.cost(now), evaluator.cost(best), now.point) else best
+        position = Position(values, now, best, nit, seconds, True, ending)
+        if ending is None:
+            position = position._replace(ending=self._exceeded(position))
+        elif nit == 0 and ending == Ending.NOT_FINITE and not now.is_finite:
+            position = position._replace(ending=Ending.BAD_START)
+        return position
+
+    def _exceeded(self, position: Position) -> Ending | None:
+        """Whether one of the limits is reached."""
+        nit, nfev, seconds = self._spent
+        return self._termination.exceeded(
+            position.nit - nit, self._counts(position)["nfev"] - nfev, position.seconds - seconds
+        )
+
+    def _show(self, position: Position, step: float) -> None:
+        evaluator, now = self._evaluator, position.now
+        cost, size = evaluator.cost(now), evaluator.size(now)
+        row = (cost, size, step, self._counts(position)["nfev"], position.seconds)
+        self._monitor.show(position.nit, row, position.ending is not None)
+
+    def _resume(self) -> None:
+        """Go on where a limit, the target or the callback has ended it. The limits count anew."""
+        position = self._position
+        if position.ending is None or position.ending in RESUMABLE:
+            self._position = position._replace(ending=None, begun=False)
+        self._spent = (position.nit, self.nfev, position.seconds)
+
+    def _to_end(self) -> None:
+        """Go on to the end, in calls of the program that are as long as nobody minds."""
+        program, termination, monitor = self._program, self._termination, self._monitor
+        each = termination.looks or termination.max_evaluations is not None or monitor.callback or monitor.trace
+        fixed = 1 if each else monitor.verbose
+        looked = monitor.reads_rows or termination.time_limit is not None
+        length = fixed or (1 if looked else FIRST if program.pace is None else max(1, int(SECONDS / program.pace)))
+        while self._position.ending is None:
+            before = self._position
+            self._step(length)
+            taken, done = self._position.seconds - before.seconds, self._position.nit - before.nit
+            program.pace = max(taken, 1e-9) / max(done, 1)
+            length = fixed or max(1, min(8 * length, int((LOOK if looked else SECONDS) / program.pace)))
+
+    # What can be seen
 
     @property
-    def point(self) -> list[np.ndarray]:
-        """The point that the rule holds."""
-        return [self.position.values[place] for place in self.program.parameters]
+    def x(self) -> Any:
+        return self._built(self._position.best.point)
+
+    @property
+    def iterate(self) -> Any:
+        return self._built(self._position.now.point)
+
+    @property
+    def fun(self) -> float:
+        return self._evaluator.cost(self._position.best)
+
+    @property
+    def jac(self) -> Any:
+        return self._jac(self._position.best)
 
     @property
     def nit(self) -> int:
-        """The number of iterations. One that finds at the start that there is nothing to do does not count."""
-        values = self.position.values
-        count = int(values[self.program.iterations])
-        at_rest = count == 1 and int(values[self.program.ended]) and self._at_start(self.point)
-        return 0 if at_rest else count
-
-    def _at_start(self, point: Sequence[np.ndarray]) -> bool:
-        return all(np.array_equal(one, other) for one, other in zip(point, self.position.start, strict=True))
+        return self._position.nit
 
     @property
     def nfev(self) -> int:
-        roles, values = self.program.roles, self.position.values
-        if "evaluations" in roles:
-            own = sum(int(values[place]) for place in roles["evaluations"])
-        else:
-            # The iteration that finds that there is nothing to do does not count, but has evaluated the gradient.
-            own = self.nit + ("reason" not in roles and int(values[self.program.ended]))
-        return own + self.position.evaluated
+        return self._counts(self._position)["nfev"]
 
-    def run(self, monitor: Monitor | None = None) -> None:
-        """Go on to the end, or to one of the limits, which are those of this call."""
-        limits, program = self.limits, self.program
-        if self.position.ending in RESUMABLE:
-            self.position = self.position._replace(ending=None)
-        nit, nfev, spent = self.nit, self.nfev, self.position.seconds
-        looks = limits.target is not None or limits.cost_tolerance is not None or limits.step_tolerance is not None
-        each = looks or limits.max_evaluations is not None
-        shows = monitor is not None and monitor.reads_rows
-        if monitor is not None and (monitor.callback is not None or monitor.trace):
-            each = True
-        length = every = 1 if each else monitor.verbose if monitor is not None and monitor.verbose else 0
-        looked = shows or limits.time_limit is not None
-        if not every:
-            length = 1 if looked else FIRST if program.pace is None else max(1, int(SECONDS / program.pace))
-        if looks and self.position.ending is None:
-            self._end(limits.reached(self.facts()[0]))
-        if shows and nit == 0:
-            self._show(monitor, 0.0, self.position.ending is not None)
-        while self.position.ending is None:
-            left = limits.max_iterations - (self.nit - nit)
-            ending = limits.exceeded(self.nit - nit, self.nfev - nfev, self.position.seconds - spent)
-            if ending is not None:
-                self._end(ending)
-                break
-            before, count = self.position, self.nit
-            cost = self.facts()[0] if looks else 0.0
-            point, began = self.point, time.perf_counter()
-            values = program.advance(before.values, self.inputs, min(length, left))
-            taken = time.perf_counter() - began
-            self.position = self.position._replace(values=values, seconds=before.seconds + taken)
-            program.pace = max(taken, 1e-9) / max(self.nit - count, 1)
-            self._end(self._verdict(cost, point) if looks else self._said())
-            if self.position.ending is None:
-                done = (self.nit - nit, self.nfev - nfev, self.position.seconds - spent)
-                self._end(limits.exceeded(*done))
-            if self.nit > count and monitor is not None:
-                if shows:
-                    self._show(monitor, distance(self.point, point), self.position.ending is not None)
-                stop = monitor.call(self.intermediate, lambda: [array.copy() for array in self.point])
-                if stop is not None and self.position.ending is None:
-                    self._end(stop)
-            if not every:
-                length = max(1, min(8 * length, int((LOOK if looked else SECONDS) / program.pace)))
+    @property
+    def njev(self) -> int:
+        return self._counts(self._position)["njev"]
 
-    def _end(self, ending: Ending | None) -> None:
-        self.position = self.position._replace(ending=ending)
+    @property
+    def nhev(self) -> int:
+        return self._counts(self._position)["nhev"]
 
-    def _said(self) -> Ending | None:
-        """What the rule says, and whether there is a way on."""
-        program, values = self.program, self.position.values
-        if program.stop is not None and int(values[program.stop]) > 0:
-            return results.of_reason(max((int(values[p]) for p in program.roles.get("reason", ())), default=0))
-        return results.NOT_FINITE if int(values[program.ended]) > 0 else None
+    @property
+    def status(self) -> int | None:
+        ending = self._position.ending
+        return None if ending is None else ending.status
 
-    def _verdict(self, cost: float, point: Sequence[np.ndarray]) -> Ending | None:
-        """What is to be said of an iteration that began at `point`, where the cost was `cost`."""
-        following = self.point
-        if all(np.array_equal(old, new) for old, new in zip(point, following, strict=True)):
-            return self._said()
-        now = self.facts()[0]
-        return self.limits.reached(now) or self._said() or self.limits.settled(cost, now, point, following)
+    @property
+    def success(self) -> bool:
+        return self.status in (0, 5)
 
-    def facts(self) -> tuple[float, float]:
-        """The cost and the size of the gradient at the point held, evaluated unless they are reported."""
-        values, roles = self.position.values, self.program.roles
-        if self.program.reports_cost and self.nit > 0:
-            [where], [size] = roles["cost"], roles["gradient_size"]
-            return float(values[where]), float(values[size])
-        cost, gradients = self._evaluated()
-        return cost, largest(gradients)
+    @property
+    def message(self) -> str:
+        position, evaluator, program = self._position, self._evaluator, self._program
+        if position.ending is None:
+            return "Not finished."
+        return self._termination.explained(
+            position.ending,
+            tolerance=tolerance_of(program.rule, program.options),
+            gradient=evaluator.size(position.now),
+            rule=name_of(program.rule),
+            cost=evaluator.cost(position.now),
+            best=evaluator.cost(position.best),
+        )
 
-    def _evaluated(self) -> tuple[float, list[np.ndarray]]:
-        """The cost and the gradients at the point held, evaluated once, unless the rule keeps them."""
-        values = self.position.values
-        if self._seen is None or self._seen[0] is not values:
-            self._seen = (values, *(self.program.kept_at(values) or self._evaluate(self.point)))
-        return self._seen[1:]
+    @property
+    def result(self) -> OptimizeResult:
+        result = self._result(self._position.best)
+        inverse = self._program.inverse_hessian(self._position.values)
+        if inverse is not None:
+            result["hess_inv"] = inverse
+        if self._monitor.trace:
+            result["trace"] = self._monitor.traced()
+        return result
 
-    def _evaluate(self, point: Sequence[np.ndarray]) -> tuple[float, list[np.ndarray]]:
-        self.position = self.position._replace(evaluated=self.position.evaluated + 1)
-        return self.program.evaluate(point, self.inputs)
+    def _intermediate(self) -> OptimizeResult:
+        """The result as a callback sees it: of the iterate."""
+        return self._result(self._position.now)
 
-    def _show(self, monitor: Any, step: float, last: bool) -> None:
-        cost, size = self.facts()
-        monitor.show(self.nit, (cost, size, step, self.nfev, self.position.seconds), last)
+    def _result(self, evaluation: Evaluation) -> OptimizeResult:
+        jac, message = self._jac(evaluation), self.message  # these may count a call
+        return OptimizeResult(
+            x=self._built(evaluation.point),
+            fun=self._evaluator.cost(evaluation),
+            jac=jac,
+            iterate=self.iterate,
+            **self._counts(self._position),
+            status=self.status,
+            success=self.success,
+            message=message,
+        )
 
-    def _best(self) -> tuple[list[np.ndarray], float, list[np.ndarray]]:
-        """The point to be handed back, with the cost and the gradients there."""
-        program, point = self.program, self.point
-        cost, gradients = self._evaluated()
-        if not program.tracks:
-            return point, cost, gradients
-        lowest = float(self.position.values[program.lowest])
-        known = -lowest if self.limits.ascent else lowest
-        if self.limits.is_better(cost, known):
-            return point, cost, gradients
-        if self.position.ending == results.CONVERGED and is_same(cost, known, point):
-            return point, cost, gradients  # the one whose gradient meets the tolerance
-        kept = [self.position.values[place] for place in program.kept]
-        other = kept if np.isfinite(lowest) else self.position.start
-        return other, *self._evaluate(other)
+    def _counts(self, position: Position) -> dict[str, int]:
+        evaluator, (evaluations, products) = self._evaluator, self._program.counted(position.values)
+        return {
+            "nit": position.nit,
+            "nfev": evaluator.nfev + evaluations,
+            "njev": evaluator.njev + evaluations,
+            "nhev": evaluator.nhev + products,
+        }
 
-    def result(self, inverse: bool = True) -> OptimizeResult:
-        """What the minimization has to hand back."""
-        program = self.program
-        point, cost, gradients = self._best()
-        ending = self.position.ending
-        finite = np.isfinite(cost) and all(np.isfinite(gradient).all() for gradient in gradients)
-        if not finite and (ending == results.NOT_FINITE or self.nit == 0) and self._at_start(point):
-            ending = results.BAD_START
-            self._end(ending)
-        found = self._made(ending, point, cost, gradients)
-        if inverse and program.inverse:
-            found["hess_inv"] = program.inverse_hessian(self.position.values)
-        return found
+    def _jac(self, evaluation: Evaluation) -> Any:
+        return self._built(self._evaluator.gradients(evaluation))
 
-    def intermediate(self) -> OptimizeResult:
-        """The result as a callback sees it: of the point held."""
-        return self._made(self.position.ending, self.point, *self._evaluated())
+    def _built(self, arrays: Sequence[np.ndarray]) -> Any:
+        return self._evaluator.structure.build([array.copy() for array in arrays])
 
-    def _made(
-        self, ending: Ending | None, point: Sequence[np.ndarray], cost: float, gradients: list[np.ndarray]
-    ) -> OptimizeResult:
-        now, at = self._evaluated()
-        problem, nfev = self.program.problem, self.nfev
-        if ending is None:
-            message = results.sentence(None)
-        else:
-            message = self.limits.explained(
-                ending,
-                rule=steps.name_of(problem.rule),
-                cost=now,
-                best=cost,
-                gradient=largest(at),
-                tolerance=tolerance_of(problem.rule, problem.options),
+    def _state(self) -> str:
+        """Where it is, in words."""
+        ending = self._position.ending
+        return "not finished" if ending is None else STATUSES[ending.status]
+
+    # Its file
+
+    def _save(self, path: str | os.PathLike[str], **own: Any) -> None:
+        """Write the position to the file `path`, with what the driver says of itself."""
+        position, evaluator = self._position, self._evaluator
+        description = {
+            "rule": public_name(self._program.rule),
+            **own,
+            "counts": [position.nit, evaluator.nfev, evaluator.njev, evaluator.nhev],
+            "seconds": position.seconds,
+            "begun": position.begun,
+            "ending": position.ending and position.ending.name,
+        }
+        arrays = {"description": np.array(json.dumps(description))}
+        arrays |= {name: state.as_array(value) for name, value in self._entries().items()}
+        for name, known in (("now", position.now), ("best", position.best)):
+            arrays |= {f"{name}/point/{i}": array for i, array in enumerate(known.point)}
+            arrays |= {f"{name}/gradient/{i}": array for i, array in enumerate(known.gradients or ())}
+            arrays |= {} if known.cost is None else {f"{name}/cost": np.array(known.cost)}
+        if self._monitor.trace:
+            arrays["trace"] = np.array(self._monitor.rows).reshape(-1, len(TRACED))
+        state.write(path, arrays)
+
+    def _entries(self) -> dict[str, Any]:
+        """The values by their names in a file."""
+        names = (f"values/{name}" for name in self._program.places.names)
+        return dict(zip(names, self._position.values, strict=True))
+
+    def _restore(self, path: str | os.PathLike[str], description: Any, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take up the position that `read` has read from the file `path`.
+
+        Raises
+        ------
+        ValueError
+            If the rule has another state; nothing has been changed then.
+        """
+        here = self._entries()
+        wrong = state.differences(here, {name: array for name, array in arrays.items() if name.startswith("values/")})
+        if wrong:
+            raise ValueError(f"{path} holds another state than the rule has with these options: " + "; ".join(wrong))
+        evaluator, known = self._evaluator, {}
+        for name in ("now", "best"):
+            cost = float(arrays[f"{name}/cost"]) if f"{name}/cost" in arrays else None
+            known[name] = Evaluation(
+                entries(arrays, f"{name}/point/"), cost, entries(arrays, f"{name}/gradient/") or None
             )
-        return results.made(
-            ending,
-            message,
-            x=[array.copy() for array in point],
-            fun=cost,
-            jac=gradients,
-            iterate=[array.copy() for array in self.point],
-            nit=self.nit,
-            nfev=nfev,
-            njev=nfev,
-            nhev=sum(int(self.position.values[place]) for place in self.program.roles.get("products", ())),
+        if known["now"].key == known["best"].key:
+            known["best"] = known["now"]
+        nit, evaluator.nfev, evaluator.njev, evaluator.nhev = description["counts"]
+        self._monitor.rows = [tuple(map(float, row)) for row in arrays.get("trace", ())]
+        values = [state.restored(value, arrays[name]) for name, value in here.items()]
+        ending = None if description["ending"] is None else Ending[description["ending"]]
+        self._position = Position(
+            values, known["now"], known["best"], nit, description["seconds"], description["begun"], ending
         )
 
 
-def all_together(
-    program: Program,
-    limits: Limits,
-    inputs: Sequence[Any],
-    minimizations: Sequence[Minimization],
-    size: int,
-    batched: Any,
-) -> None:
-    """Run `minimizations` step by step together, to their ends, by the function `batched` of so many members."""
-    members = [one.position.values for one in minimizations]
+def read(
+    path: str | os.PathLike[str], rule: Callable[..., Any] | None, saved_by: str, needed: Sequence[str]
+) -> tuple[Any, dict[str, Any]]:
+    """The description and the arrays in the file `path`.
+
+    Parameters
+    ----------
+    path : str or path
+    rule : callable or None
+        The rule that is to have been saved.
+    saved_by : str
+        What has to have written the file, for messages.
+    needed : list of str
+        What the description has to have.
+    """
+    arrays = state.read(path)
+    try:
+        description = json.loads(arrays.pop("description").item())
+        _ = [description[name] for name in ("rule", "counts", "seconds", "begun", "ending", *needed)]
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} was not written by {saved_by}") from error
+    if rule is not None and public_name(rule) != description["rule"]:
+        saved = description["rule"] or "a rule that is none of this package's own"
+        raise ValueError(f"{path} was saved by {saved}, not by {name_of(rule)}; pass the same rule")
+    return description, arrays
+
+
+def entries(arrays: Mapping[str, np.ndarray], prefix: str) -> list[np.ndarray]:
+    """The `arrays` whose names are `prefix` and a number, in order."""
+    return [arrays[name] for name in (f"{prefix}{i}" for i in range(len(arrays))) if name in arrays]
+
+
+def all_together(runs: Sequence[Run], size: int, batched: Callable[..., Any]) -> None:
+    """Take `runs` of one program step by step together to their ends, by the function `batched` of so many members."""
+    for run in runs:
+        run._position = run._begun()
+    runs = [run for run in runs if run._position.ending is None]
+    if not runs:
+        return
+    program: Any = runs[0]._program
+    members = [run._position.values for run in runs]
     members += members[-1:] * (size - len(members))
     values = [widened([member[place] for member in members]) for place in range(len(members[0]))]
-    length, done, began = FIRST, 0, time.perf_counter()
-    while done < limits.max_iterations and not np.all(np.asarray(values[program.ended])):
-        length, call = min(length, limits.max_iterations - done), time.perf_counter()
-        values = program.advance(values, inputs, length, batched)
-        done += length
+    length, left, began = FIRST, runs[0]._termination.max_iterations, time.perf_counter()
+    while left > 0 and not np.all(np.asarray(values[program.ended])):
+        length, call = min(length, left), time.perf_counter()
+        values = program.advance(values, runs[0]._evaluator, length, batched)
+        left -= length
         length = max(1, min(8 * length, int(length * SECONDS / max(time.perf_counter() - call, 1e-9))))
-    seconds = (time.perf_counter() - began) / len(minimizations)
-    for row, one in enumerate(minimizations):
+    for row, run in enumerate(runs):
         own = [value if isinstance(value, np.random.Generator) else np.asarray(value[row]) for value in values]
-        one.position = one.position._replace(values=own, seconds=seconds)
-        one.position = one.position._replace(ending=one._said() or results.ITERATIONS)
+        run._evaluator.hold(run._position.now)
+        position = run._after(own, began)
+        run._position = position._replace(seconds=position.seconds / len(runs))
 
 
 def widened(rows: Sequence[Any]) -> Any:
     """One array of all `rows`; a generator is shared by them."""
     first = rows[0]
-    if isinstance(first, np.random.Generator):
-        return first
-    return np.stack(rows)
+    return first if isinstance(first, np.random.Generator) else np.stack(rows)

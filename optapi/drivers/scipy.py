@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from ..typing import OptAlgo
 from .numpy import minimize, minimize_iterator
-from .options import SCIPY_NAMES, rule_of
+from .options import SCIPY_NAMES, name_of, rule_of
 
 
 # The step of SciPy's own finite differences, the root of the machine precision.
 EPSILON = float(np.sqrt(np.finfo("float64").eps))
 
 
-def scipy_method(opt_algo: Any, **options: Any) -> Callable[..., Any]:
+def scipy_method(opt_algo: OptAlgo, **options: Any) -> Callable[..., Any]:
     """A rule as SciPy takes a method: ``scipy.optimize.minimize(fun, x0, jac=jac, method=scipy_method(lbfgs))``.
 
     It serves wherever SciPy takes a method, for instance in the `minimizer_kwargs` of ``basinhopping`` and
@@ -53,7 +54,7 @@ def scipy_method(opt_algo: Any, **options: Any) -> Callable[..., Any]:
     >>> scipy.optimize.minimize(rosen, [-1.2, 1.0], jac=rosen_der, method=method).x.round(4)
     array([1., 1.])
     """
-    opt_algo = rule_of(opt_algo)
+    rule = rule_of(opt_algo)
     check_options(options)
 
     def method(
@@ -72,9 +73,7 @@ def scipy_method(opt_algo: Any, **options: Any) -> Callable[..., Any]:
 
         for name, value in (("bounds", bounds), ("constraints", constraints)):
             if value is not None and np.size(value) != 0:
-                raise NotImplementedError(
-                    f"{opt_algo.__name__} takes no {name}; leave {name} out or use SciPy's method"
-                )
+                raise NotImplementedError(f"{name_of(rule)} takes no {name}; leave {name} out or use SciPy's method")
         keywords = {**translated(options), **translated(given)}
         tolerance = keywords.pop("tol", None)
         if tolerance is not None:
@@ -87,7 +86,7 @@ def scipy_method(opt_algo: Any, **options: Any) -> Callable[..., Any]:
             x0,
             counted,
             jac if callable(jac) else counted.forward_difference(step),
-            opt_algo,
+            rule,
             args=args,
             hessp=hessp,
             callback=callback,
@@ -114,7 +113,7 @@ class Counted:
         self.last = kept, value
         return value
 
-    def forward_difference(self, step: Any) -> Callable[..., Any]:
+    def forward_difference(self, step: float) -> Callable[..., Any]:
         """SciPy's own forward differences of the function."""
 
         def derivative(x: Any, *args: Any) -> Any:

@@ -1,9 +1,10 @@
-"""Limits: when a minimization ends, beside the verdict of its rule."""
+"""Termination: when a minimization ends, and the sentence that says why."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from enum import Enum
 from math import isfinite
 from typing import Any
 
@@ -11,13 +12,74 @@ import numpy as np
 
 from ..checks import check_count, check_number
 from ..pytree import distance
-from . import results
-from .results import Ending
+from .evaluator import Evaluation
+
+
+STATUSES = {
+    0: "converged",
+    1: "limit of iterations or evaluations",
+    2: "no further progress",
+    3: "not finite",
+    4: "time limit",
+    5: "target reached",
+    99: "stopped by the callback",
+}
+
+
+class Ending(Enum):
+    """Why a minimization ended: a status, and what decided, which may be an attribute of `Termination`."""
+
+    CONVERGED = 0, "gradient"
+    FINISHED = 0, "rule"
+    SAME_COST = 0, "cost_tolerance"
+    SAME_POINT = 0, "step_tolerance"
+    ITERATIONS = 1, "max_iterations"
+    EVALUATIONS = 1, "max_evaluations"
+    STUCK = 2, "progress"
+    BAD_START = 3, "start"
+    NOT_FINITE = 3, "finite"
+    TIME = 4, "time_limit"
+    TARGET = 5, "target"
+    CALLBACK = 99, "callback"
+
+    def __init__(self, status: int, cause: str):
+        self.status, self.cause = status, cause
+
+    @classmethod
+    def of_reason(cls, reason: int) -> Ending:
+        """Why a rule has stopped that reports this reason, see `optapi.reports`."""
+        return {0: cls.CONVERGED, 2: cls.STUCK}.get(reason, cls.NOT_FINITE)
+
+
+SENTENCES = {
+    Ending.CONVERGED: "Converged: no component of the derivative is larger than {tolerance} in absolute value.",
+    Ending.FINISHED: "Converged: {rule} has finished. The largest component of the derivative is {gradient:.3g}.",
+    Ending.SAME_COST: "Converged: the last iteration changed the cost, {cost:.6g}, by no more than "
+    "cost_tolerance={limit:g} of it. The largest component of the derivative is {gradient:.3g}.",
+    Ending.SAME_POINT: "Converged: the last iteration changed the point by no more than step_tolerance={limit:g} of "
+    "it. The largest component of the derivative is {gradient:.3g}.",
+    Ending.ITERATIONS: "Stopped at the limit of {limit} iterations, where the largest component of the derivative is "
+    "{gradient:.3g}. Raise max_iterations, or go on from iterate; if the cost has long been the same, raise the "
+    "tolerance.",
+    Ending.EVALUATIONS: "Stopped at the limit of {limit} evaluations, where the largest component of the derivative is "
+    "{gradient:.3g}. Raise max_evaluations, or go on from iterate.",
+    Ending.STUCK: "No further progress: no step that {rule} tried made the cost lower. The largest component of the "
+    "derivative is {gradient:.3g}. If that is small for this cost, the point is as good as its rounding allows: raise "
+    "the tolerance. Else compare df with f by check_gradient=True.",
+    Ending.BAD_START: "The cost or its derivative is not finite at the start: the cost is {cost}. Start from a point "
+    "where both are finite.",
+    Ending.NOT_FINITE: "No way on: the cost or its derivative is not finite where {rule} went. The best finite cost is "
+    "{best:.6g}. Try a smaller step_size, or another start.",
+    Ending.TIME: "Stopped at the time limit of {limit:g} seconds, where the largest component of the derivative is "
+    "{gradient:.3g}. Raise time_limit, or go on from iterate.",
+    Ending.TARGET: "The target was reached: the cost is {cost:.6g}.",
+    Ending.CALLBACK: "Stopped by the callback, which raised StopIteration.",
+}
 
 
 @dataclass(frozen=True)
-class Limits:
-    """When a minimization ends, beside the rule's own verdict. It says so of numbers, whatever runs the rule."""
+class Termination:
+    """When a minimization ends, beside the verdict of its rule. It says so of numbers, whatever runs the rule."""
 
     max_iterations: int
     max_evaluations: int | None = None
@@ -28,29 +90,67 @@ class Limits:
     ascent: bool = False
 
     @classmethod
-    def of(
-        cls,
-        size: int,
-        max_iterations: Any,
-        max_evaluations: Any,
-        time_limit: Any,
-        target: Any,
-        cost_tolerance: Any,
-        step_tolerance: Any,
-        ascent: bool,
-    ) -> Limits:
-        """The limits for `size` components, checked."""
-        if max_iterations is None:
-            max_iterations = min(max(200 * size, 1000), 15000)
-        return cls(
-            check_count("max_iterations", max_iterations, low=0),
-            None if max_evaluations is None else check_count("max_evaluations", max_evaluations, low=0),
-            None if time_limit is None else check_number("time_limit", time_limit, low=0),
-            None if target is None else check_number("target", target),
-            None if cost_tolerance is None else check_number("cost_tolerance", cost_tolerance, low=0),
-            None if step_tolerance is None else check_number("step_tolerance", step_tolerance, low=0),
-            bool(ascent),
-        )
+    def of(cls, size: int, ascent: object, *limits: float | None) -> Termination:
+        """That of a minimization over `size` components; `limits` are in the order of the attributes, and checked."""
+        checked: dict[str, Any] = {}
+        for field, value in zip(fields(cls), limits, strict=False):
+            if field.name == "max_iterations" and value is None:
+                value = min(max(200 * size, 1000), 15000)
+            if field.name.startswith("max_") and value is not None:
+                check_count(field.name, value, low=0)
+            elif value is not None:
+                check_number(field.name, value, low=-np.inf if field.name == "target" else 0)
+            checked[field.name] = value
+        return cls(**checked, ascent=bool(ascent))
+
+    @property
+    def looks(self) -> bool:
+        """Whether it looks at the cost or the point of each iteration."""
+        return not (self.target is None and self.cost_tolerance is None and self.step_tolerance is None)
+
+    def verdict(
+        self, said: Ending | None, before: Evaluation, now: Evaluation, cost: Callable[[Evaluation], float]
+    ) -> Ending | None:
+        """Why it ends after an iteration, None if it goes on; the limits apart, see `exceeded`.
+
+        Parameters
+        ----------
+        said : Ending or None
+            The verdict of the rule.
+        before, now : Evaluation
+            Of the points before and after the iteration, the very same if it has not moved the point.
+        cost : callable
+            The cost of an evaluation. It is asked for where it decides.
+        """
+        if now is before:
+            return said
+        if self.target is not None and self.is_reached(cost(now)):
+            return Ending.TARGET
+        return said or self.settled(before, now, cost)
+
+    def is_reached(self, cost: float) -> bool:
+        """Whether `cost` is at the target or beyond."""
+        return self.target is not None and (cost >= self.target if self.ascent else cost <= self.target)
+
+    def settled(self, before: Evaluation, now: Evaluation, cost: Callable[[Evaluation], float]) -> Ending | None:
+        """Whether an iteration that moved the point changed the cost, or the point, by too little to go on."""
+        if self.cost_tolerance is not None:
+            size = max(abs(cost(before)), abs(cost(now)), 1.0)
+            if abs(cost(before) - cost(now)) <= self.cost_tolerance * size:
+                return Ending.SAME_COST
+        if self.step_tolerance is not None:
+            size = max(distance(now.point, None), 1.0)
+            if distance(now.point, before.point) <= self.step_tolerance * size:
+                return Ending.SAME_POINT
+        return None
+
+    def exceeded(self, iterations: int, evaluations: int, seconds: float) -> Ending | None:
+        """Whether one of the limits is reached."""
+        if iterations >= self.max_iterations:
+            return Ending.ITERATIONS
+        if self.max_evaluations is not None and evaluations >= self.max_evaluations:
+            return Ending.EVALUATIONS
+        return Ending.TIME if self.time_limit is not None and seconds >= self.time_limit else None
 
     def is_better(self, cost: float, other: float | None) -> bool:
         """Whether `cost` is finite, and `other` is not or is no better."""
@@ -58,42 +158,8 @@ class Limits:
             return isfinite(cost)
         return cost >= other if self.ascent else cost <= other
 
-    def reached(self, cost: float) -> Ending | None:
-        """Whether `cost` reaches the target."""
-        if self.target is not None and (cost >= self.target if self.ascent else cost <= self.target):
-            return results.TARGET
-        return None
-
-    def settled(
-        self, before: float, after: float, point: Sequence[np.ndarray], following: Sequence[np.ndarray]
-    ) -> Ending | None:
-        """Whether an iteration that moved the point changed the cost, or the point, by too little to go on."""
-        if self.cost_tolerance is not None:
-            size = max(abs(before), abs(after), 1.0)
-            if abs(before - after) <= self.cost_tolerance * size:
-                return results.SAME_COST
-        if self.step_tolerance is not None:
-            size = max(distance(following, None), 1.0)
-            if distance(following, point) <= self.step_tolerance * size:
-                return results.SAME_POINT
-        return None
-
-    def exceeded(self, iterations: int, evaluations: int, seconds: float) -> Ending | None:
-        """Whether one of the limits is reached."""
-        if iterations >= self.max_iterations:
-            return results.ITERATIONS
-        if self.max_evaluations is not None and evaluations >= self.max_evaluations:
-            return results.EVALUATIONS
-        return results.TIME if self.time_limit is not None and seconds >= self.time_limit else None
-
-    def figure(self, ending: Ending) -> Any:
-        """The limit that `ending` is about."""
-        names = {"iterations": "max_iterations", "evaluations": "max_evaluations", "time": "time_limit"}
-        names |= {"cost": "cost_tolerance", "step": "step_tolerance"}
-        return getattr(self, names[ending.cause]) if ending.cause in names else None
-
     def explained(self, ending: Ending, tolerance: Any, gradient: float, **facts: Any) -> str:
-        """The message for `ending`, with the `facts` that `results.sentence` asks for.
+        """The message for `ending`.
 
         Parameters
         ----------
@@ -105,10 +171,10 @@ class Limits:
         **facts
             `rule`, `cost`, `best`.
         """
-        if ending == results.CONVERGED and not (isinstance(tolerance, (float, int)) and gradient <= tolerance):
-            ending = results.FINISHED
-        facts |= {"tolerance": tolerance, "gradient": gradient, "limit": self.figure(ending)}
-        return results.sentence(ending, **facts)
+        if ending == Ending.CONVERGED and not (isinstance(tolerance, (float, int)) and gradient <= tolerance):
+            ending = Ending.FINISHED
+        limit = getattr(self, ending.cause, None)
+        return SENTENCES[ending].format(tolerance=tolerance, gradient=gradient, limit=limit, **facts)
 
 
 def is_same(cost: float, other: float, point: Sequence[np.ndarray]) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from pytensor.gradient import NullTypeGradError
+from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.shape import Shape
@@ -99,7 +100,7 @@ def second_derivatives(
 
 
 def loss_products(
-    cost: Any, outputs: Sequence[Any], parameters: Sequence[Any], vectors: Sequence[Any], rule: str
+    cost: Variable, outputs: Sequence[Any], parameters: Sequence[Any], vectors: Sequence[Any], rule: str
 ) -> list[Any]:
     """The products with `vectors` of the Hessian of `cost` as a function of `outputs`.
 

@@ -18,7 +18,7 @@ from .loops import Loop
 
 
 @jax_funcify.register(Loop)
-def jax_funcify_Loop(op: Any, node: Any = None, **kwargs: Any) -> Any:
+def jax_funcify_Loop(op: Loop, node: Apply | None = None, **kwargs: Any) -> Any:
     """``jax.lax.while_loop`` over the converted body."""
     kwargs.pop("storage_map", None)
     body = jax_funcify(_with_products(inner_graph(op)), **kwargs)
@@ -63,7 +63,7 @@ class Product(Op):
         matrix, vector = inputs
         return Apply(self, [matrix, vector], [vector.type.clone(shape=(matrix.type.shape[1 - self.axis],))()])
 
-    def perform(self, node: Any, inputs: Any, outputs: Any) -> None:
+    def perform(self, node: Apply | None, inputs: Any, outputs: Any) -> None:
         raise NotImplementedError
 
 

@@ -1,7 +1,7 @@
-"""Loops: many steps as one. Everything in the package that repeats, repeats here.
+"""Loops: many steps as one node of the graph. All iteration inside a compiled function is built here.
 
-``repeat`` and ``cond`` build expressions and serve line searches and inner solvers; ``loop`` and ``hold`` map updates
-to updates. A loop is sealed in one node of its own, so that `batch` can give each member its own loop.
+``repeat`` and ``cond`` build expressions, for line searches and inner solvers; ``loop`` and ``hold`` map updates to
+updates. A loop is one node with an inner graph, so that `batch` can give each member of a batch its own loop.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.compile.mode import optdb
 from pytensor.graph.basic import Apply, Constant, Variable
+from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op
 from pytensor.graph.replace import _vectorize_node, graph_replace, vectorize_graph
 from pytensor.graph.rewriting.basic import graph_rewriter
@@ -25,7 +26,7 @@ from pytensor.tensor.subtensor import IncSubtensor, Subtensor
 from pytensor.tensor.type import TensorType, integer_dtypes
 
 from ..checks import called, check_count, is_generator, scalar, shared_scalar
-from ..typing import Updates
+from ..typing import Tensor, Updates
 from ..updates import extend
 from .compat import INNER_FUNCTION, SealedOp, inner_graph, rewrite_inner_graphs
 
@@ -33,8 +34,8 @@ from .compat import INNER_FUNCTION, SealedOp, inner_graph, rewrite_inner_graphs
 FALSE = pt.constant(np.bool_(False))
 
 
-def like(value: Any, variable: Any) -> Any:
-    """`value` with the type of `variable`: its dtype, and its static shape where that is known.
+def like(value: Any, variable: Variable) -> Any:
+    """`value` cast to the type of `variable`: to its dtype, and to its static shape where that is known.
 
     Raises
     ------
@@ -59,10 +60,10 @@ def like(value: Any, variable: Any) -> Any:
     return value
 
 
-def as_update(value: Any, variable: Any) -> Any:
-    """`value` as PyTensor takes it for the next value of the shared `variable`: like it, and knowing no more of 1.
+def as_update(value: Any, variable: Variable) -> Any:
+    """`value` cast to the type of the shared `variable`, as an update.
 
-    An update whose extent is known to be 1 is refused where that of the variable is not known.
+    No axis is broadcastable that is not so in the variable: PyTensor refuses such updates.
     """
     value = like(value, variable)
     if not is_generator(variable) and any(
@@ -72,17 +73,17 @@ def as_update(value: Any, variable: Any) -> Any:
     return value
 
 
-def repeat(body: Callable[..., tuple[Sequence[Any], Any]], start: Sequence[Any], steps: Any) -> list[Any]:
+def repeat(body: Callable[..., tuple[Sequence[Any], Any]], start: Sequence[Any], steps: int | Variable) -> list[Any]:
     """The last values of ``values, done = body(*values)``, run from `start` until `done` or for `steps` turns.
 
-    What `body` reads beside its arguments is computed once, outside of the loop; random draws among it are the same in
-    all turns.
+    What `body` reads beside its arguments is computed once, outside the loop; random draws among it are the same in all
+    turns.
 
     Parameters
     ----------
     body : callable
-        From the values now, symbolic, to a list of the next values and a boolean scalar. The next values are cast to
-        the types of `start`. Their shapes must not change.
+        From the current values, symbolic, to a list of the next values and a boolean scalar. The next values are cast
+        to the types of `start`. Their shapes must not change.
     start : list of variables
         The values before the first turn. Random generators may be among them.
     steps : int or integer scalar variable
@@ -103,25 +104,26 @@ def repeat(body: Callable[..., tuple[Sequence[Any], Any]], start: Sequence[Any],
     111
     """
     start = [value if isinstance(value, Variable) else pt.as_tensor(np.asarray(value)) for value in start]
-    now = [value.type() for value in start]
-    following, done = body(*now)
-    following = [like(value, variable) for value, variable in zip(following, now, strict=True)]
+    current = [value.type() for value in start]
+    next_values, done = body(*current)
+    next_values = [like(value, variable) for value, variable in zip(next_values, current, strict=True)]
     done = pt.as_tensor(done).astype("bool")
 
-    given = _frontier([*following, done], now)
-    inside = [variable.type() for variable in given]
-    ends = graph_replace([*following, done], dict(zip(given, inside, strict=True)), strict=False)
-    last: Any = Loop([*now, *inside], ends)(*start, *given, steps, return_list=True)
+    fixed = _frontier([*next_values, done], current)
+    inside = [variable.type() for variable in fixed]
+    ends = graph_replace([*next_values, done], dict(zip(fixed, inside, strict=True)), strict=False)
+    last: Any = Loop([*current, *inside], ends)(*start, *fixed, steps, return_list=True)
     return list(last)
 
 
 class Loop(SealedOp):
-    """The values of a graph that is applied to its own outputs until it says that it is done.
+    """A while loop as one node: its inner graph is applied to its own outputs until a boolean output is true.
 
-    The inner graph maps the values now, and what does not change, to the next values and a boolean. The node takes the
-    values at the start, what does not change, and the largest number of turns, and has the last values.
+    The inner graph maps the current values, and values that do not change, to the next values and the boolean. The
+    inputs of the node are the values before the first turn, the values that do not change, and the largest number of
+    turns; its outputs are the values after the last turn.
 
-    A turn owns the values that it is given, and may write over them: see `optapi.compat.rewrite_inner_graphs`.
+    A turn may write over the current values: see `compat.rewrite_owned`.
     """
 
     rewritten = False
@@ -129,10 +131,10 @@ class Loop(SealedOp):
     def __init__(self, inputs: list[Any], outputs: list[Any], **kwargs: Any):
         super().__init__(inputs, outputs, **{**INNER_FUNCTION, **kwargs})
 
-    # On PyTensor 3.0 that of `OpFromGraph` counts the inputs of the inner graph.
+    # In PyTensor 3.0 `OpFromGraph.__call__` compares the number of arguments with that of inputs of the inner graph.
     __call__ = Op.__call__
 
-    def clone_with_inner_graph(self, inner: Any) -> Any:
+    def clone_with_inner_graph(self, inner: FunctionGraph) -> Any:
         new: Any = super().clone_with_inner_graph(inner)
         new.rewritten = True
         return new
@@ -140,21 +142,21 @@ class Loop(SealedOp):
     def make_node(self, *inputs: Any) -> Apply:
         *values, steps = inputs
         values = [type.filter_variable(value) for type, value in zip(self.input_types, values, strict=True)]
-        # Nothing may raise in a compiled step, so a negative number of turns is none.
+        # Nothing may raise in a compiled step, so a negative number of turns means none.
         return Apply(self, [*values, pt.as_tensor(steps).astype("int64")], [type() for type in self.output_types[:-1]])
 
     def perform(self, node: Apply, inputs: Sequence[Any], outputs: Any) -> None:
         count = len(outputs)
-        values, given, steps = [copy(value) for value in inputs[:count]], inputs[count:-1], int(inputs[-1])
+        values, fixed, steps = [copy(value) for value in inputs[:count]], inputs[count:-1], int(inputs[-1])
         for _ in range(steps):
-            *values, done = self.fn(*values, *given)
+            *values, done = self.fn(*values, *fixed)
             if done:
                 break
         for output, value in zip(outputs, values, strict=True):
             output[0] = value
 
     def infer_shape(self, *arguments: Any) -> list[Any]:
-        # PyTensor 3.0 passes the graph too.
+        # PyTensor 3.0 passes the graph as the first argument.
         *_, node, shapes = arguments
         return list(shapes[: len(node.outputs)])
 
@@ -163,7 +165,7 @@ class Loop(SealedOp):
 
     def pullback(self, *arguments: Any) -> Any:
         raise NotImplementedError(
-            "the gradient of a loop was asked for, which has none; differentiate the cost before it goes into a loop"
+            "the gradient of a loop is not defined; differentiate the cost before it goes into a loop"
         )
 
 
@@ -172,21 +174,21 @@ rewrite_inner_graphs(Loop)
 
 @_vectorize_node.register(Loop)
 def _vectorize_loop(op: Loop, node: Apply, *inputs: Any) -> Sequence[Any]:
-    """One loop over all members of a batch, until the last of them is done; those that are keep their values."""
+    """One loop for all members of a batch, until the last member is done; members that are done keep their values."""
     count = len(node.outputs)
     *_, steps = inputs
     batched = [
-        (given, given.type.ndim - core.type.ndim)
-        for given, core in zip(inputs, node.inputs, strict=True)
-        if not is_generator(core) and given.type.ndim > core.type.ndim
+        (value, value.type.ndim - core.type.ndim)
+        for value, core in zip(inputs, node.inputs, strict=True)
+        if not is_generator(core) and value.type.ndim > core.type.ndim
     ]
     if not batched:
         return op.make_node(*inputs).outputs
-    given, axes = max(batched, key=lambda pair: (pair[1], sum(known is not None for known in pair[0].type.shape)))
-    rows = [given.shape[axis] if known is None else known for axis, known in enumerate(given.type.shape[:axes])]
+    value, axes = max(batched, key=lambda pair: (pair[1], sum(known is not None for known in pair[0].type.shape)))
+    rows = [value.shape[axis] if known is None else known for axis, known in enumerate(value.type.shape[:axes])]
 
     def wide(value: Any, core: Any) -> Any:
-        # A generator is shared by the members.
+        # All members share a generator.
         if is_generator(core):
             return value
         return pt.broadcast_to(value, [*rows, *value.shape[value.type.ndim - core.type.ndim :]])
@@ -194,13 +196,13 @@ def _vectorize_loop(op: Loop, node: Apply, *inputs: Any) -> Sequence[Any]:
     inner = inner_graph(op)
     state = [wide(value, core) for value, core in zip(inputs[:count], node.inputs, strict=False)]
 
-    def turn(turns: Any, running: Any, *now: Any) -> Any:
-        replacements = dict(zip(inner.inputs, [*now, *inputs[count:-1]], strict=True))
+    def turn(turns: Any, running: Any, *current: Any) -> Any:
+        replacements = dict(zip(inner.inputs, [*current, *inputs[count:-1]], strict=True))
         ends = wide_graph(inner.outputs, replacements)
-        *following, done = ends
+        *next_values, done = ends
         kept = [
             new if is_generator(old) else pt.switch(expand(running, old), new, old)
-            for new, old in zip(following, now, strict=True)
+            for new, old in zip(next_values, current, strict=True)
         ]
         running = running & ~done & (turns + 1 < steps)
         return [turns + 1, running, *kept], ~pt.any(running)
@@ -212,10 +214,10 @@ def _vectorize_loop(op: Loop, node: Apply, *inputs: Any) -> Sequence[Any]:
 
 
 def wide_graph(outputs: Sequence[Any], replacements: Mapping[Any, Any]) -> list[Any]:
-    """`outputs` with variables that have batch axes in place of others, see PyTensor's ``vectorize_graph``.
+    """`outputs` with `replacements`, which may have batch axes: PyTensor's ``vectorize_graph`` with one addition.
 
-    A row whose number differs from member to member is picked or set by choices over all rows: PyTensor would pick or
-    set for one member after the other, in nodes that do not pickle.
+    Where the index of ``x[i]`` differs between members, the row is picked or set by choices over all rows. PyTensor
+    would do it for one member after the other, in nodes that do not pickle.
     """
     wide = {v for v, new in replacements.items() if not is_generator(v) and new.type.ndim > v.type.ndim}
     new: dict[Any, Any] = {}
@@ -239,13 +241,13 @@ def wide_graph(outputs: Sequence[Any], replacements: Mapping[Any, Any]) -> list[
 
 
 def _is_of_a_row(op: Any) -> bool:
-    """Whether `op` picks or sets ``x[i]`` for an integer scalar i."""
+    """Whether `op` reads or sets ``x[i]`` for an integer scalar i."""
     row = isinstance(op, Subtensor) or (isinstance(op, IncSubtensor) and op.set_instead_of_inc)
     return row and len(op.idx_list) == 1 and not isinstance(op.idx_list[0], slice)
 
 
 def _imports(backend: str) -> None:
-    """Let PyTensor import the module for `backend` when it first compiles a graph for it."""
+    """Import the module for `backend` when PyTensor first compiles a graph for it."""
 
     @graph_rewriter
     def register(fgraph: Any) -> None:
@@ -260,7 +262,7 @@ _imports("jax")
 
 @graph_rewriter
 def _scalars_as_numbers(fgraph: Any) -> None:
-    """Let scalars go into a loop, through it and out of it as numbers, where arrays would be allocated for them."""
+    """Carry the scalars of a loop as numbers; numba would allocate an array for each of them in every turn."""
 
     def narrow(value: Any) -> Any:
         return scalar_from_tensor(value) if is_scalar(value) else value
@@ -280,22 +282,22 @@ def _scalars_as_numbers(fgraph: Any) -> None:
             fgraph.replace_all([(old, widen(new, old)) for old, new in zip(node.outputs, values, strict=True)])
 
 
-def is_scalar(variable: Any) -> bool:
+def is_scalar(variable: Variable) -> bool:
     """Whether `variable` is a tensor without dimensions."""
     return isinstance(variable.type, TensorType) and variable.type.ndim == 0
 
 
-# Before elementwise functions are fused, and the inner graphs rewritten.
+# Before elementwise functions are fused and inner graphs are rewritten.
 optdb.register("optapi_scalars", _scalars_as_numbers, "numba", position=48)
 
 
 def cond(
-    condition: Any, body: Callable[..., Sequence[Any]], arguments: Sequence[Any], otherwise: Sequence[Any]
+    condition: Tensor, body: Callable[..., Sequence[Any]], arguments: Sequence[Any], otherwise: Sequence[Any]
 ) -> list[Any]:
     """The values of ``body(*arguments)`` where the boolean scalar `condition` is true, else those of `otherwise`.
 
-    Unlike a ``switch``, and under every linker, this leaves uncomputed what is not wanted: it is a loop of one turn or
-    none. Only what depends on `arguments` can be left; the rest is outside of the loop, and computed in any case.
+    Unlike a ``switch``, and under every linker, `body` is not computed where `condition` is false: it is a loop of one
+    turn or none. This holds for what depends on `arguments`; the rest is outside the loop and computed in any case.
 
     Examples
     --------
@@ -307,21 +309,21 @@ def cond(
     """
     count = len(arguments)
 
-    def turn(*now: Any) -> tuple[list[Any], Any]:
-        # The arguments are carried along, although they do not change: else the body would be moved out of the loop.
-        return [*now[:count], *body(*now[:count])], pt.constant(np.bool_(True))
+    def turn(*current: Any) -> tuple[list[Any], Any]:
+        # The arguments are carried although they do not change; otherwise the body would be moved out of the loop.
+        return [*current[:count], *body(*current[:count])], pt.constant(np.bool_(True))
 
     return repeat(turn, [*arguments, *otherwise], pt.switch(condition, 1, 0))[count:]
 
 
 def loop(
     updates: Updates,
-    steps: Any = None,
-    stop: Any = None,
+    steps: int | Variable | None = None,
+    stop: Variable | None = None,
     feeds: Mapping[Any, Any] | None = None,
     *,
     trace: Sequence[Any] | None = None,
-    taken: Any = None,
+    taken: Variable | None = None,
 ) -> Any:
     """Many applications of `updates` as one: again a dictionary of updates, of the same variables.
 
@@ -385,21 +387,22 @@ def loop(
         if stop not in updates:
             raise ValueError(f"stop is the variable {called(stop)}, which has no update; pass it to the rule as well")
         limit = pt.switch(pt.all(pt.gt(stop, 0)), 0, limit)
-    # In a turn of the loop nothing has stopped, so that nothing has to be held for that reason.
+    # Inside the loop `stop` is never positive, so conditions on it are replaced by False.
     stopped = [] if stop is None or stop.type.ndim else _whether_positive(stop, updates)
     outputs = [pt.as_tensor(expression) for expression in trace or []]
     records = [pt.zeros([pt.maximum(limit, 0), *expression.shape], expression.type.dtype) for expression in outputs]
 
-    def body(turn: Any, *now: Any) -> tuple[list[Any], Any]:
-        replacements = dict(zip(variables, now, strict=False)) | {x: rows[turn] for x, rows in feeds.items()}
+    def body(turn: Any, *current: Any) -> tuple[list[Any], Any]:
+        replacements = dict(zip(variables, current, strict=False)) | {x: rows[turn] for x, rows in feeds.items()}
         replacements |= dict.fromkeys(stopped, FALSE)
         everything = graph_replace([*updates.values(), *outputs], replacements, strict=False)
-        following, values = everything[: len(variables)], everything[len(variables) :]
+        next_values, values = everything[: len(variables)], everything[len(variables) :]
         written = [
-            pt.set_subtensor(record[turn], value) for record, value in zip(now[len(variables) :], values, strict=True)
+            pt.set_subtensor(record[turn], value)
+            for record, value in zip(current[len(variables) :], values, strict=True)
         ]
-        ended = FALSE if stop is None else pt.all(pt.gt(following[variables.index(stop)], 0))
-        return [turn + 1, *following, *written], ended
+        ended = FALSE if stop is None else pt.all(pt.gt(next_values[variables.index(stop)], 0))
+        return [turn + 1, *next_values, *written], ended
 
     turns, *last = repeat(body, [np.int64(0), *variables, *records], limit)
     new = dict(zip(variables, last, strict=False))
@@ -412,7 +415,7 @@ def loop(
 
 
 def _whether_positive(variable: Any, updates: Updates) -> list[Any]:
-    """What in `updates` asks whether the scalar `variable` is positive."""
+    """The variables in `updates` that say whether the scalar `variable` is positive."""
     return [
         node.outputs[0]
         for node in toposort(list(updates.values()))
@@ -434,7 +437,7 @@ def _limit(steps: Any, feeds: Any) -> Any:
 
 
 def _check_feeds(feeds: Mapping[Any, Any] | None, updates: Updates) -> dict[Any, Any]:
-    """`feeds` with tensor variables for values, each of which fits the variable that it feeds."""
+    """`feeds` with tensor variables as values, checked against the variables that they replace."""
     read, checked = set(ancestors(list(updates.values()))), {}
     for x, rows in (feeds or {}).items():
         if x in updates:
@@ -450,7 +453,7 @@ def _check_feeds(feeds: Mapping[Any, Any] | None, updates: Updates) -> dict[Any,
     return checked
 
 
-def hold(updates: Updates, condition: Any) -> Updates:
+def hold(updates: Updates, condition: Tensor) -> Updates:
     """`updates` that leave their variables as they are while `condition` is true. Random generators go on.
 
     Parameters
@@ -481,12 +484,12 @@ def hold(updates: Updates, condition: Any) -> Updates:
 
 
 def check_generators(updates: Updates) -> None:
-    """Every random generator that `updates` reads has an update.
+    """Check that every random generator that `updates` reads has an update.
 
     Raises
     ------
     ValueError
-        If one has not.
+        If one has none.
     """
     for variable in ancestors(list(updates.values())):
         if variable.owner is None and is_generator(variable) and variable not in updates:
@@ -497,17 +500,17 @@ def check_generators(updates: Updates) -> None:
 
 
 def _frontier(outputs: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
-    """The variables that `outputs` read beside `inputs`, and that do not depend on them.
+    """The variables that `outputs` read and that do not depend on `inputs`.
 
-    Constants, and what is worked out from constants alone, are left inside, where rewrites can see their values.
+    Constants, and what is computed from constants alone, are not among them: rewrites should see their values.
     """
     changing, fixed = set(inputs), set()
-    found: dict[Any, None] = {}
+    result: dict[Any, None] = {}
 
     def take(variables: Iterable[Any]) -> None:
         for variable in variables:
             if not (variable in changing or variable in fixed or isinstance(variable, Constant)):
-                found[variable] = None
+                result[variable] = None
 
     for node in toposort(outputs):
         if any(variable in changing for variable in node.inputs):
@@ -516,4 +519,4 @@ def _frontier(outputs: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
         elif all(variable in fixed or isinstance(variable, Constant) for variable in node.inputs):
             fixed.update(node.outputs)
     take(outputs)
-    return list(found)
+    return list(result)

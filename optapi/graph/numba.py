@@ -24,7 +24,7 @@ VERSION = 2
 
 
 @register_funcify_and_cache_key(Loop)
-def numba_funcify_Loop(op: Any, node: Any = None, **kwargs: Any) -> Any:
+def numba_funcify_Loop(op: Loop, node: Any = None, **kwargs: Any) -> Any:
     """A ``while`` loop over the compiled body, and the key under which PyTensor keeps it on disk."""
     kwargs.pop("storage_map", None)
     inner = op.fgraph

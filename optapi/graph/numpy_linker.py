@@ -1,34 +1,54 @@
-"""A linker that writes a graph out as one Python function of NumPy calls.
+"""A linker that writes a graph out as one Python function of NumPy calls, and ``PYTHON``, the mode that uses it.
 
-PyTensor's own Python linker calls each node through several layers; where the arrays are small, that is most of the
-time that a step takes. Here a node is one line, ``v7 = f7(v3, v5)`` with ``f7`` for instance `numpy.add`, a scalar is a
-NumPy scalar and its arithmetic that of Python, ``v9 = v7 * v8``, a choice between two arrays copies neither, and a
-temporary is dropped where it is used last. Nodes of other kinds are called as PyTensor calls them.
+Nothing is compiled, neither by C nor by numba, also for graphs inside a ``Scan`` or an ``OpFromGraph``, so that a
+function is ready in a fraction of a second. PyTensor's own ``FAST_COMPILE`` falls back to C or numba there.
 
-What a function returns may be an array that it was given. So it is for those who change no array.
+A node becomes one line, ``v7 = f7(v3, v5)`` with ``f7`` for instance `numpy.add`. A scalar is a NumPy scalar and its
+arithmetic that of Python, ``v9 = v7 * v8``. A choice between two arrays copies neither. A temporary is deleted after
+its last use. Nodes of other kinds are called as PyTensor calls them. PyTensor's own Python linkers call every node
+through several layers, which for small arrays takes most of the time of a step.
+
+The values of a choice, lazy or not, of a loop, and of an array that is filled once may share memory without PyTensor's
+knowledge. They are copied where they become outputs, unless these are declared as ``Out(..., borrow=True)``, and where
+an operation in place would write over them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from copy import copy, deepcopy
+from functools import cache, reduce
+from traceback import walk_tb
 from typing import Any
 
 import numpy as np
-from pytensor.graph.basic import Constant
-from pytensor.graph.rewriting.basic import MergeOptimizer
-from pytensor.link.basic import JITLinker
+import pytensor
+from pytensor.compile.aliasing import alias_root, infer_reuse_pattern, view_tree_set
+from pytensor.compile.builders import OpFromGraph
+from pytensor.compile.mode import Mode
+from pytensor.compile.ops import DeepCopyOp, ViewOp
+from pytensor.graph.basic import Apply, Constant, Variable
+from pytensor.graph.destroyhandler import DestroyHandler
+from pytensor.graph.fg import FunctionGraph
+from pytensor.graph.rewriting.basic import MergeOptimizer, SequentialGraphRewriter
+from pytensor.graph.rewriting.db import RewriteDatabaseQuery
+from pytensor.link.basic import Container, PerformLinker
+from pytensor.link.utils import map_storage, raise_with_op
 from pytensor.scalar import basic as scalars
-from pytensor.tensor.basic import Alloc, Join
+from pytensor.scan.op import Scan
+from pytensor.tensor.basic import Alloc, Join, ScalarFromTensor, TensorFromScalar
+from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
+from pytensor.tensor.random.utils import custom_rng_deepcopy
 from pytensor.tensor.subtensor import Subtensor, unflatten_index_variables
 from pytensor.tensor.type import TensorType
+from pytensor.tensor.utils import import_func_from_string
 
-from .compat import in_python, inner_graph, universal_function
+from .compat import IfElse, inner_graph
 from .loops import Loop, is_scalar
 
 
-# Of scalars.
+# Python expressions for operations on scalars.
 EXPRESSIONS = {
     scalars.Add: "{0} + {1}",
     scalars.Sub: "{0} - {1}",
@@ -53,102 +73,212 @@ EXPRESSIONS = {
 }
 
 
-class NumpyLinker(JITLinker):
-    """See the module. It is for graphs without operations in place."""
+# The block of what is computed in any case, see `needed`.
+ALWAYS = frozenset({"always"})
 
-    def fgraph_convert(  # type: ignore[override]
-        self, fgraph: Any, order: Any = None, **kwargs: Any
-    ) -> Callable[..., Any]:
-        function = written_out(fgraph, order)
+# The file name of what is written out, by which tracebacks are recognized.
+WRITTEN = f"<{__name__}>"
+
+
+class NumpyLinker(PerformLinker):
+    """The linker that the module describes.
+
+    Parameters
+    ----------
+    borrow : bool
+        Treat all outputs as ``Out(..., borrow=True)``: for callers that write over no array.
+    allow_gc, schedule
+        As in PyTensor's linkers.
+    """
+
+    required_rewrites = ("minimum_compile",)
+    # NumPy has no function for fused operations; an elementwise one in place would copy its result into the argument.
+    incompatible_rewrites = ("fusion", "inplace_elemwise", "cxx_only")
+
+    def __init__(self, borrow: bool = False, **options: Any):
+        super().__init__(**options)
+        self.borrow = borrow
+        self.updates: Mapping[Any, Any] = {}
+
+    def accept_var_updates(self, updates: Mapping[Any, Any]) -> None:
+        """Take the outputs that become the next values of inputs."""
+        self.updates = updates
+
+    def make_all(self, input_storage: Any = None, output_storage: Any = None, storage_map: Any = None) -> Any:
+        """The function of the graph on its storage, as `PerformLinker.make_all`."""
+        fgraph: Any = self.fgraph
+        order = self.schedule(fgraph)
+        inputs, outputs, storage = map_storage(fgraph, order, input_storage, output_storage, storage_map)
+        function = written_out(fgraph, order, () if self.borrow else self.no_recycling)
         narrow = [position for position, variable in enumerate(fgraph.inputs) if is_scalar(variable)]
         wide = [position for position, variable in enumerate(fgraph.outputs) if is_scalar(variable)]
+        updated = [
+            (cell, fgraph.outputs.index(self.updates[variable]))
+            for cell, variable in zip(inputs, fgraph.inputs, strict=True)
+            if variable in self.updates
+        ]
 
-        def run(*arrays: Any) -> Any:
-            values = list(arrays)
+        def run() -> list[Any]:
+            values: Any = [cell[0] for cell in inputs]
             for position in narrow:
                 values[position] = values[position][()]
-            with np.errstate(all="ignore"):
-                results = function(*values)
+            try:
+                with np.errstate(all="ignore"):
+                    results: list[Any] = function(*values)
+            except Exception as error:
+                node = node_of(error)
+                if node is None:
+                    raise
+                raise_with_op(fgraph, node)
             for position in wide:
                 results[position] = np.asarray(results[position])
+            for cell, result in zip(outputs, results, strict=True):
+                cell[0] = result
+            # Also here, and not by `Function` alone, because a `Scan` has no other that does it.
+            for cell, position in updated:
+                cell[0] = results[position]
             return results
 
-        return run
+        vm: Any = run
+        vm.need_update_inputs, vm.allow_gc, vm.storage_map = False, self.allow_gc, storage
+        containers = [
+            [Container(variable, cell, readonly=readonly) for variable, cell in zip(variables, cells, strict=True)]
+            for variables, cells, readonly in ((fgraph.inputs, inputs, False), (fgraph.outputs, outputs, True))
+        ]
+        return vm, *containers, [vm], order
 
-    def jit_compile(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        return fn
 
-    def create_thunk_inputs(self, storage_map: Any) -> list[Any]:
-        fgraph: Any = self.fgraph
-        return [storage_map[variable] for variable in fgraph.inputs]
+# "optapi_python" rewrites the bodies of loops in PyTensor 3.0.
+PYTHON = Mode(NumpyLinker(), RewriteDatabaseQuery(include=["fast_run", "py_only", "optapi_python"]))
 
 
-def written_out(fgraph: Any, order: Sequence[Any]) -> Callable[..., Any]:
-    """A function from the values of the inputs of `fgraph` to a list of those of its outputs."""
-    namespace: dict[str, Any] = {"inf": np.inf}
+def written_out(fgraph: FunctionGraph, order: Sequence[Any], exposed: Collection[Any] = ()) -> Callable[..., Any]:
+    """A function from the values of the inputs of `fgraph` to a list of those of its outputs.
+
+    Parameters
+    ----------
+    fgraph : FunctionGraph
+    order : list of Apply
+        Its nodes, sorted topologically.
+    exposed : collection of variables
+        Variables that share memory with an output, as PyTensor's ``infer_reuse_pattern`` finds them. Their values share
+        no memory that PyTensor does not know of, because others may write over outputs.
+    """
+    steps = needed(order, fgraph.outputs)
+    home = {variable: block for node, _, block in steps for variable in node.outputs}
+    blocks: dict[Any, list[Any]] = {ALWAYS: []} | {block: [] for _, _, block in steps}
+    numbers = {block: number for number, block in enumerate(blocks)}
+    namespace: dict[str, Any] = {"inf": np.inf, "cache": cache, "fresh": fresh}
     names: dict[Any, str] = {}
 
-    def name_of(variable: Any) -> str:
+    def name_of(variable: Any, block: Any = ALWAYS) -> str:
         if variable not in names:
             names[variable] = f"v{len(names)}"
             if isinstance(variable, Constant):
                 namespace[names[variable]] = variable.data[()] if is_scalar(variable) else variable.data
-        return names[variable]
+        origin = home.get(variable, ALWAYS)
+        return names[variable] if origin in (ALWAYS, block) else f"b{numbers[origin]}()['{names[variable]}']"
 
-    # From the end, to find the nodes that are needed, and for each the variables that are used nowhere after it.
-    needed = {*fgraph.outputs}
-    nodes = []
-    for node in reversed(order):
-        if needed.intersection(node.outputs):
-            inputs = arguments(node)
-            nodes.append((node, inputs, [v for v in {*inputs, *node.outputs} if v not in needed]))
-            needed.update(inputs)
+    # The node that reads a variable last deletes it, unless it is read in another block too.
+    last: dict[Any, Any] = dict.fromkeys(fgraph.outputs)
+    for node, inputs, block in reversed(steps):
+        for variable in (*inputs, *node.outputs):
+            last.setdefault(variable, node)
+            if isinstance(node.op, IfElse) or home.get(variable, ALWAYS) != block:
+                last[variable] = None
 
-    lines = [f"def run({', '.join(map(name_of, fgraph.inputs))}):"]
-    for number, (node, inputs, dropped) in enumerate(reversed(nodes)):
-        values = list(map(name_of, inputs))
-        expression, several = scalar_expression(node), False
-        if expression is None:
-            function = converted(node)
-            several = isinstance(function, Called | Looped)
-            if is_filled(node) and isinstance(inputs[0], Constant):
-                namespace[f"f{number}"] = function(inputs[0].data)
-                expression = f"f{number}"
-            else:
-                namespace[f"f{number}"] = function
-                expression = f"f{number}({', '.join(values)})"
-                if is_scalar(node.outputs[0]) and not several:
-                    expression += "[()]"
-        lines.append(f"    {', '.join(map(name_of, node.outputs))}{',' * several} = {expression.format(*values)}")
-        dropped = [v for v in dropped if not isinstance(v, Constant)]
+    statements = [statement(node, inputs, f"f{number}") for number, (node, inputs, _) in enumerate(steps)]
+    # What may share memory without PyTensor's knowledge, and what may be read later than PyTensor thinks.
+    loose: set[Any] = set()
+    for (node, _, _), (*_, shares) in zip(steps, statements, strict=True):
+        for variable in (*node.inputs, *node.outputs) if shares or len(blocks) > 1 else ():
+            view_tree_set(fgraph, alias_root(variable), loose)
+
+    for number, (node, inputs, block) in enumerate(steps):
+        expression, function, several, shares = statements[number]
+        if function is not None:
+            namespace[f"f{number}"] = function
+        values, results = ([name_of(v, block) for v in variables] for variables in (inputs, node.outputs))
+        for position in {position for positions in node.op.destroy_map.values() for position in positions}:
+            if inputs[position] in loose:
+                values[position] = f"fresh({values[position]})"
+        lines = [f"{', '.join(results)}{',' * several} = {expression.format(*values)}"]
+        if shares:
+            copied = [name_of(v, block) for v in node.outputs if v in exposed and not is_scalar(v)]
+            lines += [f"{name} = fresh({name})" for name in copied]
+        read = dict.fromkeys((*inputs, *node.outputs))
+        dropped = [names[v] for v in read if last[v] is node and not isinstance(v, Constant)]
         if dropped:
-            lines.append(f"    del {', '.join(map(name_of, dropped))}")
-    lines.append(f"    return [{', '.join(map(name_of, fgraph.outputs))}]")
-    exec(compile("\n".join(lines), f"<{__name__}>", "exec"), namespace)
+            lines.append(f"del {', '.join(dropped)}")
+        blocks[block] += [(f"    {line}", node) for line in lines]
+
+    source: list[Any] = [(f"def run({', '.join(map(name_of, fgraph.inputs))}):", None)]
+    always = blocks.pop(ALWAYS)
+    for block, pairs in blocks.items():
+        source += [("    @cache", None), (f"    def b{numbers[block]}():", None)]
+        source += [(f"    {line}", node) for line, node in pairs]
+        source.append(("        return locals()", None))
+    source += [*always, (f"    return [{', '.join(map(name_of, fgraph.outputs))}]", None)]
+    namespace["nodes"] = [None, *(node for _, node in source)]
+    exec(compile("\n".join(line for line, _ in source), WRITTEN, "exec"), namespace)
     return namespace["run"]
 
 
-def arguments(node: Any) -> list[Any]:
-    """The inputs of `node`, with scalars in place of those that are widened for an elementwise function alone."""
+def needed(order: Sequence[Any], outputs: Sequence[Any]) -> list[tuple[Any, list[Any], frozenset[Any]]]:
+    """The nodes that `outputs` need, with their `arguments`, and the block in which they are computed.
+
+    A block is a set of branches of lazy conditionals, and is computed when the first of them is chosen: it is what all
+    these branches need and nothing else does. A block needs nothing but what is in blocks of the same branches or more.
+    """
+    wanted: dict[Any, set[Any]] = {variable: {*ALWAYS} for variable in outputs}
+    steps = []
+    for node in reversed(order):
+        branches = set().union(*(wanted.get(variable, ()) for variable in node.outputs))
+        if not branches:
+            continue
+        block = ALWAYS if branches >= ALWAYS else frozenset(branches)
+        inputs = arguments(node)
+        for position, variable in enumerate(inputs):
+            lazy = isinstance(node.op, IfElse) and position > 0
+            wanted.setdefault(variable, set()).update([(node, position > node.op.n_outs)] if lazy else block)
+        steps.append((node, inputs, block))
+    return steps[::-1]
+
+
+def node_of(error: BaseException) -> Any:
+    """The innermost node whose line raised `error`, or None."""
+    frames = [(frame, line) for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == WRITTEN]
+    return frames[-1][0].f_globals["nodes"][frames[-1][1]] if frames else None
+
+
+def fresh(value: Any) -> Any:
+    """A copy of `value`."""
+    if isinstance(value, np.random.Generator):
+        return custom_rng_deepcopy(value)
+    return value.copy() if isinstance(value, np.ndarray) else deepcopy(value)
+
+
+def arguments(node: Apply) -> list[Any]:
+    """The inputs of `node`, but scalars instead of their expansions where an elementwise function broadcasts them."""
     if not isinstance(node.op, Elemwise) or None in node.outputs[0].type.shape:
         return node.inputs
     shape = node.outputs[0].type.shape
     if is_filled(node):
         return [narrowed(node.inputs[1])]
     inputs = list(map(narrowed, node.inputs))
-    # The others have to make up the shape.
+    # The shape of the output must follow from the other inputs.
     known: Any = [v.type.shape for v in inputs if isinstance(v.type, TensorType) and None not in v.type.shape]
     return inputs if known and np.broadcast_shapes(*known) == shape else node.inputs
 
 
-def is_filled(node: Any) -> bool:
+def is_filled(node: Apply) -> bool:
     """Whether the output of `node` is an array of a known shape that is filled with its second input."""
     known = isinstance(node.op, Elemwise) and None not in node.outputs[0].type.shape
     return known and isinstance(node.op.scalar_op, scalars.Second)
 
 
-def narrowed(variable: Any) -> Any:
-    """The scalar that `variable` is, with dimensions of extent 1; or `variable`."""
+def narrowed(variable: Variable) -> Any:
+    """The scalar of which `variable` is an expansion with axes of extent 1; or `variable`."""
     node = variable.owner
     if node is not None and isinstance(node.op, DimShuffle) and is_scalar(node.inputs[0]):
         return node.inputs[0]
@@ -159,31 +289,40 @@ class Looped:
     """A loop as a function from the values of its inputs to a list of those of its outputs."""
 
     def __init__(self, op: Loop):
-        inner = inner_graph(op)
-        MergeOptimizer().rewrite(inner)
-        self.turn = written_out(inner, inner.toposort())
-        self.count = len(op.inner_outputs) - 1
+        inner: Any = inner_graph(op)
+        self.count, exposed = len(op.inner_outputs) - 1, ()
+        # The values that a turn writes over: those of the caller are copied, and no two may share memory.
+        self.destroyed: list[int] = []
+        if any(node.op.destroy_map for node in inner.apply_nodes):
+            inner.attach_feature(DestroyHandler())
+            self.destroyed = [i for i in range(self.count) if inner.has_destroyers([inner.inputs[i]])]
+            exposed = infer_reuse_pattern(inner, inner.outputs)
+        else:
+            MergeOptimizer().rewrite(inner)
+        self.turn = written_out(inner, inner.toposort(), exposed)
 
     def __call__(self, *values: Any) -> Any:
-        now, given, steps = values[: self.count], values[self.count : -1], int(values[-1])
+        current, fixed, steps = [*values[: self.count]], values[self.count : -1], int(values[-1])
+        for position in self.destroyed:
+            current[position] = fresh(current[position])
         for _ in range(steps):
-            *now, done = self.turn(*now, *given)
+            *current, done = self.turn(*current, *fixed)
             if done:
                 break
-        return now
+        return current
 
 
 class Called:
-    """A node as PyTensor calls it: a function from the values of its inputs to a list of those of its outputs."""
+    """A node by PyTensor's own method: a function from the values of its inputs to a list of those of its outputs."""
 
-    def __init__(self, node: Any):
+    def __init__(self, node: Apply):
         variables = [*dict.fromkeys(node.inputs), *node.outputs]
         storage: dict[Any, list[Any]] = {variable: [None] for variable in variables}
         computed: dict[Any, list[bool]] = {variable: [variable.owner is not node] for variable in variables}
-        node.op = in_python(node.op)
-        self.thunk = node.op.make_thunk(node, storage, computed, [], impl="py")
-        if getattr(self.thunk, "lazy", False):
-            raise NotImplementedError(f"{node.op} computes lazily, which {NumpyLinker.__name__} does not")
+        # A copy of the node, because that of the graph is pickled with it.
+        called = copy(node)
+        called.op = in_python(node.op)
+        self.thunk = called.op.make_thunk(called, storage, computed, [], impl="py")
         self.inputs = [(storage[variable], is_scalar(variable)) for variable in node.inputs]
         self.outputs = [(storage[variable], is_scalar(variable)) for variable in node.outputs]
 
@@ -191,14 +330,77 @@ class Called:
         for (cell, scalar), value in zip(self.inputs, values, strict=True):
             cell[0] = np.asarray(value) if scalar else value
         self.thunk()
-        results = [cell[0][()] if scalar else cell[0] for cell, scalar in self.outputs]
+        results: list[Any] = [cell[0][()] if scalar else cell[0] for cell, scalar in self.outputs]
         for cell, _ in (*self.inputs, *self.outputs):
             cell[0] = None
         return results
 
 
-def scalar_expression(node: Any) -> str | None:
-    """The expression for a `node` of scalars, if there is one."""
+def in_python(op: Any) -> Any:
+    """`op`, or a copy of it whose inner graph is linked by a `NumpyLinker`.
+
+    A copy, because the same Op may stand in functions of other modes and keeps what it has compiled.
+    """
+    if isinstance(op, Blockwise):
+        core = in_python(op.core_op)
+        if core is not op.core_op:
+            op = copy(op)
+            op.core_op = core
+    elif hasattr(op, "compile_fn"):
+        as_it_is: Any = SequentialGraphRewriter()
+        op = copy(op)
+        op._fn = op.compile_fn(Mode(NumpyLinker(), as_it_is))
+    elif isinstance(op, Scan):
+        op = copy(op)
+        inner: Any = inner_graph(op)
+        inputs, outputs = op.prepare_fgraph(inner)
+        op._fn = PYTHON.function_maker(inputs, outputs, PYTHON, fgraph=inner, on_unused_input="ignore").create()
+    elif isinstance(op, OpFromGraph):
+        # Else the graph inside of Softmax is recognized as a softmax, and so on for ever.
+        mode = PYTHON.excluding("symbolic_op_recognition")
+        op = copy(op)
+        op._fn = pytensor.function(op.inner_inputs, op.inner_outputs, mode=mode, on_unused_input="ignore")
+        op._fn.trust_input = True
+    return op
+
+
+def statement(node: Apply, inputs: Sequence[Any], name: str) -> tuple[str, Any, bool, bool]:
+    """How a node is written.
+
+    Returns
+    -------
+    expression : str
+        With a place for the value of each of `inputs`.
+    function
+        What the expression calls `name`, or None.
+    several : bool
+        Whether the expression has a value for each output, and not the value of the only one.
+    shares : bool
+        Whether arrays among the values may share memory with others without PyTensor's knowledge.
+    """
+    expression = plain_expression(node)
+    if expression is not None:
+        return expression, None, isinstance(node.op, IfElse), isinstance(node.op, IfElse | Elemwise)
+    function: Any = converted(node)
+    if is_filled(node) and isinstance(inputs[0], Constant):
+        return name, function(inputs[0].data), False, True
+    several = isinstance(function, Called | Looped)
+    expression = f"{name}({', '.join(f'{{{position}}}' for position in range(len(inputs)))})"
+    if is_scalar(node.outputs[0]) and not several:
+        expression += "[()]"
+    return expression, function, several, isinstance(function, Looped)
+
+
+def plain_expression(node: Apply) -> str | None:
+    """The Python expression for a `node` that is arithmetic of scalars, a choice, or nothing but another name."""
+    if isinstance(node.op, IfElse):
+        places = [f"{{{position}}}, " for position in range(len(node.inputs))]
+        count = node.op.n_outs
+        return f"({''.join(places[1 : count + 1])}) if {{0}} else ({''.join(places[count + 1 :])})"
+    if isinstance(node.op, ViewOp | ScalarFromTensor | TensorFromScalar):
+        return "{0}"
+    if isinstance(node.op, DeepCopyOp) and is_scalar(node.inputs[0]):
+        return "{0}"
     if not isinstance(node.op, Elemwise):
         return None
     if not all(map(is_scalar, node.inputs)):
@@ -217,8 +419,8 @@ def scalar_expression(node: Any) -> str | None:
     return expression if expression is not None and universal_function(op, dtypes, dtype) is not None else None
 
 
-def choice(node: Any) -> str | None:
-    """The expression for one of two arrays, where a scalar says which; neither is copied."""
+def choice(node: Apply) -> str | None:
+    """The expression for a ``switch`` between two arrays by a scalar condition; neither is copied."""
     if not isinstance(node.op.scalar_op, scalars.Switch):
         return None
     condition, *branches = arguments(node)
@@ -227,8 +429,8 @@ def choice(node: Any) -> str | None:
     return "{1} if {0} else {2}" if is_scalar(condition) and fits and None not in output.shape else None
 
 
-def converted(node: Any) -> Callable[..., Any]:
-    """A function from the values of a node's inputs to that of its output, or a `Looped` or `Called`."""
+def converted(node: Apply) -> Callable[..., Any]:
+    """A function from the values of a node's inputs to the value of its output, or a `Looped` or `Called`."""
     if isinstance(node.op, Loop):
         return Looped(node.op)
     kinds = TensorType | scalars.ScalarType
@@ -238,12 +440,13 @@ def converted(node: Any) -> Callable[..., Any]:
     return Called(node)
 
 
-def candidates(node: Any) -> Iterator[Callable[..., Any]]:
-    """The function for a node, if it has one that gives the dtype that is declared."""
+def candidates(node: Apply) -> Iterator[Callable[..., Any]]:
+    """The function of NumPy for a node, if there is one that gives the declared dtype."""
     op, dtypes, dtype = node.op, [variable.type.dtype for variable in node.inputs], node.outputs[0].type.dtype
     same = all(other == dtype for other in dtypes)
     if isinstance(op, Elemwise) and not op.inplace_pattern and len(node.outputs) == 1:
-        yield from elementwise(op.scalar_op, dtypes, node.outputs[0].type)
+        for function in elementwise(op.scalar_op, dtypes, node.outputs[0].type):
+            yield checked(node, function)
     elif isinstance(op, CAReduce) and dtypes[0] == dtype and op.acc_dtype in (None, dtype):
         axis, fold = op.axis, op.ufunc.reduce
         yield lambda x: fold(x, axis=axis, dtype=dtype)
@@ -256,19 +459,45 @@ def candidates(node: Any) -> Iterator[Callable[..., Any]]:
             yield lambda x: x.transpose(shuffle)[index]
     elif isinstance(op, Subtensor):
         entries = op.idx_list
-        if all(isinstance(variable, Constant) for variable in node.inputs[1:]):
-            place = tuple(unflatten_index_variables([v.data.item() for v in node.inputs[1:]], entries))
-            yield lambda x, *constants: x[place]
+        constants = [v.data.item() for v in node.inputs[1:] if isinstance(v, Constant)]
+        if len(constants) == len(node.inputs) - 1:
+            place = tuple(unflatten_index_variables(constants, entries))
+            yield lambda x, *_: x[place]
         else:
             yield lambda x, *places: x[tuple(unflatten_index_variables(places, entries))]
+    elif isinstance(op, DeepCopyOp):
+        yield lambda x: x.copy()
     elif isinstance(op, Alloc) and dtypes[0] == dtype:
         yield lambda value, *shape: np.full(shape, value)
     elif isinstance(op, Join) and same and isinstance(along := getattr(op, "axis", None), int):
         yield lambda *parts: np.concatenate(parts, axis=along)
 
 
-def elementwise(op: Any, dtypes: list[str], output: Any) -> Iterator[Callable[..., Any]]:
-    """The function for an elementwise node of the scalar `op`."""
+def checked(node: Apply, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of an elementwise `node`, with PyTensor's check: no extent of 1 broadcasts that was not declared."""
+    inputs = arguments(node)
+    unknown = [v for v in inputs if None in getattr(v.type, "shape", ()) and not all(v.type.broadcastable)]
+    if not unknown or len(inputs) == 1:
+        return function
+    places = [position for position, v in enumerate(inputs) if not is_scalar(v)]
+    patterns = [inputs[position].type.broadcastable for position in places]
+
+    def check(*values: Any) -> Any:
+        shapes = [values[position].shape for position in places]
+        if shapes.count(shapes[0]) != len(shapes):
+            for extents in zip(*(zip(s, p, strict=True) for s, p in zip(shapes, patterns, strict=True)), strict=True):
+                if (1, False) in extents and any(extent != 1 for extent, _ in extents):
+                    raise ValueError(
+                        f"Runtime broadcasting not allowed: {node.op} has inputs of the shapes {shapes}, and an "
+                        "extent of 1 that was not declared; declare it by a static shape, or by specify_broadcastable"
+                    )
+        return function(*values)
+
+    return check
+
+
+def elementwise(op: Any, dtypes: list[str], output: TensorType) -> Iterator[Callable[..., Any]]:
+    """The function of NumPy for an elementwise node of the scalar `op`, if there is one."""
     dtype, shape = output.dtype, output.shape
     if isinstance(op, scalars.Cast):
         yield lambda x: x.astype(dtype)
@@ -288,3 +517,13 @@ def elementwise(op: Any, dtypes: list[str], output: Any) -> Iterator[Callable[..
         yield lambda *terms: reduce(ufunc, terms)
     elif (function := universal_function(op, dtypes, dtype)) is not None:
         yield function
+
+
+def universal_function(op: Any, dtypes: Sequence[str], dtype: str) -> np.ufunc | None:
+    """The universal function of NumPy or SciPy for the scalar `op` of `dtypes`, if it has one that gives `dtype`."""
+    spec = getattr(op, "nfunc_spec", None)
+    function = import_func_from_string(spec[0]) if spec and spec[1:] == (len(dtypes), 1) else None
+    if not isinstance(function, np.ufunc):
+        return None
+    # NumPy computes some functions of small integers in another precision than PyTensor declares.
+    return function if function.resolve_dtypes((*map(np.dtype, dtypes), None))[-1].name == dtype else None

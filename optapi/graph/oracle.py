@@ -14,10 +14,12 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.gradient import DisconnectedType, grad_undefined
 from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op
 
 from ..checks import as_dtype, as_list, check_parameters
 from ..pytree import derivative, number
+from ..typing import Variables
 
 
 Arrays = list[np.ndarray]
@@ -72,7 +74,7 @@ class Oracle:
         self.failure: BaseException | None = None
         self.errors: Any = None  # how the callable wants NumPy to treat floating-point errors, as np.geterr
 
-    def __call__(self, parameters: Any, *inputs: Any) -> Any:
+    def __call__(self, parameters: Variables, *inputs: Sequence[Variable]) -> Any:
         """The cost as a scalar variable in float64, differentiable in `parameters` and not in `inputs`."""
         parameters = check_parameters(as_list("parameters", parameters))
         variables: Any = Evaluation(self, len(parameters))(*parameters, *map(pt.as_tensor, inputs), return_list=True)
@@ -129,23 +131,23 @@ class Evaluation(Op):
         self.oracle = oracle
         self.count = count
 
-    def make_node(self, *inputs: Any) -> Apply:
+    def make_node(self, *inputs: Variable) -> Apply:
         inputs = tuple(map(pt.as_tensor, inputs))
         return Apply(self, inputs, [pt.scalar(dtype="float64"), *(p.type() for p in inputs[: self.count])])
 
-    def perform(self, node: Any, inputs: Any, outputs: Any) -> None:
+    def perform(self, node: Apply, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         cost, gradients = self.oracle.evaluate(inputs, self.count)
         outputs[0][0] = np.asarray(cost)
         for storage, gradient in zip(outputs[1:], gradients, strict=True):
             storage[0] = gradient
 
-    def do_constant_folding(self, fgraph: Any, node: Any) -> bool:
+    def do_constant_folding(self, fgraph: FunctionGraph, node: Apply) -> bool:
         return False
 
-    def connection_pattern(self, node: Any) -> list[list[bool]]:
+    def connection_pattern(self, node: Apply) -> list[list[bool]]:
         return [[position < self.count] * len(node.outputs) for position in range(len(node.inputs))]
 
-    def pullback(self, inputs: Any, outputs: Any, cotangents: Any) -> list[Variable]:
+    def pullback(self, inputs: Sequence[Any], outputs: Sequence[Any], cotangents: Sequence[Any]) -> list[Variable]:
         parameters, others = inputs[: self.count], inputs[self.count :]
         of_cost, *of_gradients = cotangents
         pulled = [None] * self.count
@@ -157,7 +159,7 @@ class Evaluation(Op):
             pulled = [b if a is None else a + b for a, b in zip(pulled, products, strict=True)]
         return [DisconnectedType()() if v is None else v for v in [*pulled, *[None] * len(others)]]
 
-    def pushforward(self, inputs: Any, outputs: Any, tangents: Any) -> list[Variable]:
+    def pushforward(self, inputs: Sequence[Any], outputs: Sequence[Any], tangents: Sequence[Any]) -> list[Variable]:
         parameters, vectors, others = inputs[: self.count], tangents[: self.count], inputs[self.count :]
         moved = [(g, v) for g, v in zip(outputs[1:], vectors, strict=True) if not isinstance(v.type, DisconnectedType)]
         if not moved:
@@ -183,29 +185,29 @@ class Product(Op):
         products: Any = self(*parameters, *vectors, *others, return_list=True)
         return list(products)
 
-    def make_node(self, *inputs: Any) -> Apply:
+    def make_node(self, *inputs: Variable) -> Apply:
         inputs = tuple(map(pt.as_tensor, inputs))
         return Apply(self, inputs, [p.type() for p in inputs[: self.count]])
 
-    def perform(self, node: Any, inputs: Any, outputs: Any) -> None:
+    def perform(self, node: Apply, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         products = self.oracle.multiply(inputs, self.count)
         for storage, product in zip(outputs, products, strict=True):
             storage[0] = product
 
-    def do_constant_folding(self, fgraph: Any, node: Any) -> bool:
+    def do_constant_folding(self, fgraph: FunctionGraph, node: Apply) -> bool:
         return False
 
-    def connection_pattern(self, node: Any) -> list[list[bool]]:
+    def connection_pattern(self, node: Apply) -> list[list[bool]]:
         return [[position < 2 * self.count] * len(node.outputs) for position in range(len(node.inputs))]
 
-    def pullback(self, inputs: Any, outputs: Any, cotangents: Any) -> list[Variable]:
+    def pullback(self, inputs: Sequence[Any], outputs: Sequence[Any], cotangents: Sequence[Any]) -> list[Variable]:
         parameters, others = inputs[: self.count], inputs[2 * self.count :]
         third = [
             grad_undefined(self, i, p, "third derivatives of an oracle are not known") for i, p in enumerate(parameters)
         ]
         return [*third, *self.of(parameters, cotangents, others), *(DisconnectedType()() for _ in others)]
 
-    def pushforward(self, inputs: Any, outputs: Any, tangents: Any) -> list[Variable]:
+    def pushforward(self, inputs: Sequence[Any], outputs: Sequence[Any], tangents: Sequence[Any]) -> list[Variable]:
         parameters, others = inputs[: self.count], inputs[2 * self.count :]
         if not all(isinstance(v.type, DisconnectedType) for v in tangents[: self.count]):
             raise NotImplementedError("third derivatives of an oracle are not known")

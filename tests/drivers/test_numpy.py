@@ -25,7 +25,8 @@ from registry import ROWS
 
 import optapi
 from optapi import Objective, minimize, minimize_iterator, schedules
-from optapi.drivers import steps
+from optapi.drivers import oracle_program
+from optapi.drivers.options import SYMBOLIC
 
 
 A = np.diag([1.0, 4.0, 9.0])
@@ -131,8 +132,7 @@ def test_every_rule_minimizes(row):
         options = {**row.options, **options}
         signature = inspect.signature(row.rule).parameters
         if any(
-            name in options or (name in signature and signature[name].default is inspect._empty)
-            for name in steps.SYMBOLIC
+            name in options or (name in signature and signature[name].default is inspect._empty) for name in SYMBOLIC
         ):
             with pytest.raises(TypeError, match="an expression of PyTensor"):
                 minimize(x0, cost, slope, row.rule, **options)
@@ -188,7 +188,9 @@ def test_a_rule_by_its_name():
 
 def test_an_unknown_keyword_gets_a_hint():
     for keyword, meant in (("maxiter", "max_iterations"), ("gtol", "tolerance"), ("memroy", "memory")):
-        with pytest.raises(TypeError, match=f"'{keyword}' is one of neither .* did you mean {meant}\\? lbfgs takes"):
+        with pytest.raises(
+            TypeError, match=f"'{keyword}': neither lbfgs nor minimize takes it; did you mean {meant}\\? lbfgs takes"
+        ):
             minimize(START, symbolic, None, optapi.lbfgs, **{keyword: 3})
 
 
@@ -556,7 +558,7 @@ def test_default_limit(n, limit):
         return float(np.sum(x**2))
 
     it = minimize_iterator(np.ones(n), small, lambda x: 2 * x, optapi.sgd, step_size=0.0)
-    assert it._limits.max_iterations == limit
+    assert it._termination.max_iterations == limit
 
 
 def test_status_2():
@@ -812,7 +814,7 @@ KILLED = """
 import os, signal, sys
 import numpy as np
 import optapi
-from test_drivers import rosen, rosen_der
+from test_numpy import rosen, rosen_der
 
 saves, fsync = 0, os.fsync
 
@@ -832,7 +834,7 @@ for _ in it:
 
 def test_killed_in_the_middle_of_a_save(tmp_path):
     path = tmp_path / "run.npz"
-    folders = [Path(__file__).parent.parent, Path(optapi.__file__).parent.parent]
+    folders = [Path(__file__).parent, Path(__file__).parent.parent, Path(optapi.__file__).parent.parent]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
     command = [sys.executable, "-c", KILLED, str(path)]
     child = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -850,7 +852,7 @@ def test_killed_in_the_middle_of_a_save(tmp_path):
 
 def test_a_second_call_builds_nothing(monkeypatch):
     minimize(START, f, df, optapi.lbfgs, memory=4)
-    monkeypatch.setattr(steps, "build", None)
+    monkeypatch.setattr(oracle_program, "build", None)
     monkeypatch.setattr(pytensor, "function", None)
     x = minimize(START + 1, lambda x: 2 * f(x), lambda x: 2 * df(x), optapi.lbfgs, memory=4)
     np.testing.assert_allclose(x, SOLUTION, atol=1e-4)

@@ -9,8 +9,8 @@ import pytest
 
 import optapi
 from optapi import OptimizeResult
-from optapi.drivers import results
-from optapi.drivers.termination import Limits
+from optapi.drivers.evaluator import Evaluation
+from optapi.drivers.termination import SENTENCES, STATUSES, Ending, Termination
 
 
 def test_it_is_a_dictionary_with_attributes():
@@ -49,46 +49,73 @@ def test_all_fields_are_always_there():
         assert type(result.nit) is int
 
 
-ENDINGS = [value for value in vars(results).values() if isinstance(value, results.Ending)]
-
-
 def test_each_ending_has_a_sentence():
-    facts = {"rule": "lbfgs", "cost": 1.0, "best": 1.0, "gradient": 0.5, "tolerance": 1e-5, "limit": 7}
-    assert {ending.cause for ending in ENDINGS} == set(results.SENTENCES)
-    assert {ending.status for ending in ENDINGS} == set(results.STATUSES) == {0, 1, 2, 3, 4, 5, 99}
-    for ending in ENDINGS:
-        sentence = results.sentence(ending, **facts)
+    facts = {"rule": "lbfgs", "cost": 1.0, "best": 1.0, "gradient": 0.5, "tolerance": 1e-5}
+    limits = {"max_evaluations": 7, "time_limit": 7, "cost_tolerance": 7, "step_tolerance": 7}
+    assert set(Ending) == set(SENTENCES)
+    assert {ending.status for ending in Ending} == set(STATUSES) == {0, 1, 2, 3, 4, 5, 99}
+    for ending in Ending:
+        sentence = of(**limits).explained(ending, **facts)
         assert re.fullmatch(r"[A-Z][^{}]*\.", sentence)
-    assert results.sentence(None) == "Not finished."
+    # A rule may stop for another reason than the gradient.
+    assert "lbfgs has finished" in of().explained(Ending.CONVERGED, **facts)
+    assert "1e-05" in of().explained(Ending.CONVERGED, **{**facts, "gradient": 1e-6})
 
 
-def limits(**keywords):
+def of(**keywords):
     names = ("max_iterations", "max_evaluations", "time_limit", "target", "cost_tolerance", "step_tolerance")
-    return Limits.of(3, *(keywords.get(name) for name in names), keywords.get("ascent", False))
+    return Termination.of(3, keywords.get("ascent", False), *(keywords.get(name) for name in names))
+
+
+def at(cost, *point):
+    return Evaluation([np.array(point or [0.5])], cost)
+
+
+def cost(evaluation):
+    return evaluation.cost
 
 
 def test_limits():
-    assert limits().exceeded(999, 10**9, 1e9) is None
-    assert limits().exceeded(1000, 0, 0.0) is results.ITERATIONS
-    assert limits(max_evaluations=5).exceeded(1, 5, 0.0) is results.EVALUATIONS
-    assert limits(time_limit=2).exceeded(1, 5, 2.0) is results.TIME
-    assert limits(target=1).reached(1.0) is results.TARGET
-    assert limits(target=1).reached(1.1) is None
-    assert limits(target=1).reached(np.nan) is None
-    assert limits(target=1, ascent=True).reached(1.1) is results.TARGET
-    here, there = [np.array([0.5])], [np.array([0.501])]
-    assert limits().settled(1.0, 1.0, here, here) is None
-    assert limits(cost_tolerance=1e-3).settled(1000.0, 999.0, here, there) is results.SAME_COST
-    assert limits(cost_tolerance=1e-3).settled(1e-3, 2e-3, here, there) is results.SAME_COST
-    assert limits(cost_tolerance=1e-3).settled(1.0, 1.1, here, there) is None
-    assert limits(cost_tolerance=1e-3).settled(1.0, np.nan, here, there) is None
-    assert limits(step_tolerance=1.1e-3).settled(1.0, 2.0, here, there) is results.SAME_POINT
-    assert limits(step_tolerance=0.9e-3).settled(1.0, 2.0, here, there) is None
-    assert limits(step_tolerance=0).settled(1.0, 2.0, here, there) is None
+    assert of().exceeded(999, 10**9, 1e9) is None
+    assert of().exceeded(1000, 0, 0.0) is Ending.ITERATIONS
+    assert of(max_evaluations=5).exceeded(1, 5, 0.0) is Ending.EVALUATIONS
+    assert of(time_limit=2).exceeded(1, 5, 2.0) is Ending.TIME
+    assert of(target=1).is_reached(1.0)
+    assert not of(target=1).is_reached(1.1)
+    assert not of(target=1).is_reached(np.nan)
+    assert of(target=1, ascent=True).is_reached(1.1)
+    assert [of(**keywords).looks for keywords in ({}, {"target": 0}, {"cost_tolerance": 0})] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("limits", "before", "after", "ending"),
+    [
+        ({}, 1.0, 1.0, None),
+        ({"cost_tolerance": 1e-3}, 1000.0, 999.0, Ending.SAME_COST),
+        ({"cost_tolerance": 1e-3}, 1e-3, 2e-3, Ending.SAME_COST),
+        ({"cost_tolerance": 1e-3}, 1.0, 1.1, None),
+        ({"cost_tolerance": 1e-3}, 1.0, np.nan, None),
+        ({"step_tolerance": 1.1e-3}, 1.0, 2.0, Ending.SAME_POINT),
+        ({"step_tolerance": 0.9e-3}, 1.0, 2.0, None),
+        ({"target": 2.0, "cost_tolerance": 10.0}, 3.0, 2.0, Ending.TARGET),
+    ],
+)
+def test_the_verdict_on_an_iteration(limits, before, after, ending):
+    """The target comes first, then what the rule says, then how little has changed."""
+    before, after = at(before), at(after, 0.501)
+    assert of(**limits).verdict(None, before, after, cost) is ending
+    said = ending if ending is Ending.TARGET else Ending.STUCK
+    assert of(**limits).verdict(Ending.STUCK, before, after, cost) is said
+    assert of(**limits).verdict(None, before, before, cost) is None  # it has not moved
+    assert of(**limits).verdict(Ending.STUCK, before, before, cost) is Ending.STUCK
+
+
+def test_a_cost_that_decides_nothing_is_not_asked_for():
+    assert of(step_tolerance=1e-9).verdict(None, at(None), at(None, 0.6), None) is None
 
 
 def test_what_is_better():
-    down, up = limits(), limits(ascent=True)
+    down, up = of(), of(ascent=True)
     assert down.is_better(1.0, 2.0)
     assert not down.is_better(2.0, 1.0)
     assert up.is_better(2.0, 1.0)

@@ -99,7 +99,7 @@ def test_callbacks():
 
 
 def test_second_derivatives():
-    from test_drivers import newton_step
+    from test_numpy import newton_step
 
     method = scipy_method(newton_step, max_iterations=1)
     one = scipy.optimize.minimize(rosen, START, jac=rosen_der, hessp=rosen_hess_prod, method=method)

@@ -8,7 +8,7 @@ import pytest
 import optapi
 from optapi import Oracle
 from optapi.drivers.evaluator import Evaluator
-from optapi.graph.compat import PYTHON
+from optapi.graph.numpy_linker import PYTHON
 from optapi.graph.oracle import central_difference
 from optapi.pytree import PyTree
 

@@ -8,7 +8,7 @@ import pytest
 from reference import hessian_free as reference
 
 import optapi
-from optapi.drivers.steps import STEP
+from optapi.drivers.oracle_program import STEP
 
 
 NETWORK = reference.Network()

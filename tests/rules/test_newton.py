@@ -11,7 +11,7 @@ from reference import newton as reference
 
 import optapi
 from optapi import minimize
-from optapi.drivers.steps import STEP
+from optapi.drivers.oracle_program import STEP
 from optapi.graph.compat import REWRITES_INNER_GRAPHS
 from optapi.line_search import fixed
 from optapi.objective import Objective

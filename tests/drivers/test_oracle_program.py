@@ -10,8 +10,9 @@ import pytest
 
 import optapi
 from optapi import line_search, schedules
-from optapi.drivers import steps
-from optapi.drivers.steps import Cache, Incomparable, Recipe, by_value
+from optapi.drivers import oracle_program
+from optapi.drivers.evaluator import kinds_of
+from optapi.drivers.oracle_program import Cache, Incomparable, OracleProgram, by_value
 
 
 def test_values_have_the_same_key_only_if_they_mean_the_same():
@@ -44,8 +45,8 @@ def test_values_have_the_same_key_only_if_they_mean_the_same():
 def test_what_cannot_be_compared_has_no_key(value):
     with pytest.raises(Incomparable):
         by_value(value)
-    recipe = Recipe(optapi.sgd, {"step_size": value}, [np.zeros(2)], None)
-    assert recipe.key is None
+    program = OracleProgram(optapi.sgd, {"step_size": value}, kinds_of([np.zeros(2)]), None)
+    assert program.key is None
 
 
 def test_the_cache_keeps_the_last_ones():
@@ -62,37 +63,37 @@ def test_the_cache_keeps_the_last_ones():
 
 def test_no_more_than_32_are_kept():
     for number in range(40):
-        steps.CACHE.give(("test", number), object())
-    assert sum(map(len, steps.CACHE._free.values())) == 32
-    assert steps.CACHE.take(("test", 0)) is None
-    assert steps.CACHE.take(("test", 39)) is not None
-    steps.CACHE.clear()
+        oracle_program.CACHE.give(("test", number), object())
+    assert sum(map(len, oracle_program.CACHE._free.values())) == 32
+    assert oracle_program.CACHE.take(("test", 0)) is None
+    assert oracle_program.CACHE.take(("test", 39)) is not None
+    oracle_program.CACHE.clear()
 
 
 def test_a_step_is_taken_out_while_it_is_in_use():
-    recipe = Recipe(optapi.sgd, {"step_size": 0.1}, [np.zeros(2)], None)
-    other = Recipe(optapi.sgd, {"step_size": 0.1}, [np.ones(2)], None)
-    with recipe.step() as first, other.step() as second:
+    program = OracleProgram(optapi.sgd, {"step_size": 0.1}, kinds_of([np.zeros(2)]), None)
+    other = OracleProgram(optapi.sgd, {"step_size": 0.1}, kinds_of([np.ones(2)]), None)
+    with program.step() as first, other.step() as second:
         assert first is not second
-    with recipe.step() as third, other.step() as fourth:
+    with program.step() as third, other.step() as fourth:
         assert {third, fourth} == {first, second}
 
 
-def test_recipes_are_pickled_and_copied():
+def test_programs_are_pickled_and_copied():
     rate = pytensor.shared(0.1)
-    recipe = Recipe(optapi.sgd, {"step_size": rate}, [np.zeros((2, 3), "float32")], None)
-    assert copy.deepcopy(recipe).options["step_size"] is rate
-    plain = Recipe(optapi.sgd, {"step_size": 0.1}, [np.zeros((2, 3), "float32")], None)
+    program = OracleProgram(optapi.sgd, {"step_size": rate}, kinds_of([np.zeros((2, 3), "float32")]), None)
+    assert copy.deepcopy(program).options["step_size"] is rate
+    plain = OracleProgram(optapi.sgd, {"step_size": 0.1}, kinds_of([np.zeros((2, 3), "float32")]), None)
     again = pickle.loads(pickle.dumps(plain))
     assert again.key == plain.key
-    assert [(m.shape, m.dtype.name) for m in again.models] == [((2, 3), "float32")]
+    assert again.kinds == kinds_of([np.zeros((2, 3), "float32")])
 
 
 def test_floatX_is_part_of_the_key():
     keys = []
     for floatX in ("float32", "float64"):
         with pytensor.config.change_flags(floatX=floatX):
-            keys.append(Recipe(optapi.sgd, {"step_size": 0.1}, [np.zeros(2)], None).key)
+            keys.append(OracleProgram(optapi.sgd, {"step_size": 0.1}, kinds_of([np.zeros(2)]), None).key)
     assert keys[0] != keys[1]
 
 

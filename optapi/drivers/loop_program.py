@@ -1,0 +1,455 @@
+"""Programs over a symbolic cost: many iterations in one call of a compiled function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pytensor.compile.mode import Mode, get_mode
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Constant, Variable
+from pytensor.graph.replace import graph_replace
+from pytensor.graph.traversal import ancestors, explicit_graph_inputs
+
+from ..checks import called, check_cost, check_parameters, check_updates, is_generator
+from ..graph.batches import batch
+from ..graph.compat import compiles_whole_graphs, free_callable, linked_by
+from ..graph.derivatives import differentiate
+from ..graph.loops import FALSE, as_update, loop
+from ..graph.numpy_linker import PYTHON, NumpyLinker
+from ..objective import conjunction
+from ..state import full_like, state
+from ..transforms import best
+from ..typing import CompileMode, Updates, Variables
+from ..updates import extend, reports
+from .evaluator import BUILDING, Evaluation, Evaluator
+from .options import options_of
+from .program import Places, Program, apply, as_function, values_of
+from .termination import Ending
+
+
+MODES = "'NUMBA', 'JAX', 'CVM' or optapi.PYTHON"
+
+
+class Problem(NamedTuple):
+    """What is to be compiled."""
+
+    parameters: list[Any]
+    cost: Any
+    rule: Any
+    options: dict[str, Any]
+    inputs: list[Any]
+    updates: Updates
+    mode: Any
+
+    @classmethod
+    def of(
+        cls,
+        parameters: Variables,
+        cost: Variable,
+        rule: Callable[..., Any],
+        options: dict[str, Any],
+        inputs: Any,
+        updates: Updates | None,
+        mode: CompileMode,
+    ) -> Problem:
+        """The problem, checked."""
+        parameters = check_parameters(parameters)
+        for parameter in parameters:
+            if not isinstance(parameter, SharedVariable):
+                raise TypeError(
+                    f"the parameter {called(parameter)} is not shared, so it holds no start; make it with "
+                    "pytensor.shared(value), and build the cost of that"
+                )
+        check_cost(cost)
+        check_updates(updates)
+        options = dict(options)
+        if isinstance(inputs, Variable):
+            inputs = [inputs]
+        if not isinstance(inputs, list | tuple):
+            raise TypeError(f"inputs is a {type(inputs).__name__}; pass a list of the variables that the cost reads")
+        for position, variable in enumerate(inputs):
+            if not isinstance(variable, Variable) or isinstance(variable, Constant | SharedVariable) or variable.owner:
+                raise TypeError(
+                    f"inputs[{position}] is {variable}; pass a variable such as pytensor.tensor.matrix('x') makes. "
+                    "Shared variables are read as they are, and are not listed"
+                )
+            if any(variable is other for other in inputs[:position]):
+                raise ValueError(f"the input {called(variable)} is listed twice in inputs; list it once")
+        if not (mode is None or isinstance(mode, str | Mode)):
+            raise TypeError(f"mode is {mode!r}; pass a PyTensor mode or the name of one")
+        problem = cls(parameters, cost, rule, options, list(inputs), dict(updates or {}), mode)
+        if "exact" in (options_of(rule)[0] or ()) and options.get("exact") is None:
+            # Unlike in a function that is called again and again, the inputs stay the same.
+            options["exact"] = not problem.is_noisy
+        return problem
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether the cost is another one at each iteration."""
+        return any(is_generator(variable) or variable in self.updates for variable in ancestors([self.cost]))
+
+    def __reduce__(self) -> Any:
+        # A mode of optapi means itself.
+        return _problem, (*self[:-1], None if self.mode is PYTHON else self.mode, self.mode is PYTHON)
+
+
+def _problem(*parts: Any) -> Problem:
+    *most, mode, python = parts
+    return Problem._make([*most, PYTHON if python else mode])
+
+
+class LoopProgram(Program):
+    """A problem, compiled: a loop of as many iterations as are asked for.
+
+    The values include the number of iterations, and whether they have ended, which ends the loop. For a rule that does
+    not report the cost they include the cost and the gradients of the point held: the rule reads them there, and the
+    loop evaluates them at the next point. Such a rule may go up, so the loop also keeps the best point. A random cost
+    is another one at each iteration: there the rule itself evaluates it, and no point is the best.
+
+    An iteration that leaves the point evaluates it once more, since a choice would cost more for large parameters. That
+    is not counted.
+
+    Attributes
+    ----------
+    values : list
+        The values before the first iteration.
+    carried, kept : list of int
+        Where the cost and the gradients of the point held are among them; and the best point, with its gradients.
+    lowest : int or None
+        Where the cost of the best point is.
+    given : dict
+        The variables of the caller, which go on from their values, by where they are.
+    """
+
+    def __init__(self, problem: Problem):
+        with BUILDING:
+            self._build(problem)
+
+    def _build(self, problem: Problem) -> None:
+        self.problem, self.rule, self.options = problem, problem.rule, problem.options
+        parameters = problem.parameters
+        stop, ended, iterations = (own(name, dtype="int64") for name in ("stop", "ended", "iterations"))
+        updates = apply_to(problem, stop, problem.cost)
+        carried: list[Any] = []
+        kept: dict[Any, Any] = {}
+        lost = ~pt.isfinite(problem.cost)
+        if len(reports(updates).get("cost", ())) == 1:
+            lost = FALSE
+        elif not problem.is_noisy:
+            updates, carried, lost = carrying(problem, stop)
+        self.evaluates_start = bool(carried)
+        roles = reports(updates)
+        stopped, was = pt.gt(updates.get(stop, stop), 0), pt.gt(ended, 0)
+        changed = ~conjunction([pt.all(pt.eq(updates[p], p)) for p in parameters])
+        moved = ~stopped
+        if "reason" in roles:
+            moved = moved | changed
+        elif not carried:
+            moved = moved & ~lost
+        if "evaluations" not in roles:
+            evaluations = own("evaluations", dtype="int64", role="evaluations")
+            updates[evaluations] = pt.switch(was, evaluations, evaluations + (changed if carried else 1))
+        updates[iterations] = pt.switch(was, iterations, iterations + moved)
+        updates[ended] = pt.cast(was | stopped | lost, "int64")
+        if carried:
+            kept = {v: full_like(v, f"minimization/best/{i}") for i, v in enumerate([*parameters, *carried[1:]])}
+            updates = best(updates, -carried[0] if self.sign < 0 else carried[0], kept, name="minimization/best")
+        self.updates, self._ended = updates, ended
+        self._check_inputs()
+
+        self.places = Places.of(updates, parameters, stop)
+        where = {variable: place for place, variable in enumerate(updates)}
+        self.values: Any = values_of(updates)
+        self.ended, self.iterations = where[ended], where[iterations]
+        self.carried, self.kept = ([where[v] for v in variables] for variables in (carried, kept.values()))
+        self.lowest = self.places.roles["best_cost"][-1] if kept else None
+        mine = {id(v) for v in [*parameters, *problem.updates]}
+        self.given = {place: variable for variable, place in where.items() if id(variable) in mine}
+
+        self.mode = check_mode(problem.mode, any(is_generator(variable) for variable in updates))
+        linker = type(get_mode(self.mode).linker).__name__
+        # Whether a step costs little more than its arithmetic, and whether other threads can run meanwhile.
+        self.is_fast, self.is_packed = linker == "FreeNumbaLinker", linker == "JAXLinker"
+        self.is_free = self.is_fast or self.is_packed
+        self._advance = self._compiled(updates, ended)
+        if self.is_packed:
+            self.values = Layout.of(updates).packed(self.values)
+        self._batches: dict[int, Any] = {}
+        if not problem.inputs:
+            # What a backend finds wrong with the graph it says at the first call.
+            self._advance(self.values, np.asarray(0))
+
+    def __reduce__(self) -> Any:
+        return LoopProgram, (self.problem,)
+
+    def _check_inputs(self) -> None:
+        """What the iterations read is shared or listed in `inputs`, and what is listed is read."""
+        inputs = self.problem.inputs
+        read = list(explicit_graph_inputs([*self.updates.values(), self.problem.cost]))
+        for variable in read:
+            if not any(variable is other for other in inputs):
+                raise ValueError(
+                    f"the cost or an option of the rule reads {called(variable)}, which has no value; list it in "
+                    "inputs, or replace it by a shared variable"
+                )
+        for variable in inputs:
+            if not any(variable is other for other in read):
+                raise ValueError(f"inputs lists {called(variable)}, which the cost does not depend on; leave it out")
+
+    def _compiled(self, updates: Updates, ended: Any) -> Any:
+        """What `advance` calls: a function of the values, those of the inputs, and how many iterations."""
+        length = pt.lscalar("length")
+        looped, inputs = loop(updates, length, ended), [*self.problem.inputs, length]
+        if self.is_packed:
+            return self._packed(looped, inputs)
+        call = self._callable(as_function(looped, inputs, self.mode))
+        return lambda values, *arguments: plain(call(*values, *arguments))
+
+    def _packed(self, updates: Updates, inputs: Sequence[Any]) -> Any:
+        """The same from `Packed` values to such, since JAX takes as long for a number as for a long array."""
+        layout = Layout.of(updates)
+        vectors = [pt.tensor(shape=(size,), dtype=dtype) for dtype, size in layout.vectors]
+        now = list(Packed(layout, vectors))
+        following: Any = graph_replace(list(updates.values()), dict(zip(updates, now, strict=True)), strict=False)
+        outputs = [pt.concatenate([following[place].ravel() for place in places]) for places in layout.groups]
+        function = pytensor.function([*vectors, *inputs], outputs, mode=self.mode, on_unused_input="ignore")
+        call = self._callable(function)
+        return lambda values, *arguments: Packed(layout, plain(call(*layout.packed(values).vectors, *arguments)))
+
+    def _callable(self, function: Any) -> Any:
+        """`function`, which several threads may call at a time where the mode allows it."""
+        return free_callable(function) if self.is_free else function
+
+    def start_at(self, point: Sequence[np.ndarray] | None = None) -> Any:
+        """The values before the first iteration, at `point`; by default at the values that the parameters have now."""
+        values = self.values.copy()
+        for place, variable in self.given.items():
+            value = variable.get_value(borrow=True)
+            values[place] = deepcopy(value) if is_generator(variable) else np.array(value)
+        for place, array in zip(self.places.parameters, point or (), strict=point is not None):
+            values[place] = np.asarray(array)
+        return values
+
+    def advance(self, values: Any, evaluator: Evaluator, length: int, call: Any = None) -> Any:
+        """The values at most `length` iterations later; `call` is that of a `batch`."""
+        return (call or self._advance)(values, *evaluator.args, np.asarray(length))
+
+    def begin(self, values: Any, start: Evaluation) -> Any:
+        values, cost, gradients = values.copy(), np.asarray(start.cost), start.gradients or []
+        places, new = self.carried, [cost, *gradients]
+        if self.places.kept:
+            point, gradient = (np.concatenate([a.ravel() for a in arrays]) for arrays in (start.point, gradients))
+            places, new = self.places.kept, [point, self.sign * cost, self.sign * gradient]
+        for place, value in zip(places, new, strict=False):
+            values[place] = np.asarray(value, values[place].dtype)
+        return values
+
+    def count(self, values: Any, before: int, moved: bool) -> int:
+        return int(values[self.iterations])
+
+    def said(self, values: Any) -> Ending | None:
+        return super().said(values) or (Ending.NOT_FINITE if int(values[self.ended]) > 0 else None)
+
+    def counted(self, values: Any) -> tuple[int, int]:
+        evaluations, products = (
+            sum(int(values[place]) for place in self.places.roles.get(role, ())) for role in ("evaluations", "products")
+        )
+        return evaluations, products
+
+    def evaluation(self, values: Any, evaluator: Evaluator) -> Evaluation:
+        evaluation = super().evaluation(values, evaluator)
+        if self.carried:
+            cost, *gradients = (values[place] for place in self.carried)
+            evaluation.cost, evaluation.gradients = float(cost), gradients
+        return evaluation
+
+    def best(self, values: Any, best: Evaluation) -> Evaluation | None:
+        if self.lowest is None:  # there is no best point
+            return None
+        kept = [values[place] for place in self.kept]
+        count = len(self.places.parameters)
+        return Evaluation(kept[:count], float(self.sign * values[self.lowest]), kept[count:])
+
+    @cached_property
+    def _evaluate(self) -> Any:
+        parameters = self.problem.parameters
+        now = [p.type() for p in parameters]
+        with BUILDING:
+            at = evaluated(self.problem.cost, parameters, now)
+            function = pytensor.function([*now, *self.problem.inputs], at, mode=self.mode, on_unused_input="ignore")
+        function.trust_input = True
+        return self._callable(function)
+
+    def evaluate(self, point: Sequence[Any], *inputs: Any) -> tuple[Any, list[np.ndarray]]:
+        """The cost and its gradients at `point`."""
+        cost, *gradients = plain(self._evaluate(*point, *inputs))
+        return cost, gradients
+
+    def batch(self, rows: int) -> Any:
+        """What `advance` can call for values with one axis more, the first: a member for each of the `rows`."""
+        if rows not in self._batches:
+            variables = [v for v in self.updates if not is_generator(v)]
+            wide = {
+                v: pytensor.shared(
+                    np.broadcast_to(v.get_value(borrow=True), (rows, *np.shape(v.get_value(borrow=True)))).copy(),
+                    name=v.name,
+                    shape=(rows, *v.type.shape),
+                )
+                for v in variables
+            }
+            together = batch(self.updates, wide)
+            ordered = {wide.get(v, v): together[wide.get(v, v)] for v in self.updates}
+            self._batches = {rows: self._compiled(ordered, wide[self._ended])}
+        return self._batches[rows]
+
+
+class Layout(NamedTuple):
+    """Where arrays are in vectors, one for each dtype.
+
+    Attributes
+    ----------
+    groups : list of list of int
+        For each vector, which arrays it has, in this order.
+    parts : list of tuple
+        For each array, which vector it is in, between where, and its shape.
+    vectors : list of tuple
+        The dtype and the length of each vector.
+    """
+
+    groups: list[list[int]]
+    parts: list[tuple[int, slice, tuple[int, ...]]]
+    vectors: list[tuple[str, int]]
+
+    @classmethod
+    def of(cls, updates: Updates) -> Layout:
+        """The layout of the values of `updates`."""
+        shapes = [value.shape for value in values_of(updates)]
+        groups: dict[str, list[int]] = {}
+        for place, variable in enumerate(updates):
+            groups.setdefault(variable.type.dtype, []).append(place)
+        parts: list[Any] = [None] * len(shapes)
+        vectors = []
+        for which, (dtype, places) in enumerate(groups.items()):
+            end = 0
+            for place in places:
+                begin, end = end, end + math.prod(shapes[place])
+                parts[place] = which, slice(begin, end), shapes[place]
+            vectors.append((dtype, end))
+        return cls(list(groups.values()), parts, vectors)
+
+    def packed(self, values: Any) -> Packed:
+        """`values` so laid out."""
+        if isinstance(values, Packed):
+            return values
+        return Packed(self, [np.concatenate([np.ravel(values[place]) for place in places]) for places in self.groups])
+
+
+class Packed(Sequence):
+    """Arrays that are parts of a few vectors."""
+
+    def __init__(self, layout: Layout, vectors: Sequence[Any]):
+        self.layout, self.vectors = layout, vectors
+
+    def __len__(self) -> int:
+        return len(self.layout.parts)
+
+    def __getitem__(self, place: Any) -> Any:
+        which, part, shape = self.layout.parts[place]
+        return self.vectors[which][part].reshape(shape)
+
+    def __setitem__(self, place: int, array: Any) -> None:
+        which, part, _ = self.layout.parts[place]
+        self.vectors[which][part] = np.ravel(array)
+
+    def copy(self) -> Packed:
+        return Packed(self.layout, [vector.copy() for vector in self.vectors])
+
+
+def apply_to(problem: Problem, stop: Any, cost: Variable, **keywords: Any) -> Updates:
+    """The updates that the rule makes of the problem."""
+    keywords |= {"cost": cost, "stop": stop, "updates": dict(problem.updates)}
+    updates = apply(problem.rule, problem.parameters, **keywords, **problem.options)
+    for variable in updates:
+        if not isinstance(variable, SharedVariable):
+            raise TypeError(f"updates has a next value of {called(variable)}, which is not shared")
+    return updates
+
+
+def carrying(problem: Problem, stop: Any) -> tuple[Updates, list[Any], Any]:
+    """The updates of a rule that finds the cost and the gradients of the point held in state, and evaluates the next.
+
+    Returns
+    -------
+    dict
+    list of variables
+        The state, first of the cost.
+    boolean scalar variable
+        Whether the next cost is not finite.
+    """
+    parameters = problem.parameters
+    # Copies, which are nothing else in the updates than what the rule is given.
+    cost, *gradients = (v.copy() for v in [problem.cost, *differentiate(problem.cost, parameters)])
+    named, takes_any = options_of(problem.rule)
+    takes = takes_any or "gradients" in (named or ())
+    updates = apply_to(problem, stop, cost, **({"gradients": gradients} if takes else {}))
+    held = [own("cost", dtype=cost.type.dtype, fill=np.nan)]
+    held += [full_like(p, f"minimization/gradient/{i}", np.nan) for i, p in enumerate(parameters)]
+    values = graph_replace(list(updates.values()), dict(zip([cost, *gradients], held, strict=True)), strict=False)
+    updates = dict(zip(updates, values, strict=True))
+    after = evaluated(problem.cost, parameters, [updates[p] for p in parameters])
+    carried = {variable: as_update(value, variable) for variable, value in zip(held, after, strict=True)}
+    return extend(updates, carried), held, ~pt.isfinite(after[0])
+
+
+def own(name: str, **keywords: Any) -> Any:
+    """State of the driver; the rule or the caller may have some of the same name."""
+    return state(f"minimization/{name}", **keywords)
+
+
+def evaluated(cost: Variable, parameters: Sequence[Any], point: Sequence[Any]) -> list[Any]:
+    """The cost and its gradients where `parameters` are at `point`."""
+    replaced = dict(zip(parameters, point, strict=True))
+    return graph_replace([cost, *differentiate(cost, parameters)], replaced, strict=False)
+
+
+def plain(values: Sequence[Any]) -> list[Any]:
+    """`values` as NumPy arrays, whatever a backend returns; generators as they are."""
+    return [v if isinstance(v, np.random.Generator) else np.asarray(v) for v in values]
+
+
+def check_mode(mode: CompileMode, draws: bool) -> Any:
+    """`mode`, which can run a loop.
+
+    Raises
+    ------
+    ValueError
+        If it cannot.
+    """
+    try:
+        known: Any = get_mode(mode)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"mode is {mode!r}, which PyTensor does not know; use {MODES}") from error
+    name = type(known.linker).__name__
+    if name == "NumbaLinker":
+        backend = import_module("optapi.graph.threads")
+        return linked_by(backend.FreeNumbaLinker(), known)
+    if name == "JAXLinker":
+        if find_spec("jax") is None:
+            raise ValueError(f"mode is JAX, which is not installed: install jax, or use {MODES}")
+        if draws:
+            raise ValueError(
+                "mode is JAX, where random generators belong to the compiled function, so that no minimization could "
+                "be begun anew or saved; for a cost that draws use 'NUMBA', 'CVM' or optapi.PYTHON"
+            )
+    elif compiles_whole_graphs(known) and not isinstance(known.linker, NumpyLinker):
+        raise ValueError(f"mode has a {name}, which cannot run loops; use {MODES}")
+    return known

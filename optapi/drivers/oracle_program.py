@@ -1,0 +1,276 @@
+"""Steps: a rule on a Python callable, compiled as a function from its state to its next state, and kept for later.
+
+Such a function stands for an algorithm with its options on arrays of some shapes and dtypes, whatever is minimized: the
+callable is put into its oracle for the time of a call.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import sys
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pytensor
+from pytensor.compile.mode import Mode
+from pytensor.graph.rewriting.db import RewriteDatabaseQuery
+
+from ..graph.numpy_linker import NumpyLinker
+from ..graph.oracle import Oracle
+from ..typing import CompileMode, Updates
+from .evaluator import BUILDING, Evaluation, Evaluator, Kinds
+from .options import SYMBOLIC, needs, plain_function
+from .program import Places, Program, apply, as_function, values_of
+
+
+# Rules are built of few operations, which are merged and otherwise run as they are: to rewrite them would take longer
+# than many a minimization.
+STEP = Mode(NumpyLinker(borrow=True), RewriteDatabaseQuery(include=["minimum_compile", "merge"]))
+
+
+@dataclass(eq=False)
+class Step:
+    """A compiled step.
+
+    Attributes
+    ----------
+    function : callable
+        From the values of all variables to their next values.
+    oracle : Oracle
+        What the function calls.
+    start : list
+        The values before the first step.
+    places : Places
+    quiet : bool
+        Whether NumPy's warnings are off while it runs.
+    """
+
+    function: Any
+    oracle: Oracle
+    start: list[Any]
+    places: Places
+    quiet: bool
+
+    @cached_property
+    def draws(self) -> bool:
+        """Whether random generators are among the variables."""
+        return any(isinstance(value, np.random.Generator) for value in self.start)
+
+    def __call__(self, values: Sequence[Any], evaluator: Evaluator) -> list[Any]:
+        """The next values, or the exception of the callable."""
+        oracle = self.oracle
+        oracle.call, oracle.product = evaluator.evaluate, evaluator.product
+        oracle.errors = np.geterr() if self.quiet else None
+        try:
+            new = self.function(*values)
+            oracle.check()
+        finally:
+            oracle.call = oracle.product = oracle.failure = None
+        return new
+
+
+def build(
+    rule: Callable[..., Updates], options: Mapping[str, Any], models: Sequence[np.ndarray], mode: CompileMode
+) -> Step:
+    """`rule` with `options` for parameters like `models`, compiled."""
+    oracle, parameters, stop, updates = on_oracle(rule, options, models)
+    with warnings.catch_warnings():
+        # That it calls Python is what is wanted.
+        warnings.filterwarnings("ignore", message="Numba will use object mode")
+        function = as_function(updates, (), mode)
+    quiet = isinstance(getattr(mode, "linker", None), NumpyLinker)
+    return Step(function, oracle, values_of(updates), Places.of(updates, parameters, stop), quiet)
+
+
+def on_oracle(rule: Callable[..., Updates], options: Mapping[str, Any], models: Sequence[np.ndarray]) -> Any:
+    """An oracle, parameters like `models`, a stop, and the updates that `rule` makes of them."""
+    oracle = Oracle(None)
+    parameters = [
+        pytensor.shared(model.copy(), name=f"x{position}" if len(models) > 1 else "x", shape=model.shape)
+        for position, model in enumerate(models)
+    ]
+    stop = pytensor.shared(np.int64(0), name="stop")
+    try:
+        return oracle, parameters, stop, apply(rule, parameters, cost=oracle(parameters), stop=stop, **options)
+    except (TypeError, ValueError) as error:
+        for name in SYMBOLIC:
+            if f"{name}=" in str(error) or f"'{name}'" in str(error):
+                raise TypeError(needs(rule, name)) from error
+        raise
+
+
+def is_own(rule: Callable[..., Any]) -> bool:
+    """Whether `rule` is one of this package, whose state at the start depends on shapes and dtypes alone."""
+    module = getattr(plain_function(rule), "__module__", "")
+    return str(module).partition(".")[0] == __name__.partition(".")[0]
+
+
+# Functions kept for later
+
+
+class Cache:
+    """Steps that are not in use, by what they were built for: the last `size` of them.
+
+    A step is taken out while it is in use, so that one call inside of another, and one in another thread, have their
+    own.
+    """
+
+    def __init__(self, size: int = 32):
+        self.size = size
+        self._lock = threading.Lock()
+        self._free: OrderedDict[Hashable, list[Step]] = OrderedDict()
+
+    # An interrupt may come between any two lines.
+
+    def take(self, key: Hashable) -> Step | None:
+        """A step that was built for `key`, or None."""
+        with self._lock:
+            steps = self._free.get(key)
+            return steps.pop() if steps else None
+
+    def give(self, key: Hashable, step: Step) -> None:
+        """Keep `step` for later, and drop those that have waited longest if there are too many."""
+        with self._lock:
+            self._free.setdefault(key, []).append(step)
+            self._free.move_to_end(key)
+            while len(self._free) > self.size or sum(map(len, self._free.values())) > self.size:
+                oldest = next(iter(self._free))
+                if len(self._free[oldest]) > 1:
+                    self._free[oldest].pop(0)
+                else:
+                    del self._free[oldest]
+
+    def clear(self) -> None:
+        """Drop all."""
+        with self._lock:
+            self._free.clear()
+
+
+CACHE = Cache()
+
+
+class OracleProgram(Program):
+    """A rule on an oracle: one iteration at a time, by compiled steps that are kept while they are not in use.
+
+    Parameters
+    ----------
+    rule : callable
+    options : dict
+    kinds : list of tuple
+        The shapes and dtypes of the parameters, see `kinds_of`.
+    mode : PyTensor mode, or str
+    """
+
+    evaluates_start = True
+
+    def __init__(self, rule: Callable[..., Any], options: Mapping[str, Any], kinds: Kinds, mode: CompileMode):
+        self.rule, self.options, self.kinds = rule, dict(options), kinds
+        self.mode = STEP if mode is None else mode
+        self._own: list[Step] = []
+        self.key: Hashable | None = None
+        try:
+            name = f"mode {mode}" if isinstance(mode, str) else self.mode
+            values = tuple((option, by_value(value)) for option, value in options.items())
+            self.key = (by_value(rule), values, tuple(kinds), name, pytensor.config.floatX)
+        except Incomparable:
+            pass
+
+    def __reduce__(self) -> Any:
+        return OracleProgram, (self.rule, self.options, self.kinds, None if self.mode is STEP else self.mode)
+
+    def __deepcopy__(self, memo: Any) -> OracleProgram:
+        # Options may be variables that mean themselves.
+        return OracleProgram(self.rule, self.options, self.kinds, self.mode)
+
+    @cached_property
+    def places(self) -> Places:  # type: ignore[override]
+        with self.step() as step:
+            return step.places
+
+    def start(self, parameters: Sequence[np.ndarray]) -> list[Any]:
+        """The values of all variables before the first step, at the point `parameters`."""
+        if is_own(self.rule):
+            with self.step() as step:
+                values = copy.deepcopy(step.start)
+        else:
+            values = values_of(on_oracle(self.rule, self.options, parameters)[-1])
+        for place, parameter in zip(self.places.parameters, parameters, strict=True):
+            values[place] = parameter.copy()
+        return values
+
+    def advance(self, values: Any, evaluator: Evaluator, length: int = 1) -> Any:
+        with self.step() as step:
+            return step(values, evaluator)
+
+    def is_lost(self, before: Evaluation, values: Any, following: Any) -> bool:
+        """Whether a rule that does not say so itself has no finite way on."""
+        return "reason" not in self.places.roles and (not before.is_finite or became_nonfinite(values, following))
+
+    @contextmanager
+    def step(self) -> Iterator[Step]:
+        """A compiled step, for the time of the context."""
+        step = self._own.pop() if self._own else None
+        if step is None and self.key is not None:
+            step = CACHE.take(self.key)
+        if step is None:
+            with BUILDING:
+                models = [np.zeros(shape, dtype) for shape, dtype in self.kinds]
+                step = build(self.rule, self.options, models, self.mode)
+        if step.draws:
+            self.key = None  # without a seed a rule draws anew each time that it is built
+        try:
+            yield step
+        finally:
+            if self.key is None:
+                self._own = [step]
+            else:
+                CACHE.give(self.key, step)
+
+
+def became_nonfinite(before: Sequence[Any], after: Sequence[Any]) -> bool:
+    """Whether a value that was finite no longer is."""
+    return any(
+        getattr(new, "dtype", None) is not None
+        and new.dtype.kind == "f"
+        and not np.isfinite(new).all()
+        and bool(np.any(np.isfinite(old) & ~np.isfinite(new)))
+        for old, new in zip(before, after, strict=True)
+    )
+
+
+class Incomparable(Exception):
+    """A value that cannot be told from another one that would do something else."""
+
+
+def by_value(value: Any) -> Hashable:
+    """`value` as a key: two values have the same key only if they mean the same.
+
+    Raises
+    ------
+    Incomparable
+        If that cannot be said.
+    """
+    kind = type(value)
+    if value is None or kind in (bool, int, str, bytes):
+        return kind, value
+    if kind is float or isinstance(value, np.floating | np.integer | np.bool_):
+        return kind, value.tobytes() if isinstance(value, np.generic) else value.hex()
+    if kind in (list, tuple):
+        return kind, tuple(map(by_value, value))
+    if kind is functools.partial:
+        keywords = tuple((name, by_value(keyword)) for name, keyword in value.keywords.items())
+        return kind, by_value(value.func), by_value(value.args), keywords
+    if inspect.isfunction(value) and value is getattr(sys.modules.get(value.__module__), value.__name__, None):
+        return kind, value
+    if is_dataclass(value) and not isinstance(value, type) and kind.__dataclass_params__.frozen:
+        return kind, tuple(by_value(getattr(value, field.name)) for field in fields(value))
+    raise Incomparable
