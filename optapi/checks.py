@@ -244,15 +244,8 @@ def check_flag(argument: str, value: object) -> bool:
     return bool(value)
 
 
-def check_number(
-    argument: str,
-    value: object,
-    low: float = -np.inf,
-    high: float = np.inf,
-    *,
-    below: float = np.inf,
-    wanted: str = "a number",
-) -> float:
+def check_number(argument: str, value: object, low: float = -np.inf, high: float = np.inf, *, below: float = np.inf,
+                 wanted: str = "a number") -> float:  # fmt: skip
     """`value` as a finite float from `low` to `high` and less than `below`; messages ask for what is `wanted`."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]

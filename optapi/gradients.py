@@ -70,12 +70,8 @@ def clip_global_norm(gradients: Sequence[Any], limit: Scalar) -> list[Any]:
     return [mark(g * as_dtype(factor, g.type.dtype)) for g in gradients]
 
 
-def decay(
-    gradients: Sequence[Any],
-    parameters: Sequence[Any],
-    coefficient: Scalar,
-    mask: Sequence[bool] | Callable[[Any], bool] | None = None,
-) -> list[Any]:
+def decay(gradients: Sequence[Any], parameters: Sequence[Any], coefficient: Scalar,
+          mask: Sequence[bool] | Callable[[Any], bool] | None = None) -> list[Any]:  # fmt: skip
     r"""The gradients of the cost with :math:`\lambda \|x\|^2 / 2` added to it: :math:`g + \lambda x`.
 
     Parameters

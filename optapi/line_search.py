@@ -133,16 +133,8 @@ def fixed(line: Line, start: Trial, first: Scalar = 1.0, *, shrink: Scalar = 0.5
     return _search(line, start, first, max_trials, (), turn)
 
 
-def backtracking(
-    line: Line,
-    start: Trial,
-    first: Scalar = 1.0,
-    *,
-    decrease: Scalar = 1e-4,
-    min_shrink: Scalar = 0.1,
-    max_shrink: Scalar = 0.5,
-    max_trials: int = 40,
-) -> Step:
+def backtracking(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Scalar = 1e-4, min_shrink: Scalar = 0.1,
+                 max_shrink: Scalar = 0.5, max_trials: int = 40) -> Step:  # fmt: skip
     r"""A step of sufficient decrease, by backtracking from the first one.
 
     The next step size is the minimizer of the cubic with the costs and slopes at 0 and at the trial, but at least
@@ -192,15 +184,8 @@ def backtracking(
     return _search(line, start, first, max_trials, (), turn)
 
 
-def weak_wolfe(
-    line: Line,
-    start: Trial,
-    first: Scalar = 1.0,
-    *,
-    decrease: Scalar = 1e-4,
-    curvature: Scalar = 0.9,
-    max_trials: int = 40,
-) -> Step:
+def weak_wolfe(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Scalar = 1e-4, curvature: Scalar = 0.9,
+               max_trials: int = 40) -> Step:  # fmt: skip
     r"""A step that satisfies the weak Wolfe conditions, by doubling and bisection.
 
     The bracket :math:`(l, h)` starts as :math:`(0, \infty)`. A trial without sufficient decrease becomes :math:`h`; one
@@ -248,17 +233,8 @@ def weak_wolfe(
     return _search(line, start, first, max_trials, [np.inf], turn)
 
 
-def strong_wolfe(
-    line: Line,
-    start: Trial,
-    first: Scalar = 1.0,
-    *,
-    decrease: Scalar = 1e-4,
-    curvature: Scalar = 0.7,
-    growth: Scalar = 10.0,
-    error: Scalar | None = None,
-    max_trials: int = 30,
-) -> Step:
+def strong_wolfe(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Scalar = 1e-4, curvature: Scalar = 0.7,
+                 growth: Scalar = 10.0, error: Scalar | None = None, max_trials: int = 30) -> Step:  # fmt: skip
     r"""A step that satisfies the strong Wolfe conditions, by cubic interpolation in a bracket.
 
     The bracket has the end :math:`l` of the lowest cost among the trials of sufficient decrease, and the other end
@@ -342,16 +318,8 @@ def strong_wolfe(
     return _search(line, start, first, max_trials, [np.inf, np.inf, 0.0], turn)
 
 
-def more_thuente(
-    line: Line,
-    start: Trial,
-    first: Scalar = 1.0,
-    *,
-    decrease: Scalar = 1e-3,
-    curvature: Scalar = 0.9,
-    width: Scalar = 0.1,
-    max_trials: int = 20,
-) -> Step:
+def more_thuente(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Scalar = 1e-3, curvature: Scalar = 0.9,
+                 width: Scalar = 0.1, max_trials: int = 20) -> Step:  # fmt: skip
     r"""A step that satisfies the strong Wolfe conditions, by the search of Moré and Thuente.
 
     The interval of uncertainty has the best step :math:`x` as one end, and another end :math:`y`, infinite at first.
@@ -396,18 +364,8 @@ def more_thuente(
     half, shrink, tenth = _numbers(start, 0.5, 0.66, 0.1)
     min_slope = c1 * start.slope
 
-    def turn(
-        a: Any,
-        trial: Trial,
-        best: Best,
-        first_stage: Any,
-        y: Any,
-        fy: Any,
-        dy: Any,
-        max_size: Any,
-        width: Any,
-        previous_width: Any,
-    ) -> Decision:
+    def turn(a: Any, trial: Trial, best: Best, first_stage: Any, y: Any, fy: Any, dy: Any, max_size: Any, width: Any,
+             previous_width: Any) -> Decision:  # fmt: skip
         valid = finite(trial)
         x, fx, dx, f, d = best.size, best.trial.cost, best.trial.slope, trial.cost, trial.slope
         decreased = valid & (f <= start.cost + a * min_slope)
@@ -465,18 +423,9 @@ def _more_thuente_trial(x: Any, t: Any, y: Any, half: Any, shrink: Any, min_grow
     return pt.switch(f > f_best, case_1, pt.switch(pt.sign(d) * pt.sign(d_best) < 0, case_2, same_sign))
 
 
-def hager_zhang(
-    line: Line,
-    start: Trial,
-    first: Scalar = 1.0,
-    *,
-    decrease: Scalar = 0.1,
-    curvature: Scalar = 0.9,
-    error: Scalar = 1e-6,
-    growth: Scalar = 5.0,
-    shrink: Scalar = 0.66,
-    max_trials: int = 50,
-) -> Step:
+def hager_zhang(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Scalar = 0.1, curvature: Scalar = 0.9,
+                error: Scalar = 1e-6, growth: Scalar = 5.0, shrink: Scalar = 0.66,
+                max_trials: int = 50) -> Step:  # fmt: skip
     r"""A step that satisfies the weak Wolfe conditions, or Hager and Zhang's approximation of them.
 
     The approximate conditions are :math:`(2 c_1 - 1) \phi'(0) \ge \phi'(a) \ge c_2 \phi'(0)` and
@@ -710,14 +659,7 @@ def finite(trial: Trial) -> Any:
     return pt.isfinite(trial.cost) & pt.isfinite(trial.slope)
 
 
-def cubic(
-    p: Tensor,
-    p_cost: Tensor,
-    p_slope: Tensor,
-    q: Tensor,
-    q_cost: Tensor,
-    q_slope: Tensor,
-) -> Any:
+def cubic(p: Tensor, p_cost: Tensor, p_slope: Tensor, q: Tensor, q_cost: Tensor, q_slope: Tensor) -> Any:  # fmt: skip
     """The minimizer of the cubic with the given costs and slopes at `p` and `q`; NaN if there is none."""
     d = p_slope + q_slope - 3 * (p_cost - q_cost) / (p - q)
     root = pt.sign(q - p) * pt.sqrt(d**2 - p_slope * q_slope)

@@ -102,19 +102,9 @@ class Objective:
     _count: Any = field(default=None, init=False)
 
     @classmethod
-    def of(
-        cls,
-        parameters: Variables,
-        cost: Variable | None = None,
-        gradients: Variables | None = None,
-        stop: Variable | None = None,
-        updates: Updates | None = None,
-        *,
-        tolerance: Scalar | None = None,
-        ascent: bool = False,
-        name: str,
-        needs_cost: bool = False,
-    ) -> Objective:
+    def of(cls, parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+           stop: Variable | None = None, updates: Updates | None = None, *, tolerance: Scalar | None = None,
+           ascent: bool = False, name: str, needs_cost: bool = False) -> Objective:  # fmt: skip
         """Check the arguments that all rules have, and open the rule.
 
         Parameters
@@ -202,15 +192,8 @@ class Objective:
 
     # State
 
-    def state(
-        self,
-        role: str,
-        shape: tuple[int, ...] = (),
-        dtype: str | None = None,
-        fill: float | np.ndarray = 0,
-        *,
-        parameter: Variable | None = None,
-    ) -> Any:
+    def state(self, role: str, shape: tuple[int, ...] = (), dtype: str | None = None, fill: float | np.ndarray = 0, *,
+              parameter: Variable | None = None) -> Any:  # fmt: skip
         """State of any shape, with the value `fill` at first.
 
         Parameters
@@ -267,14 +250,8 @@ class Objective:
         gradients = self.gradients if gradients is None else gradients
         return conjunction([pt.all(abs(g) <= as_dtype(self.tolerance, g.type.dtype)) for g in gradients])
 
-    def decay(
-        self,
-        new: Updates,
-        decay: StepSize,
-        mask: Mask | None = None,
-        *,
-        step_size: Scalar = 1.0,
-    ) -> None:
+    def decay(self, new: Updates, decay: StepSize, mask: Mask | None = None, *,
+              step_size: Scalar = 1.0) -> None:  # fmt: skip
         r"""Decoupled weight decay: takes :math:`a \lambda x` from the next value of each parameter :math:`x` in `new`.
 
         Parameters
@@ -343,12 +320,8 @@ class Objective:
         """
         return self.curvature()(point, vector)
 
-    def curvature(
-        self,
-        outputs: Variables | None = None,
-        residuals: Variables | None = None,
-        givens: Mapping[Any, Any] | None = None,
-    ) -> Product:
+    def curvature(self, outputs: Variables | None = None, residuals: Variables | None = None,
+                  givens: Mapping[Any, Any] | None = None) -> Product:  # fmt: skip
         r"""Products with a matrix of second derivatives, which is not formed, as a function of a point and a vector.
 
         By default it is the Hessian. With :math:`J` the derivatives of `outputs` or `residuals` by the parameters, it
@@ -454,14 +427,8 @@ class Objective:
 
     # The end of a rule
 
-    def finish(
-        self,
-        new: Updates,
-        converged: Tensor | None = None,
-        finished: Tensor = FALSE,
-        reports: dict[str, Any] | None = None,
-        unheld: Updates | None = None,
-    ) -> Updates:
+    def finish(self, new: Updates, converged: Tensor | None = None, finished: Tensor = FALSE,
+               reports: dict[str, Any] | None = None, unheld: Updates | None = None) -> Updates:  # fmt: skip
         """Close the rule: the dictionary that it returns.
 
         Parameters

@@ -96,14 +96,8 @@ def trace(
     return _with_legend(axes)
 
 
-def path(
-    runs: object,
-    f: Callable[[Any], Any] | None = None,
-    *,
-    levels: int = 16,
-    points: int = 80,
-    axes: Axes | None = None,
-) -> Any:
+def path(runs: object, f: Callable[[Any], Any] | None = None, *, levels: int = 16, points: int = 80,
+         axes: Axes | None = None) -> Any:  # fmt: skip
     """The paths of minimizations with two components over the contours of the cost.
 
     Parameters
@@ -198,14 +192,9 @@ def schedule(step_sizes: object, steps: int, *, axes: Axes | None = None) -> Any
     return _with_legend(axes, above=True)
 
 
-def performance_profile(
-    results: Benchmark | Mapping[str, Any],
-    of: str = "evaluations",
-    *,
-    accuracy: float | None = 1e-5,
-    minima: Mapping[str, float] | None = None,
-    axes: Axes | None = None,
-) -> Any:
+def performance_profile(results: Benchmark | Mapping[str, Any], of: str = "evaluations", *,
+                        accuracy: float | None = 1e-5, minima: Mapping[str, float] | None = None,
+                        axes: Axes | None = None) -> Any:  # fmt: skip
     r"""The fraction of the problems that an algorithm solves at a cost of at most so many times that of the best one.
 
     .. math:: \rho_s(\tau) = \frac{1}{|P|} \bigl|\{p \in P: r_{p,s} \le \tau\}\bigr|
@@ -246,13 +235,8 @@ def performance_profile(
     return axes
 
 
-def data_profile(
-    results: Benchmark | Mapping[str, Any],
-    *,
-    accuracy: float | None = 1e-5,
-    minima: Mapping[str, float] | None = None,
-    axes: Axes | None = None,
-) -> Any:
+def data_profile(results: Benchmark | Mapping[str, Any], *, accuracy: float | None = 1e-5,
+                 minima: Mapping[str, float] | None = None, axes: Axes | None = None) -> Any:  # fmt: skip
     r"""The fraction of the problems that an algorithm solves within so many evaluations.
 
     .. math:: d_s(\kappa) = \frac{1}{|P|} \Bigl|\Bigl\{p \in P: \frac{t_{p,s}}{n_p + 1} \le \kappa\Bigr\}\Bigr|

@@ -33,14 +33,8 @@ FORMAT = 1
 ADVICE = "Load it with the optapi that wrote it, or begin anew and save with this one"
 
 
-def state(
-    name: str,
-    shape: tuple[int, ...] = (),
-    dtype: str = "float64",
-    fill: float | np.ndarray = 0,
-    role: str | None = None,
-    static: tuple[int | None, ...] | None = None,
-) -> Any:
+def state(name: str, shape: tuple[int, ...] = (), dtype: str = "float64", fill: float | np.ndarray = 0,
+          role: str | None = None, static: tuple[int | None, ...] | None = None) -> Any:  # fmt: skip
     """A state variable: a shared array, filled with `fill`.
 
     Parameters

@@ -214,14 +214,8 @@ class Optimizer:
     [array([ 0.5, -1.5])]
     """
 
-    def __init__(
-        self,
-        stepsize: StepSizes = 1e-3,
-        tolerance: float | None = 1e-7,
-        ascent: bool = False,
-        *,
-        historical: bool = False,
-    ) -> None:
+    def __init__(self, stepsize: StepSizes = 1e-3, tolerance: float | None = 1e-7, ascent: bool = False, *,
+                 historical: bool = False) -> None:  # fmt: skip
         if not callable(stepsize) and not hasattr(stepsize, "__next__"):
             stepsize = _number("stepsize", stepsize)
         self.stepsize = stepsize
@@ -372,15 +366,8 @@ class Momentum(Optimizer):
     [array([0.75])]
     """
 
-    def __init__(
-        self,
-        stepsize: StepSizes = 1e-3,
-        momentum: float = 0.9,
-        tolerance: float | None = 1e-7,
-        ascent: bool = False,
-        *,
-        historical: bool = False,
-    ) -> None:
+    def __init__(self, stepsize: StepSizes = 1e-3, momentum: float = 0.9, tolerance: float | None = 1e-7,
+                 ascent: bool = False, *, historical: bool = False) -> None:  # fmt: skip
         super().__init__(stepsize, tolerance, ascent, historical=historical)
         self.memory = GradientMemory(_number("momentum", momentum, below=1), historical=historical)
 
@@ -422,15 +409,8 @@ class RMSProp(Optimizer):
     True
     """
 
-    def __init__(
-        self,
-        stepsize: StepSizes = 1e-3,
-        mean_square_weight: float = 0.9,
-        tolerance: float | None = 1e-7,
-        ascent: bool = False,
-        *,
-        historical: bool = False,
-    ) -> None:
+    def __init__(self, stepsize: StepSizes = 1e-3, mean_square_weight: float = 0.9, tolerance: float | None = 1e-7,
+                 ascent: bool = False, *, historical: bool = False) -> None:  # fmt: skip
         super().__init__(stepsize, tolerance, ascent, historical=historical)
         self.memory = _normalizing(0.0, mean_square_weight, historical)
 
@@ -470,16 +450,9 @@ class ADAM(Optimizer):
     True
     """
 
-    def __init__(
-        self,
-        stepsize: StepSizes = 1e-3,
-        mean_weight: float = 0.9,
-        mean_square_weight: float = 0.999,
-        tolerance: float | None = 1e-7,
-        ascent: bool = False,
-        *,
-        historical: bool = False,
-    ) -> None:
+    def __init__(self, stepsize: StepSizes = 1e-3, mean_weight: float = 0.9, mean_square_weight: float = 0.999,
+                 tolerance: float | None = 1e-7, ascent: bool = False, *,
+                 historical: bool = False) -> None:  # fmt: skip
         super().__init__(stepsize, tolerance, ascent, historical=historical)
         self.memory = _normalizing(mean_weight, mean_square_weight, historical)
 

@@ -66,16 +66,8 @@ def all_of(stops: Sequence[Any], stop: Variable, updates: Updates | None = None)
     return extend(updates, {_required(stop): like(conjunction(verdicts), stop)})
 
 
-def patience(
-    cost: Tensor,
-    stop: Variable,
-    updates: Updates | None = None,
-    *,
-    calls: int = 10,
-    improvement: Scalar = 0.0,
-    smoothing: Scalar = 0.0,
-    name: str = "patience",
-) -> Updates:
+def patience(cost: Tensor, stop: Variable, updates: Updates | None = None, *, calls: int = 10,
+             improvement: Scalar = 0.0, smoothing: Scalar = 0.0, name: str = "patience") -> Updates:  # fmt: skip
     r"""`stop` becomes 1 when `cost` has not improved for `calls` calls, and then stays 1.
 
     With :math:`f` the cost, or its running average with the weight `smoothing`, and :math:`f_{best}` the lowest so far,

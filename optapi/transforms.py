@@ -135,14 +135,8 @@ def project(updates: Updates, projections: Mapping[Any, Callable[[Any], Any]]) -
     return projected
 
 
-def average(
-    updates: Updates,
-    averages: Mapping[Any, Any],
-    *,
-    weight: Scalar | None = None,
-    after: int = 0,
-    name: str = "average",
-) -> Updates:
+def average(updates: Updates, averages: Mapping[Any, Any], *, weight: Scalar | None = None, after: int = 0,
+            name: str = "average") -> Updates:  # fmt: skip
     r"""`updates` that also average the parameters: ``average(updates, {p: p_bar})``.
 
     The mean of all values, :math:`\bar x \leftarrow \bar x + (x - \bar x) / t` (Polyak-Ruppert averaging), or with
@@ -314,15 +308,8 @@ def best(updates: Updates, cost: Variable, points: Mapping[Any, Any], *, name: s
     return extend(dict(updates), new)
 
 
-def bold_driver(
-    updates: Updates,
-    step_size: Variable,
-    cost: Variable,
-    *,
-    grow: Scalar = 1.05,
-    shrink: Scalar = 0.5,
-    name: str = "bold_driver",
-) -> Updates:
+def bold_driver(updates: Updates, step_size: Variable, cost: Variable, *, grow: Scalar = 1.05, shrink: Scalar = 0.5,
+                name: str = "bold_driver") -> Updates:  # fmt: skip
     """`updates` with a step size that grows while the cost decreases; a step that increases it is undone.
 
     If the cost is lower than at the last point, the step size is multiplied by `grow`, and the rule takes its next
@@ -396,18 +383,9 @@ def bold_driver(
     return extend(driven, new)
 
 
-def reduce_on_plateau(
-    step_size: Variable,
-    cost: Variable,
-    updates: Updates | None = None,
-    *,
-    factor: Scalar = 0.1,
-    patience: int = 10,
-    improvement: Scalar = 1e-4,
-    cooldown: int = 0,
-    minimum: Scalar = 0.0,
-    name: str = "reduce_on_plateau",
-) -> Updates:
+def reduce_on_plateau(step_size: Variable, cost: Variable, updates: Updates | None = None, *, factor: Scalar = 0.1,
+                      patience: int = 10, improvement: Scalar = 1e-4, cooldown: int = 0, minimum: Scalar = 0.0,
+                      name: str = "reduce_on_plateau") -> Updates:  # fmt: skip
     r"""A step size that is multiplied by `factor` when `cost` has not improved for `patience` calls.
 
     A call improves the cost :math:`f` if :math:`f < f_{best} - \delta |f_{best}|`, with :math:`\delta` =
@@ -473,14 +451,8 @@ def reduce_on_plateau(
     return extend(updates, {variable: like(value, variable) for variable, value in new.items()})
 
 
-def accumulate(
-    gradients: Sequence[Any],
-    every: int,
-    updates: Updates,
-    parameters: Sequence[Any] | None = None,
-    *,
-    name: str = "accumulate",
-) -> tuple[list[Any], Any]:
+def accumulate(gradients: Sequence[Any], every: int, updates: Updates, parameters: Sequence[Any] | None = None, *,
+               name: str = "accumulate") -> tuple[list[Any], Any]:  # fmt: skip
     """Gradient accumulation: the means of `gradients` over `every` calls, for batches that are too large for one call.
 
     ::
@@ -550,14 +522,8 @@ def accumulate(
     return means, due
 
 
-def noise(
-    gradients: Sequence[Any],
-    updates: Updates,
-    *,
-    rng: Variable | int | None,
-    variance: StepSize = ANNEALED,
-    name: str = "noise",
-) -> list[Any]:
+def noise(gradients: Sequence[Any], updates: Updates, *, rng: Variable | int | None, variance: StepSize = ANNEALED,
+          name: str = "noise") -> list[Any]:  # fmt: skip
     r"""`gradients` with independent normal noise added to each component.
 
     ``adam(parameters, gradients=noise(gradients, updates, rng=1), updates=updates)``

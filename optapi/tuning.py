@@ -13,15 +13,8 @@ from .checks import check_count, shared_scalar
 from .typing import Updates
 
 
-def find_step_size(
-    updates: Updates,
-    step_size: SharedVariable,
-    run: Callable[[], Any],
-    *,
-    first: float = 1.0,
-    factor: float = 2.0,
-    max_trials: int = 40,
-) -> float:
+def find_step_size(updates: Updates, step_size: SharedVariable, run: Callable[[], Any], *, first: float = 1.0,
+                   factor: float = 2.0, max_trials: int = 40) -> float:  # fmt: skip
     """The step size of lowest cost after a short run: doubled while that makes the cost lower, or else halved.
 
     ``find_step_size(updates, step_size, run)``, where `step_size` is the shared scalar that was passed to the rule, and

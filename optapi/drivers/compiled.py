@@ -24,26 +24,13 @@ from .run import Run, all_together, read
 from .termination import Termination
 
 
-def compile_minimizer(
-    parameters: Variables,
-    cost: Variable,
-    opt_algo: OptAlgo,
-    *,
-    inputs: Sequence[Any] = (),
-    updates: Updates | None = None,
-    max_iterations: int | None = None,
-    max_evaluations: int | None = None,
-    time_limit: float | None = None,
-    target: float | None = None,
-    cost_tolerance: float | None = None,
-    step_tolerance: float | None = None,
-    callback: Callable[..., Any] | None = None,
-    progressbar: bool | str = False,
-    verbose: bool | int = False,
-    trace: bool = False,
-    mode: CompileMode | None = None,
-    **options: Any,
-) -> CompiledMinimizer:
+def compile_minimizer(parameters: Variables, cost: Variable, opt_algo: OptAlgo, *, inputs: Sequence[Any] = (),
+                      updates: Updates | None = None, max_iterations: int | None = None,
+                      max_evaluations: int | None = None, time_limit: float | None = None, target: float | None = None,
+                      cost_tolerance: float | None = None, step_tolerance: float | None = None,
+                      callback: Callable[..., Any] | None = None, progressbar: bool | str = False,
+                      verbose: bool | int = False, trace: bool = False, mode: CompileMode = None,
+                      **options: Any) -> CompiledMinimizer:  # fmt: skip
     """A function that minimizes `cost`, whole minimizations inside of one compiled function.
 
     ::
@@ -255,13 +242,8 @@ class CompiledMinimizer:
 
     # Many starts
 
-    def from_starts(
-        self,
-        starts: Sequence[ArrayLike] | Mapping[Any, ArrayLike],
-        *inputs: Any,
-        workers: int = 1,
-        together: bool | None = None,
-    ) -> list[OptimizeResult]:
+    def from_starts(self, starts: Sequence[ArrayLike] | Mapping[Any, ArrayLike], *inputs: Any, workers: int = 1,
+                    together: bool | None = None) -> list[OptimizeResult]:  # fmt: skip
         """Minimize from many starts.
 
         Parameters
@@ -436,14 +418,9 @@ def fingerprint(inputs: Any) -> str:
     return digest.hexdigest()
 
 
-def sample_starts(
-    parameters: Variables,
-    count: int,
-    method: str = "normal",
-    *,
-    scale: ArrayLike | Sequence[ArrayLike] = 1.0,
-    seed: int | np.random.Generator | None = None,
-) -> list[np.ndarray]:
+def sample_starts(parameters: Variables, count: int, method: str = "normal", *,
+                  scale: ArrayLike | Sequence[ArrayLike] = 1.0,
+                  seed: int | np.random.Generator | None = None) -> list[np.ndarray]:  # fmt: skip
     """Random starts around the values that `parameters` have now, for `CompiledMinimizer.from_starts`.
 
     Parameters

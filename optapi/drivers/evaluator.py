@@ -79,14 +79,8 @@ class Evaluator:
 
     MEMORY = 4
 
-    def __init__(
-        self,
-        f: Callable[..., Any],
-        df: Callable[..., Any] | bool,
-        structure: PyTree,
-        args: tuple[Any, ...] = (),
-        hessp: Callable[..., Any] | None = None,
-    ):
+    def __init__(self, f: Callable[..., Any], df: Callable[..., Any] | bool, structure: PyTree,
+                 args: tuple[Any, ...] = (), hessp: Callable[..., Any] | None = None):  # fmt: skip
         self.f, self.hessp, self.args = f, hessp, args
         self.df: Any = df
         self.structure = structure
@@ -240,15 +234,8 @@ class Symbolic:
         return [leaf for _, leaf in self.structure.leaves("x", point)]
 
 
-def evaluator_of(
-    f: Callable[..., Any],
-    df: Derivative,
-    args: Any,
-    hessp: Callable[..., Any] | None,
-    structure: PyTree,
-    start: Sequence[np.ndarray],
-    mode: CompileMode,
-) -> Evaluator:
+def evaluator_of(f: Callable[..., Any], df: Derivative, args: Any, hessp: Callable[..., Any] | None, structure: PyTree,
+                 start: Sequence[np.ndarray], mode: CompileMode) -> Evaluator:  # fmt: skip
     """An evaluator of `f` and `df` in all their forms."""
     if not callable(f):
         raise TypeError(f"f is {f!r}; pass a function from a point to the cost")

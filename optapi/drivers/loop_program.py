@@ -51,16 +51,8 @@ class Problem(NamedTuple):
     mode: Any
 
     @classmethod
-    def of(
-        cls,
-        parameters: Variables,
-        cost: Variable,
-        rule: Callable[..., Any],
-        options: dict[str, Any],
-        inputs: Any,
-        updates: Updates | None,
-        mode: CompileMode,
-    ) -> Problem:
+    def of(cls, parameters: Variables, cost: Variable, rule: Callable[..., Any], options: dict[str, Any], inputs: Any,
+           updates: Updates | None, mode: CompileMode) -> Problem:  # fmt: skip
         """The problem, checked."""
         parameters = check_parameters(parameters)
         for parameter in parameters:

@@ -121,29 +121,12 @@ class minimize_iterator(Run):
     [1. 1.] Converged: no component of the derivative is larger than 1e-05 in absolute value.
     """
 
-    def __init__(
-        self,
-        x0: Tree,
-        f: Callable[..., Any],
-        df: Derivative,
-        opt_algo: OptAlgo,
-        *,
-        args: Any = (),
-        max_iterations: int | None = None,
-        max_evaluations: int | None = None,
-        time_limit: float | None = None,
-        target: float | None = None,
-        cost_tolerance: float | None = None,
-        step_tolerance: float | None = None,
-        callback: Callable[..., Any] | None = None,
-        progressbar: bool | str = False,
-        verbose: bool | int = False,
-        trace: bool = False,
-        check_gradient: bool = False,
-        hessp: Callable[..., Any] | None = None,
-        mode: CompileMode | None = None,
-        **options: Any,
-    ):
+    def __init__(self, x0: Tree, f: Callable[..., Any], df: Derivative, opt_algo: OptAlgo, *, args: Any = (),
+                 max_iterations: int | None = None, max_evaluations: int | None = None, time_limit: float | None = None,
+                 target: float | None = None, cost_tolerance: float | None = None, step_tolerance: float | None = None,
+                 callback: Callable[..., Any] | None = None, progressbar: bool | str = False,
+                 verbose: bool | int = False, trace: bool = False, check_gradient: bool = False,
+                 hessp: Callable[..., Any] | None = None, mode: CompileMode = None, **options: Any):  # fmt: skip
         structure, start = point("x0", x0)
         rule = rule_of(opt_algo)
         options = check_rule(rule, options, minimize_iterator, "x0, f and df", symbolic=False)
@@ -251,14 +234,8 @@ class minimize_iterator(Run):
         )
 
     @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str],
-        f: Callable[..., Any],
-        df: Derivative,
-        opt_algo: OptAlgo | None = None,
-        **kwargs: Any,
-    ) -> minimize_iterator:
+    def load(cls, path: str | os.PathLike[str], f: Callable[..., Any], df: Derivative, opt_algo: OptAlgo | None = None,
+             **kwargs: Any) -> minimize_iterator:  # fmt: skip
         """The minimization that was saved to the file `path`.
 
         It goes on exactly as the saved one would have gone on, bit for bit.

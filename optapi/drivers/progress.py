@@ -130,15 +130,8 @@ class Monitor:
         As for `minimize`.
     """
 
-    def __init__(
-        self,
-        label: str,
-        total: int,
-        callback: Callable[..., Any] | None = None,
-        progressbar: bool | str = False,
-        verbose: bool | int = False,
-        trace: bool = False,
-    ):
+    def __init__(self, label: str, total: int, callback: Callable[..., Any] | None = None,
+                 progressbar: bool | str = False, verbose: bool | int = False, trace: bool = False):  # fmt: skip
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is {callback!r}; pass a function of intermediate_result or of a point")
         if not (progressbar == "force" or isinstance(progressbar, bool)):

@@ -57,18 +57,9 @@ def scipy_method(opt_algo: OptAlgo, **options: Any) -> Callable[..., Any]:
     rule = rule_of(opt_algo)
     check_options(options)
 
-    def method(
-        fun: Callable[..., Any],
-        x0: Any,
-        args: tuple[Any, ...] = (),
-        jac: Any = None,
-        hess: Any = None,
-        hessp: Any = None,
-        bounds: Any = None,
-        constraints: Any = (),
-        callback: Any = None,
-        **given: Any,
-    ) -> Any:
+    def method(fun: Callable[..., Any], x0: Any, args: tuple[Any, ...] = (), jac: Any = None, hess: Any = None,
+               hessp: Any = None, bounds: Any = None, constraints: Any = (), callback: Any = None,
+               **given: Any) -> Any:  # fmt: skip
         from scipy.optimize import OptimizeResult
 
         for name, value in (("bounds", bounds), ("constraints", constraints)):

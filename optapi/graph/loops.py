@@ -316,15 +316,9 @@ def cond(
     return repeat(turn, [*arguments, *otherwise], pt.switch(condition, 1, 0))[count:]
 
 
-def loop(
-    updates: Updates,
-    steps: int | Variable | None = None,
-    stop: Variable | None = None,
-    feeds: Mapping[Any, Any] | None = None,
-    *,
-    trace: Sequence[Any] | None = None,
-    taken: Variable | None = None,
-) -> Any:
+def loop(updates: Updates, steps: int | Variable | None = None, stop: Variable | None = None,
+         feeds: Mapping[Any, Any] | None = None, *, trace: Sequence[Any] | None = None,
+         taken: Variable | None = None) -> Any:  # fmt: skip
     """Many applications of `updates` as one: again a dictionary of updates, of the same variables.
 
     Parameters

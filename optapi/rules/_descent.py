@@ -137,12 +137,8 @@ class Descent(NamedTuple):
         search_failed = objective.state("search_failed", dtype="int64")
         return cls(objective, line_search, *current, converged, evaluations, point_state, search_state, search_failed)
 
-    def line_search(
-        self,
-        direction: Tensor | None = None,
-        first: StepSize | None = None,
-        restart: Tensor | None = None,
-    ) -> End:
+    def line_search(self, direction: Tensor | None = None, first: StepSize | None = None,
+                    restart: Tensor | None = None) -> End:  # fmt: skip
         r"""Search along `direction`, or along the steepest descent.
 
         It is the steepest descent where `direction` does not descend, or where the search of the last call has failed.
@@ -186,13 +182,8 @@ class Descent(NamedTuple):
         restarted = steepest & ~failed
         return End(x_new, result.trial.cost, g_new, x_new - x, g_new - g, d, steepest, failed, restarted, result)
 
-    def trust_region(
-        self,
-        propose: Callable[..., Proposal],
-        sizes: Sequence[Any],
-        adjust: Callable[..., Sequence[Any]],
-        min_quality: Scalar | np.ndarray,
-    ) -> tuple[End, list[Any]]:
+    def trust_region(self, propose: Callable[..., Proposal], sizes: Sequence[Any], adjust: Callable[..., Sequence[Any]],
+                     min_quality: Scalar | np.ndarray) -> tuple[End, list[Any]]:  # fmt: skip
         r"""Try the steps that a model of the cost proposes, until one is taken.
 
         The quality of a step :math:`p` is the ratio of the decrease of the cost to the decrease that the model
@@ -255,14 +246,8 @@ class Descent(NamedTuple):
         end = End(x_new, cost, g_new, s, g_new - self.gradient, s, steepest, failed, ~failed, result)
         return end, [*sizes, products]
 
-    def finish(
-        self,
-        end: End,
-        new: Updates,
-        patience: int | None = None,
-        reports: dict[str, Any] | None = None,
-        unheld: Updates | None = None,
-    ) -> Updates:
+    def finish(self, end: End, new: Updates, patience: int | None = None, reports: dict[str, Any] | None = None,
+               unheld: Updates | None = None) -> Updates:  # fmt: skip
         """Close the rule.
 
         The algorithm has finished when the gradient meets the tolerance or vanishes, when a search along the steepest

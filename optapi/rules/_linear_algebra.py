@@ -238,19 +238,10 @@ class Solution(NamedTuple):
     iterates: Any = None
 
 
-def conjugate_gradients(
-    product: Callable[[Any], Any],
-    gradient: Tensor,
-    steps: int | Tensor,
-    *,
-    tolerance: Scalar = 0.0,
-    start: Tensor | None = None,
-    diagonal: Tensor | None = None,
-    radius: Scalar | None = None,
-    progress: Scalar | None = None,
-    keep: bool = False,
-    max_steps: int | None = None,
-) -> Solution:
+def conjugate_gradients(product: Callable[[Any], Any], gradient: Tensor, steps: int | Tensor, *,
+                        tolerance: Scalar = 0.0, start: Tensor | None = None, diagonal: Tensor | None = None,
+                        radius: Scalar | None = None, progress: Scalar | None = None, keep: bool = False,
+                        max_steps: int | None = None) -> Solution:  # fmt: skip
     r"""The minimizer of the quadratic model :math:`\frac12 d^T B d + g^T d`, by conjugate gradients.
 
     With the residual :math:`r = B d + g`, :math:`y = P^{-1} r` and first :math:`p = -y`,
