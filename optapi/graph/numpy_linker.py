@@ -265,6 +265,9 @@ def arguments(node: Apply) -> list[Any]:
     shape = node.outputs[0].type.shape
     if is_filled(node):
         return [narrowed(node.inputs[1])]
+    # NumPy rounds powers with a scalar exponent otherwise than those with an array of exponents.
+    if isinstance(node.op.scalar_op, scalars.Pow):
+        return node.inputs
     inputs = list(map(narrowed, node.inputs))
     # The shape of the output must follow from the other inputs.
     known: Any = [v.type.shape for v in inputs if isinstance(v.type, TensorType) and None not in v.type.shape]
