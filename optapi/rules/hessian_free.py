@@ -52,9 +52,9 @@ def hessian_free(parameters: Variables, cost: Variable | None = None, gradients:
     with :math:`G` the Gauss-Newton matrix of `outputs`, or without these the Hessian. The system is solved by conjugate
     gradients, from 0.95 times the last solution, until the quadratic model
     :math:`q(d) = \frac12 d^T (G + \lambda I) d + g^T d` has hardly decreased for some steps. Some iterates are kept, at
-    counts that grow by the factor 1.3; :math:`d` is the last of them, or an earlier one, as long as the one before has
-    no higher cost. Then :math:`a` is the first of 1, 0.8, 0.64, ... with a sufficient decrease. The damping is changed
-    by the ratio of the decrease to that of the model without damping:
+    counts that grow by the factor 1.3. From the last of them the rule goes back as long as the previous one has no
+    higher cost, and takes the result for :math:`d`. Then :math:`a` is the first of 1, 0.8, 0.64, ... with a sufficient
+    decrease. The damping is changed by the ratio of the decrease to that of the model without damping:
 
     .. math::
         \rho = \frac{f(x + d) - f(x)}{\frac12 d^T G d + g^T d}, \qquad \lambda \leftarrow
