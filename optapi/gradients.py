@@ -129,5 +129,5 @@ def is_transformed(gradient: Variable) -> bool:
 
 
 def mark(gradient: Variable) -> Any:
-    """`gradient`, marked as the result of a transform."""
+    """`gradient`, marked as transformed, so that a rule that searches can refuse it, also below further arithmetic."""
     return noted(gradient, transformed=True)

@@ -74,6 +74,7 @@ def skip_nonfinite(updates: Updates, *, name: str = "skip_nonfinite") -> Updates
     >>> int(skipped.get_value())
     1
     """
+    # State may say with NaN or infinity that nothing is known yet: what counts is a finite value that no longer is one.
     good = [
         pt.all(pt.isfinite(value) | ~pt.isfinite(variable))
         for variable, value in updates.items()
@@ -367,6 +368,7 @@ def bold_driver(updates: Updates, step_size: Variable, cost: Variable, *, grow: 
     if step_size not in ancestors(list(updates.values())):
         raise ValueError("updates do not read step_size; pass the same shared variable to the rule")
 
+    # The first point is taken in the first call, not now: the start may be set later, or be one of a batch.
     last = state(f"{name}/cost", dtype=cost.type.dtype, fill=np.inf)
     comparable = pt.isfinite(last)
     fell, rose = comparable & (cost < last), comparable & ~(cost <= last)

@@ -321,6 +321,7 @@ class CompiledMinimizer:
         cut = termination.looks or limits != (None, None)
         if together is not None and check_flag("together", together) and cut:
             raise ValueError("together is True, but some of the limits look at each iteration; leave it out")
+        # A batch pays where the overhead of a step is larger than its arithmetic.
         if together or (together is None and not cut and not program.is_fast and count > 1):
             size = -(-count // workers)  # the same for all, so that they have one function
             try:

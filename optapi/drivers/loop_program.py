@@ -233,6 +233,7 @@ class LoopProgram(Program):
 
     def advance(self, values: Any, evaluator: Evaluator, length: int, call: Any = None) -> Any:
         """The values at most `length` iterations later; `call` is that of a `batch`."""
+        # The length is an input, so that one function serves whole runs, runs in pieces, resuming and many starts.
         return (call or self._advance)(values, *evaluator.args, np.asarray(length))
 
     def begin(self, values: Any, start: Evaluation) -> Any:

@@ -213,6 +213,7 @@ class OracleProgram(Program):
 
     def is_lost(self, before: Evaluation, values: Any, following: Any) -> bool:
         """Whether a rule that does not say so itself has no finite way on."""
+        # A rule that reports no reason would go on from a cost that is not finite.
         return "reason" not in self.places.roles and (not before.is_finite or became_nonfinite(values, following))
 
     @contextmanager

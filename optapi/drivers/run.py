@@ -21,7 +21,8 @@ from .results import OptimizeResult
 from .termination import STATUSES, Ending, Termination, is_same
 
 
-# A call of a loop cannot be interrupted; one takes about so many seconds, and less where somebody looks.
+# A call of a loop cannot be interrupted; one takes about so many seconds, and less where somebody looks. A callback, a
+# trace, a target or a tolerance of the cost or the step needs every iteration.
 SECONDS, LOOK = 0.5, 0.1
 # The length of the first call, in iterations, where nobody looks.
 FIRST = 64

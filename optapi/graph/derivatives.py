@@ -62,7 +62,8 @@ def pushforward(outputs: Sequence[Any], parameters: Sequence[Any], vectors: Sequ
     try:
         pushed: Any = pullback(pullback(outputs, parameters, cotangents), cotangents, vectors)
     except (NotImplementedError, NullTypeGradError, TypeError):
-        # The gradient of an operation need not have one. Then it may have a forward mode.
+        # A gradient need not have a gradient of its own; the operation may then have a forward mode. It comes second,
+        # because Matmul has none in PyTensor 3.0 to 3.3, and a Scan is slower with it.
         pushed = pytensor.gradient.pushforward(
             list(outputs), list(parameters), list(vectors), disconnected_outputs="ignore", use_op_pushforward=True
         )
@@ -91,6 +92,7 @@ def second_derivatives(
         If the cost has no second derivatives, which `rule`, a name, needs.
     """
     try:
+        # One pull-back of the gradients has half the nodes of the gradient of their product with the vectors.
         return pullback(gradients, parameters, vectors)
     except (NotImplementedError, NullTypeGradError, TypeError) as error:
         raise ValueError(

@@ -175,6 +175,7 @@ rewrite_inner_graphs(Loop)
 @_vectorize_node.register(Loop)
 def _vectorize_loop(op: Loop, node: Apply, *inputs: Any) -> Sequence[Any]:
     """One loop for all members of a batch, until the last member is done; members that are done keep their values."""
+    # PyTensor's own way, a Blockwise of loops, runs one member after another, cannot draw, and does not pickle.
     count = len(node.outputs)
     *_, steps = inputs
     batched = [
@@ -307,6 +308,7 @@ def cond(
     >>> float(f(9.0)), float(f(-9.0))
     (3.0, -1.0)
     """
+    # Not PyTensor's ifelse, which is not lazy under every linker.
     count = len(arguments)
 
     def turn(*current: Any) -> tuple[list[Any], Any]:
@@ -496,7 +498,8 @@ def check_generators(updates: Updates) -> None:
 def _frontier(outputs: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
     """The variables that `outputs` read and that do not depend on `inputs`.
 
-    Constants, and what is computed from constants alone, are not among them: rewrites should see their values.
+    Constants, and what is computed from constants alone, are not among them: rewrites should see their values. (A
+    product of three or more factors, two of them small integers, would overflow in PyTensor's Python implementation.)
     """
     changing, fixed = set(inputs), set()
     result: dict[Any, None] = {}
