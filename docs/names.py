@@ -38,7 +38,7 @@ def public() -> dict[str, dict[str, Any]]:
                 found.setdefault(name, {})[called] = getattr(thing, part)
         else:
             module = getattr(thing, "__module__", "").removeprefix("optapi.")
-            found.setdefault(module if name != "PYTHON" else "graph.compat", {})[f"optapi.{name}"] = thing
+            found.setdefault(module if name != "PYTHON" else "graph.numpy_linker", {})[f"optapi.{name}"] = thing
     return {module: dict(sorted(things.items(), key=place)) for module, things in found.items()}
 
 
