@@ -24,7 +24,7 @@ from ..graph.batches import batch
 from ..graph.compat import compiles_whole_graphs, free_callable, linked_by
 from ..graph.derivatives import differentiate
 from ..graph.loops import FALSE, as_update, loop
-from ..graph.numpy_linker import PYTHON, NumpyLinker
+from ..graph.numpy_linker import PYTHON
 from ..objective import conjunction
 from ..state import full_like, state
 from ..transforms import best
@@ -443,6 +443,6 @@ def check_mode(mode: CompileMode, draws: bool) -> Any:
                 "mode is JAX, where random generators belong to the compiled function, so that no minimization could "
                 "be begun anew or saved; for a cost that draws use 'NUMBA', 'CVM' or optapi.PYTHON"
             )
-    elif compiles_whole_graphs(known) and not isinstance(known.linker, NumpyLinker):
+    elif compiles_whole_graphs(known):
         raise ValueError(f"mode has a {name}, which cannot run loops; use {MODES}")
     return known

@@ -265,7 +265,7 @@ def arguments(node: Apply) -> list[Any]:
     shape = node.outputs[0].type.shape
     if is_filled(node):
         return [narrowed(node.inputs[1])]
-    # NumPy rounds powers with a scalar exponent otherwise than those with an array of exponents.
+    # NumPy rounds a power with a scalar exponent otherwise than one with an array of exponents.
     if isinstance(node.op.scalar_op, scalars.Pow):
         return node.inputs
     inputs = list(map(narrowed, node.inputs))
@@ -456,7 +456,10 @@ def candidates(node: Apply) -> Iterator[Callable[..., Any]]:
     elif isinstance(op, DimShuffle) and not op.drop:
         index = tuple(None if entry == "x" else slice(None) for entry in op.new_order)
         shuffle = tuple(op.shuffle)
-        if shuffle == tuple(range(len(shuffle))):
+        if not shuffle:
+            # Not by the index, which would repeat the element with stride 0: see `arguments`.
+            yield lambda x: np.reshape(x, (1,) * len(index))
+        elif shuffle == tuple(range(len(shuffle))):
             yield lambda x: x[index]
         else:
             yield lambda x: x.transpose(shuffle)[index]
