@@ -1,6 +1,12 @@
+import gc
+
 import pytest
 
 from optapi.graph.numpy_linker import PYTHON
+
+
+# Graphs are many small objects that live long: to look through them so often takes a twentieth of the time.
+gc.set_threshold(200_000, 20, 20)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pytensor.graph.op import Op
 from reference import conjugate_gradient as reference
 
 import optapi
+from optapi.drivers.oracle_program import STEP
 from optapi.line_search import Step, hager_zhang, weak_wolfe
 
 
@@ -34,14 +35,14 @@ each_rule = pytest.mark.parametrize("rule", RULES, ids=rule_name)
 
 
 class Run:
-    """A minimization by calls of one compiled function."""
+    """A minimization by calls of one compiled function, by default without rewrites, which take most of the time."""
 
-    def __init__(self, rule, start, cost, **options):
+    def __init__(self, rule, start, cost, mode=STEP, **options):
         self.p = pytensor.shared(np.array(start), name="p")
         self.stop = pytensor.shared(np.int64(0), name="stop")
         self.cost_graph = cost(self.p)
         self.updates = rule([self.p], self.cost_graph, stop=self.stop, **options)
-        self.step = pytensor.function([], [], updates=self.updates, mode=optapi.PYTHON)
+        self.step = pytensor.function([], [], updates=self.updates, mode=mode)
         self.begin = [v.get_value() for v in self.updates]
 
     def __call__(self, calls=1000):
@@ -125,7 +126,7 @@ def test_twins(case):
     rule, options, twin = CASES[case]
     [x] = ROSENBROCK.starts
     # Closer to the minimizer the cubics of the search lose digits in differences of costs.
-    run = Run(rule, x, rosenbrock, tolerance=1e-2, **options)
+    run = Run(rule, x, rosenbrock, optapi.PYTHON, tolerance=1e-2, **options)
     found = []
     while len(found) < 60 and not run.stop.get_value():
         run.step()
@@ -142,7 +143,7 @@ def test_twins(case):
 @pytest.mark.parametrize("options", [{}, {"exact": False}, {"scale": 10.0}], ids=str)
 def test_the_twin_of_scaled_conjugate_gradients(options):
     [x] = ROSENBROCK.starts
-    points = Run(optapi.scaled_conjugate_gradient, x, rosenbrock, tolerance=1e-6, **options)(60)
+    points = Run(optapi.scaled_conjugate_gradient, x, rosenbrock, optapi.PYTHON, tolerance=1e-6, **options)(60)
     twin = partial(
         reference.scaled_conjugate_gradient, rosenbrock_in_numpy, rosenbrock_product, scale=options.get("scale", 1e-6)
     )

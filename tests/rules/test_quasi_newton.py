@@ -16,17 +16,18 @@ from scipy.optimize import minimize
 
 import optapi
 from optapi import line_search
+from optapi.drivers.oracle_program import STEP
 from optapi.line_search import NonMonotone, Step
 
 
 class Run:
     """A minimization by calls of one compiled function."""
 
-    def __init__(self, rule, start, cost, **options):
+    def __init__(self, rule, start, cost, mode=STEP, **options):
         self.p = pytensor.shared(np.array(start), name="p")
         self.stop = pytensor.shared(np.int64(0), name="stop")
         self.updates = rule([self.p], cost(self.p), stop=self.stop, **options)
-        self.step = pytensor.function([], [], updates=self.updates, mode=optapi.PYTHON)
+        self.step = pytensor.function([], [], updates=self.updates, mode=mode)
 
     def __call__(self, calls=1000):
         """Calls until it stops, and returns the points."""
@@ -75,7 +76,7 @@ def test_twins(case):
         value, [gradient] = problem.value_and_gradients([x])
         return value, gradient
 
-    points = Run(rule, x, lambda p: problem.cost([p]), tolerance=1e-6, **options)(60)
+    points = Run(rule, x, lambda p: problem.cost([p]), optapi.PYTHON, tolerance=1e-6, **options)(60)
     assert len(points) > 25
     for wanted in (
         twin().points(cost_and_gradient, x, len(points), along=points),
@@ -211,7 +212,7 @@ def test_one_evaluation_fails(rule):
 
 @pytest.mark.parametrize("rule", [optapi.lbfgs, optapi.bfgs, optapi.sr1, optapi.barzilai_borwein])
 def test_a_cost_that_fails_beyond_a_wall(rule):
-    run = Run(rule, [1.0, 5.0], lambda x: pt.sum(x - 0.01 * pt.log(x)), step_size=10.0)
+    run = Run(rule, [1.0, 5.0], lambda x: pt.sum(x - 0.01 * pt.log(x)), optapi.PYTHON, step_size=10.0)
     for _ in range(200):
         if run.stop.get_value():
             break

@@ -15,8 +15,8 @@ from pytensor.graph.traversal import ancestors
 from reference import first_order as reference
 from reference import quasi_newton as reference_quasi_newton
 
-import optapi
 from optapi import line_search
+from optapi.drivers.oracle_program import STEP
 from optapi.line_search import NonMonotone, Trial, more_thuente, nonmonotone, strong_wolfe, weak_wolfe
 
 
@@ -94,10 +94,8 @@ def searched(name, function):
     """A compiled search: from the first step size to the numbers of the step; and the line."""
     first, a = pt.dscalars("first", "a")
     line = line_of(FUNCTIONS[function])
-    run = pytensor.function(
-        [first], numbers(CASES[name](line, line(pt.constant(np.float64(0))), first)), mode=optapi.PYTHON
-    )
-    there = pytensor.function([a], line(a)[:2], mode=optapi.PYTHON)
+    run = pytensor.function([first], numbers(CASES[name](line, line(pt.constant(np.float64(0))), first)), mode=STEP)
+    there = pytensor.function([a], line(a)[:2], mode=STEP)
     return run, lambda a: tuple(float(v) for v in there(a))
 
 
@@ -162,7 +160,7 @@ def test_the_tables_of_more_and_thuente(function, decrease, curvature, counts, s
     first, line = pt.dscalar(), line_of(function)
     options = {"decrease": decrease, "curvature": curvature, "width": 1e-10}
     step = more_thuente(line, line(pt.constant(np.float64(0))), first, **options)
-    run = pytensor.function([first], [step.evaluations, step.size], mode=optapi.PYTHON)
+    run = pytensor.function([first], [step.evaluations, step.size], mode=STEP)
     for a, count, size in zip((1e-3, 1e-1, 1e1, 1e3), counts, sizes, strict=True):
         evaluations, found = run(a)
         assert evaluations == count
@@ -188,7 +186,7 @@ def test_no_search_where_there_is_nothing_to_search(name):
     line = line_of(FUNCTIONS["parabola"])
     step = CASES[name](line, Trial(cost, slope, (first, first)), first)
     run = pytensor.function(
-        [cost, slope, first], [step.size, step.evaluations, step.failed, step.trial.cost], mode=optapi.PYTHON
+        [cost, slope, first], [step.size, step.evaluations, step.failed, step.trial.cost], mode=STEP
     )
     for values in [
         (4.0, 4.0, 1.0),  # ascends
@@ -231,7 +229,7 @@ def test_lines_that_lie(name):
 
     step = CASES[name](line, line(pt.constant(np.float64(0))), first)
     found = [step.size, *step.trial[:2], step.evaluations, step.failed]
-    run = pytensor.function([first, lie], found, mode=optapi.PYTHON)
+    run = pytensor.function([first, lie], found, mode=STEP)
     for (number, lie), a in itertools.product(enumerate(LIES), (1e-3, 4.0, 1e3)):
         size, value, steep, evaluations, failed = run(a, number)
         assert np.all(np.isfinite([size, value, steep]))
@@ -255,7 +253,7 @@ def test_at_the_level_of_round_off_the_slope_decides(name, dtype):
         return Trial(np.asarray(1, dtype) + (a - 1) ** 2 * width**2, 2 * (a - 1) * width**2, (a,))
 
     step = CASES[name](line, line(pt.zeros((), dtype)), a)
-    run = pytensor.function([a], [step.size, step.trial.cost, step.failed], mode=optapi.PYTHON)
+    run = pytensor.function([a], [step.size, step.trial.cost, step.failed], mode=STEP)
     for first in (0.5, 1.0, 1.5):
         assert run(np.asarray(first, dtype)) == [first, 1.0, False]
     if name == "strong_wolfe":  # 4 is too far, by the slope alone
@@ -276,7 +274,7 @@ def test_a_search_in_float32_stays_there(name):
     step = CASES[name](line, Trial(cost, slope), first)
     wide = [v for v in walk([step.size, *step.trial[:2]]) if v.owner and getattr(v.type, "dtype", "") == "float64"]
     assert not wide
-    run = pytensor.function([cost, slope, first], [step.size, step.evaluations], mode=optapi.PYTHON)
+    run = pytensor.function([cost, slope, first], [step.size, step.evaluations], mode=STEP)
     size, evaluations = run(np.float32(4), np.float32(-4), np.float32(1))
     assert (size, evaluations, size.dtype) == (1.0, 1, "float32") or name == "strong_wolfe_tight"
     assert run(np.float32(4), np.float32(-4), np.float32(1e38))[1] <= 50
@@ -304,7 +302,7 @@ def test_the_line_stands_once_in_the_graph(name):
 
 def test_out_of_trials_takes_what_decreased():
     step = weak_wolfe(LIES["no end"], LIES["no end"](pt.constant(np.float64(0))), 1.0, max_trials=5)
-    found = [value.eval(mode=optapi.PYTHON) for value in (step.size, step.trial.cost, step.evaluations, step.failed)]
+    found = [value.eval(mode=STEP) for value in (step.size, step.trial.cost, step.evaluations, step.failed)]
     assert found == [16.0, -16.0, 5, False]
 
 
@@ -336,9 +334,7 @@ def test_nonmonotone(weight):
 
     step = remembering(line, Trial(cost, -pt.ones_like(cost)), 1.0, *memory)
     updates = dict(zip(memory, step.memory, strict=True))
-    run = pytensor.function(
-        [cost, trial], [step.size, step.trial.cost, step.failed], updates=updates, mode=optapi.PYTHON
-    )
+    run = pytensor.function([cost, trial], [step.size, step.trial.cost, step.failed], updates=updates, mode=STEP)
     past, Q, C = [], 0.0, 0.0
     for value in (5.0, 4.0, 1.0, 2.0, 0.5, 0.25):
         past = [*past, value][-3:]
@@ -364,5 +360,5 @@ def test_a_nonmonotone_search_that_fails_returns_the_start():
     [past] = nonmonotone.begin("line_search", "float64")
     past.set_value(np.full(10, 7.0))
     step = nonmonotone(lambda a: Trial(a + np.nan, a), Trial(pt.constant(np.float64(4)), pt.constant(-1.0)), 1.0, past)
-    assert step.failed.eval(mode=optapi.PYTHON)
-    assert step.trial.cost.eval(mode=optapi.PYTHON) == 4.0
+    assert step.failed.eval(mode=STEP)
+    assert step.trial.cost.eval(mode=STEP) == 4.0
