@@ -1,16 +1,24 @@
+"""L-BFGS: steps and pairs against NumPy twins, and what is true of whole minimizations."""
+
 import itertools
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
+import problems
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from problems import PROBLEMS
 from pytensor.graph.op import HasInnerGraph
 from pytensor.graph.traversal import apply_ancestors
+from reference import first_order as reference
+from reference import quasi_newton as reference_quasi_newton
+from test_first_order import STEPS, assert_close, compiled, shared_at, trajectory
 
 import optapi
-from optapi import line_search
-from optapi.line_search import weak_wolfe
+from optapi import PYTHON, line_search, schedules
+from optapi.line_search import Step, strong_wolfe, weak_wolfe
+from optapi.rules._linear_algebra import CompactInverseHessian
 
 
 def rosenbrock(x):
@@ -277,3 +285,130 @@ def test_without_stop_it_never_climbs(compiled):
     costs = [float(step()[0]) for _ in range(80)]
     assert all(later <= earlier for earlier, later in itertools.pairwise(costs))
     assert costs[-1] < 1e-20
+
+
+# Against the twins
+
+LBFGS = {
+    "default": ({"line_search": strong_wolfe}, {"line_search": reference_quasi_newton.strong_wolfe}),
+    "weak_wolfe": ({}, {}),
+    "memory_3": ({"memory": 3}, {"memory": 3}),
+    "memory_1": ({"memory": 1}, {"memory": 1}),
+    "inexact": ({"exact": False}, {}),
+    "step_size": ({"memory": 5, "step_size": 0.3}, {"memory": 5, "step_size": 0.3}),
+    "schedule": ({"step_size": schedules.Power(2.0, 10.0)}, {"step_size": lambda t: 2 / (1 + t / 10)}),
+}
+# Compiling a search takes a second, so the other options are tried on one problem.
+RUNS = [(problem, case) for problem in PROBLEMS for case in ("default", "weak_wolfe", "memory_3", "memory_1")]
+RUNS += [(PROBLEMS[1], "step_size"), (PROBLEMS[1], "schedule"), (PROBLEMS[2], "inexact")]
+each_run = pytest.mark.parametrize(("problem", "case"), RUNS, ids=str)
+
+
+@cache
+def run_lbfgs(problem, case):
+    """The points, and the evaluations up to each of them, until the gradient is below 1e-6."""
+    parameters, stop = shared_at(problem.starts), pytensor.shared(np.int64(0))
+    options = {"line_search": weak_wolfe, **LBFGS[case][0]}
+    updates = optapi.lbfgs(parameters, problem.cost(parameters), stop=stop, tolerance=1e-6, **options)
+    (evaluations,) = optapi.reports(updates)["evaluations"]
+    step, points, counts = compiled(updates), [], []
+    while len(points) < STEPS and not stop.get_value():
+        points += trajectory(parameters, step, 1)
+        counts.append(int(evaluations.get_value()))
+    if case == "inexact":
+        counts = [count - calls for calls, count in enumerate(counts)]
+    return points, counts
+
+
+@each_run
+def test_lbfgs_each_step(problem, case):
+    """Every step and its number of trials, from the point and the pairs that the trajectory has."""
+    points, counts = run_lbfgs(problem, case)
+    assert len(points) > 12
+    x, f = problem.starts, problem.value_and_gradients
+    wanted, evaluations = reference.lbfgs(x, f, len(points), along=points, **LBFGS[case][1])
+    assert_close(points, wanted)
+    assert counts == evaluations
+
+
+@pytest.mark.parametrize("product", [reference.two_loop, reference.compact])
+@each_run
+def test_lbfgs_from_the_start(problem, case, product):
+    """The twin on its own. Later the searches amplify differences of round-off, those of two twins too."""
+    points, counts = (values[:10] for values in run_lbfgs(problem, case))
+    x, f = problem.starts, problem.value_and_gradients
+    wanted, evaluations = reference.lbfgs(x, f, 10, product=product, **LBFGS[case][1])
+    assert_close(points, wanted)
+    assert counts == evaluations
+
+
+def random_pairs(count, n=8):
+    """Pairs of positive curvature: changes of the gradient of a quadratic, and a little more."""
+    rng = np.random.default_rng(2)
+    Q = np.linalg.qr(rng.normal(size=(n, n)))[0]
+    A = (Q * np.geomspace(0.2, 5, n)) @ Q.T
+    pairs = [(s, A @ s + 0.02 * rng.normal(size=n)) for s in rng.normal(size=(count, n))]
+    assert all(s @ y > 0.1 for s, y in pairs)
+    return pairs
+
+
+def no_pairs(memory, n):
+    x = pytensor.shared(np.zeros(n), name="x")
+    return CompactInverseHessian.begin(optapi.Objective.of([x], pt.sum(x**2), name="pairs"), memory)
+
+
+@pytest.mark.parametrize("memory", [1, 3, 5])
+def test_pairs_are_bfgs_updates(memory):
+    n, seen = 8, random_pairs(8)
+    state = no_pairs(memory, n)
+    s, y, g = pt.dvectors("s", "y", "g")
+    push = compiled(dict(zip(state, state.push(s, y), strict=True)), [s, y])
+    product = pytensor.function([g], state.times(g), mode=PYTHON)
+    for count in range(len(seen) + 1):
+        kept = seen[max(0, count - memory) : count]
+        wanted = reference.dense(kept, n)
+        H = np.array([product(e) for e in np.eye(n)])
+        assert np.max(np.abs(H - wanted)) <= 1e-12 * np.max(np.abs(wanted))
+        vector = np.cos(np.arange(n))
+        for twin in (reference.two_loop, reference.compact):
+            np.testing.assert_allclose(twin(kept, vector), wanted @ vector, rtol=1e-12, atol=1e-12)
+        if count < len(seen):
+            push(*seen[count])
+
+
+def test_a_pair_of_negative_curvature_is_left_out():
+    (s_value, y_value), *_ = random_pairs(1)
+    state = no_pairs(3, 8)
+    s, y = pt.dvectors("s", "y")
+    push = compiled(dict(zip(state, state.push(s, y), strict=True)), [s, y])
+    push(s_value, y_value)
+    before = [variable.get_value() for variable in state]
+    for change in (-y_value, 0 * y_value, np.nan * y_value):
+        push(s_value, change)
+        for old, variable in zip(before, state, strict=True):
+            np.testing.assert_array_equal(variable.get_value(), old)
+
+
+def exact_on_a_quadratic(line, start, first):
+    """The minimizer along a line on which the slope is linear."""
+    size = start.slope / (start.slope - line(pt.ones_like(start.slope)).slope)
+    return Step(size, line(size), pt.constant(2), pt.constant(np.False_))
+
+
+@pytest.mark.parametrize("memory", [1, 3, 10])
+def test_lbfgs_with_exact_steps_is_conjugate_gradients(memory):
+    problem = problems.quadratic(smallest=0.5)
+    (x,), n = problem.starts, problem.starts[0].size
+    origin = problem.gradients([np.zeros(n)])[0]
+    A = np.array([problem.gradients([e])[0] - origin for e in np.eye(n)])
+    r = -problem.gradients([x])[0]
+    d, wanted = r, []
+    for _ in range(n):
+        a = r @ r / (d @ A @ d)
+        x, r, old = x + a * d, r - a * (A @ d), r
+        d = r + (r @ r) / (old @ old) * d
+        wanted.append([x])
+    parameters = shared_at(problem.starts)
+    updates = optapi.lbfgs(parameters, problem.cost(parameters), memory=memory, line_search=exact_on_a_quadratic)
+    assert_close(trajectory(parameters, compiled(updates), n), wanted)
+    np.testing.assert_allclose(parameters[0].get_value(), np.linalg.solve(A, -origin), rtol=1e-11)

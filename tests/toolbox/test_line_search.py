@@ -362,3 +362,37 @@ def test_a_nonmonotone_search_that_fails_returns_the_start():
     step = nonmonotone(lambda a: Trial(a + np.nan, a), Trial(pt.constant(np.float64(4)), pt.constant(-1.0)), 1.0, past)
     assert step.failed.eval(mode=STEP)
     assert step.trial.cost.eval(mode=STEP) == 4.0
+
+
+# The weak conditions, against the twin
+
+WEAK_LINES = {
+    "quadratic": (lambda a, xp: (a - 2) ** 2, lambda a, xp: 2 * (a - 2)),
+    "more_thuente": (lambda a, xp: -a / (a**2 + 2), lambda a, xp: (a**2 - 2) / (a**2 + 2) ** 2),
+    "kink": (lambda a, xp: abs(a - 1), lambda a, xp: xp.sign(a - 1)),
+    "not_finite_from_1": (lambda a, xp: -2 * a - xp.log(1 - a), lambda a, xp: -2 + 1 / (1 - a)),
+    "no_end": (lambda a, xp: -a, lambda a, xp: 0 * a - 1),
+    "no_decrease": (lambda a, xp: a, lambda a, xp: 0 * a - 1),
+    "upwards": (lambda a, xp: a**2 + a, lambda a, xp: 2 * a + 1),
+}
+
+
+@pytest.mark.parametrize("case", WEAK_LINES)
+def test_weak_wolfe_against_its_twin(case):
+    cost, slope = WEAK_LINES[case]
+    first = pt.dscalar()
+
+    def line(a):
+        return Trial(cost(a, pt), slope(a, pt))
+
+    step = weak_wolfe(line, line(pt.constant(0.0, dtype="float64")), first)
+    results = [step.size, step.evaluations, step.trial.cost, step.trial.slope, step.failed]
+    f = pytensor.function([first], results, mode=STEP)
+    for a in np.array([1e-3, 0.1, 1.0, 7.0, 1e3]):
+        with np.errstate(all="ignore"):
+            size, evaluations = reference.weak_wolfe(
+                lambda a: (cost(a, np), slope(a, np)), cost(0.0, np), slope(0.0, np), a
+            )
+        found = f(a)
+        assert (found[0], found[1], found[4]) == (size, evaluations, size == 0)
+        np.testing.assert_allclose(found[2:4], [cost(size, np), slope(size, np)], rtol=1e-14)
