@@ -23,6 +23,7 @@ from .checks import (
     as_dtype,
     called,
     check_cost,
+    check_flag,
     check_givens,
     check_gradients,
     check_mask,
@@ -135,7 +136,7 @@ class Objective:
                 _check_differentiable(cost, gradients, parameters)
         # Gradients take the dtype of their parameters, so that float32 parameters have float32 arithmetic.
         gradients = [as_dtype(g, p.type.dtype) for g, p in zip(gradients, parameters, strict=True)]
-        if ascent:
+        if check_flag("ascent", ascent):
             cost, gradients = None if cost is None else pt.neg(cost), [pt.neg(g) for g in gradients]
         return cls(parameters, cost, gradients, stop, updates, tolerance, bool(ascent), _unused(name, updates))
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from pytensor.graph.basic import Variable
 
-from .checks import check_number
+from .checks import check_flag, check_number
 from .moments import correction, running_average
 from .pytree import PyTree, largest, real_array, tree_map
 from .typing import Tree
@@ -220,7 +220,7 @@ class Optimizer:
             stepsize = _number("stepsize", stepsize)
         self.stepsize = stepsize
         self.tolerance = None if tolerance is None else _number("tolerance", tolerance)
-        self.ascent = bool(ascent)
+        self.ascent = check_flag("ascent", ascent)
         self.historical = bool(historical)
         self.lr: float | None = None
         self.count = 0

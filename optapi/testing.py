@@ -20,6 +20,9 @@ import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
 
 from . import schedules
+from .drivers.compiled import compile_minimizer
+from .drivers.numpy import minimize, minimize_iterator
+from .drivers.options import PASSED
 from .drivers.oracle_program import STEP
 from .graph.batches import batch
 from .graph.loops import loop
@@ -32,13 +35,15 @@ from .updates import reports
 
 __all__ = ["check_rule"]
 
-ARGUMENTS = ["parameters", "cost", "gradients", "stop", "updates"]
+ARGUMENTS = list(PASSED)
 OPTIONS = {"step_size", "tolerance", "ascent", "name"}
 # A driver hands all other keywords on to the rule.
 DRIVER_KEYWORDS = {
-    *("args", "max_iterations", "max_evaluations", "time_limit", "target", "cost_tolerance", "step_tolerance"),
-    *("callback", "progressbar", "verbose", "trace", "check_gradient", "hessp", "mode", "full_output"),
-}
+    parameter.name
+    for driver in (minimize, minimize_iterator, compile_minimizer)
+    for parameter in inspect.signature(driver).parameters.values()
+    if parameter.kind is not parameter.VAR_KEYWORD
+} - set(PASSED)
 
 
 def check_rule(
@@ -485,8 +490,8 @@ def stop_is_about_the_point_held(case: Case) -> None:
     """`stop` is 1 after a call that begins or ends where the gradient meets the tolerance, and only there."""
     ps, stop = _parameters(), pytensor.shared(0, name="stop")
     cost, tolerance = _bowl(ps), 1e-3
-    step_size = None if case.searches else case.settling_step_size
-    step = _compiled(case(ps, cost, stop=stop, tolerance=tolerance, step_size=step_size))
+    options = {} if case.searches else {"step_size": case.settling_step_size}
+    step = _compiled(case(ps, cost, stop=stop, tolerance=tolerance, **options))
     slopes: Any = pytensor.grad(cost, ps)
     sizes = _evaluated([abs(g).max() for g in slopes])
     if not case.settles:  # only a start can be the end
@@ -500,8 +505,8 @@ def stop_is_about_the_point_held(case: Case) -> None:
         _expect(not met, "the gradient met the tolerance before a call, and stop is 0 after it")
     _expect(
         stop.get_value() == 1,
-        f"in 3000 calls with the step size {step_size} it has not come to rest; pass another settling_step_size, or "
-        "settles=False if it needs one that falls",
+        f"in 3000 calls with {options or 'its own step size'} it has not come to rest; pass another "
+        "settling_step_size, or settles=False if it needs one that falls",
     )
     _expect(max(sizes()) <= tolerance, "stop is 1 where the gradient does not meet the tolerance")
 

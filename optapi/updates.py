@@ -69,8 +69,8 @@ def join(*dictionaries: Updates) -> Updates:
     """
     result: Updates = {}
     for updates in dictionaries:
-        if updates is None:
-            raise TypeError("join takes dictionaries of updates, not None")
+        if not isinstance(updates, dict):
+            raise TypeError(f"join takes dictionaries of updates, join(first, second); it was given {updates!r:.60}")
         extend(result, updates)
     return result
 

@@ -17,7 +17,7 @@ from ..pytree import PyTree, largest
 from ..typing import CompileMode, OptAlgo, Updates, Variables
 from .evaluator import Evaluator
 from .loop_program import LoopProgram, Problem
-from .options import check_rule, name_of, rule_of
+from .options import check_rule, name_of, option_of, rule_of
 from .progress import Monitor
 from .results import OptimizeResult
 from .run import Run, all_together, read
@@ -90,7 +90,7 @@ def compile_minimizer(parameters: Variables, cost: Variable, opt_algo: OptAlgo, 
     problem = Problem.of(parameters, cost, rule, options, inputs, updates, mode)
     size = sum(p.get_value(borrow=True).size for p in problem.parameters)
     given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
-    termination = Termination.of(size, options.get("ascent", False), *given)
+    termination = Termination.of(size, option_of(rule, options, "ascent"), *given)
     monitor = Monitor(name_of(rule), termination.max_iterations, callback, progressbar, verbose, trace)
     return CompiledMinimizer(problem, termination, monitor)
 
@@ -136,7 +136,7 @@ class CompiledMinimizer:
         self._program = LoopProgram(problem)
         self._home = [p.get_value(borrow=False) for p in problem.parameters]
         self._run: Run | None = None
-        self._inputs: list[Any] | str | None = None
+        self._inputs: str | None = None
         self._running = False
 
     @property
@@ -160,7 +160,7 @@ class CompiledMinimizer:
         return self._go(self._new_run(self._program.start_at(), self._monitor), checked)
 
     def resume(self, *inputs: Any) -> OptimizeResult:
-        """Go on where the last minimization has ended: at a limit, the target, by its callback or by an interrupt.
+        """Go on where the last minimization has ended: at a limit, by its callback or by an interrupt.
 
         It goes on bit for bit as if it had not ended, and the limits count anew. The values of the parameters do not
         count.
@@ -178,7 +178,7 @@ class CompiledMinimizer:
         if self._run is None:
             raise ValueError("there is no minimization to resume; begin one by calling this object")
         values = self._checked(inputs)
-        if fingerprint(values) != self._fingerprint():
+        if fingerprint(values) != self._inputs:
             raise ValueError("the inputs are not those of the minimization to resume; begin a new one for others")
         if not self._running:
             self._run._resume()
@@ -198,7 +198,8 @@ class CompiledMinimizer:
     def _go(self, run: Run, inputs: list[Any]) -> OptimizeResult:
         if self._running:
             raise RuntimeError("this minimization is running; its callback cannot begin another one")
-        self._running, self._inputs = True, inputs
+        # A digest, since the caller may change the arrays, or they may be large.
+        self._running, self._inputs = True, fingerprint(inputs)
         run._evaluator.args = tuple(inputs)
         try:
             run._to_end()
@@ -306,7 +307,7 @@ class CompiledMinimizer:
         if inverse is not None:
             ranked[0]["hess_inv"] = inverse
         bar.close(lambda: ranked[0].message)
-        first._monitor, first._evaluator.args, self._inputs = self._monitor, (), values
+        first._monitor, first._evaluator.args, self._inputs = self._monitor, (), fingerprint(values)
         self._hold(first, ranked[0].x)
         return ranked
 
@@ -318,7 +319,7 @@ class CompiledMinimizer:
                 f"workers is {workers}, but in this mode one thread keeps the others waiting; use mode='NUMBA' or 'JAX'"
             )
         limits = (termination.max_evaluations, termination.time_limit)
-        cut = termination.looks or limits != (None, None)
+        cut = termination.needs_each_iteration or limits != (None, None)
         if together is not None and check_flag("together", together) and cut:
             raise ValueError("together is True, but some of the limits look at each iteration; leave it out")
         # A batch pays where the overhead of a step is larger than its arithmetic.
@@ -371,11 +372,7 @@ class CompiledMinimizer:
     # Its file
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_inputs": self._fingerprint(), "_running": False}
-
-    def _fingerprint(self) -> str | None:
-        """What tells the inputs of the last minimization from others."""
-        return self._inputs if isinstance(self._inputs, str | None) else fingerprint(self._inputs)
+        return {**self.__dict__, "_running": False}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all that is needed to resume the minimization to the file `path`, but for the cost and the inputs.
@@ -389,7 +386,7 @@ class CompiledMinimizer:
         """
         if self._run is None:
             raise ValueError("there is no minimization to save; begin one by calling this object")
-        self._run._save(path, inputs=self._fingerprint())
+        self._run._save(path, inputs=self._inputs)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Take up the minimization that was saved to the file `path` by one like this; `resume` then goes on.

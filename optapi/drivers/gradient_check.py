@@ -93,6 +93,8 @@ def compare(evaluator: Evaluator, evaluation: Evaluation) -> Comparison:
             rounding = 10 * epsilon * max(map(abs, [*costs, cost])) / h
             size = max(abs(given), abs(difference))
             error = max(0.0, abs(given - difference) - rounding) / size if size else 0.0
+            if not (np.isfinite(given) and np.isfinite(difference)):
+                error = np.inf
             if not error <= worst.error or np.isnan(worst.given):
                 label = f"{place}[{', '.join(map(str, index))}]" if index else place
                 worst = Comparison(label, given, difference, error if np.isfinite(error) else np.inf)

@@ -211,8 +211,8 @@ class LoopProgram(Program):
         layout = Layout.of(updates)
         vectors = [pt.tensor(shape=(size,), dtype=dtype) for dtype, size in layout.vectors]
         now = list(Packed(layout, vectors))
-        following: Any = graph_replace(list(updates.values()), dict(zip(updates, now, strict=True)), strict=False)
-        outputs = [pt.concatenate([following[place].ravel() for place in places]) for places in layout.groups]
+        next_values: Any = graph_replace(list(updates.values()), dict(zip(updates, now, strict=True)), strict=False)
+        outputs = [pt.concatenate([next_values[place].ravel() for place in places]) for places in layout.groups]
         function = pytensor.function([*vectors, *inputs], outputs, mode=self.mode, on_unused_input="ignore")
         call = self._callable(function)
         return lambda values, *arguments: Packed(layout, plain(call(*layout.packed(values).vectors, *arguments)))

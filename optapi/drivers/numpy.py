@@ -15,11 +15,11 @@ from ..pytree import PyTree, point
 from ..typing import CompileMode, Derivative, OptAlgo, Tree
 from .evaluator import evaluator_of, kinds_of
 from .gradient_check import compare
-from .options import check_rule, name_of, own_rule, rule_of
+from .options import check_rule, name_of, option_of, own_rule, rule_of
 from .oracle_program import OracleProgram
 from .progress import Monitor
 from .run import LIMITS, Run, entries, read
-from .termination import Termination
+from .termination import Ending, Termination
 
 
 class minimize_iterator(Run):
@@ -136,7 +136,7 @@ class minimize_iterator(Run):
         given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
         self.f, self.df = f, df
         self.opt_algo: Any = rule
-        termination = Termination.of(size, options.get("ascent", False), *given)
+        termination = Termination.of(size, option_of(rule, options, "ascent"), *given)
         monitor = Monitor(name_of(rule), termination.max_iterations, callback, progressbar, verbose, trace)
         self._check_gradient = check_flag("check_gradient", check_gradient)
         evaluator = evaluator_of(f, df, args, hessp, structure, start, mode)
@@ -273,7 +273,10 @@ class minimize_iterator(Run):
         loaded = cls(x0, f, df, rule, **kwargs)
         loaded._restore(path, description, arrays)
         position = loaded._position
-        if position.ending is None or position.ending in LIMITS:  # the limits may be others now
+        # The limits and the target may be others now.
+        cost = loaded._evaluator.cost
+        reached = position.ending == Ending.TARGET and loaded._termination.is_reached(cost(position.now))
+        if position.ending is None or (position.ending in (*LIMITS, Ending.TARGET) and not reached):
             loaded._position = position._replace(ending=loaded._exceeded(position))
         return loaded
 

@@ -82,8 +82,8 @@ def _unknown(name: str, rule: Any, own: list[str], driver: Any) -> str:
 def needs(rule: Callable[..., Any], name: str) -> str:
     """The sentence for a rule that needs an expression."""
     return (
-        f"{name_of(rule)} needs {name}=, an expression of PyTensor, which a NumPy function has not; build the cost "
-        "with PyTensor and use compile_minimizer, or call the rule on it"
+        f"{name_of(rule)} needs {name}=, an expression of PyTensor, which a NumPy function does not have; build the "
+        "cost with PyTensor and use compile_minimizer, or call the rule on it"
     )
 
 
@@ -110,12 +110,12 @@ def options_of(rule: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter] |
     return named, any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
-def tolerance_of(rule: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    """The tolerance that `rule` has with `options`, None if it has none."""
-    if "tolerance" in options:
-        return options["tolerance"]
-    found = (options_of(rule)[0] or {}).get("tolerance")
-    return None if found is None or found.default is found.empty else found.default
+def option_of(rule: Callable[..., Any], options: Mapping[str, Any], name: str) -> Any:
+    """The option `name` that `rule` has with `options`: by default its own; None if it has none."""
+    if name in options:
+        return options[name]
+    parameter = (options_of(rule)[0] or {}).get(name)
+    return None if parameter is None or parameter.default is parameter.empty else parameter.default
 
 
 def public_name(rule: Callable[..., Any]) -> str | None:

@@ -129,8 +129,6 @@ class Cache:
         self._lock = threading.Lock()
         self._free: OrderedDict[Hashable, list[Step]] = OrderedDict()
 
-    # An interrupt may come between any two lines.
-
     def take(self, key: Hashable) -> Step | None:
         """A step that was built for `key`, or None."""
         with self._lock:
@@ -211,10 +209,10 @@ class OracleProgram(Program):
         with self.step() as step:
             return step(values, evaluator)
 
-    def is_lost(self, before: Evaluation, values: Any, following: Any) -> bool:
+    def is_lost(self, before: Evaluation, values: Any, next_values: Any) -> bool:
         """Whether a rule that does not say so itself has no finite way on."""
         # A rule that reports no reason would go on from a cost that is not finite.
-        return "reason" not in self.places.roles and (not before.is_finite or became_nonfinite(values, following))
+        return "reason" not in self.places.roles and (not before.is_finite or became_nonfinite(values, next_values))
 
     @contextmanager
     def step(self) -> Iterator[Step]:
@@ -270,7 +268,12 @@ def by_value(value: Any) -> Hashable:
     if kind is functools.partial:
         keywords = tuple((name, by_value(keyword)) for name, keyword in value.keywords.items())
         return kind, by_value(value.func), by_value(value.args), keywords
-    if inspect.isfunction(value) and value is getattr(sys.modules.get(value.__module__), value.__name__, None):
+    # A function of the user may read what changes.
+    if (
+        inspect.isfunction(value)
+        and is_own(value)
+        and value is getattr(sys.modules[value.__module__], value.__name__, None)
+    ):
         return kind, value
     if is_dataclass(value) and not isinstance(value, type) and kind.__dataclass_params__.frozen:
         return kind, tuple(by_value(getattr(value, field.name)) for field in fields(value))

@@ -23,6 +23,7 @@ from ..state import names
 from ..typing import CompileMode, Updates
 from ..updates import reports
 from .evaluator import Evaluation, Evaluator
+from .options import option_of
 from .termination import Ending
 
 
@@ -56,12 +57,16 @@ class Places:
         """The places in the values of `updates`."""
         where = {variable: place for place, variable in enumerate(updates)}
         kept = {note(v, "kept"): place for v, place in where.items() if note(v, "kept")}
+        point = [v for v in where if note(v, "kept") == "point"]
+        sizes = [sum(v.get_value(borrow=True).size for v in variables) for variables in (point, parameters)]
+        # A rule over some of the parameters keeps another point, and of two rules each has its own.
+        is_whole = len(point) == 1 and sizes[0] == sizes[1]
         return cls(
             names(updates),
             [where[p] for p in parameters],
             where.get(stop),
             {role: [where[v] for v in variables] for role, variables in reports(updates).items()},
-            [kept[part] for part in Point._fields] if len(kept) == len(Point._fields) else [],
+            [kept[part] for part in Point._fields] if is_whole else [],
             [place for v, place in where.items() if note(v, "inverse_hessian")],
         )
 
@@ -107,8 +112,8 @@ class Program:
             return None
         return Ending.of_reason(max((int(values[place]) for place in reasons), default=0))
 
-    def is_lost(self, before: Evaluation, values: Any, following: Any) -> bool:
-        """Whether an iteration from `values`, at the point of `before`, to `following` is to have not happened."""
+    def is_lost(self, before: Evaluation, values: Any, next_values: Any) -> bool:
+        """Whether to discard the iteration from `values`, at the point of `before`, to `next_values`."""
         return False
 
     def counted(self, values: Any) -> tuple[int, int]:
@@ -155,7 +160,7 @@ class Program:
     @property
     def sign(self) -> int:
         """-1 under ascent, where a rule works with the negative cost."""
-        return -1 if self.options.get("ascent") else 1
+        return -1 if option_of(self.rule, self.options, "ascent") else 1
 
 
 def apply(rule: Callable[..., Updates], parameters: Sequence[Any], **keywords: Any) -> Updates:

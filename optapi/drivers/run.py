@@ -14,21 +14,21 @@ import numpy as np
 from .. import state
 from ..pytree import distance
 from .evaluator import Evaluation, Evaluator
-from .options import name_of, public_name, tolerance_of
+from .options import name_of, option_of, public_name
 from .program import Program
 from .progress import TRACED, Monitor
 from .results import OptimizeResult
 from .termination import STATUSES, Ending, Termination, is_same
 
 
-# A call of a loop cannot be interrupted; one takes about so many seconds, and less where somebody looks. A callback, a
-# trace, a target or a tolerance of the cost or the step needs every iteration.
+# A call of a loop cannot be interrupted. One takes about so many seconds, and less with progress or a time limit. A
+# callback, a trace, a target or a tolerance of the cost or the step needs every iteration.
 SECONDS, LOOK = 0.5, 0.1
-# The length of the first call, in iterations, where nobody looks.
+# The length of the first call, in iterations, without any of these.
 FIRST = 64
 LIMITS = (Ending.ITERATIONS, Ending.EVALUATIONS, Ending.TIME)
 # Ends at which a minimization can go on.
-RESUMABLE = (*LIMITS, Ending.CALLBACK, Ending.TARGET)
+RESUMABLE = (*LIMITS, Ending.CALLBACK)
 
 
 class Position(NamedTuple):
@@ -90,7 +90,7 @@ class Run:
     def _begun(self) -> Position:
         """The position at the start, with what has to be known there, and the verdict on it."""
         position, evaluator, termination = self._position, self._evaluator, self._termination
-        needed, shows = termination.looks or self._program.evaluates_start, self._monitor.reads_rows
+        needed, shows = termination.needs_each_iteration or self._program.evaluates_start, self._monitor.reads_rows
         if needed or (shows and position.nit == 0):
             evaluator.gradients(position.now)
             cost = evaluator.cost(position.now)
@@ -150,17 +150,17 @@ class Run:
         self._monitor.show(position.nit, row, position.ending is not None)
 
     def _resume(self) -> None:
-        """Go on where a limit, the target or the callback has ended it. The limits count anew."""
+        """Go on where a limit or the callback has ended it. The limits count anew."""
         position = self._position
         if position.ending is None or position.ending in RESUMABLE:
             self._position = position._replace(ending=None, begun=False)
         self._spent = (position.nit, self.nfev, position.seconds)
 
     def _to_end(self) -> None:
-        """Go on to the end, in calls of the program that are as long as nobody minds."""
+        """Go on to the end, in calls of the program that are as long as its limits and its monitor allow."""
         program, termination, monitor = self._program, self._termination, self._monitor
-        each = termination.looks or termination.max_evaluations is not None or monitor.callback or monitor.trace
-        fixed = 1 if each else monitor.verbose
+        each = termination.needs_each_iteration or termination.max_evaluations is not None
+        fixed = 1 if each or monitor.callback or monitor.trace else monitor.verbose
         looked = monitor.reads_rows or termination.time_limit is not None
         length = fixed or (1 if looked else FIRST if program.pace is None else max(1, int(SECONDS / program.pace)))
         while self._position.ending is None:
@@ -220,7 +220,7 @@ class Run:
             return "Not finished."
         return self._termination.explained(
             position.ending,
-            tolerance=tolerance_of(program.rule, program.options),
+            tolerance=option_of(program.rule, program.options, "tolerance"),
             gradient=evaluator.size(position.now),
             rule=name_of(program.rule),
             cost=evaluator.cost(position.now),

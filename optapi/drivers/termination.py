@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from math import isfinite
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from ..checks import check_count, check_number
+from ..checks import check_count, check_flag, check_number
 from ..pytree import distance
 from .evaluator import Evaluation
 
@@ -90,7 +91,7 @@ class Termination:
     ascent: bool = False
 
     @classmethod
-    def of(cls, size: int, ascent: object, *limits: float | None) -> Termination:
+    def of(cls, size: int, ascent: bool | None, *limits: float | None) -> Termination:
         """That of a minimization over `size` components; `limits` are in the order of the attributes, and checked."""
         checked: dict[str, Any] = {}
         for field, value in zip(fields(cls), limits, strict=False):
@@ -101,10 +102,10 @@ class Termination:
             elif value is not None:
                 check_number(field.name, value, low=-np.inf if field.name == "target" else 0)
             checked[field.name] = value
-        return cls(**checked, ascent=bool(ascent))
+        return cls(**checked, ascent=ascent is not None and check_flag("ascent", ascent))
 
     @property
-    def looks(self) -> bool:
+    def needs_each_iteration(self) -> bool:
         """Whether it looks at the cost or the point of each iteration."""
         return not (self.target is None and self.cost_tolerance is None and self.step_tolerance is None)
 
@@ -171,7 +172,7 @@ class Termination:
         **facts
             `rule`, `cost`, `best`.
         """
-        if ending == Ending.CONVERGED and not (isinstance(tolerance, (float, int)) and gradient <= tolerance):
+        if ending == Ending.CONVERGED and not (isinstance(tolerance, Real) and gradient <= float(tolerance)):
             ending = Ending.FINISHED
         limit = getattr(self, ending.cause, None)
         return SENTENCES[ending].format(tolerance=tolerance, gradient=gradient, limit=limit, **facts)

@@ -99,7 +99,7 @@ def beta_hager_zhang(d: Tensor, g: Tensor, g_new: Tensor, theta: Scalar = 2.0, t
     d, g, g_new
         As in `beta_fletcher_reeves`.
     theta : scalar
-        :math:`\theta`, above 1/4.
+        :math:`\theta`, at least 1/4.
     truncation : scalar
         :math:`\eta`, not negative.
 
@@ -193,7 +193,7 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
         step_size = pt.switch(valid, same_decrease, 1 / pt.maximum(pt.ones_like(same_decrease), norm(g)))
     end = start.line_search(d, step_size, restart)
 
-    b = beta(end.direction, g, end.gradient)
+    b = pt.as_tensor(beta(end.direction, g, end.gradient))
     restart = end.failed | ~pt.isfinite(b)
     if restart_overlap is not None:
         # Without Powell's restarts fletcher_reeves and dai_yuan take 2.7 and 2.9 times the evaluations of SciPy's CG on
@@ -358,7 +358,7 @@ def hager_zhang_cg(parameters: Variables, cost: Variable | None = None, gradient
     parameters, cost, gradients, stop, updates, exact, tolerance, ascent, name
         As in every rule that searches.
     theta : scalar
-        :math:`\theta`, above 1/4: 2 in the papers, 1 in version 6 of the authors' program.
+        :math:`\theta`, at least 1/4: 2 in the papers, 1 in version 6 of the authors' program.
     truncation : scalar
         :math:`\eta`, how negative :math:`\beta` may become.
     step_size, restart_overlap, restart_every, line_search
@@ -378,23 +378,9 @@ def hager_zhang_cg(parameters: Variables, cost: Variable | None = None, gradient
     >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.hager_zhang_cg).round(4)
     array([1., 1.])
     """
-    beta = partial(beta_hager_zhang, theta=theta, truncation=truncation)
-    return conjugate_gradient(
-        parameters,
-        cost,
-        gradients,
-        stop,
-        updates,
-        beta=beta,
-        step_size=step_size,
-        restart_overlap=restart_overlap,
-        restart_every=restart_every,
-        line_search=line_search,
-        exact=exact,
-        tolerance=tolerance,
-        ascent=ascent,
-        name=name,
-    )
+    options = locals()
+    beta = partial(beta_hager_zhang, theta=options.pop("theta"), truncation=options.pop("truncation"))
+    return conjugate_gradient(beta=beta, **options)
 
 
 def scaled_conjugate_gradient(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,

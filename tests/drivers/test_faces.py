@@ -1,5 +1,6 @@
 """The two faces, NumPy functions and compiled costs, run one engine: the same counts, verdicts and points."""
 
+import functools
 import itertools
 import pickle
 
@@ -136,3 +137,68 @@ def test_a_lower_limit_ends_what_is_loaded(tmp_path):
     iterator.save(tmp_path / "run.npz")
     loaded = optapi.minimize_iterator.load(tmp_path / "run.npz", rosen, rosen_der, max_iterations=4)
     assert (loaded.nit, loaded.status, list(loaded)) == (5, 1, [])
+
+
+def test_ascent_is_known_also_where_it_is_an_option_of_a_partial():
+    rule = functools.partial(optapi.lbfgs, ascent=True)
+    assert optapi.minimize([0.0], lambda x: -np.sum((x - 3) ** 2), lambda x: -2 * (x - 3), rule) == pytest.approx(3.0)
+    x = pytensor.shared(np.zeros(1), name="x")
+    result = optapi.compile_minimizer([x], -((x[0] - 3) ** 2), rule, mode=STEP, target=-1e-9)()
+    assert (result.status, result.fun) == (5, pytest.approx(0.0, abs=1e-9))
+    with pytest.raises(TypeError, match="ascent is 'no'; pass True or False"):
+        optapi.minimize([0.0], rosen, rosen_der, "lbfgs", ascent="no")
+
+
+def test_a_rule_of_the_user_is_compiled_anew():
+    """It may read what changes: here its own attribute."""
+
+    def scaled_descent(parameters, cost=None, gradients=None, stop=None, updates=None, *, name="scaled_descent"):
+        f = optapi.Objective.of(parameters, cost, gradients, stop, updates, name=name)
+        return f.finish({p: p - scaled_descent.rate * g for p, g in f.each()})
+
+    globals()["scaled_descent"] = scaled_descent
+    scaled_descent.__qualname__, points = "scaled_descent", []
+    for scaled_descent.rate in (0.1, 0.3):
+        points.append(optapi.minimize([1.0], lambda x: x @ x, lambda x: 2 * x, scaled_descent, max_iterations=1))
+    np.testing.assert_allclose(points, [[0.8], [0.4]], rtol=1e-15)
+
+
+def test_a_rule_over_a_part_of_the_parameters():
+    """The point that it keeps is not that of the driver."""
+    u, v = (pytensor.shared(np.full(2, value), name=name) for name, value in (("u", 1.0), ("v", 2.0)))
+
+    def both(parameters, cost=None, gradients=None, stop=None, updates=None, *, name="both"):
+        updates = optapi.lbfgs(parameters[:1], cost, updates=updates, exact=True)
+        return optapi.sgd(parameters[1:], cost, updates=updates, step_size=0.25)
+
+    cost = (u**2).sum() + (v**2).sum()
+    result = optapi.compile_minimizer([u, v], cost, both, mode=STEP, target=1e-3, max_iterations=50)()
+    assert result.status == 5 and result.fun <= 1e-3
+
+
+def test_a_target_of_its_own_for_what_is_loaded(tmp_path):
+    run = optapi.minimize_iterator(START, rosen, rosen_der, "lbfgs", target=1.0)
+    for _ in run:
+        pass
+    run.save(tmp_path / "run.npz")
+    for target, goes_on in ((1.0, False), (1e-6, True)):
+        loaded = optapi.minimize_iterator.load(tmp_path / "run.npz", rosen, rosen_der, target=target)
+        assert (loaded.status is None) == goes_on
+    assert [state.status for state in loaded][-1] == 5 and loaded.fun <= 1e-6
+
+
+def test_inputs_that_were_changed_in_place_are_others():
+    x, w = pytensor.shared(np.ones(2), name="x"), pytensor.tensor.dvector("w")
+    run = optapi.compile_minimizer([x], ((x - w) ** 4).sum(), "lbfgs", inputs=[w], mode=STEP, max_iterations=2)
+    values = np.array([3.0, 4.0])
+    run(values)
+    values[:] = 100.0
+    with pytest.raises(ValueError, match="the inputs are not those of the minimization to resume"):
+        run.resume(values)
+
+
+@pytest.mark.parametrize("beyond", [np.nan, -np.inf])
+def test_a_derivative_beside_a_wall_does_not_agree(beyond):
+    with np.errstate(invalid="ignore"):
+        comparison = optapi.check_gradient(lambda x: x[0] if x[0] <= 1 else beyond, lambda x: [100.0], [1.0])
+    assert not comparison.agrees

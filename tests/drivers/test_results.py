@@ -84,7 +84,11 @@ def test_limits():
     assert not of(target=1).is_reached(1.1)
     assert not of(target=1).is_reached(np.nan)
     assert of(target=1, ascent=True).is_reached(1.1)
-    assert [of(**keywords).looks for keywords in ({}, {"target": 0}, {"cost_tolerance": 0})] == [False, True, True]
+    assert [of(**keywords).needs_each_iteration for keywords in ({}, {"target": 0}, {"cost_tolerance": 0})] == [
+        False,
+        True,
+        True,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -61,3 +61,8 @@ def test_a_rule_reports_only_when_it_is_given_a_stop():
     p = pytensor.shared(np.ones(2))
     assert optapi.reports(optapi.lbfgs([p], pt.sum(p**2))) == {}
     assert optapi.reports(optapi.sgd([p], pt.sum(p**2), stop=pytensor.shared(0))) == {}
+
+
+def test_join_takes_dictionaries():
+    with pytest.raises(TypeError, match="join takes dictionaries"):
+        optapi.join([{}, {}])
