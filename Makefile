@@ -16,40 +16,40 @@ export OMP_NUM_THREADS ?= 1
 help: ## list the targets, with what they take on two cores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' Makefile
 
-demo: .venv/installed-$(VERSION) ## train a network on handwritten digits (about N min)
+demo: .venv/installed-$(VERSION) ## train a network on handwritten digits (about 3 s)
 	.venv/bin/python examples/quickstart.py
 
-test: .venv/installed-$(VERSION) ## run the tests that compile nothing (about N min)
+test: .venv/installed-$(VERSION) ## run the tests that compile nothing (about 5 min)
 	.venv/bin/python $(PYTEST) -m "not numba and not c and not jax"
 
-check: lint types docs demo check-notebooks test-other test-compiled ## all that CI checks, but for make test (about N min)
+check: lint types docs demo check-notebooks test-other test-compiled ## all that CI checks, but for make test (about 13 min)
 
-check-all: check test-long test-other-c ## the same, and all tests that compile on both versions of PyTensor (about N min)
+check-all: check test-long test-other-c ## the same, and all tests that compile on both versions of PyTensor (about 18 min)
 
-lint: .venv/check-$(VERSION) ## check the style (about N min)
+lint: .venv/check-$(VERSION) ## check the style (about 2 s)
 	.venv/bin/ruff check $(CODE)
 	.venv/bin/ruff format --check $(CODE)
 
-types: .venv/check-$(VERSION) ## check the types (about N min)
+types: .venv/check-$(VERSION) ## check the types (about 10 s)
 	.venv/bin/mypy
 
-test-compiled: .venv/jax-$(VERSION) ## run the tests that compile with numba, C or JAX (about N min)
+test-compiled: .venv/jax-$(VERSION) ## run the tests that compile with numba, C or JAX (about 4 min)
 	.venv/bin/python $(PYTEST) -m "(numba or c or jax) and not long"
 
-test-long: .venv/jax-$(VERSION) ## run those of them that compile longest (about N min)
+test-long: .venv/jax-$(VERSION) ## run those of them that compile longest (about 2 min)
 	.venv/bin/python $(PYTEST) -m long
 
-notebooks: .venv/notebooks-$(VERSION) ## run the notebooks of examples, and write them with what they print and draw (about N min)
+notebooks: .venv/notebooks-$(VERSION) ## run the notebooks of examples, and write them with what they print and draw (about 1 min)
 	.venv/bin/python docs/notebooks.py
 
-check-notebooks: .venv/notebooks-$(VERSION) ## run the notebooks, and compare them with their scripts (about N min)
+check-notebooks: .venv/notebooks-$(VERSION) ## run the notebooks, and compare them with their scripts (about 40 s)
 	.venv/bin/python docs/notebooks.py --check
 
-docs: .venv/docs-$(VERSION) ## build the site, into docs/_build/html (about N min)
+docs: .venv/docs-$(VERSION) ## build the site, into docs/_build/html (about 10 s)
 	.venv/bin/python -m sphinx --nitpicky --fail-on-warning --keep-going --quiet --jobs auto docs docs/_build/html
 	@echo docs/_build/html/index.html
 
-benchmark: .venv/benchmark-$(VERSION) ## time Adam steps beside those written by hand, and minimize beside SciPy (about N min)
+benchmark: .venv/benchmark-$(VERSION) ## time Adam steps beside those written by hand, and minimize beside SciPy (about 1 min)
 	.venv/bin/python -m pytest tests/benchmarks
 	.venv/bin/python tests/benchmarks/ratios.py
 	.venv/bin/python tests/benchmarks/numpy_interface.py
@@ -87,10 +87,10 @@ OTHER_PYTHON := $(or $(OTHER_PYTHON),$(shell $(FIND_OTHER)))
 endif
 
 ifdef OTHER_PYTHON
-test-other: .venv-other/beside-$(VERSION) ## run the tests, also with numba and JAX, on the other version of PyTensor (about N min)
+test-other: .venv-other/beside-$(VERSION) ## run the tests, also with numba and JAX, on the other version of PyTensor (about 7 min)
 	.venv-other/bin/python $(PYTEST) -m "not c"
 
-test-other-c: .venv-other/beside-$(VERSION) ## run those with C on the other version (about N min)
+test-other-c: .venv-other/beside-$(VERSION) ## run those with C on the other version (about 3 min)
 	.venv-other/bin/python $(PYTEST) -m c
 
 .venv-other/beside-$(VERSION): pyproject.toml
