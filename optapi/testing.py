@@ -23,10 +23,9 @@ from . import schedules
 from .drivers.compiled import compile_minimizer
 from .drivers.numpy import minimize, minimize_iterator
 from .drivers.options import PASSED
-from .drivers.oracle_program import STEP
 from .graph.batches import batch
 from .graph.loops import loop
-from .graph.numpy_linker import PYTHON
+from .graph.numpy_linker import PYTHON, STEP
 from .state import load, save
 from .transforms import skip_nonfinite
 from .typing import Updates

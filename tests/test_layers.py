@@ -75,8 +75,6 @@ PRIVATE = {
     *("_fn", "acc_dtype", "compile_fn", "fgraph", "idx_list", "implicit", "input_storage", "jit_fn", "maker"),
     *("nfunc_spec", "provided_optimizer", "storage", "vm"),
 }
-# Uses that are still outside.
-TO_BE_MOVED = {"drivers.oracle_program": {"RewriteDatabaseQuery"}}
 
 
 def trees():
@@ -97,7 +95,7 @@ def test_what_is_private_in_pytensor_is_used_in_graph_alone():
                 used |= {alias.name for alias in node.names} - PUBLIC.get(node.module, set())
             elif isinstance(node, ast.Attribute) and node.attr in PRIVATE:
                 used.add(node.attr)
-        assert used <= TO_BE_MOVED.get(module, set()), module
+        assert not used, module
 
 
 def test_notes_on_variables_are_written_and_read_in_one_module():

@@ -21,20 +21,13 @@ from typing import Any
 
 import numpy as np
 import pytensor
-from pytensor.compile.mode import Mode
-from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 
-from ..graph.numpy_linker import NumpyLinker
+from ..graph.numpy_linker import STEP, NumpyLinker
 from ..graph.oracle import Oracle
 from ..typing import CompileMode, Updates
 from .evaluator import BUILDING, Evaluation, Evaluator, Kinds
 from .options import SYMBOLIC, needs, plain_function
 from .program import Places, Program, apply, as_function, values_of
-
-
-# Rules are built of few operations, which are merged and otherwise run as they are: to rewrite them would take longer
-# than many a minimization.
-STEP = Mode(NumpyLinker(borrow=True), RewriteDatabaseQuery(include=["minimum_compile", "merge"]))
 
 
 @dataclass(eq=False)

@@ -151,6 +151,10 @@ class NumpyLinker(PerformLinker):
 # "optapi_python" rewrites the bodies of loops in PyTensor 3.0.
 PYTHON = Mode(NumpyLinker(), RewriteDatabaseQuery(include=["fast_run", "py_only", "optapi_python"]))
 
+# For a step of a rule on a NumPy function. Rules are built of few operations, which are merged and otherwise run as
+# they are: to rewrite them would take longer than many a minimization.
+STEP = Mode(NumpyLinker(borrow=True), RewriteDatabaseQuery(include=["minimum_compile", "merge"]))
+
 
 def written_out(fgraph: FunctionGraph, order: Sequence[Any], exposed: Collection[Any] = ()) -> Callable[..., Any]:
     """A function from the values of the inputs of `fgraph` to a list of those of its outputs.

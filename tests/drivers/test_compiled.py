@@ -14,7 +14,7 @@ from scipy.stats import qmc
 import optapi
 from optapi import compile_minimizer, minimize, sample_starts
 from optapi.drivers import loop_program
-from optapi.drivers.oracle_program import STEP
+from optapi.graph.numpy_linker import STEP
 
 
 START = np.array([-1.2, 1.0, -0.5, 0.8])

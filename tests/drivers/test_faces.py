@@ -11,7 +11,7 @@ import pytest
 from scipy.optimize import rosen, rosen_der
 
 import optapi
-from optapi.drivers.oracle_program import STEP
+from optapi.graph.numpy_linker import STEP
 
 
 START = np.array([-1.2, 1.0])

@@ -6,7 +6,7 @@ import pytensor.tensor as pt
 import pytest
 
 import optapi
-from optapi.drivers.oracle_program import STEP
+from optapi.graph.numpy_linker import STEP
 from optapi.objective import Objective
 from optapi.rules import _linear_algebra
 from optapi.rules._linear_algebra import conjugate_gradients

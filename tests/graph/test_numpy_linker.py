@@ -15,8 +15,7 @@ from pytensor.scan.utils import until
 from scipy import special
 
 import optapi
-from optapi.drivers.oracle_program import STEP
-from optapi.graph.numpy_linker import Called, NumpyLinker, converted
+from optapi.graph.numpy_linker import STEP, Called, NumpyLinker, converted
 
 
 try:

@@ -12,7 +12,7 @@ from pytensor.graph.op import Op
 from reference import conjugate_gradient as reference
 
 import optapi
-from optapi.drivers.oracle_program import STEP
+from optapi.graph.numpy_linker import STEP
 from optapi.line_search import Step, hager_zhang, weak_wolfe
 
 

@@ -8,7 +8,7 @@ import pytest
 from reference import hessian_free as reference
 
 import optapi
-from optapi.drivers.oracle_program import STEP
+from optapi.graph.numpy_linker import STEP
 
 
 NETWORK = reference.Network()

@@ -11,8 +11,8 @@ from reference import newton as reference
 
 import optapi
 from optapi import minimize
-from optapi.drivers.oracle_program import STEP
 from optapi.graph.compat import REWRITES_INNER_GRAPHS
+from optapi.graph.numpy_linker import STEP
 from optapi.line_search import fixed
 from optapi.objective import Objective
 from optapi.rules._descent import Descent, Proposal

@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 
 import optapi
 from optapi import line_search
-from optapi.drivers.oracle_program import STEP
+from optapi.graph.numpy_linker import STEP
 from optapi.line_search import NonMonotone, Step
 
 

@@ -16,7 +16,7 @@ from reference import first_order as reference
 from reference import quasi_newton as reference_quasi_newton
 
 from optapi import line_search
-from optapi.drivers.oracle_program import STEP
+from optapi.graph.numpy_linker import STEP
 from optapi.line_search import NonMonotone, Trial, more_thuente, nonmonotone, strong_wolfe, weak_wolfe
 
 
