@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -157,7 +158,7 @@ class Program:
         inverse = inverse_hessian_of([values[place] for place in self.places.inverse])
         return inverse.copy() if isinstance(inverse, np.ndarray) else inverse
 
-    @property
+    @cached_property
     def sign(self) -> int:
         """-1 under ascent, where a rule works with the negative cost."""
         return -1 if option_of(self.rule, self.options, "ascent") else 1
