@@ -9,7 +9,7 @@ PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 PYTEST := -m pytest --numprocesses auto --dist worksteal
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test check check-all lint types test-compiled test-long test-other test-other-c notebooks check-notebooks docs \
+.PHONY: help demo test check check-all lint types test-compiled test-long test-other test-other-contract test-other-c notebooks check-notebooks docs \
 	benchmark clean
 .NOTPARALLEL:
 
@@ -24,7 +24,7 @@ test: .venv/installed-$(VERSION) ## run the tests that compile nothing (about 5 
 
 check: lint types docs demo check-notebooks test-other test-compiled ## all that CI checks, but for make test (about 13 min)
 
-check-all: check test-long test-other-c ## the same, and all tests that compile on both versions of PyTensor (about 18 min)
+check-all: check test-long test-other-contract test-other-c ## the same, and all tests that compile on both versions of PyTensor (about 18 min)
 
 lint: .venv/check-$(VERSION) ## check the style (about 2 s)
 	.venv/bin/ruff check $(CODE)
@@ -82,13 +82,16 @@ FIND_OTHER = for version in $(OTHER_VERSIONS); do \
 	for python in python$$version "$$(pyenv root)"/versions/$$version.*/bin/python; do \
 	"$$python" -c 'import ensurepip, venv' && echo "$$python" && exit; done; done 2>/dev/null
 
-ifneq ($(filter check check-all test-other test-other-c,$(MAKECMDGOALS)),)
+ifneq ($(filter check check-all test-other test-other-contract test-other-c,$(MAKECMDGOALS)),)
 OTHER_PYTHON := $(or $(OTHER_PYTHON),$(shell $(FIND_OTHER)))
 endif
 
 ifdef OTHER_PYTHON
 test-other: .venv-other/beside-$(VERSION) ## run the tests, also with numba and JAX, on the other version of PyTensor (about 7 min)
-	.venv-other/bin/python $(PYTEST) -m "not c"
+	OPTAPI_ROWS=representative .venv-other/bin/python $(PYTEST) -m "not c"
+
+test-other-contract: .venv-other/beside-$(VERSION) ## run there the contract of all rules, not of one of each structure
+	.venv-other/bin/python $(PYTEST) tests/test_contract.py
 
 test-other-c: .venv-other/beside-$(VERSION) ## run those with C on the other version (about 3 min)
 	.venv-other/bin/python $(PYTEST) -m c
@@ -98,6 +101,6 @@ test-other-c: .venv-other/beside-$(VERSION) ## run those with C on the other ver
 	.venv-other/bin/python $(PIP_INSTALL) --editable '.[examples,jax,test]'
 	@touch $@
 else
-test-other test-other-c:
+test-other test-other-contract test-other-c:
 	@echo "make check: $(MISSING)"
 endif

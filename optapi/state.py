@@ -23,6 +23,7 @@ from pytensor.graph.basic import Variable
 from pytensor.tensor.type import TensorType
 
 from .checks import called, is_generator
+from .graph.compat import assign
 from .notes import noted
 from .typing import Updates
 
@@ -173,9 +174,7 @@ def load(path: str | os.PathLike[str], updates: Updates) -> None:
     wrong = differences(now, values)
     if wrong:
         raise ValueError(f"{path} was saved from other updates, nothing was loaded: " + "; ".join(wrong))
-    new = {entry: restored(value, values[entry]) for entry, value in now.items()}
-    for entry, variable in variables.items():
-        variable.set_value(new[entry], borrow=True)
+    assign(list(variables.values()), [restored(value, values[entry]) for entry, value in now.items()])
 
 
 def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +92,18 @@ ROWS = [
     Case(optapi.levenberg_marquardt, {}),
     Case(readme_rule(), {"step_size": 0.1}, settles=False),
 ]
+
+
+def representatives() -> list[Case]:
+    """The first row of each structure: of each family, those with a search, with the cost, and with gradients alone."""
+    first: dict[Any, Case] = {}
+    for row in ROWS:
+        first.setdefault((row.rule.__module__, row.searches, row.needs_cost), row)
+    return list(first.values())
+
+
+# On the second version of PyTensor `.ci/run` has one row of each structure, and `make check-all` has all.
+SOME_ROWS = representatives() if os.environ.get("OPTAPI_ROWS") == "representative" else ROWS
 
 # Rules that evaluate the cost at other points: those that search for a better one, and those that compare gradients.
 SEARCHING = {

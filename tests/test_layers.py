@@ -11,10 +11,11 @@ import optapi
 
 PACKAGE = Path(optapi.__file__).parent
 
-# A module imports only from those before it; so a wing, a line here, imports only from those above.
+# A module imports only from those before it; so a wing, a line here, imports only from those above, but for what state
+# needs of PyTensor.
 ORDER = [
-    *("typing", "checks", "notes", "updates", "pytree", "state"),
-    *("graph.compat", "graph.loops", "graph.batches", "graph.oracle", "graph.derivatives", "graph.numpy_linker"),
+    *("typing", "checks", "notes", "updates", "pytree", "graph.compat", "state"),
+    *("graph.loops", "graph.batches", "graph.oracle", "graph.derivatives", "graph.numpy_linker"),
     *("graph.numba", "graph.jax", "graph.threads"),
     *("schedules", "line_search", "moments", "gradients", "objective"),
     *("rules._linear_algebra", "rules._descent"),
@@ -22,8 +23,15 @@ ORDER = [
     *("rules.stochastic_quasi_newton", "rules.natural_gradient"),
     *("rules.newton", "rules.least_squares", "rules.hessian_free"),
     *("stopping", "tuning", "transforms", "stateful"),
-    *("drivers.evaluator", "drivers.gradient_check", "drivers.options", "drivers.results", "drivers.termination"),
-    *("drivers.progress", "drivers.program", "drivers.oracle_program", "drivers.loop_program", "drivers.run"),
+    *("drivers.locks", "drivers.evaluator", "drivers.gradient_check", "drivers.options", "drivers.results"),
+    *(
+        "drivers.termination",
+        "drivers.progress",
+        "drivers.program",
+        "drivers.oracle_program",
+        "drivers.loop_program",
+        "drivers.run",
+    ),
     *("drivers.numpy", "drivers.compiled", "drivers.scipy"),
     *("profiles", "plot", "testing"),
     "__init__",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from copy import deepcopy
 from hashlib import sha256
 from typing import Any
 
@@ -13,6 +15,7 @@ from numpy.typing import ArrayLike
 from pytensor.graph.basic import Variable
 
 from ..checks import called, check_choice, check_count, check_flag, check_parameters
+from ..graph.compat import assign
 from ..pytree import PyTree, largest
 from ..typing import CompileMode, OptAlgo, Updates, Variables
 from .evaluator import Evaluator
@@ -22,6 +25,12 @@ from .progress import Monitor
 from .results import OptimizeResult
 from .run import Run, all_together, read
 from .termination import Termination
+
+
+RUNNING = (
+    "this minimization is running; its callback cannot begin or load another one, nor restart it, and another thread "
+    "needs a minimizer of its own, made by compile_minimizer"
+)
 
 
 def compile_minimizer(parameters: Variables, cost: Variable, opt_algo: OptAlgo, *, inputs: Sequence[Any] = (),
@@ -116,9 +125,12 @@ class CompiledMinimizer:
 
     Notes
     -----
-    An interrupt, or what a callback raises, comes out as it is. The parameters then hold the point of the last
-    iteration that has ended before, and `resume` goes on there. Where nobody looks on, a call of the compiled function
-    takes up to about half a second, and cannot be interrupted.
+    An interrupt, and what a callback, an `Oracle` or an Op of the cost raises, comes out as it is. The parameters then
+    hold the best finite point so far, and `resume` goes on after the last iteration that has ended. Where nobody looks
+    on, a call of the compiled function takes up to about half a second, and cannot be interrupted.
+
+    An object runs one minimization at a time. While it runs, also in its callback and in other threads, to begin
+    another, to restart and to load is a `RuntimeError`.
 
     Examples
     --------
@@ -180,14 +192,12 @@ class CompiledMinimizer:
         values = self._checked(inputs)
         if fingerprint(values) != self._inputs:
             raise ValueError("the inputs are not those of the minimization to resume; begin a new one for others")
-        if not self._running:
-            self._run._resume()
-        return self._go(self._run, values)
+        return self._go(self._run, values, resumed=True)
 
     def restart(self) -> None:
         """Put the parameters back to the values that they had when this object was made."""
-        for parameter, value in zip(self._problem.parameters, self._home, strict=True):
-            parameter.set_value(value)
+        self._check_idle()
+        assign(self._problem.parameters, [value.copy() for value in self._home])
         self._run = None
 
     def _new_run(self, values: Any, monitor: Monitor, inputs: Sequence[Any] = ()) -> Run:
@@ -195,33 +205,38 @@ class CompiledMinimizer:
         evaluator = Evaluator(self._program.evaluate, True, structure, tuple(inputs))
         return Run(self._program, evaluator, self._termination, monitor, values)
 
-    def _go(self, run: Run, inputs: list[Any]) -> OptimizeResult:
+    def _go(self, run: Run, inputs: list[Any], resumed: bool = False) -> OptimizeResult:
         if self._running:
-            raise RuntimeError("this minimization is running; its callback cannot begin another one")
-        # A digest, since the caller may change the arrays, or they may be large.
-        self._running, self._inputs = True, fingerprint(inputs)
-        run._evaluator.args = tuple(inputs)
+            raise RuntimeError(RUNNING)
+        self._running = True
         try:
+            if resumed:
+                run._resume()
+            run._evaluator.args = tuple(inputs)
+            # A digest, since the caller may change the arrays, or they may be large.
+            self._inputs = fingerprint(inputs)
             run._to_end()
             result = run.result
+            self._hold(run)
+            return result
         except BaseException:
+            self._hold(run)
             self._monitor.pause()
-            self._hold(run, run.iterate)
             raise
         finally:
             self._running = False
             run._evaluator.args = ()  # they may be large, and are given again to go on
-        self._hold(run, result.x)
-        return result
 
-    def _hold(self, run: Run, point: Sequence[np.ndarray]) -> None:
-        """Let the variables of the caller hold where the minimization is."""
-        for place, variable in self._program.given.items():
-            if place not in self._program.places.parameters:
-                variable.set_value(run._position.values[place])
-        for parameter, value in zip(self._problem.parameters, point, strict=True):
-            parameter.set_value(value)
-        self._run = run
+    def _check_idle(self) -> None:
+        if self._running:
+            raise RuntimeError(RUNNING)
+
+    def _hold(self, run: Run) -> None:
+        """Let the parameters hold the best point of `run`, and other variables of the caller go on from there."""
+        self._run, position, places = run, run._position, self._program.places
+        held = dict(zip(places.parameters, position.best.point, strict=True))
+        held = {place: held.get(place, position.values[place]) for place in self._program.given}
+        assign([self._program.given[place] for place in held], [deepcopy(value) for value in held.values()])
 
     def _checked(self, inputs: Sequence[Any]) -> list[Any]:
         """The values of the inputs, as the compiled function takes them."""
@@ -265,6 +280,13 @@ class CompiledMinimizer:
         list of OptimizeResult
             The best first, by the cost at `x`; those that have none that is finite come last. Each has its `start`, the
             number of its row. The first has `hess_inv`, where the rule has one. The parameters then hold its `x`.
+            Where the cost raises an exception, that start ends with status 3, the exception is its `error`, and the
+            others go on.
+
+        Raises
+        ------
+        Exception
+            What the cost raises, if it does so from all starts.
 
         Notes
         -----
@@ -272,7 +294,18 @@ class CompiledMinimizer:
         Limits are those of each minimization; if they look at each iteration (all but `max_iterations` do), the
         minimizations run one after another. All see the same random draws.
         """
-        rows, values, program = self._rows(starts), self._checked(inputs), self._program
+        if self._running:
+            raise RuntimeError(RUNNING)
+        self._running = True
+        try:
+            return self._from_starts(self._rows(starts), self._checked(inputs), workers, together)
+        finally:
+            self._running = False
+
+    def _from_starts(
+        self, rows: list[np.ndarray], values: list[Any], workers: int, together: bool | None
+    ) -> list[OptimizeResult]:
+        program = self._program
         count = len(rows[0])
         size, batched = self._batch(count, check_count("workers", workers), together)
         silent = Monitor(self._monitor.label, count)
@@ -281,10 +314,17 @@ class CompiledMinimizer:
 
         def minimized(some: list[Run]) -> list[OptimizeResult]:
             if batched is not None:
-                all_together(some, size, batched)
-            for run in some:
+                # If one raises, the batch does not tell which.
+                with suppress(Exception):
+                    all_together(some, size, batched)
+            return [ended(run) for run in some]
+
+        def ended(run: Run) -> OptimizeResult:
+            try:
                 run._to_end()
-            return [run._result(run._position.best) for run in some]
+                return run._result(run._position.best)
+            except Exception as error:
+                return run._failed(error)
 
         results: list[OptimizeResult] = []
         try:
@@ -301,6 +341,9 @@ class CompiledMinimizer:
             raise
         for number, result in enumerate(results):
             result["start"] = number
+        errors = [result.error for result in results if "error" in result]
+        if len(errors) == count:
+            raise errors[0]
         ranked = sorted(results, key=lambda result: program.sign * result.fun if np.isfinite(result.fun) else np.inf)
         first = runs[ranked[0].start]
         inverse = program.inverse_hessian(first._position.values)
@@ -308,7 +351,7 @@ class CompiledMinimizer:
             ranked[0]["hess_inv"] = inverse
         bar.close(lambda: ranked[0].message)
         first._monitor, first._evaluator.args, self._inputs = self._monitor, (), fingerprint(values)
-        self._hold(first, ranked[0].x)
+        self._hold(first)
         return ranked
 
     def _batch(self, count: int, workers: int, together: bool | None) -> tuple[int, Any]:
@@ -391,7 +434,7 @@ class CompiledMinimizer:
     def load(self, path: str | os.PathLike[str]) -> None:
         """Take up the minimization that was saved to the file `path` by one like this; `resume` then goes on.
 
-        The parameters hold the point that it held.
+        The parameters then hold its best point so far.
 
         Raises
         ------
@@ -399,11 +442,12 @@ class CompiledMinimizer:
             If the file was not written by `save`, or by a minimization of other parameters, by another rule or with
             other options; the message lists what differs, and nothing has been changed.
         """
+        self._check_idle()
         description, arrays = read(path, self.opt_algo, "the save of a compiled minimization", ["inputs"])
         run = self._new_run(self._program.start_at(), self._monitor)
         run._restore(path, description, arrays)
         self._inputs = description["inputs"]
-        self._hold(run, run.iterate)
+        self._hold(run)
 
 
 def fingerprint(inputs: Any) -> str:

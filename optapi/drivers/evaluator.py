@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import Any
@@ -18,10 +17,7 @@ from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays, central_difference
 from ..pytree import PyTree, derivatives, largest, named, number
 from ..typing import CompileMode, Derivative
-
-
-# Graphs are built one at a time: PyTensor's configuration belongs to all threads.
-BUILDING = threading.RLock()
+from .locks import BUILDING
 
 
 # The shapes and dtypes of arrays.

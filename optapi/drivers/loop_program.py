@@ -25,12 +25,14 @@ from ..graph.compat import compiles_whole_graphs, free_callable, linked_by
 from ..graph.derivatives import differentiate
 from ..graph.loops import FALSE, as_update, loop
 from ..graph.numpy_linker import PYTHON
+from ..graph.oracle import checked, oracles
 from ..objective import conjunction
 from ..state import full_like, state
 from ..transforms import best
 from ..typing import CompileMode, Updates, Variables
 from ..updates import extend, reports
-from .evaluator import BUILDING, Evaluation, Evaluator
+from .evaluator import Evaluation, Evaluator
+from .locks import BUILDING
 from .options import options_of
 from .program import Places, Program, apply, as_function, values_of
 from .termination import Ending
@@ -171,7 +173,8 @@ class LoopProgram(Program):
         linker = type(get_mode(self.mode).linker).__name__
         # Whether a step costs little more than its arithmetic, and whether other threads can run meanwhile.
         self.is_fast, self.is_packed = linker == "FreeNumbaLinker", linker == "JAXLinker"
-        self.is_free = self.is_fast or self.is_packed
+        self._oracles = oracles([problem.cost, *updates.values()])
+        self.is_free = (self.is_fast or self.is_packed) and not self._oracles
         self._advance = self._compiled(updates, ended)
         if self.is_packed:
             self.values = Layout.of(updates).packed(self.values)
@@ -234,7 +237,8 @@ class LoopProgram(Program):
     def advance(self, values: Any, evaluator: Evaluator, length: int, call: Any = None) -> Any:
         """The values at most `length` iterations later; `call` is that of a `batch`."""
         # The length is an input, so that one function serves whole runs, runs in pieces, resuming and many starts.
-        return (call or self._advance)(values, *evaluator.args, np.asarray(length))
+        with checked(self._oracles):
+            return (call or self._advance)(values, *evaluator.args, np.asarray(length))
 
     def begin(self, values: Any, start: Evaluation) -> Any:
         values, cost, gradients = values.copy(), np.asarray(start.cost), start.gradients or []
@@ -284,7 +288,8 @@ class LoopProgram(Program):
 
     def evaluate(self, point: Sequence[Any], *inputs: Any) -> tuple[Any, list[np.ndarray]]:
         """The cost and its gradients at `point`."""
-        cost, *gradients = plain(self._evaluate(*point, *inputs))
+        with checked(self._oracles):
+            cost, *gradients = plain(self._evaluate(*point, *inputs))
         return cost, gradients
 
     def batch(self, rows: int) -> Any:
@@ -299,9 +304,10 @@ class LoopProgram(Program):
                 )
                 for v in variables
             }
-            together = batch(self.updates, wide)
-            ordered = {wide.get(v, v): together[wide.get(v, v)] for v in self.updates}
-            self._batches = {rows: self._compiled(ordered, wide[self._ended])}
+            with BUILDING:
+                together = batch(self.updates, wide)
+                ordered = {wide.get(v, v): together[wide.get(v, v)] for v in self.updates}
+                self._batches = {rows: self._compiled(ordered, wide[self._ended])}
         return self._batches[rows]
 
 

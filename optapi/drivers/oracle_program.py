@@ -10,7 +10,6 @@ import copy
 import functools
 import inspect
 import sys
-import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -25,7 +24,8 @@ import pytensor
 from ..graph.numpy_linker import STEP, NumpyLinker
 from ..graph.oracle import Oracle
 from ..typing import CompileMode, Updates
-from .evaluator import BUILDING, Evaluation, Evaluator, Kinds
+from .evaluator import Evaluation, Evaluator, Kinds
+from .locks import BUILDING, KEEPING
 from .options import SYMBOLIC, needs, plain_function
 from .program import Places, Program, apply, as_function, values_of
 
@@ -119,18 +119,17 @@ class Cache:
 
     def __init__(self, size: int = 32):
         self.size = size
-        self._lock = threading.Lock()
         self._free: OrderedDict[Hashable, list[Step]] = OrderedDict()
 
     def take(self, key: Hashable) -> Step | None:
         """A step that was built for `key`, or None."""
-        with self._lock:
+        with KEEPING:
             steps = self._free.get(key)
             return steps.pop() if steps else None
 
     def give(self, key: Hashable, step: Step) -> None:
         """Keep `step` for later, and drop those that have waited longest if there are too many."""
-        with self._lock:
+        with KEEPING:
             self._free.setdefault(key, []).append(step)
             self._free.move_to_end(key)
             while len(self._free) > self.size or sum(map(len, self._free.values())) > self.size:
@@ -142,7 +141,7 @@ class Cache:
 
     def clear(self) -> None:
         """Drop all."""
-        with self._lock:
+        with KEEPING:
             self._free.clear()
 
 

@@ -18,7 +18,7 @@ from .options import name_of, option_of, public_name
 from .program import Program
 from .progress import TRACED, Monitor
 from .results import OptimizeResult
-from .termination import STATUSES, Ending, Termination, is_same
+from .termination import SENTENCES, STATUSES, Ending, Termination, is_same
 
 
 # A call of a loop cannot be interrupted. One takes about so many seconds, and less with progress or a time limit. A
@@ -116,7 +116,10 @@ class Run:
         now = program.evaluation(values, evaluator)
         nit = program.count(values, before.nit, now is not before.now)
         best = program.best(values, before.best)
-        if best is None or termination.is_better(evaluator.cost(now), evaluator.cost(best)):
+        if best is None:
+            # The last finite point counts, of a rule that searches and of a random cost.
+            best = now if all(np.isfinite(array).all() for array in now.point) else before.best
+        elif termination.is_better(evaluator.cost(now), evaluator.cost(best)):
             best = now
         if self._monitor.reads_rows and nit > before.nit:
             evaluator.size(now)
@@ -253,6 +256,23 @@ class Run:
             success=self.success,
             message=message,
         )
+
+    def _failed(self, error: Exception) -> OptimizeResult:
+        """The result of a run in which the cost has raised `error`."""
+        self._position = self._position._replace(ending=Ending.RAISED)
+        best = self._position.best
+        result = OptimizeResult(
+            x=self._built(best.point),
+            fun=np.nan if best.cost is None else best.cost,
+            jac=self._built(best.gradients or [np.full_like(array, np.nan) for array in best.point]),
+            iterate=self.iterate,
+            **self._counts(self._position),
+            status=self.status,
+            success=False,
+            message=SENTENCES[Ending.RAISED].format(error=f"{type(error).__name__}: {error}"),
+        )
+        result["error"] = error
+        return result
 
     def _counts(self, position: Position) -> dict[str, int]:
         evaluator, (evaluations, products) = self._evaluator, self._program.counted(position.values)

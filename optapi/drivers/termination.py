@@ -39,6 +39,7 @@ class Ending(Enum):
     STUCK = 2, "progress"
     BAD_START = 3, "start"
     NOT_FINITE = 3, "finite"
+    RAISED = 3, "raised"
     TIME = 4, "time_limit"
     TARGET = 5, "target"
     CALLBACK = 99, "callback"
@@ -71,6 +72,7 @@ SENTENCES = {
     "where both are finite.",
     Ending.NOT_FINITE: "No way on: the cost or its derivative is not finite where {rule} went. The best finite cost is "
     "{best:.6g}. Try a smaller step_size, or another start.",
+    Ending.RAISED: "The cost raised an exception, {error}.",
     Ending.TIME: "Stopped at the time limit of {limit:g} seconds, where the largest component of the derivative is "
     "{gradient:.3g}. Raise time_limit, or go on from iterate.",
     Ending.TARGET: "The target was reached: the cost is {cost:.6g}.",

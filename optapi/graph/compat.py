@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from itertools import repeat
+from operator import setitem
 from typing import Any
 
 from pytensor.compile.aliasing import add_supervisor_to_fgraph, insert_deepcopy
@@ -100,7 +103,14 @@ def inner_graph(op: OpFromGraph) -> FunctionGraph:
 IfElse: Any = import_module("pytensor.conditional.op" if REWRITES_INNER_GRAPHS else "pytensor.ifelse").IfElse
 
 
-# Compiled functions and modes, as the drivers use them
+# Shared variables, compiled functions and modes, as the drivers use them
+
+
+def assign(variables: Sequence[Any], values: Sequence[Any]) -> None:
+    """Set the shared `variables` to `values`, all or none, whatever interrupts it. The arrays are not copied."""
+    filtered = [v.type.filter(value, allow_downcast=True) for v, value in zip(variables, values, strict=True)]
+    # No line of Python runs between two of them, so no signal is handled there and no other thread runs.
+    deque(map(setitem, [v.container.storage for v in variables], repeat(0), filtered), maxlen=0)
 
 
 def free_callable(function: Any) -> Callable[..., Any]:

@@ -6,8 +6,8 @@ at which a rule evaluates it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ import pytensor.tensor as pt
 from pytensor.gradient import DisconnectedType, grad_undefined
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.fg import FunctionGraph
-from pytensor.graph.op import Op
+from pytensor.graph.op import HasInnerGraph, Op
+from pytensor.graph.traversal import ancestors
 
 from ..checks import as_dtype, as_list, check_parameters
 from ..pytree import derivative, number
@@ -34,7 +35,8 @@ class Oracle:
         cost = Oracle(call)([p, q], data)
         step = pytensor.function([data], [], updates=lbfgs([p, q], cost))
 
-    Each use of the oracle in a graph may call: a rule that searches calls it at each trial.
+    Each use of the oracle in a graph may call: a rule that searches calls it at each trial. The drivers check by
+    themselves. An oracle serves one thread at a time.
 
     Parameters
     ----------
@@ -212,6 +214,33 @@ class Product(Op):
         if not all(isinstance(v.type, DisconnectedType) for v in tangents[: self.count]):
             raise NotImplementedError("third derivatives of an oracle are not known")
         return self.of(parameters, tangents[self.count : 2 * self.count], others)
+
+
+def oracles(variables: Iterable[Variable]) -> list[Oracle]:
+    """The oracles that the graphs of `variables` call, also those of inner graphs, such as loops."""
+    found: dict[Oracle, None] = {}
+    for variable in ancestors(list(variables)):
+        op = getattr(variable.owner, "op", None)
+        if isinstance(op, Evaluation | Product):
+            found[op.oracle] = None
+        elif isinstance(op, HasInnerGraph):
+            found |= dict.fromkeys(oracles(op.inner_outputs))
+    return list(found)
+
+
+@contextmanager
+def checked(called: Sequence[Oracle]) -> Iterator[None]:
+    """In this context the oracles `called` are used, whose failures are raised at its end."""
+    for oracle in called:
+        oracle.check()  # what nobody has asked for yet
+    try:
+        yield
+        for oracle in called:
+            oracle.check()
+    finally:
+        # One exception is passed on, and what comes next begins as new.
+        for oracle in called:
+            oracle.failure = None
 
 
 def central_difference(gradients: Callable[..., Sequence[Any]], point: Arrays, vectors: Arrays) -> Arrays:
