@@ -94,11 +94,16 @@ ROWS = [
 ]
 
 
+def structure(row: Case) -> tuple[str, bool, bool]:
+    """What rows have in common: the family, whether they search, and whether they need the cost."""
+    return row.rule.__module__, row.searches, row.needs_cost
+
+
 def representatives() -> list[Case]:
-    """The first row of each structure: of each family, those with a search, with the cost, and with gradients alone."""
+    """The first row of each structure."""
     first: dict[Any, Case] = {}
     for row in ROWS:
-        first.setdefault((row.rule.__module__, row.searches, row.needs_cost), row)
+        first.setdefault(structure(row), row)
     return list(first.values())
 
 

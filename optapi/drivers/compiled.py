@@ -187,6 +187,7 @@ class CompiledMinimizer:
         ValueError
             If there is nothing to resume, or the inputs are others.
         """
+        self._check_idle()
         if self._run is None:
             raise ValueError("there is no minimization to resume; begin one by calling this object")
         values = self._checked(inputs)

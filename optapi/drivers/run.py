@@ -118,7 +118,7 @@ class Run:
         best = program.best(values, before.best)
         if best is None:
             # The last finite point counts, of a rule that searches and of a random cost.
-            best = now if all(np.isfinite(array).all() for array in now.point) else before.best
+            best = now if all(np.isfinite(a).all() for a in (*now.point, now.cost or 0.0)) else before.best
         elif termination.is_better(evaluator.cost(now), evaluator.cost(best)):
             best = now
         if self._monitor.reads_rows and nit > before.nit:

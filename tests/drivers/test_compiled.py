@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import signal
 from importlib.util import find_spec
 
 import numpy as np
@@ -14,7 +15,9 @@ from scipy.stats import qmc
 import optapi
 from optapi import compile_minimizer, minimize, sample_starts
 from optapi.drivers import loop_program
+from optapi.graph.compat import assign
 from optapi.graph.numpy_linker import STEP
+from optapi.graph.oracle import oracles
 
 
 START = np.array([-1.2, 1.0, -0.5, 0.8])
@@ -310,10 +313,106 @@ def test_an_interrupt_inside_of_a_piece(monkeypatch):
     same(result, expected)
 
 
-def test_a_minimization_cannot_begin_in_its_own_callback():
-    _, run = made(callback=lambda x: run())
-    with pytest.raises(RuntimeError, match="callback cannot"):
+def test_nothing_else_begins_while_it_runs(tmp_path):
+    def callback(x):
+        begin = {
+            "run": run,
+            "resume": run.resume,
+            "restart": run.restart,
+            "from_starts": lambda: run.from_starts([np.zeros((2, 4))]),
+            "load": lambda: run.load(tmp_path / "half.npz"),
+        }
+        for name, call in begin.items():
+            with pytest.raises(RuntimeError, match="callback cannot"):
+                call()
+            refused.append(name)
+        raise StopIteration
+
+    refused = []
+    x, run = made(callback=callback)
+    result = run()
+    assert len(refused) == 5 and result.nit == 1
+    run.save(tmp_path / "half.npz")
+    assert np.array_equal(x.get_value(), result.x[0])
+
+
+class Positive:
+    """A callable that does not take negative components."""
+
+    def __init__(self, failure):
+        self.failure = failure
+
+    def __call__(self, x):
+        if np.any(x < 0):
+            raise self.failure
+        return float(np.sum((x - 3) ** 4)), [4 * (x - 3) ** 3]
+
+
+def test_what_an_oracle_raises_comes_out_once():
+    x = pytensor.shared(np.array([-1.0, 2.0]), name="x", shape=(2,))
+    oracle = optapi.Oracle(Positive(failure := KeyboardInterrupt("stopped")))
+    run = compile_minimizer([x], oracle([x]), "lbfgs", mode=STEP)
+    with pytest.raises(KeyboardInterrupt) as caught:
         run()
+    assert caught.value is failure
+    assert oracle.failure is None
+    assert np.array_equal(x.get_value(), [-1, 2])
+    x.set_value(np.array([1.0, 2.0]))
+    assert run().success
+    assert np.allclose(x.get_value(), 3, atol=0.05)
+
+
+def test_what_an_oracle_has_kept_from_another_function_comes_out():
+    x = pytensor.shared(np.array([-1.0]), name="x", shape=(1,))
+    oracle = optapi.Oracle(Positive(ValueError("negative")))
+    cost = oracle([x])
+    run = compile_minimizer([x], cost, "lbfgs", mode=STEP)
+    assert np.isnan(pytensor.function([], cost, mode=STEP)())
+    x.set_value(np.array([1.0]))
+    with pytest.raises(ValueError, match="negative"):
+        run()
+    assert run().success
+
+
+def test_oracles_of_inner_graphs_are_found():
+    x = pytensor.shared(np.array([1.0]), name="x", shape=(1,))
+    oracle = optapi.Oracle(Positive(ValueError("negative")))
+    [looped] = optapi.repeat(lambda y: ([y - pytensor.grad(oracle([y]), y)], pt.constant(False)), [x], 2)
+    assert oracles([pt.sum(looped)]) == [oracle]
+
+
+def test_a_start_that_raises_leaves_the_others():
+    x = pytensor.shared(np.array([1.0, 2.0]), name="x", shape=(2,))
+    failure = ValueError("negative")
+    run = compile_minimizer([x], optapi.Oracle(Positive(failure))([x]), "lbfgs", mode=STEP)
+    results = run.from_starts([np.array([[1.0, 2.0], [-1.0, 2.0], [2.0, 5.0]])])
+    assert [result.status for result in results] == [0, 0, 3]
+    last = results[-1]
+    assert last.error is failure and last.start == 1 and "ValueError: negative" in last.message
+    assert np.array_equal(last.x[0], [-1, 2]) and np.isnan(last.fun)
+    with pytest.raises(ValueError, match="negative"):
+        run.from_starts([np.array([[-1.0, 2.0], [-1.0, 3.0]])])
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
+def test_an_interrupt_parts_no_parameters():
+    """Signals that come at any time find either the old values or the new ones."""
+    variables = [pytensor.shared(np.zeros(1)) for _ in range(50)]
+    old = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for number in range(100):
+            values = [np.full(1, number + 1.0)] * 50
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-5 + 3e-6 * number)
+                while True:
+                    assign(variables, values)
+            except KeyboardInterrupt:
+                pass
+            held = {float(v.get_value(borrow=True)[0]) for v in variables}
+            assert len(held) == 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
 
 
 # Going on
