@@ -62,8 +62,7 @@ def compile_minimizer(parameters: Variables, cost: Variable, opt_algo: OptAlgo, 
         What else is updated at each iteration: needed for the random generators that the cost draws from,
         ``{generator: next_generator}``. Those variables go on from the values that they have.
     max_iterations : int, optional
-        The largest number of iterations of one call; by default 200 for each component of the parameters, at least
-        1000 and at most 15000.
+        The largest number of iterations of one call; by default as for `minimize_iterator`.
     max_evaluations, target, cost_tolerance, step_tolerance, callback, trace
         As for `minimize_iterator`; they look at each iteration, so that each is a call of the compiled function.
     time_limit, progressbar, verbose
@@ -97,10 +96,9 @@ def compile_minimizer(parameters: Variables, cost: Variable, opt_algo: OptAlgo, 
     rule = rule_of(opt_algo)
     options = check_rule(rule, options, compile_minimizer, "parameters, cost and updates", symbolic=True)
     problem = Problem.of(parameters, cost, rule, options, inputs, updates, mode)
-    size = sum(p.get_value(borrow=True).size for p in problem.parameters)
     given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
-    termination = Termination.of(size, option_of(rule, options, "ascent"), *given)
-    monitor = Monitor(name_of(rule), termination.max_iterations, callback, progressbar, verbose, trace)
+    termination = Termination.of(option_of(rule, options, "ascent"), *given)
+    monitor = Monitor(name_of(rule), callback, progressbar, verbose, trace)
     return CompiledMinimizer(problem, termination, monitor)
 
 
@@ -309,9 +307,10 @@ class CompiledMinimizer:
         program = self._program
         count = len(rows[0])
         size, batched = self._batch(count, check_count("workers", workers), together)
-        silent = Monitor(self._monitor.label, count)
+        silent = Monitor(self._monitor.label)
         runs = [self._new_run(program.start_at(point), silent, values) for point in zip(*rows, strict=True)]
-        bar = Monitor(self._monitor.label, count, progressbar=self._monitor.progressbar)
+        bar = Monitor(self._monitor.label, progressbar=self._monitor.progressbar)
+        bar.total = count
 
         def minimized(some: list[Run]) -> list[OptimizeResult]:
             if batched is not None:

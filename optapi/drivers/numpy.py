@@ -47,7 +47,8 @@ class minimize_iterator(Run):
     args : tuple
         Further arguments of `f`, `df` and `hessp`.
     max_iterations : int, optional
-        By default 200 for each component of `x0`, at least 1000 and at most 15000.
+        By default 15000 for a rule that searches, which knows when it has finished; for others 200 for each component
+        of `x0`, at least 1000 and at most 15000.
     max_evaluations : int, optional
         The largest number of calls of `f`. It is looked at after each iteration.
     time_limit : float, optional
@@ -132,12 +133,11 @@ class minimize_iterator(Run):
         options = check_rule(rule, options, minimize_iterator, "x0, f and df", symbolic=False)
         if not (mode is None or isinstance(mode, str | Mode)):
             raise TypeError(f"mode is {mode!r}; pass a PyTensor mode or the name of one")
-        size = sum(array.size for array in start)
         given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
         self.f, self.df = f, df
         self.opt_algo: Any = rule
-        termination = Termination.of(size, option_of(rule, options, "ascent"), *given)
-        monitor = Monitor(name_of(rule), termination.max_iterations, callback, progressbar, verbose, trace)
+        termination = Termination.of(option_of(rule, options, "ascent"), *given)
+        monitor = Monitor(name_of(rule), callback, progressbar, verbose, trace)
         self._check_gradient = check_flag("check_gradient", check_gradient)
         evaluator = evaluator_of(f, df, args, hessp, structure, start, mode)
         program = OracleProgram(rule, options, kinds_of(start), mode)

@@ -124,19 +124,24 @@ class Monitor:
     ----------
     label : str
         The name of the rule.
-    total : int
-        The largest number of iterations.
     callback, progressbar, verbose, trace
         As for `minimize`.
+
+    Attributes
+    ----------
+    total : int
+        The largest number of iterations, which the run knows.
     """
 
-    def __init__(self, label: str, total: int, callback: Callable[..., Any] | None = None,
+    total = 0
+
+    def __init__(self, label: str, callback: Callable[..., Any] | None = None,
                  progressbar: bool | str = False, verbose: bool | int = False, trace: bool = False):  # fmt: skip
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is {callback!r}; pass a function of intermediate_result or of a point")
         if not (progressbar == "force" or isinstance(progressbar, bool)):
             raise TypeError(f"progressbar is {progressbar!r}; pass True, False or 'force'")
-        self.label, self.total, self.callback, self.progressbar = label, total, callback, progressbar
+        self.label, self.callback, self.progressbar = label, callback, progressbar
         self.verbose = check_count("verbose", int(verbose) if isinstance(verbose, bool) else verbose, low=0)
         self.rows: list[tuple[float, ...]] = []
         self.trace = check_flag("trace", trace)

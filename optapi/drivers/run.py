@@ -57,7 +57,10 @@ class Run:
     """
 
     def __init__(self, program: Program, evaluator: Evaluator, termination: Termination, monitor: Monitor, values: Any):
-        self._program, self._evaluator, self._termination, self._monitor = program, evaluator, termination, monitor
+        self._program, self._evaluator, self._monitor = program, evaluator, monitor
+        size = sum(array.size for array in program.point(values))
+        self._termination = termination.limited(size, "reason" in program.places.roles)
+        self._limit = monitor.total = self._termination.max_iterations or 0
         start = evaluator.at(program.point(values))
         self._position = Position(values, start, start)
         self._spent = (0, 0, 0.0)  # what does not count for the limits
@@ -72,7 +75,7 @@ class Run:
         position = self._position
         if position.ending is None:
             began = time.perf_counter()
-            length = min(length, self._termination.max_iterations - position.nit + self._spent[0])
+            length = min(length, self._limit - position.nit + self._spent[0])
             values = self._program.advance(position.values, self._evaluator, length)
             position = self._after(values, began)
         stepped = position.nit > self._position.nit
@@ -118,7 +121,8 @@ class Run:
         best = program.best(values, before.best)
         if best is None:
             # The last finite point counts, of a rule that searches and of a random cost.
-            best = now if all(np.isfinite(a).all() for a in (*now.point, now.cost or 0.0)) else before.best
+            finite = now.is_finite and all(np.isfinite(array).all() for array in now.point)
+            best = now if finite else before.best
         elif termination.is_better(evaluator.cost(now), evaluator.cost(best)):
             best = now
         if self._monitor.reads_rows and nit > before.nit:
@@ -269,7 +273,7 @@ class Run:
             **self._counts(self._position),
             status=self.status,
             success=False,
-            message=SENTENCES[Ending.RAISED].format(error=f"{type(error).__name__}: {error}"),
+            message=SENTENCES[Ending.RAISED],
         )
         result["error"] = error
         return result
@@ -394,7 +398,7 @@ def all_together(runs: Sequence[Run], size: int, batched: Callable[..., Any]) ->
     members = [run._position.values for run in runs]
     members += members[-1:] * (size - len(members))
     values = [widened([member[place] for member in members]) for place in range(len(members[0]))]
-    length, left, began = FIRST, runs[0]._termination.max_iterations, time.perf_counter()
+    length, left, began = FIRST, runs[0]._limit, time.perf_counter()
     while left > 0 and not np.all(np.asarray(values[program.ended])):
         length, call = min(length, left), time.perf_counter()
         values = program.advance(values, runs[0]._evaluator, length, batched)

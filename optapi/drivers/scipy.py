@@ -13,10 +13,6 @@ from .numpy import minimize, minimize_iterator
 from .options import SCIPY_NAMES, name_of, rule_of
 
 
-# The step of SciPy's own finite differences, the root of the machine precision.
-EPSILON = float(np.sqrt(np.finfo("float64").eps))
-
-
 def scipy_method(opt_algo: OptAlgo, **options: Any) -> Callable[..., Any]:
     """A rule as SciPy takes a method: ``scipy.optimize.minimize(fun, x0, jac=jac, method=scipy_method(lbfgs))``.
 
@@ -36,13 +32,16 @@ def scipy_method(opt_algo: OptAlgo, **options: Any) -> Callable[..., Any]:
     -------
     callable
         It returns SciPy's ``OptimizeResult``. `tol` is the rule's `tolerance`, unless `gtol` or `tolerance` is given.
-        Without `jac` it takes SciPy's forward differences, with the step `eps` of the options, by default 1.5e-8; their
-        calls of the function count. A `hess` that is a function is used where a rule needs products, as `hessp` is.
+        Without `jac` it takes SciPy's forward differences, with the step `eps` of the options, by default the root of
+        the machine precision of `x0`; their calls of the function count. So it does with ``jac="3-point"`` and ``"cs"``,
+        which SciPy hands on to no method that is a function. A `hess` that is a function, whose matrices
+        may be sparse or linear operators, is used where a rule needs products, as `hessp` is.
 
     Raises
     ------
     NotImplementedError
-        When it is called with `bounds` or `constraints`.
+        When it is called with `bounds` or `constraints`, with another scheme of differences for `jac`, or with a `hess`
+        that is not a function.
     TypeError
         At an unknown option, here or when it is called.
 
@@ -65,18 +64,27 @@ def scipy_method(opt_algo: OptAlgo, **options: Any) -> Callable[..., Any]:
         for name, value in (("bounds", bounds), ("constraints", constraints)):
             if value is not None and np.size(value) != 0:
                 raise NotImplementedError(f"{name_of(rule)} takes no {name}; leave {name} out or use SciPy's method")
+        if not (jac in (None, False, "2-point") or callable(jac)):
+            raise NotImplementedError(f"jac is {jac!r}; pass a function, or None for forward differences")
+        if not (hess is None or callable(hess)):
+            raise NotImplementedError(f"hess is {hess!r}; pass a function that returns the matrix, or hessp")
         keywords = {**translated(options), **translated(given)}
         tolerance = keywords.pop("tol", None)
         if tolerance is not None:
             keywords.setdefault("tolerance", tolerance)
-        step = keywords.pop("eps", EPSILON)
+        step = keywords.pop("eps", None)
         counted = Counted(fun)
-        if hessp is None and callable(hess):
-            hessp = lambda x, v, *args: np.asarray(hess(x, *args)) @ v  # noqa: E731
+        if hessp is None and hess is not None:
+            # SciPy takes sparse matrices and linear operators too, and shapes are what its methods make of them.
+            hessp = lambda x, v, *args: np.asarray(hess(x, *args) @ v).reshape(x.shape)  # noqa: E731
+        if callable(jac):
+            derivative = lambda x, *args: np.reshape(jac(x, *args), x.shape)  # noqa: E731
+        else:
+            derivative = counted.forward_difference(step)
         result = minimize(
             x0,
             counted,
-            jac if callable(jac) else counted.forward_difference(step),
+            derivative,
             rule,
             args=args,
             hessp=hessp,
@@ -104,7 +112,7 @@ class Counted:
         self.last = kept, value
         return value
 
-    def forward_difference(self, step: float) -> Callable[..., Any]:
+    def forward_difference(self, step: float | None) -> Callable[..., Any]:
         """SciPy's own forward differences of the function."""
 
         def derivative(x: Any, *args: Any) -> Any:
@@ -118,7 +126,7 @@ class Counted:
                     return known[1]
                 return self(moved.copy(), *args)
 
-            return approx_fprime(x, function, step)
+            return approx_fprime(x, function, np.sqrt(np.finfo(x.dtype).eps) if step is None else step)
 
         return derivative
 

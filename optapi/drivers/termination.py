@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from math import isfinite
 from numbers import Real
@@ -15,6 +15,9 @@ from ..checks import check_count, check_flag, check_number
 from ..pytree import distance
 from .evaluator import Evaluation
 
+
+# The limit of iterations where none is given, at most.
+MAX_ITERATIONS = 15000
 
 STATUSES = {
     0: "converged",
@@ -72,7 +75,7 @@ SENTENCES = {
     "where both are finite.",
     Ending.NOT_FINITE: "No way on: the cost or its derivative is not finite where {rule} went. The best finite cost is "
     "{best:.6g}. Try a smaller step_size, or another start.",
-    Ending.RAISED: "The cost raised an exception, {error}.",
+    Ending.RAISED: "No way on: the cost raised an exception, which is the error of this result.",
     Ending.TIME: "Stopped at the time limit of {limit:g} seconds, where the largest component of the derivative is "
     "{gradient:.3g}. Raise time_limit, or go on from iterate.",
     Ending.TARGET: "The target was reached: the cost is {cost:.6g}.",
@@ -84,7 +87,7 @@ SENTENCES = {
 class Termination:
     """When a minimization ends, beside the verdict of its rule. It says so of numbers, whatever runs the rule."""
 
-    max_iterations: int
+    max_iterations: int | None = None
     max_evaluations: int | None = None
     time_limit: float | None = None
     target: float | None = None
@@ -93,18 +96,24 @@ class Termination:
     ascent: bool = False
 
     @classmethod
-    def of(cls, size: int, ascent: bool | None, *limits: float | None) -> Termination:
-        """That of a minimization over `size` components; `limits` are in the order of the attributes, and checked."""
+    def of(cls, ascent: bool | None, *limits: float | None) -> Termination:
+        """That with `limits`, in the order of the attributes, which are checked."""
         checked: dict[str, Any] = {}
         for field, value in zip(fields(cls), limits, strict=False):
-            if field.name == "max_iterations" and value is None:
-                value = min(max(200 * size, 1000), 15000)
             if field.name.startswith("max_") and value is not None:
                 check_count(field.name, value, low=0)
             elif value is not None:
                 check_number(field.name, value, low=-np.inf if field.name == "target" else 0)
             checked[field.name] = value
         return cls(**checked, ascent=ascent is not None and check_flag("ascent", ascent))
+
+    def limited(self, size: int, gives_reason: bool) -> Termination:
+        """The same with a limit of iterations, for a rule over `size` components."""
+        if self.max_iterations is not None:
+            return self
+        # A rule that gives a reason knows when it has finished. Others might never.
+        limit = MAX_ITERATIONS if gives_reason else min(max(200 * size, 1000), MAX_ITERATIONS)
+        return replace(self, max_iterations=limit)
 
     @property
     def needs_each_iteration(self) -> bool:
@@ -149,7 +158,7 @@ class Termination:
 
     def exceeded(self, iterations: int, evaluations: int, seconds: float) -> Ending | None:
         """Whether one of the limits is reached."""
-        if iterations >= self.max_iterations:
+        if self.max_iterations is not None and iterations >= self.max_iterations:
             return Ending.ITERATIONS
         if self.max_evaluations is not None and evaluations >= self.max_evaluations:
             return Ending.EVALUATIONS

@@ -388,7 +388,7 @@ def test_a_start_that_raises_leaves_the_others():
     results = run.from_starts([np.array([[1.0, 2.0], [-1.0, 2.0], [2.0, 5.0]])])
     assert [result.status for result in results] == [0, 0, 3]
     last = results[-1]
-    assert last.error is failure and last.start == 1 and "ValueError: negative" in last.message
+    assert last.error is failure and last.start == 1 and "raised" in last.message
     assert np.array_equal(last.x[0], [-1, 2]) and np.isnan(last.fun)
     with pytest.raises(ValueError, match="negative"):
         run.from_starts([np.array([[-1.0, 2.0], [-1.0, 3.0]])])

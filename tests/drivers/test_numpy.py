@@ -559,6 +559,26 @@ def test_default_limit(n, limit):
 
     it = minimize_iterator(np.ones(n), small, lambda x: 2 * x, optapi.sgd, step_size=0.0)
     assert it._termination.max_iterations == limit
+    it = minimize_iterator(np.ones(n), small, lambda x: 2 * x, optapi.lbfgs)
+    assert it._termination.max_iterations == 15000
+
+
+def test_a_narrow_valley_is_left_time():
+    """The problem of Maratos as a penalty, where 1000 iterations are too few. Its least cost is -1.0000000625."""
+    weight = 1e6
+
+    def cost(x):
+        return x[0] + weight * (x @ x - 1) ** 2
+
+    def slope(x):
+        return np.array([1.0, 0.0]) + 4 * weight * (x @ x - 1) * x
+
+    def product(x, v):
+        return 4 * weight * ((x @ x - 1) * v + 2 * x * (x @ v))
+
+    x0 = np.array([1.1, 0.1])
+    result = minimize(x0, cost, slope, "trust_region_cg", hessp=product, tolerance=1e-8, full_output=True)
+    assert result.success and result.fun < -1.00000006
 
 
 def test_status_2():

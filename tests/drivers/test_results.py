@@ -64,7 +64,8 @@ def test_each_ending_has_a_sentence():
 
 def of(**keywords):
     names = ("max_iterations", "max_evaluations", "time_limit", "target", "cost_tolerance", "step_tolerance")
-    return Termination.of(3, keywords.get("ascent", False), *(keywords.get(name) for name in names))
+    termination = Termination.of(keywords.get("ascent", False), *(keywords.get(name) for name in names))
+    return termination.limited(3, gives_reason=False)
 
 
 def at(cost, *point):

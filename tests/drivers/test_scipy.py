@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import scipy.optimize
 from scipy.optimize import rosen, rosen_der, rosen_hess, rosen_hess_prod
+from scipy.sparse import csr_array, csr_matrix
+from scipy.sparse.linalg import aslinearoperator
 
 import optapi
 from optapi import scipy_method
@@ -108,6 +110,38 @@ def test_second_derivatives():
     np.testing.assert_allclose(one.iterate, two.iterate, rtol=1e-12)
     np.testing.assert_allclose(one.iterate, three.iterate, rtol=1e-6)
     assert (one.nhev, two.nhev, three.nhev) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("wrap", [np.asarray, csr_matrix, csr_array, aslinearoperator])
+def test_hess_is_any_matrix(wrap):
+    method = scipy_method("trust_region_cg")
+    one = scipy.optimize.minimize(rosen, START, jac=rosen_der, hess=lambda x: wrap(rosen_hess(x)), method=method)
+    assert one.success
+    np.testing.assert_allclose(one.x, 1, atol=1e-4)
+
+
+def test_what_would_be_another_derivative_is_refused():
+    for keywords in ({"jac": "3-point"}, {"jac": "cs"}, {"jac": rosen_der, "hess": "cs"}):
+        with pytest.raises(NotImplementedError, match=r"pass a function"):
+            LBFGS(rosen, START, **keywords)
+
+
+@pytest.mark.parametrize(
+    "x0, slope",
+    [(1.0, lambda x: float(2 * (x[0] - 3))), ([1.0, 2.0], lambda x: 2 * (x - 3)[None])],
+    ids=["number", "row"],
+)
+def test_derivatives_of_other_shapes(x0, slope):
+    result = scipy.optimize.minimize(lambda x: np.sum((x - 3) ** 2), x0, jac=slope, method=LBFGS)
+    np.testing.assert_allclose(result.x, 3)
+
+
+def test_differences_of_float32():
+    """The step is one that float32 resolves; forward differences with step h end at 3 - h / 2."""
+    x0 = np.array([1, 2], "float32")
+    result = scipy.optimize.minimize(lambda x: np.float64(np.sum((x - 3) ** 2)), x0, method=LBFGS, tol=1e-2)
+    assert result.success
+    np.testing.assert_allclose(result.x, 3, atol=5e-3)
 
 
 def test_bounds_and_constraints_are_refused():
