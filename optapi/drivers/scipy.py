@@ -33,9 +33,9 @@ def scipy_method(opt_algo: OptAlgo, **options: Any) -> Callable[..., Any]:
     callable
         It returns SciPy's ``OptimizeResult``. `tol` is the rule's `tolerance`, unless `gtol` or `tolerance` is given.
         Without `jac` it takes SciPy's forward differences, with the step `eps` of the options, by default the root of
-        the machine precision of `x0`; their calls of the function count. So it does with ``jac="3-point"`` and ``"cs"``,
-        which SciPy hands on to no method that is a function. A `hess` that is a function, whose matrices
-        may be sparse or linear operators, is used where a rule needs products, as `hessp` is.
+        the machine precision of `x0`; their calls of the function count. So it does with ``jac="3-point"`` and
+        ``"cs"``, which SciPy hands on to no method that is a function. A `hess` that is a function, whose matrices may
+        be sparse or linear operators, is used where a rule needs products, as `hessp` is.
 
     Raises
     ------
