@@ -97,9 +97,9 @@ def main(mode="NUMBA", count=10):
     deaths, women = counties()
     mean = np.exp(level + slope * (np.log(women) - np.log(women).mean()))
     rates = (shape + deaths) / (shape / mean + women)
-    error = np.sqrt(np.diag(best.hess_inv @ np.eye(3)) / deaths.size)
+    errors = np.array(best.standard_errors()) / np.sqrt(deaths.size)  # the cost is a mean
     print(f"\ndeaths for 10,000 women in a county of usual size: {1e4 * np.exp(level):.1f}")
-    print(f"slope {slope:.3f} (standard error, from the inverse Hessian of L-BFGS: about {error[1]:.3f})")
+    print(f"slope {slope:.3f} (standard error {errors[1]:.3f})")
     print(f"the counties differ by {100 / np.sqrt(shape):.0f} % beyond that; own rates for 10,000 are from", end=" ")
     print(f"{1e4 * (deaths / women).min():.1f} to {1e4 * (deaths / women).max():.1f},", end=" ")
     print(f"their estimates from {1e4 * rates.min():.1f} to {1e4 * rates.max():.1f}")

@@ -48,14 +48,14 @@ result = optapi.minimize(start, f, df, optapi.bfgs, full_output=True)
 print(result)
 
 # %% [markdown]
-# The inverse of the second derivatives that BFGS has learnt gives the uncertainties, with the variance of the
-# residuals: the cost is a sum of squares without the half, so it is twice that inverse.
+# The second derivatives give the uncertainties, with the variance of the residuals: the cost is a sum of squares
+# without the half, so the covariance is twice the inverse.
 
 # %%
 variance = result.fun / (len(minutes) - 2)
-errors = np.sqrt(2 * variance * np.diag(result.hess_inv))
-for (name, value), error in zip(result.x.items(), errors, strict=True):
-    print(f"{name}: {value:.3f} ± {error:.3f}")
+errors = result.standard_errors()
+for name, value in result.x.items():
+    print(f"{name}: {value:.3f} ± {np.sqrt(2 * variance) * errors[name]:.3f}")
 
 axes = plt.figure(figsize=(5.6, 3.2), layout="constrained").subplots()
 axes.plot(minutes, degrees, "o")

@@ -62,17 +62,14 @@ fit()
 # ## Standard errors
 #
 # They are the roots of the diagonal of the inverse of the information, which is minus the matrix of second
-# derivatives of the likelihood of all data. PyTensor has that matrix exactly; `optapi.inverse_hessian` is the one
-# that the rule has learnt on its way, for nothing.
+# derivatives of the likelihood of all data: `optapi.covariance` has that inverse exactly. `optapi.inverse_hessian` is
+# the one that the rule has learnt on its way, for nothing.
 
 # %%
-packed = pt.dvector("packed")
-hessian = pytensor.gradient.hessian(log_likelihood(packed[:-1], packed[-1]), packed)
-hessian_at = pytensor.function([packed], hessian, mode=optapi.PYTHON)
-
 estimate = np.append(beta.get_value(), log_alpha.get_value())
 count = len(visits)
-exact = np.sqrt(np.diag(np.linalg.inv(-count * hessian_at(estimate))))
+covariance = optapi.covariance([beta, log_alpha], likelihood, ascent=True, mode=optapi.PYTHON) / count
+exact = np.sqrt(np.diag(covariance))
 learnt = np.sqrt(np.diag(optapi.inverse_hessian(updates)) / count)
 for name, value, error, guess in zip([*names, "log alpha"], estimate, exact, learnt, strict=True):
     print(f"{name:10} {value:8.4f}   standard error {error:.4f}, learnt {guess:.4f}")

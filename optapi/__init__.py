@@ -32,6 +32,7 @@ and `updates` is as it was after any error.
 
 from . import gradients, line_search, plot, profiles, schedules, stopping, testing, transforms
 from .drivers.compiled import CompiledMinimizer, compile_minimizer, sample_starts
+from .drivers.covariance import covariance
 from .drivers.gradient_check import check_gradient
 from .drivers.numpy import minimize, minimize_iterator
 from .drivers.results import OptimizeResult
@@ -117,6 +118,7 @@ __all__ = [
     "compile_minimizer",
     "cond",
     "conjugate_gradient",
+    "covariance",
     "dai_yuan",
     "delta_bar_delta",
     "find_step_size",

@@ -19,18 +19,19 @@ from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors, explicit_graph_inputs
 
-from ..checks import called, check_cost, check_parameters, check_updates, is_generator
+from ..checks import as_list, called, check_cost, check_parameters, check_updates, is_generator
 from ..graph.batches import batch
 from ..graph.compat import compiles_whole_graphs, free_callable, linked_by
 from ..graph.derivatives import differentiate
 from ..graph.loops import FALSE, as_update, loop
 from ..graph.numpy_linker import PYTHON
-from ..graph.oracle import checked, oracles
+from ..graph.oracle import Arrays, checked, oracles
 from ..objective import conjunction
 from ..state import full_like, state
 from ..transforms import best
 from ..typing import CompileMode, Updates, Variables
 from ..updates import extend, reports
+from .covariance import precision, products
 from .evaluator import Evaluation, Evaluator
 from .locks import BUILDING
 from .options import options_of
@@ -291,6 +292,23 @@ class LoopProgram(Program):
         with checked(self._oracles):
             cost, *gradients = plain(self._evaluate(*point, *inputs))
         return cost, gradients
+
+    def multiplied(self, point: Arrays, evaluator: Evaluator) -> tuple[Callable[..., Any], bool, float, bool]:
+        if self.problem.is_noisy:
+            raise ValueError("the cost is random, or reads what updates writes, so it has no second derivatives")
+
+        def product(*arrays: Any) -> Any:
+            with checked(self._oracles):
+                return self._products(*arrays)
+
+        differs, error = any(oracle.product is None for oracle in self._oracles), precision(point)
+        return product, "residuals" in self.options, error ** (2 / 3) if differs else error, differs
+
+    @cached_property
+    def _products(self) -> Callable[..., Any]:
+        problem, residuals = self.problem, self.options.get("residuals")
+        residuals = None if residuals is None else as_list("residuals", residuals)
+        return products(problem.parameters, problem.cost, residuals, problem.inputs, self.mode)
 
     def batch(self, rows: int) -> Any:
         """What `advance` can call for values with one axis more, the first: a member for each of the `rows`."""

@@ -22,8 +22,9 @@ import numpy as np
 import pytensor
 
 from ..graph.numpy_linker import STEP, NumpyLinker
-from ..graph.oracle import Oracle
+from ..graph.oracle import Arrays, Oracle
 from ..typing import CompileMode, Updates
+from .covariance import precision
 from .evaluator import Evaluation, Evaluator, Kinds
 from .locks import BUILDING, KEEPING
 from .options import SYMBOLIC, needs, plain_function
@@ -205,6 +206,13 @@ class OracleProgram(Program):
         """Whether a rule that does not say so itself has no finite way on."""
         # A rule that reports no reason would go on from a cost that is not finite.
         return "reason" not in self.places.roles and (not before.is_finite or became_nonfinite(values, next_values))
+
+    def multiplied(self, point: Arrays, evaluator: Evaluator) -> tuple[Callable[..., Any], bool, float, bool]:
+        def product(*arrays: np.ndarray) -> Arrays:
+            return evaluator.product(list(arrays[: len(point)]), list(arrays[len(point) :]))
+
+        differs, error = evaluator.hessp is None, precision(point)
+        return product, False, error ** (2 / 3) if differs else error, differs
 
     @contextmanager
     def step(self) -> Iterator[Step]:

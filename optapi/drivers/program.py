@@ -17,12 +17,14 @@ import pytensor
 from pytensor.graph.replace import graph_replace
 
 from ..graph.loops import check_generators
+from ..graph.oracle import Arrays
 from ..notes import note
 from ..objective import Point
 from ..rules._linear_algebra import inverse_hessian_of
 from ..state import names
 from ..typing import CompileMode, Updates
 from ..updates import reports
+from .covariance import information
 from .evaluator import Evaluation, Evaluator
 from .options import option_of
 from .termination import Ending
@@ -157,6 +159,35 @@ class Program:
         """What the rule knows of the inverse of the matrix of second derivatives, or None."""
         inverse = inverse_hessian_of([values[place] for place in self.places.inverse])
         return inverse.copy() if isinstance(inverse, np.ndarray) else inverse
+
+    def second_derivatives(self, point: Arrays, evaluator: Evaluator, inputs: Sequence[Any]) -> tuple[Any, ...]:
+        """What a result says of the second derivatives at `point`, see `OptimizeResult`."""
+        product, of_residuals, error, differs = self.multiplied(point, evaluator)
+        matrix, variance = information(product, point, inputs, of_residuals)
+
+        def build(values: np.ndarray) -> Any:
+            parts = np.split(values, np.cumsum([array.size for array in point])[:-1])
+            return evaluator.structure.build(
+                [v.reshape(a.shape).astype(a.dtype) for v, a in zip(parts, point, strict=True)]
+            )
+
+        return self.sign * matrix, variance, error, build, differs
+
+    def multiplied(self, point: Arrays, evaluator: Evaluator) -> tuple[Callable[..., Any], bool, float, bool]:
+        """How vectors are multiplied with the second derivatives at `point`.
+
+        Returns
+        -------
+        callable
+            As `covariance.products` makes it.
+        bool
+            Whether it is of residuals.
+        float
+            The relative error of the products.
+        bool
+            Whether they are differences.
+        """
+        raise NotImplementedError
 
     @cached_property
     def sign(self) -> int:

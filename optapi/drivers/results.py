@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+from ..typing import Array, Tree
+from .covariance import inverted
 
 
 class OptimizeResult(dict[str, Any]):
@@ -32,7 +36,8 @@ class OptimizeResult(dict[str, Any]):
         With ``trace=True``: ``cost``, ``gradient_size``, ``step``, ``evaluations`` and ``seconds``, at the start and
         after each iteration.
     hess_inv : matrix
-        The inverse of the matrix of second derivatives, where the rule has an approximation of it.
+        The inverse of the matrix of second derivatives, where the rule has an approximation of it. For errors of
+        estimates take `covariance`.
 
     Examples
     --------
@@ -45,6 +50,53 @@ class OptimizeResult(dict[str, Any]):
     >>> len(result.trace["cost"]) == result.nit + 1
     True
     """
+
+    # Works out the second derivatives at x: their matrix, the variance of residuals, the relative error, how they are
+    # built as a point, and whether they are differences. It is no entry, and is not pickled, since it has functions.
+    _second: Callable[[], tuple[Any, ...]] | None = None
+
+    def covariance(self, absolute_sigma: bool = False) -> Array:
+        """The covariance of the estimate `x`, where the cost is minus the logarithm of a likelihood or a posterior.
+
+        It is the inverse of the exact matrix of second derivatives, see `optapi.covariance`; for a rule that takes
+        residuals that of Gauss-Newton. For NumPy functions the derivatives are those of `hessp`, or differences of
+        `df`, see `second_derivatives`.
+
+        Parameters
+        ----------
+        absolute_sigma : bool
+            Whether the residuals are in units of their standard deviations.
+
+        Returns
+        -------
+        matrix
+            A row and a column for each component of `x`, in their order.
+
+        Raises
+        ------
+        ValueError
+            If the matrix of second derivatives is not positive definite, or not known.
+        """
+        matrix, variance, error, _, _ = self._known()
+        return inverted(matrix, variance, error, absolute_sigma)
+
+    def standard_errors(self, absolute_sigma: bool = False) -> Tree:
+        """The standard errors of the components of `x`, as `x`: the roots of the diagonal of `covariance`."""
+        build = self._known()[3]
+        return build(self.covariance(absolute_sigma).diagonal() ** 0.5)
+
+    @property
+    def second_derivatives(self) -> str:
+        """Where `covariance` has second derivatives from: ``"exact"``, or ``"differences"`` of the derivative."""
+        return "differences" if self._known()[4] else "exact"
+
+    def _known(self) -> tuple[Any, ...]:
+        if self._second is None:
+            raise ValueError("this result has no second derivatives: it was made by hand, or comes from a pickle")
+        return self._second()
+
+    def __reduce__(self) -> Any:
+        return type(self), (dict(self),)
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -250,7 +251,7 @@ class Run:
 
     def _result(self, evaluation: Evaluation) -> OptimizeResult:
         jac, message = self._jac(evaluation), self.message  # these may count a call
-        return OptimizeResult(
+        result = OptimizeResult(
             x=self._built(evaluation.point),
             fun=self._evaluator.cost(evaluation),
             jac=jac,
@@ -260,6 +261,10 @@ class Run:
             success=self.success,
             message=message,
         )
+        # The inputs of a compiled minimization are there for the time of a call.
+        second = partial(self._program.second_derivatives, evaluation.point, self._evaluator, self._evaluator.args)
+        object.__setattr__(result, "_second", cache(second))
+        return result
 
     def _failed(self, error: Exception) -> OptimizeResult:
         """The result of a run in which the cost has raised `error`."""

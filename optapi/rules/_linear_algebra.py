@@ -449,6 +449,8 @@ def inverse_hessian_state(
 def inverse_hessian(updates: Updates) -> Any:
     """The present approximation of the inverse Hessian, from the state of a rule.
 
+    It is what sufficed to go downhill, right only where the rule has gone. For errors of estimates take `covariance`.
+
     Parameters
     ----------
     updates : dict

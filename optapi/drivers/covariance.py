@@ -1,0 +1,170 @@
+"""Covariances: how far estimates may be off, from the second derivatives where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytensor
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Variable
+from pytensor.graph.replace import graph_replace
+
+from ..checks import as_list, called, check_cost, check_flag, check_parameters
+from ..graph.derivatives import differentiate, pushforward, second_derivatives
+from ..typing import Array, CompileMode, Variables
+from .locks import BUILDING
+
+
+def covariance(parameters: Variables, cost: Variable | None = None, *, residuals: Variables | None = None,
+               inputs: Mapping[Any, Any] | None = None, absolute_sigma: bool = False, ascent: bool = False,
+               mode: CompileMode = None) -> Array:  # fmt: skip
+    r"""The covariance of estimates, at the values that `parameters` have now, from exact derivatives.
+
+    Of a cost that is minus the logarithm of a likelihood or of a posterior it is the inverse of the matrix of second
+    derivatives, :math:`C = H^{-1}`, that of Laplace's approximation. Of `residuals`, whose squares were summed, it is
+
+    .. math:: C = s^2 (J^T J)^{-1}, \qquad s^2 = \frac{\|r\|^2}{m - n}
+
+    for :math:`m` residuals and :math:`n` components, as of ``scipy.optimize.curve_fit``.
+
+    Parameters
+    ----------
+    parameters : list of shared variables
+    cost : scalar variable, optional
+    residuals : list of variables, optional
+        In the place of `cost`.
+    inputs : dict, optional
+        The values of the inputs that they read.
+    absolute_sigma : bool
+        Whether the residuals are in units of their standard deviations, so that :math:`s^2 = 1`.
+    ascent : bool
+        Whether `cost` is a logarithm of a likelihood, which was maximized.
+    mode : PyTensor mode or str, optional
+        How it is compiled, by default as PyTensor does.
+
+    Returns
+    -------
+    matrix
+        A row and a column for each component of `parameters`, in their order.
+
+    Raises
+    ------
+    ValueError
+        If the matrix of second derivatives is not positive definite, or there are no more residuals than components.
+
+    Notes
+    -----
+    It takes a product with second derivatives for each component. What a quasi-Newton method has learned,
+    `inverse_hessian`, is no covariance: it is what suffices to go downhill.
+
+    References
+    ----------
+    Seber and Wild (1989), Nonlinear regression, section 2.1.2.
+
+    Examples
+    --------
+    >>> data, mu = np.array([1.0, 2.0, 6.0]), pytensor.shared(3.0, name="mu")
+    >>> optapi.covariance([mu], pt.sum((data - mu) ** 2) / 2, mode=optapi.PYTHON).round(4)
+    array([[0.3333]])
+    """
+    shared: list[Any] = list(check_parameters(parameters))
+    for parameter in shared:
+        if not isinstance(parameter, SharedVariable):
+            raise TypeError(f"the parameter {called(parameter)} is not shared, so it has no value to be judged")
+    if (cost is None) == (residuals is None):
+        raise ValueError("pass cost= or residuals=, one of the two")
+    if not (inputs is None or isinstance(inputs, Mapping)):
+        raise TypeError(f"inputs is a {type(inputs).__name__}; pass a dictionary from the inputs to their values")
+    check_flag("ascent", ascent)
+    given = dict(inputs or {})
+    parts = None if residuals is None else as_list("residuals", residuals)
+    function = products(shared, None if parts is not None else check_cost(cost), parts, list(given), mode)
+    point = [np.asarray(p.get_value(borrow=True)) for p in shared]
+    matrix, variance = information(function, point, list(given.values()), parts is not None)
+    check_flag("absolute_sigma", absolute_sigma)
+    return inverted(-matrix if ascent else matrix, variance, precision(point), absolute_sigma)
+
+
+def products(parameters: Sequence[Any], cost: Any, residuals: Sequence[Any] | None, inputs: Sequence[Any],
+             mode: CompileMode) -> Callable[..., Any]:  # fmt: skip
+    """A function of a point, of vectors and of inputs: the products of second derivatives with the vectors.
+
+    With `residuals` it returns their derivatives along the vectors, and the residuals, in the place of these.
+    """
+    with BUILDING:
+        vectors = [p.type() for p in parameters]
+        if residuals is None:
+            outputs = second_derivatives(parameters, differentiate(cost, parameters), vectors, "a covariance")
+        else:
+            outputs = [*pushforward(residuals, parameters, vectors), *residuals]
+        points = [p.type() for p in parameters]
+        replaced = dict(zip(parameters, points, strict=True))
+        outputs = graph_replace(outputs, replaced, strict=False)
+        return pytensor.function([*points, *vectors, *inputs], outputs, mode=mode, on_unused_input="ignore")
+
+
+def information(
+    function: Callable[..., Any], point: Sequence[np.ndarray], inputs: Sequence[Any], of_residuals: bool
+) -> tuple[np.ndarray, float | None]:
+    """The matrix of second derivatives; or :math:`J^T J` and the variance of the residuals, NaN if they are too few."""
+    columns, size = [], sum(array.size for array in point)
+    values: Any = ()
+    for vectors in basis(point):
+        values = function(*point, *vectors, *inputs)
+        columns.append(np.concatenate([np.ravel(v) for v in values[: len(values) // (1 + of_residuals)]]))
+    matrix = np.array(columns, "float64").reshape(size, -1)
+    if not of_residuals:
+        return (matrix + matrix.T) / 2, None
+    squares = sum(float(np.sum(np.square(r, dtype="float64"))) for r in values[len(values) // 2 :])
+    spare = matrix.shape[1] - size
+    return matrix @ matrix.T, squares / spare if spare > 0 else np.nan
+
+
+def basis(point: Sequence[np.ndarray]) -> Any:
+    """The unit vectors, each in the shapes of `point`."""
+    for position, array in enumerate(point):
+        for component in range(array.size):
+            vectors = [np.zeros_like(a) for a in point]
+            vectors[position].reshape(-1)[component] = 1
+            yield vectors
+
+
+def precision(point: Sequence[np.ndarray]) -> float:
+    """The relative error of exact derivatives at `point`."""
+    return max((float(np.finfo(array.dtype).eps) for array in point), default=0.0)
+
+
+def inverted(matrix: np.ndarray, variance: float | None, error: float, absolute_sigma: bool = False) -> Array:
+    """The covariance that belongs to `matrix`, whose relative error is `error`.
+
+    Raises
+    ------
+    ValueError
+        If it is not positive definite within the error, whatever the units of the components; if `absolute_sigma` is
+        said of no residuals; or if these are too few.
+    """
+    if absolute_sigma and variance is None:
+        raise ValueError("absolute_sigma is about residuals, which this minimization does not have; leave it out")
+    diagonal = np.diag(matrix)
+    if not np.isfinite(matrix).all():
+        raise ValueError("there is no covariance here: the second derivatives are not finite at this point")
+    # Of components in their own units, so that no choice of units decides.
+    units = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    values, vectors = np.linalg.eigh(matrix / np.outer(units, units))
+    if not (diagonal > 0).all() or not (values > len(values) * error).all():
+        raise ValueError(
+            "there is no covariance here: the matrix of second derivatives is not positive definite (its smallest "
+            f"eigenvalue is {values.min():.3g} with all of its diagonal scaled to 1). The point is no minimum, or the "
+            "data do not determine all components: leave one out, or add a penalty or a prior"
+        )
+    if variance is None or absolute_sigma:
+        variance = 1.0
+    elif not np.isfinite(variance):
+        raise ValueError(
+            "there are no more residuals than components, so their variance is not known; if the residuals are in "
+            "units of their standard deviations, pass absolute_sigma=True"
+        )
+    result: Array = variance * (vectors / values) @ vectors.T / np.outer(units, units)
+    return result
