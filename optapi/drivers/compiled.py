@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,7 +18,7 @@ from ..typing import CompileMode, OptAlgo, Updates, Variables
 from .evaluator import Evaluator
 from .loop_program import LoopProgram, Problem
 from .options import check_rule, name_of, option_of, rule_of
-from .progress import Monitor
+from .progress import Checkpoint, Monitor
 from .results import OptimizeResult
 from .run import Run, all_together, read
 from .termination import Termination
@@ -29,8 +29,9 @@ def compile_minimizer(parameters: Variables, cost: Variable, opt_algo: OptAlgo, 
                       max_evaluations: int | None = None, time_limit: float | None = None, target: float | None = None,
                       cost_tolerance: float | None = None, step_tolerance: float | None = None,
                       callback: Callable[..., Any] | None = None, progressbar: bool | str = False,
-                      verbose: bool | int = False, trace: bool = False, mode: CompileMode = None,
-                      **options: Any) -> CompiledMinimizer:  # fmt: skip
+                      verbose: bool | int = False, trace: bool = False,
+                      checkpoint: str | os.PathLike[str] | None = None, every: int = 100, keep: int = 1,
+                      mode: CompileMode = None, **options: Any) -> CompiledMinimizer:  # fmt: skip
     """A function that minimizes `cost`, whole minimizations inside of one compiled function.
 
     ::
@@ -60,6 +61,8 @@ def compile_minimizer(parameters: Variables, cost: Variable, opt_algo: OptAlgo, 
     time_limit, progressbar, verbose
         As for `minimize_iterator`; they look from time to time, or at each of so many iterations. The time limit is
         that of one call.
+    checkpoint, every, keep
+        As for `minimize_iterator`; `CompiledMinimizer.load` and `resume` go on from such a file.
     mode : PyTensor mode or str, optional
         How it is compiled, by default as PyTensor does: ``"NUMBA"`` takes up to half a minute the first time, with some
         rules longer, and is then read from its cache; ``"JAX"`` takes seconds; ``"CVM"`` is C; ``optapi.PYTHON`` is
@@ -91,8 +94,26 @@ def compile_minimizer(parameters: Variables, cost: Variable, opt_algo: OptAlgo, 
     size = sum(p.get_value(borrow=True).size for p in problem.parameters)
     given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
     termination = Termination.of(size, option_of(rule, options, "ascent"), *given)
-    monitor = Monitor(name_of(rule), termination.max_iterations, callback, progressbar, verbose, trace)
+    saving = Checkpoint.of(checkpoint, every, keep)
+    monitor = Monitor(name_of(rule), termination.max_iterations, callback, progressbar, verbose, trace, saving)
     return CompiledMinimizer(problem, termination, monitor)
+
+
+class CompiledRun(Run):
+    """A run of a compiled minimization.
+
+    Attributes
+    ----------
+    inputs : str or None
+        The `fingerprint` of the inputs.
+    """
+
+    KIND = "compiled minimizer"
+    OWN: ClassVar = {"inputs": lambda value: isinstance(value, str)}
+    inputs: str | None = None
+
+    def _own(self) -> dict[str, Any]:
+        return {"inputs": self.inputs}
 
 
 class CompiledMinimizer:
@@ -135,8 +156,7 @@ class CompiledMinimizer:
         self._problem, self._termination, self._monitor = problem, termination, monitor
         self._program = LoopProgram(problem)
         self._home = [p.get_value(borrow=False) for p in problem.parameters]
-        self._run: Run | None = None
-        self._inputs: str | None = None
+        self._run: CompiledRun | None = None
         self._running = False
 
     @property
@@ -156,7 +176,7 @@ class CompiledMinimizer:
         if not all(np.isfinite(p.get_value(borrow=True)).all() for p in self._problem.parameters):
             raise ValueError("the parameters have values that are not finite; start from finite ones, or restart()")
         checked = self._checked(inputs)
-        self._monitor.rows = []
+        self._monitor.begin()
         return self._go(self._new_run(self._program.start_at(), self._monitor), checked)
 
     def resume(self, *inputs: Any) -> OptimizeResult:
@@ -178,7 +198,7 @@ class CompiledMinimizer:
         if self._run is None:
             raise ValueError("there is no minimization to resume; begin one by calling this object")
         values = self._checked(inputs)
-        if fingerprint(values) != self._inputs:
+        if fingerprint(values) != self._run.inputs:
             raise ValueError("the inputs are not those of the minimization to resume; begin a new one for others")
         if not self._running:
             self._run._resume()
@@ -190,16 +210,16 @@ class CompiledMinimizer:
             parameter.set_value(value)
         self._run = None
 
-    def _new_run(self, values: Any, monitor: Monitor, inputs: Sequence[Any] = ()) -> Run:
+    def _new_run(self, values: Any, monitor: Monitor, inputs: Sequence[Any] = ()) -> CompiledRun:
         structure = PyTree.of([p.get_value(borrow=True) for p in self._problem.parameters])
         evaluator = Evaluator(self._program.evaluate, True, structure, tuple(inputs))
-        return Run(self._program, evaluator, self._termination, monitor, values)
+        return CompiledRun(self._program, evaluator, self._termination, monitor, values)
 
-    def _go(self, run: Run, inputs: list[Any]) -> OptimizeResult:
+    def _go(self, run: CompiledRun, inputs: list[Any]) -> OptimizeResult:
         if self._running:
             raise RuntimeError("this minimization is running; its callback cannot begin another one")
         # A digest, since the caller may change the arrays, or they may be large.
-        self._running, self._inputs = True, fingerprint(inputs)
+        self._running, run.inputs = True, fingerprint(inputs)
         run._evaluator.args = tuple(inputs)
         try:
             run._to_end()
@@ -214,7 +234,7 @@ class CompiledMinimizer:
         self._hold(run, result.x)
         return result
 
-    def _hold(self, run: Run, point: Sequence[np.ndarray]) -> None:
+    def _hold(self, run: CompiledRun, point: Sequence[np.ndarray]) -> None:
         """Let the variables of the caller hold where the minimization is."""
         for place, variable in self._program.given.items():
             if place not in self._program.places.parameters:
@@ -279,7 +299,7 @@ class CompiledMinimizer:
         runs = [self._new_run(program.start_at(point), silent, values) for point in zip(*rows, strict=True)]
         bar = Monitor(self._monitor.label, count, progressbar=self._monitor.progressbar)
 
-        def minimized(some: list[Run]) -> list[OptimizeResult]:
+        def minimized(some: list[CompiledRun]) -> list[OptimizeResult]:
             if batched is not None:
                 all_together(some, size, batched)
             for run in some:
@@ -307,7 +327,7 @@ class CompiledMinimizer:
         if inverse is not None:
             ranked[0]["hess_inv"] = inverse
         bar.close(lambda: ranked[0].message)
-        first._monitor, first._evaluator.args, self._inputs = self._monitor, (), fingerprint(values)
+        first._monitor, first._evaluator.args, first.inputs = self._monitor, (), fingerprint(values)
         self._hold(first, ranked[0].x)
         return ranked
 
@@ -377,16 +397,18 @@ class CompiledMinimizer:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all that is needed to resume the minimization to the file `path`, but for the cost and the inputs.
 
-        The file is NumPy's ``.npz`` without pickled objects. At all times it is the old file or the new one.
+        The file is such as `optapi.save` writes: at all times the old file or the new one, whole.
 
         Raises
         ------
         ValueError
             If there is no minimization to save.
+        OSError
+            If the file cannot be written. The old one is as it was then.
         """
         if self._run is None:
             raise ValueError("there is no minimization to save; begin one by calling this object")
-        self._run._save(path, inputs=self._inputs)
+        self._run._save(path)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Take up the minimization that was saved to the file `path` by one like this; `resume` then goes on.
@@ -396,13 +418,16 @@ class CompiledMinimizer:
         Raises
         ------
         ValueError
-            If the file was not written by `save`, or by a minimization of other parameters, by another rule or with
-            other options; the message lists what differs, and nothing has been changed.
+            If `save` did not write the file, or in another version of the format; if it is damaged; or if it is of a
+            minimization of other parameters, by another rule or with other options. The message says what differs, and
+            nothing has been changed.
+        FileNotFoundError, OSError
+            If there is no such file, or it cannot be read.
         """
-        description, arrays = read(path, self.opt_algo, "the save of a compiled minimization", ["inputs"])
+        description, arrays = read(path, CompiledRun, self.opt_algo)
         run = self._new_run(self._program.start_at(), self._monitor)
         run._restore(path, description, arrays)
-        self._inputs = description["inputs"]
+        run.inputs = description["inputs"]
         self._hold(run, run.iterate)
 
 

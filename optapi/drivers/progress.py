@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -117,8 +120,33 @@ class Bar:
             sys.stderr.flush()
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """When a minimization saves itself: to `path`, after each `every` iterations and at the end; `keep` files stay."""
+
+    path: str | os.PathLike[str]
+    every: int
+    keep: int
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str] | None, every: int, keep: int) -> Checkpoint | None:
+        """That of the arguments of a driver, checked; None if nothing is to be saved."""
+        every, keep = check_count("every", every), check_count("keep", keep)
+        if path is None:
+            return None
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(f"checkpoint is {path!r}; pass the path of a file")
+        if not Path(path).absolute().parent.is_dir() or Path(path).is_dir():
+            raise ValueError(f"checkpoint is {os.fspath(path)!r}; pass the path of a file in a folder that exists")
+        return cls(path, every, keep)
+
+    def left(self, nit: int) -> int:
+        """How many iterations are left after `nit` until it is due."""
+        return self.every - nit % self.every
+
+
 class Monitor:
-    """What looks on at a minimization: the callback, the trace, a table and a bar, whatever runs the rule.
+    """What looks on at a minimization, whatever runs the rule: callback, trace, table, bar, checkpoint.
 
     Parameters
     ----------
@@ -128,20 +156,28 @@ class Monitor:
         The largest number of iterations.
     callback, progressbar, verbose, trace
         As for `minimize`.
+    checkpoint : Checkpoint or None
     """
 
     def __init__(self, label: str, total: int, callback: Callable[..., Any] | None = None,
-                 progressbar: bool | str = False, verbose: bool | int = False, trace: bool = False):  # fmt: skip
+                 progressbar: bool | str = False, verbose: bool | int = False, trace: bool = False,
+                 checkpoint: Checkpoint | None = None):  # fmt: skip
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is {callback!r}; pass a function of intermediate_result or of a point")
         if not (progressbar == "force" or isinstance(progressbar, bool)):
             raise TypeError(f"progressbar is {progressbar!r}; pass True, False or 'force'")
         self.label, self.total, self.callback, self.progressbar = label, total, callback, progressbar
         self.verbose = check_count("verbose", int(verbose) if isinstance(verbose, bool) else verbose, low=0)
-        self.rows: list[tuple[float, ...]] = []
+        self.checkpoint = checkpoint
+        self.begin()
         self.trace = check_flag("trace", trace)
         self.takes_result = callback is not None and takes_result(callback)
         self._views: list[Any] | None = None
+
+    def begin(self) -> None:
+        """Forget what was seen of another minimization."""
+        self.rows: list[tuple[float, ...]] = []
+        self._saved = -1
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_views": None}
@@ -182,6 +218,14 @@ class Monitor:
             except StopIteration:
                 return Ending.CALLBACK
         return None
+
+    def save(self, nit: int, ended: bool, save: Callable[..., None]) -> None:
+        """Make a checkpoint after `nit` iterations by `save`, if it is due or they have ended."""
+        checkpoint = self.checkpoint
+        if checkpoint is not None and (ended or nit % checkpoint.every == 0):
+            # The end may be where the last one was made, whose place it takes then.
+            save(checkpoint.path, older=0 if nit == self._saved else checkpoint.keep - 1)
+            self._saved = nit
 
     def close(self, message: Callable[[], str]) -> None:
         """Show the end."""
