@@ -34,6 +34,7 @@ from . import gradients, line_search, plot, profiles, schedules, stopping, testi
 from .drivers.compiled import CompiledMinimizer, compile_minimizer, sample_starts
 from .drivers.gradient_check import check_gradient
 from .drivers.numpy import minimize, minimize_iterator
+from .drivers.progress import Checkpoint
 from .drivers.results import OptimizeResult
 from .drivers.scipy import scipy_method
 from .graph.batches import batch
@@ -85,6 +86,7 @@ from .updates import join, reports
 __all__ = [
     "ADAM",
     "PYTHON",
+    "Checkpoint",
     "CompiledMinimizer",
     "Gradient",
     "GradientMemory",

@@ -255,7 +255,7 @@ def _check_alike(here: Any, there: Any, name: str = "state") -> None:
     elif isinstance(here, np.ndarray):
         is_alike = isinstance(there, np.ndarray) and here.shape == there.shape
     else:
-        is_alike = type(there) is type(here) and (here == there or isinstance(here, int))
+        is_alike = type(there) is type(here) and (here == there or (isinstance(here, int) and there >= 0))
         is_alike = is_alike and (name not in BUFFERS or 0 <= there <= BUFFERS[name])
     if not is_alike:
         raise ValueError(f"the {name} of a random generator is not such as NumPy has")

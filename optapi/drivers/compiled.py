@@ -30,7 +30,7 @@ def compile_minimizer(parameters: Variables, cost: Variable, opt_algo: OptAlgo, 
                       cost_tolerance: float | None = None, step_tolerance: float | None = None,
                       callback: Callable[..., Any] | None = None, progressbar: bool | str = False,
                       verbose: bool | int = False, trace: bool = False,
-                      checkpoint: str | os.PathLike[str] | None = None, every: int = 100, keep: int = 1,
+                      checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
                       mode: CompileMode = None, **options: Any) -> CompiledMinimizer:  # fmt: skip
     """A function that minimizes `cost`, whole minimizations inside of one compiled function.
 
@@ -61,7 +61,7 @@ def compile_minimizer(parameters: Variables, cost: Variable, opt_algo: OptAlgo, 
     time_limit, progressbar, verbose
         As for `minimize_iterator`; they look from time to time, or at each of so many iterations. The time limit is
         that of one call.
-    checkpoint, every, keep
+    checkpoint : str, path or Checkpoint, optional
         As for `minimize_iterator`; `CompiledMinimizer.load` and `resume` go on from such a file.
     mode : PyTensor mode or str, optional
         How it is compiled, by default as PyTensor does: ``"NUMBA"`` takes up to half a minute the first time, with some
@@ -94,8 +94,8 @@ def compile_minimizer(parameters: Variables, cost: Variable, opt_algo: OptAlgo, 
     size = sum(p.get_value(borrow=True).size for p in problem.parameters)
     given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
     termination = Termination.of(size, option_of(rule, options, "ascent"), *given)
-    saving = Checkpoint.of(checkpoint, every, keep)
-    monitor = Monitor(name_of(rule), termination.max_iterations, callback, progressbar, verbose, trace, saving)
+    total = termination.max_iterations
+    monitor = Monitor(name_of(rule), total, callback, progressbar, verbose, trace, checkpoint)
     return CompiledMinimizer(problem, termination, monitor)
 
 
@@ -288,9 +288,9 @@ class CompiledMinimizer:
 
         Notes
         -----
-        Callback, trace and table are for single minimizations and do not look here. A progress bar counts starts.
-        Limits are those of each minimization; if they look at each iteration (all but `max_iterations` do), the
-        minimizations run one after another. All see the same random draws.
+        Callback, trace, table and checkpoint are for single minimizations and do not look here. A progress bar counts
+        starts. Limits are those of each minimization; if they look at each iteration (all but `max_iterations` do),
+        the minimizations run one after another. All see the same random draws.
         """
         rows, values, program = self._rows(starts), self._checked(inputs), self._program
         count = len(rows[0])

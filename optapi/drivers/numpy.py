@@ -74,13 +74,9 @@ class minimize_iterator(Run):
         Whether to print a table of all iterations; if an int, of each one of so many.
     trace : bool
         Whether to record cost, gradient size, step, evaluations and seconds at each iteration.
-    checkpoint : str or path, optional
-        A file to save to, as `save` does, after each `every` iterations and at the end. `load` goes on from there.
-    every : int
-        How many iterations from one checkpoint to the next.
-    keep : int
-        How many checkpoints to keep. The last is always at the path `checkpoint`, the one before it has ``.1`` at the
-        end of its name, then ``.2``, up to ``keep - 1``.
+    checkpoint : str, path or Checkpoint, optional
+        A file to save to, as `save` does, after each 100 iterations and at the end; `load` goes on from there. For
+        other intervals, and to keep more than the last, see `Checkpoint`.
     check_gradient : bool
         Whether to compare `df` with differences of `f` first; a ValueError says where they differ, see
         `optapi.check_gradient`.
@@ -139,7 +135,7 @@ class minimize_iterator(Run):
                  target: float | None = None, cost_tolerance: float | None = None, step_tolerance: float | None = None,
                  callback: Callable[..., Any] | None = None, progressbar: bool | str = False,
                  verbose: bool | int = False, trace: bool = False,
-                 checkpoint: str | os.PathLike[str] | None = None, every: int = 100, keep: int = 1,
+                 checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
                  check_gradient: bool = False, hessp: Callable[..., Any] | None = None, mode: CompileMode = None,
                  **options: Any):  # fmt: skip
         structure, start = point("x0", x0)
@@ -152,10 +148,10 @@ class minimize_iterator(Run):
         self.f, self.df = f, df
         self.opt_algo: Any = rule
         termination = Termination.of(size, option_of(rule, options, "ascent"), *given)
-        saving = Checkpoint.of(checkpoint, every, keep)
-        if saving is not None:
+        total = termination.max_iterations
+        monitor = Monitor(name_of(rule), total, callback, progressbar, verbose, trace, checkpoint)
+        if checkpoint is not None:
             structure.described()
-        monitor = Monitor(name_of(rule), termination.max_iterations, callback, progressbar, verbose, trace, saving)
         self._check_gradient = check_flag("check_gradient", check_gradient)
         evaluator = evaluator_of(f, df, args, hessp, structure, start, mode)
         program = OracleProgram(rule, options, kinds_of(start), mode)
@@ -279,9 +275,9 @@ class minimize_iterator(Run):
         opt_algo : callable or str, optional
             Needed if the rule is none of this package's own.
         **kwargs
-            What the file does not hold: `args`, `hessp`, `callback`, `progressbar`, `verbose`, `checkpoint`, `every`,
-            `keep`, a mode that is no name, and options that are no numbers or names. Others take the place of what it
-            holds, for instance `max_iterations`.
+            What the file does not hold: `args`, `hessp`, `callback`, `progressbar`, `verbose`, `checkpoint`, a mode
+            that is no name, and options that are no numbers or names. Others take the place of what it holds, for
+            instance `max_iterations`.
 
         Raises
         ------
@@ -309,7 +305,8 @@ class minimize_iterator(Run):
             if structure.described() != description["structure"] or len(start) != len(leaves):
                 raise ValueError("its structure is not that of its point")
             Termination.of(1, False, *(saved[name] for name in LIMITED))
-            check_flag("trace", saved["trace"])
+            if check_flag("trace", saved["trace"]) != ("trace" in arrays):
+                raise ValueError("its trace is missing or wrong")
             known, keywords = (None, True) if rule is None else options_of(rule)
             unknown = [] if known is None or keywords else [name for name in (*options, *others) if name not in known]
             if unknown:

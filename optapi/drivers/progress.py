@@ -122,23 +122,53 @@ class Bar:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """When a minimization saves itself: to `path`, after each `every` iterations and at the end; `keep` files stay."""
+    """A file to which a minimization saves itself: the option `checkpoint` of `minimize` and `compile_minimizer`.
+
+    A path alone is a checkpoint with these defaults. `minimize_iterator.load` and `CompiledMinimizer.load` read it.
+
+    Parameters
+    ----------
+    path : str or path
+        The file. It is at all times a whole one, the last.
+    every : int
+        How many iterations from one save to the next. The end is saved too.
+    keep : int
+        How many of the last are kept. The one before the last has ``.1`` at the end of its name, the one before that
+        ``.2``, up to ``keep - 1``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as said here, or there is no folder for the file; the message names it.
+
+    Examples
+    --------
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> checkpoint = optapi.Checkpoint("rosenbrock.npz", every=10, keep=2)
+    >>> x = optapi.minimize([-1.2, 1.0], rosen, rosen_der, "lbfgs", checkpoint=checkpoint)
+    >>> optapi.minimize_iterator.load("rosenbrock.npz", rosen, rosen_der)
+    <minimize_iterator by lbfgs, 32 iterations: converged>
+    >>> optapi.minimize_iterator.load("rosenbrock.npz.1", rosen, rosen_der)
+    <minimize_iterator by lbfgs, 30 iterations: not finished>
+    """
 
     path: str | os.PathLike[str]
-    every: int
-    keep: int
+    every: int = 100
+    keep: int = 1
+
+    def __post_init__(self) -> None:
+        check_count("every", self.every)
+        check_count("keep", self.keep)
+        if not isinstance(self.path, str | os.PathLike):
+            raise TypeError(f"checkpoint is {self.path!r}; pass the path of a file, or a Checkpoint")
+        path = Path(self.path)
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise ValueError(f"checkpoint is {str(path)!r}; pass the path of a file in a folder that exists")
 
     @classmethod
-    def of(cls, path: str | os.PathLike[str] | None, every: int, keep: int) -> Checkpoint | None:
-        """That of the arguments of a driver, checked; None if nothing is to be saved."""
-        every, keep = check_count("every", every), check_count("keep", keep)
-        if path is None:
-            return None
-        if not isinstance(path, str | os.PathLike):
-            raise TypeError(f"checkpoint is {path!r}; pass the path of a file")
-        if not Path(path).absolute().parent.is_dir() or Path(path).is_dir():
-            raise ValueError(f"checkpoint is {os.fspath(path)!r}; pass the path of a file in a folder that exists")
-        return cls(path, every, keep)
+    def of(cls, checkpoint: str | os.PathLike[str] | Checkpoint | None) -> Checkpoint | None:
+        """That of the option of a driver; None if nothing is to be saved."""
+        return checkpoint if checkpoint is None or isinstance(checkpoint, cls) else cls(checkpoint)  # type: ignore
 
     def left(self, nit: int) -> int:
         """How many iterations are left after `nit` until it is due."""
@@ -154,21 +184,20 @@ class Monitor:
         The name of the rule.
     total : int
         The largest number of iterations.
-    callback, progressbar, verbose, trace
+    callback, progressbar, verbose, trace, checkpoint
         As for `minimize`.
-    checkpoint : Checkpoint or None
     """
 
     def __init__(self, label: str, total: int, callback: Callable[..., Any] | None = None,
                  progressbar: bool | str = False, verbose: bool | int = False, trace: bool = False,
-                 checkpoint: Checkpoint | None = None):  # fmt: skip
+                 checkpoint: str | os.PathLike[str] | Checkpoint | None = None):  # fmt: skip
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is {callback!r}; pass a function of intermediate_result or of a point")
         if not (progressbar == "force" or isinstance(progressbar, bool)):
             raise TypeError(f"progressbar is {progressbar!r}; pass True, False or 'force'")
         self.label, self.total, self.callback, self.progressbar = label, total, callback, progressbar
         self.verbose = check_count("verbose", int(verbose) if isinstance(verbose, bool) else verbose, low=0)
-        self.checkpoint = checkpoint
+        self.checkpoint = Checkpoint.of(checkpoint)
         self.begin()
         self.trace = check_flag("trace", trace)
         self.takes_result = callback is not None and takes_result(callback)
