@@ -289,12 +289,11 @@ def _shift(target: Path, older: int) -> None:
             os.replace(numbered[age - 1], numbered[age])
     if older:
         numbered[0].unlink(missing_ok=True)
-        try:
-            os.link(target, numbered[0])
-        except (FileNotFoundError, FileExistsError):  # there is none yet, or another saver was faster
-            pass
-        except OSError:  # a file system without links
-            shutil.copyfile(target, numbered[0])
+        with suppress(FileNotFoundError, FileExistsError):  # there is none yet, or another saver was faster
+            try:
+                os.link(target, numbered[0])
+            except (PermissionError, NotImplementedError):  # a file system without links
+                shutil.copyfile(target, numbered[0])
 
 
 def _flush_folder(folder: Path) -> None:
