@@ -316,9 +316,9 @@ class minimize_iterator(Run):
         try:
             loaded = cls(x0, f, df, rule, **{**saved, **kwargs})
         except Exception:
-            with refusing(path):  # if what the file says is no better alone, it is the fault of the file
-                options = {**options, **{name: kwargs[name] for name in others}}
-                OracleProgram(rule, options, kinds_of(start), saved["mode"]).start(start)
+            if not others:
+                with refusing(path):  # if what the file says is no better alone, it is the fault of the file
+                    OracleProgram(rule, options, kinds_of(start), saved["mode"]).start(start)
             raise
         loaded._restore(path, description, arrays)
         position = loaded._position
