@@ -219,7 +219,7 @@ class CompiledMinimizer:
         if self._running:
             raise RuntimeError("this minimization is running; its callback cannot begin another one")
         # A digest, since the caller may change the arrays, or they may be large.
-        self._running, run.inputs = True, fingerprint(inputs)
+        self._running, self._run, run.inputs = True, run, fingerprint(inputs)
         run._evaluator.args = tuple(inputs)
         try:
             run._to_end()
@@ -423,7 +423,11 @@ class CompiledMinimizer:
             nothing has been changed.
         FileNotFoundError, OSError
             If there is no such file, or it cannot be read.
+        RuntimeError
+            If this object is running, and its callback calls.
         """
+        if self._running:
+            raise RuntimeError("this minimization is running; its callback cannot load another one")
         description, arrays = read(path, CompiledRun, self.opt_algo)
         run = self._new_run(self._program.start_at(), self._monitor)
         run._restore(path, description, arrays)

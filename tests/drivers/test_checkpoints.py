@@ -127,6 +127,26 @@ def test_another_run_keeps_the_end_of_the_one_before(tmp_path):
     assert loaded._run.nit == 8
 
 
+def test_a_callback_saves_what_runs_and_loads_nothing(tmp_path):
+    path, refused = tmp_path / "run.npz", []
+
+    def callback(intermediate_result):
+        if intermediate_result.nit == 3:
+            run.save(path)
+        if intermediate_result.nit == 5:
+            with pytest.raises(RuntimeError, match="cannot load another"):
+                run.load(path)
+            refused.append(True)
+
+    run = compiled("adam", step_size=0.1, max_iterations=7, callback=callback)
+    result = run()
+    assert refused == [True]
+    run.load(path)
+    assert run._run.nit == 3
+    assert run.resume().nit == 10
+    assert (result.nit, run.parameters[0].get_value().shape) == (7, (2,))
+
+
 def test_many_starts_save_nothing(tmp_path):
     run = compiled(max_iterations=4, checkpoint=tmp_path / "run.npz")
     run.from_starts(np.zeros((3, 2)), together=False)
