@@ -24,6 +24,7 @@ test: .venv/installed-$(VERSION) ## run the tests that compile nothing (about 5 
 
 check: lint types docs demo check-notebooks test-other test-compiled ## all that CI checks, but for make test (about 13 min)
 
+check-all: export OPTAPI_INJECTIONS ?= 10
 check-all: check test-long test-other-contract test-other-c ## the same, and all tests that compile on both versions of PyTensor (about 18 min)
 
 lint: .venv/check-$(VERSION) ## check the style (about 2 s)

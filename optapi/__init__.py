@@ -35,6 +35,7 @@ from .drivers.compiled import CompiledMinimizer, compile_minimizer, sample_start
 from .drivers.covariance import covariance
 from .drivers.gradient_check import check_gradient
 from .drivers.numpy import minimize, minimize_iterator
+from .drivers.progress import Checkpoint
 from .drivers.results import OptimizeResult
 from .drivers.scipy import scipy_method
 from .graph.batches import batch
@@ -86,6 +87,7 @@ from .updates import join, reports
 __all__ = [
     "ADAM",
     "PYTHON",
+    "Checkpoint",
     "CompiledMinimizer",
     "Gradient",
     "GradientMemory",

@@ -1,4 +1,4 @@
-"""State: the named shared variables that an algorithm carries from one call to the next, and files of them.
+"""State: the named shared variables that an algorithm carries from one call to the next, and what files say of them.
 
 Names are ``rule/role`` or ``rule/role/parameter``. They are for readers and for files; in updates a variable is found
 by its identity. Updates hold no two state variables of the same name, see `updates`.
@@ -12,9 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
-from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import pytensor
@@ -22,16 +20,17 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.tensor.type import TensorType
 
+from . import files
 from .checks import called, is_generator
 from .graph.compat import assign
-from .notes import noted
+from .notes import note, noted
 from .typing import Updates
 
 
-# The version of the format of all files that optapi writes. A change of what they hold, or of the names in them, is a
-# new version.
-FORMAT = 1
-ADVICE = "Load it with the optapi that wrote it, or begin anew and save with this one"
+# What the names of values begin with in a file.
+VALUES = "values/"
+# How far the places of bit generators in their buffers go, Mersenne Twister's and Philox's.
+BUFFERS = {"pos": 624, "buffer_pos": 4}
 
 
 def state(name: str, shape: tuple[int, ...] = (), dtype: str = "float64", fill: float | np.ndarray = 0,
@@ -110,10 +109,10 @@ def full_like(parameter: Variable, name: str, fill: float | np.ndarray = 0) -> A
 def save(path: str | os.PathLike[str], updates: Updates) -> None:
     """Write the values of all variables of `updates` to the file `path`.
 
-    The file is NumPy's ``.npz``, with no pickled objects in it. It is written beside `path` and renamed, so that a
-    crash leaves the old file or the new one. A variable is stored under its name, or under a number and its name
-    if that is not unique, a random generator as the state of its bit generator in JSON. The file has the version of its
-    format in it.
+    The file is NumPy's ``.npz``, without pickled objects. At all times it is the old file or the new one, whole,
+    whoever else saves or reads there, and if the program is killed; its mode stays, and symbolic links are followed. A
+    variable is stored under its name, or under a number and its name if that is not unique; a random generator as the
+    state of its bit generator, in JSON. The file says what it holds, which versions wrote it, and has a checksum.
 
     Parameters
     ----------
@@ -126,6 +125,8 @@ def save(path: str | os.PathLike[str], updates: Updates) -> None:
     ------
     TypeError
         If a variable is not shared, or is neither a tensor nor a random generator.
+    OSError
+        If the file cannot be written. The old one is as it was then.
 
     Examples
     --------
@@ -137,7 +138,9 @@ def save(path: str | os.PathLike[str], updates: Updates) -> None:
     >>> float(x.get_value())
     4.0
     """
-    write(path, {entry: as_array(variable.get_value(borrow=True)) for entry, variable in _entries(updates).items()})
+    variables = _entries(updates)
+    values = {f"{VALUES}{entry}": as_array(variable.get_value(borrow=True)) for entry, variable in variables.items()}
+    files.write(path, "updates", {"order": _order(variables)}, values)
 
 
 def load(path: str | os.PathLike[str], updates: Updates) -> None:
@@ -154,8 +157,10 @@ def load(path: str | os.PathLike[str], updates: Updates) -> None:
     Raises
     ------
     ValueError
-        If the names, shapes or dtypes in the file are not those of `updates`, or the file is of another version of the
-        format; the message says what differs, and no variable has been changed.
+        If the names, shapes or dtypes in the file are not those of `updates`; if `save` did not write the file, or in
+        another version of the format; or if it is damaged. The message says so, and no variable has been changed.
+    FileNotFoundError, OSError
+        If there is no such file, or it cannot be read.
     TypeError
         If a variable is not shared, or is neither a tensor nor a random generator.
 
@@ -169,64 +174,52 @@ def load(path: str | os.PathLike[str], updates: Updates) -> None:
     ValueError: training.npz was saved from other updates, nothing was loaded: ...
     """
     variables = _entries(updates)
-    now = {entry: variable.get_value(borrow=True) for entry, variable in variables.items()}
-    values = read(path)
-    wrong = differences(now, values)
-    if wrong:
-        raise ValueError(f"{path} was saved from other updates, nothing was loaded: " + "; ".join(wrong))
-    assign(list(variables.values()), [restored(value, values[entry]) for entry, value in now.items()])
+    now = {f"{VALUES}{entry}": variable.get_value(borrow=True) for entry, variable in variables.items()}
+    description, arrays = files.read(path, "updates", {"order": is_names})
+    new = replaced(path, now, arrays, "was saved from other updates, nothing was loaded")
+    check_order(path, _order(variables), description["order"])
+    assign(list(variables.values()), [new[f"{VALUES}{entry}"] for entry in variables])
 
 
-def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write `arrays`, and `FORMAT`, to the file `path`, which is at all times the old file or the new one."""
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(unfinished, "wb") as file:
-            # With the slash no entry is an argument of savez, the format, or the file name of another entry.
-            entries: Any = {f"{entry}/": value for entry, value in arrays.items()}
-            np.savez(file, format=np.array(FORMAT), **entries)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The arrays in the file `path`, which `write` wrote.
+def replaced(
+    path: str | os.PathLike[str], values: Mapping[str, Any], arrays: Mapping[str, np.ndarray], said: str
+) -> dict[str, Any]:
+    """The values that `arrays`, of the file `path`, put in the place of `values`.
 
     Raises
     ------
     ValueError
-        If `write` did not write the file, if a part of it is lost, or if its format has another version.
+        If they cannot, because names, shapes, dtypes or kinds of generators differ: what is `said` of the file, and all
+        differences. Also if an array is not such as `as_array` makes.
     """
-    try:
-        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
-            arrays = {entry: file[entry] for entry in file.files}
-    except (ValueError, TypeError, EOFError, BadZipFile) as error:
-        raise ValueError(f"{path} is not a file that save wrote, or not all of it; nothing was loaded") from error
-    if "format" not in arrays:
-        raise ValueError(
-            f"{path} has no format version: it was not written by optapi, or by one older than format version 1, and "
-            f"this optapi reads version {FORMAT}; nothing was loaded. {ADVICE}"
-        )
-    version = arrays.pop("format")
-    if not np.array_equal(version, FORMAT):
-        raise ValueError(
-            f"{path} has format version {version}, this optapi reads version {FORMAT}; nothing was loaded. {ADVICE}"
-        )
-    return {entry.removesuffix("/"): array for entry, array in arrays.items()}
+    wrong = [f"{_short(entry)} is missing in the file" for entry in values if entry not in arrays]
+    wrong += [f"{_short(entry)} is in the file only" for entry in arrays if entry not in values]
+    with files.refusing(path):
+        for entry in values.keys() & arrays.keys():
+            here, there = _kind(as_array(values[entry])), _kind(arrays[entry])
+            if here != there:
+                wrong.append(f"{_short(entry)} is {there} in the file, {here} here")
+    if wrong:
+        raise ValueError(f"{path} {said}: " + "; ".join(wrong))
+    with files.refusing(path):
+        return {entry: _restored(value, arrays[entry]) for entry, value in values.items()}
 
 
-def differences(values: Mapping[str, Any], saved: Mapping[str, np.ndarray]) -> list[str]:
-    """Why the arrays `saved`, read from a file, cannot replace the values `values`: sentences, none if they can."""
-    wrong = [f"{entry} is missing in the file" for entry in values if entry not in saved]
-    wrong += [f"{entry} is in the file only" for entry in saved if entry not in values]
-    for entry, value in values.items():
-        if entry in saved and _kind(as_array(value)) != _kind(saved[entry]):
-            wrong.append(f"{entry} is {_kind(saved[entry])} in the file, {_kind(as_array(value))} here")
-    return wrong
+def check_order(path: str | os.PathLike[str], here: Sequence[str], there: Sequence[str]) -> None:
+    """The variables are `there`, in the file `path`, in the order that they have `here`.
+
+    A rule may keep those of all its parameters packed into one vector, where names cannot tell them apart.
+    """
+    if list(here) != list(there):
+        raise ValueError(
+            f"{path} was saved with {', '.join(there)} in this order, and here it is {', '.join(here)}; nothing was "
+            "loaded. Build it in the same order"
+        )
+
+
+def is_names(value: Any) -> bool:
+    """Whether `value` is a list of strings."""
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def as_array(value: Any) -> np.ndarray:
@@ -236,15 +229,36 @@ def as_array(value: Any) -> np.ndarray:
     return np.asarray(value)
 
 
-def restored(value: Any, array: np.ndarray) -> Any:
+def _restored(value: Any, array: np.ndarray) -> Any:
     """The inverse of `as_array`: the value in `array`, for a variable whose present value is `value`."""
     if not isinstance(value, np.random.Generator):
         return array
-    generator = copy.deepcopy(value)
-    generator.bit_generator.state = json.loads(
-        array.item(), object_hook=lambda item: np.array(item["array"], "uint64") if set(item) == {"array"} else item
-    )
+    generator, saved = copy.deepcopy(value), json.loads(array.item(), object_hook=_with_array)
+    _check_alike(generator.bit_generator.state, saved)
+    generator.bit_generator.state = saved
     return generator
+
+
+def _with_array(item: dict[str, Any]) -> Any:
+    return np.array(item["array"], "uint64") if set(item) == {"array"} else item
+
+
+def _check_alike(here: Any, there: Any, name: str = "state") -> None:
+    """The state `there` of a bit generator has the parts that it has `here`.
+
+    NumPy believes what it says of its arrays, and of places in buffers, and would read beside them.
+    """
+    if isinstance(here, dict):
+        is_alike = isinstance(there, dict) and list(here) == list(there)
+        for part in here if is_alike else ():
+            _check_alike(here[part], there[part], part)
+    elif isinstance(here, np.ndarray):
+        is_alike = isinstance(there, np.ndarray) and here.shape == there.shape
+    else:
+        is_alike = type(there) is type(here) and (here == there or (isinstance(here, int) and there >= 0))
+        is_alike = is_alike and (name not in BUFFERS or 0 <= there <= BUFFERS[name])
+    if not is_alike:
+        raise ValueError(f"the {name} of a random generator is not such as NumPy has")
 
 
 def _entries(updates: Updates) -> dict[str, Any]:
@@ -262,3 +276,12 @@ def _kind(value: np.ndarray) -> str:
     if value.dtype.kind == "U":
         return f"a random generator {json.loads(value.item())['bit_generator']}"
     return f"of shape {value.shape} and dtype {value.dtype}"
+
+
+def _order(variables: Mapping[str, Any]) -> list[str]:
+    """The names of those of `variables` that are no state: parameters, and what else the user updates."""
+    return [entry for entry, variable in variables.items() if not note(variable, "state")]
+
+
+def _short(entry: str) -> str:
+    return entry.removeprefix(VALUES)

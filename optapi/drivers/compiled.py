@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from copy import deepcopy
 from hashlib import sha256
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,7 +21,7 @@ from ..typing import CompileMode, OptAlgo, Updates, Variables
 from .evaluator import Evaluator
 from .loop_program import LoopProgram, Problem
 from .options import check_rule, name_of, option_of, rule_of
-from .progress import Monitor
+from .progress import Checkpoint, Monitor
 from .results import OptimizeResult
 from .run import Run, all_together, read
 from .termination import Termination
@@ -38,8 +38,9 @@ def compile_minimizer(parameters: Variables, cost: Variable, opt_algo: OptAlgo, 
                       max_evaluations: int | None = None, time_limit: float | None = None, target: float | None = None,
                       cost_tolerance: float | None = None, step_tolerance: float | None = None,
                       callback: Callable[..., Any] | None = None, progressbar: bool | str = False,
-                      verbose: bool | int = False, trace: bool = False, mode: CompileMode = None,
-                      **options: Any) -> CompiledMinimizer:  # fmt: skip
+                      verbose: bool | int = False, trace: bool = False,
+                      checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+                      mode: CompileMode = None, **options: Any) -> CompiledMinimizer:  # fmt: skip
     """A function that minimizes `cost`, whole minimizations inside of one compiled function.
 
     ::
@@ -68,6 +69,8 @@ def compile_minimizer(parameters: Variables, cost: Variable, opt_algo: OptAlgo, 
     time_limit, progressbar, verbose
         As for `minimize_iterator`; they look from time to time, or at each of so many iterations. The time limit is
         that of one call.
+    checkpoint : str, path or Checkpoint, optional
+        As for `minimize_iterator`; `CompiledMinimizer.load` and `resume` go on from such a file.
     mode : PyTensor mode or str, optional
         How it is compiled, by default as PyTensor does: ``"NUMBA"`` takes up to half a minute the first time, with some
         rules longer, and is then read from its cache; ``"JAX"`` takes seconds; ``"CVM"`` is C; ``optapi.PYTHON`` is
@@ -98,8 +101,25 @@ def compile_minimizer(parameters: Variables, cost: Variable, opt_algo: OptAlgo, 
     problem = Problem.of(parameters, cost, rule, options, inputs, updates, mode)
     given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
     termination = Termination.of(option_of(rule, options, "ascent"), *given)
-    monitor = Monitor(name_of(rule), callback, progressbar, verbose, trace)
+    monitor = Monitor(name_of(rule), callback, progressbar, verbose, trace, checkpoint)
     return CompiledMinimizer(problem, termination, monitor)
+
+
+class CompiledRun(Run):
+    """A run of a compiled minimization.
+
+    Attributes
+    ----------
+    inputs : str or None
+        The `fingerprint` of the inputs.
+    """
+
+    KIND = "compiled minimizer"
+    OWN: ClassVar = {"inputs": lambda value: isinstance(value, str)}
+    inputs: str | None = None
+
+    def _own(self) -> dict[str, Any]:
+        return {"inputs": self.inputs}
 
 
 class CompiledMinimizer:
@@ -145,8 +165,7 @@ class CompiledMinimizer:
         self._problem, self._termination, self._monitor = problem, termination, monitor
         self._program = LoopProgram(problem)
         self._home = [p.get_value(borrow=False) for p in problem.parameters]
-        self._run: Run | None = None
-        self._inputs: str | None = None
+        self._run: CompiledRun | None = None
         self._running = False
 
     @property
@@ -166,7 +185,7 @@ class CompiledMinimizer:
         if not all(np.isfinite(p.get_value(borrow=True)).all() for p in self._problem.parameters):
             raise ValueError("the parameters have values that are not finite; start from finite ones, or restart()")
         checked = self._checked(inputs)
-        self._monitor.rows = []
+        self._monitor.begin()
         return self._go(self._new_run(self._program.start_at(), self._monitor), checked)
 
     def resume(self, *inputs: Any) -> OptimizeResult:
@@ -189,7 +208,7 @@ class CompiledMinimizer:
         if self._run is None:
             raise ValueError("there is no minimization to resume; begin one by calling this object")
         values = self._checked(inputs)
-        if fingerprint(values) != self._inputs:
+        if fingerprint(values) != self._run.inputs:
             raise ValueError("the inputs are not those of the minimization to resume; begin a new one for others")
         return self._go(self._run, values, resumed=True)
 
@@ -199,12 +218,12 @@ class CompiledMinimizer:
         assign(self._problem.parameters, [value.copy() for value in self._home])
         self._run = None
 
-    def _new_run(self, values: Any, monitor: Monitor, inputs: Sequence[Any] = ()) -> Run:
+    def _new_run(self, values: Any, monitor: Monitor, inputs: Sequence[Any] = ()) -> CompiledRun:
         structure = PyTree.of([p.get_value(borrow=True) for p in self._problem.parameters])
         evaluator = Evaluator(self._program.evaluate, True, structure, tuple(inputs))
-        return Run(self._program, evaluator, self._termination, monitor, values)
+        return CompiledRun(self._program, evaluator, self._termination, monitor, values)
 
-    def _go(self, run: Run, inputs: list[Any], resumed: bool = False) -> OptimizeResult:
+    def _go(self, run: CompiledRun, inputs: list[Any], resumed: bool = False) -> OptimizeResult:
         if self._running:
             raise RuntimeError(RUNNING)
         self._running = True
@@ -213,7 +232,7 @@ class CompiledMinimizer:
                 run._resume()
             run._evaluator.args = tuple(inputs)
             # A digest, since the caller may change the arrays, or they may be large.
-            self._inputs = fingerprint(inputs)
+            self._run, run.inputs = run, fingerprint(inputs)
             run._to_end()
             result = run.result
             self._hold(run)
@@ -230,7 +249,7 @@ class CompiledMinimizer:
         if self._running:
             raise RuntimeError(RUNNING)
 
-    def _hold(self, run: Run) -> None:
+    def _hold(self, run: CompiledRun) -> None:
         """Let the parameters hold the best point of `run`, and other variables of the caller go on from there."""
         self._run, position, places = run, run._position, self._program.places
         held = dict(zip(places.parameters, position.best.point, strict=True))
@@ -289,9 +308,9 @@ class CompiledMinimizer:
 
         Notes
         -----
-        Callback, trace and table are for single minimizations and do not look here. A progress bar counts starts.
-        Limits are those of each minimization; if they look at each iteration (all but `max_iterations` do), the
-        minimizations run one after another. All see the same random draws.
+        Callback, trace, table and checkpoint are for single minimizations and do not look here. A progress bar counts
+        starts. Limits are those of each minimization; if they look at each iteration (all but `max_iterations` do),
+        the minimizations run one after another. All see the same random draws.
         """
         if self._running:
             raise RuntimeError(RUNNING)
@@ -312,14 +331,14 @@ class CompiledMinimizer:
         bar = Monitor(self._monitor.label, progressbar=self._monitor.progressbar)
         bar.total = count
 
-        def minimized(some: list[Run]) -> list[OptimizeResult]:
+        def minimized(some: list[CompiledRun]) -> list[OptimizeResult]:
             if batched is not None:
                 # If one raises, the batch does not tell which.
                 with suppress(Exception):
                     all_together(some, size, batched)
             return [ended(run) for run in some]
 
-        def ended(run: Run) -> OptimizeResult:
+        def ended(run: CompiledRun) -> OptimizeResult:
             try:
                 run._to_end()
                 return run._result(run._position.best)
@@ -350,7 +369,7 @@ class CompiledMinimizer:
         if inverse is not None:
             ranked[0]["hess_inv"] = inverse
         bar.close(lambda: ranked[0].message)
-        first._monitor, first._evaluator.args, self._inputs = self._monitor, (), fingerprint(values)
+        first._monitor, first._evaluator.args, first.inputs = self._monitor, (), fingerprint(values)
         self._hold(first)
         return ranked
 
@@ -420,16 +439,18 @@ class CompiledMinimizer:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all that is needed to resume the minimization to the file `path`, but for the cost and the inputs.
 
-        The file is NumPy's ``.npz`` without pickled objects. At all times it is the old file or the new one.
+        The file is such as `optapi.save` writes: at all times the old file or the new one, whole.
 
         Raises
         ------
         ValueError
             If there is no minimization to save.
+        OSError
+            If the file cannot be written. The old one is as it was then.
         """
         if self._run is None:
             raise ValueError("there is no minimization to save; begin one by calling this object")
-        self._run._save(path, inputs=self._inputs)
+        self._run._save(path)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Take up the minimization that was saved to the file `path` by one like this; `resume` then goes on.
@@ -439,14 +460,19 @@ class CompiledMinimizer:
         Raises
         ------
         ValueError
-            If the file was not written by `save`, or by a minimization of other parameters, by another rule or with
-            other options; the message lists what differs, and nothing has been changed.
+            If `save` did not write the file, or in another version of the format; if it is damaged; or if it is of a
+            minimization of other parameters, by another rule or with other options. The message says what differs, and
+            nothing has been changed.
+        FileNotFoundError, OSError
+            If there is no such file, or it cannot be read.
+        RuntimeError
+            If this object is running, and its callback calls.
         """
         self._check_idle()
-        description, arrays = read(path, self.opt_algo, "the save of a compiled minimization", ["inputs"])
+        description, arrays = read(path, CompiledRun, self.opt_algo)
         run = self._new_run(self._program.start_at(), self._monitor)
         run._restore(path, description, arrays)
-        self._inputs = description["inputs"]
+        run.inputs = description["inputs"]
         self._hold(run)
 
 

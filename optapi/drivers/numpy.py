@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
+from dataclasses import fields
+from typing import Any, ClassVar
 
 import numpy as np
 from pytensor.compile.mode import Mode
 
 from ..checks import check_flag
+from ..files import refusing
 from ..pytree import PyTree, point
+from ..state import is_names
 from ..typing import CompileMode, Derivative, OptAlgo, Tree
 from .evaluator import evaluator_of, kinds_of
 from .gradient_check import compare
-from .options import check_rule, name_of, option_of, own_rule, rule_of
+from .options import check_rule, name_of, option_of, options_of, own_rule, rule_of
 from .oracle_program import OracleProgram
-from .progress import Monitor
+from .progress import Checkpoint, Monitor
 from .run import LIMITS, Run, entries, read
 from .termination import Ending, Termination
+
+
+# The limits of a minimization, as its file has them.
+LIMITED = [field.name for field in fields(Termination) if field.name != "ascent"]
 
 
 class minimize_iterator(Run):
@@ -69,6 +75,9 @@ class minimize_iterator(Run):
         Whether to print a table of all iterations; if an int, of each one of so many.
     trace : bool
         Whether to record cost, gradient size, step, evaluations and seconds at each iteration.
+    checkpoint : str, path or Checkpoint, optional
+        A file to save to, as `save` does, after each 100 iterations and at the end; `load` goes on from there. For
+        other intervals, and to keep more than the last, see `Checkpoint`.
     check_gradient : bool
         Whether to compare `df` with differences of `f` first; a ValueError says where they differ, see
         `optapi.check_gradient`.
@@ -126,8 +135,10 @@ class minimize_iterator(Run):
                  max_iterations: int | None = None, max_evaluations: int | None = None, time_limit: float | None = None,
                  target: float | None = None, cost_tolerance: float | None = None, step_tolerance: float | None = None,
                  callback: Callable[..., Any] | None = None, progressbar: bool | str = False,
-                 verbose: bool | int = False, trace: bool = False, check_gradient: bool = False,
-                 hessp: Callable[..., Any] | None = None, mode: CompileMode = None, **options: Any):  # fmt: skip
+                 verbose: bool | int = False, trace: bool = False,
+                 checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+                 check_gradient: bool = False, hessp: Callable[..., Any] | None = None, mode: CompileMode = None,
+                 **options: Any):  # fmt: skip
         structure, start = point("x0", x0)
         rule = rule_of(opt_algo)
         options = check_rule(rule, options, minimize_iterator, "x0, f and df", symbolic=False)
@@ -137,7 +148,9 @@ class minimize_iterator(Run):
         self.f, self.df = f, df
         self.opt_algo: Any = rule
         termination = Termination.of(option_of(rule, options, "ascent"), *given)
-        monitor = Monitor(name_of(rule), callback, progressbar, verbose, trace)
+        monitor = Monitor(name_of(rule), callback, progressbar, verbose, trace, checkpoint)
+        if checkpoint is not None:
+            structure.described()
         self._check_gradient = check_flag("check_gradient", check_gradient)
         evaluator = evaluator_of(f, df, args, hessp, structure, start, mode)
         program = OracleProgram(rule, options, kinds_of(start), mode)
@@ -209,29 +222,42 @@ class minimize_iterator(Run):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_running": False}
 
+    KIND = "minimize_iterator"
+    OWN: ClassVar = {
+        "options": lambda value: isinstance(value, dict) and all(map(is_plain, value.values())),
+        "others": is_names,
+        "driver": lambda value: isinstance(value, dict) and set(value) == {*LIMITED, "trace"},
+        "mode": lambda value: value is None or isinstance(value, str),
+        "structure": lambda value: PyTree.from_description(value).described() == value,
+    }
+
+    def _own(self) -> dict[str, Any]:
+        program, termination = self._program, self._termination
+        return {
+            "options": {
+                name: option.item() if isinstance(option, np.generic) else option
+                for name, option in program.options.items()
+                if is_plain(option)
+            },
+            "others": [name for name, option in program.options.items() if not is_plain(option)],
+            "driver": {name: getattr(termination, name) for name in LIMITED} | {"trace": self._monitor.trace},
+            "mode": program.mode if isinstance(program.mode, str) else None,
+            "structure": self._evaluator.structure.described(),
+        }
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all that is needed to go on to the file `path`, but for `f`, `df` and other functions.
 
-        The file is NumPy's ``.npz`` without pickled objects. At all times it is the old file or the new one.
+        The file is such as `optapi.save` writes: at all times the old file or the new one, whole.
 
         Raises
         ------
         TypeError
             If the structure of the point has named tuples, or keys that are neither strings nor integers.
+        OSError
+            If the file cannot be written. The old one is as it was then.
         """
-        program, driver = self._program, asdict(self._termination) | {"trace": self._monitor.trace}
-        self._save(
-            path,
-            options={
-                name: option.item() if isinstance(option, np.generic) else option
-                for name, option in program.options.items()
-                if is_plain(option)
-            },
-            others=[name for name, option in program.options.items() if not is_plain(option)],
-            driver={name: value for name, value in driver.items() if name != "ascent"},
-            mode=program.mode if isinstance(program.mode, str) else None,
-            structure=self._evaluator.structure.described(),
-        )
+        self._save(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], f: Callable[..., Any], df: Derivative, opt_algo: OptAlgo | None = None,
@@ -248,29 +274,51 @@ class minimize_iterator(Run):
         opt_algo : callable or str, optional
             Needed if the rule is none of this package's own.
         **kwargs
-            What the file does not hold: `args`, `hessp`, `callback`, `progressbar`, `verbose`, a mode that is no name,
-            and options that are no numbers or names. Others take the place of what it holds, for instance
-            `max_iterations`.
+            What the file does not hold: `args`, `hessp`, `callback`, `progressbar`, `verbose`, `checkpoint`, a mode
+            that is no name, and options that are no numbers or names. Others take the place of what it holds, for
+            instance `max_iterations`.
 
         Raises
         ------
         ValueError
-            If the file was not written by `save`, or holds another state than the rule has with these options.
+            If `save` did not write the file, or in another version of the format; if it is damaged; or if it holds
+            another state than the rule has with these options.
+        FileNotFoundError, OSError
+            If there is no such file, or it cannot be read.
         TypeError
             If an argument is needed that the file does not hold; the message names it.
         """
-        rule = None if opt_algo is None else rule_of(opt_algo)
-        needed = ("options", "others", "driver", "mode", "structure")
-        description, arrays = read(path, rule, "minimize_iterator.save", needed)
-        if rule is None:
+        rule: Any = None if opt_algo is None else rule_of(opt_algo)
+        description, arrays = read(path, cls, rule)
+        if rule is None and description["rule"] is not None:
             rule = own_rule(description["rule"])
-        missing = [name for name in description["others"] if name not in kwargs]
-        if rule is None or missing:
-            names = [*(["opt_algo"] if rule is None else []), *missing]
-            raise TypeError(f"{path} does not hold {', '.join(names)}; pass the same as for the minimization saved")
-        x0 = PyTree.from_description(description["structure"]).build(entries(arrays, "now/point/"))
-        kwargs = {"mode": description["mode"], **description["driver"], **description["options"], **kwargs}
-        loaded = cls(x0, f, df, rule, **kwargs)
+            if rule is None:
+                raise ValueError(f"{path} was saved by {description['rule']}, which this optapi does not have")
+        options, others = description["options"], description["others"]
+        missing = [*(["opt_algo"] if rule is None else []), *(name for name in others if name not in kwargs)]
+        saved = {**description["driver"], **options, "mode": description["mode"]}
+        with refusing(path):
+            leaves = entries(arrays, "best/point/")  # is finite, which the iterate may not be
+            x0 = PyTree.from_description(description["structure"]).build(leaves)
+            structure, start = point("x0", x0)
+            if structure.described() != description["structure"] or len(start) != len(leaves):
+                raise ValueError("its structure is not that of its point")
+            Termination.of(False, *(saved[name] for name in LIMITED))
+            if check_flag("trace", saved["trace"]) != ("trace" in arrays):
+                raise ValueError("its trace is missing or wrong")
+            known, keywords = (None, True) if rule is None else options_of(rule)
+            unknown = [] if known is None or keywords else [name for name in (*options, *others) if name not in known]
+            if unknown:
+                raise ValueError(f"it has the options {', '.join(unknown)}, which {name_of(rule)} does not take")
+        if missing:
+            raise TypeError(f"{path} does not hold {', '.join(missing)}; pass the same as for the minimization saved")
+        try:
+            loaded = cls(x0, f, df, rule, **{**saved, **kwargs})
+        except Exception:
+            if not others:
+                with refusing(path):  # if what the file says is no better alone, it is the fault of the file
+                    OracleProgram(rule, options, kinds_of(start), saved["mode"]).start(start)
+            raise
         loaded._restore(path, description, arrays)
         position = loaded._position
         # The limits and the target may be others now.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -117,14 +120,69 @@ class Bar:
             sys.stderr.flush()
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file to which a minimization saves itself: the option `checkpoint` of `minimize` and `compile_minimizer`.
+
+    A path alone is a checkpoint with these defaults. `minimize_iterator.load` and `CompiledMinimizer.load` read it.
+
+    Parameters
+    ----------
+    path : str or path
+        The file. It is at all times a whole one, the last.
+    every : int
+        How many iterations from one save to the next. The end is saved too.
+    keep : int
+        How many of the last are kept. The one before the last has ``.1`` at the end of its name, the one before that
+        ``.2``, up to ``keep - 1``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as said here, or there is no folder for the file; the message names it.
+
+    Examples
+    --------
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> checkpoint = optapi.Checkpoint("rosenbrock.npz", every=10, keep=2)
+    >>> x = optapi.minimize([-1.2, 1.0], rosen, rosen_der, "lbfgs", checkpoint=checkpoint)
+    >>> optapi.minimize_iterator.load("rosenbrock.npz", rosen, rosen_der)
+    <minimize_iterator by lbfgs, 32 iterations: converged>
+    >>> optapi.minimize_iterator.load("rosenbrock.npz.1", rosen, rosen_der)
+    <minimize_iterator by lbfgs, 30 iterations: not finished>
+    """
+
+    path: str | os.PathLike[str]
+    every: int = 100
+    keep: int = 1
+
+    def __post_init__(self) -> None:
+        check_count("every", self.every)
+        check_count("keep", self.keep)
+        if not isinstance(self.path, str | os.PathLike):
+            raise TypeError(f"checkpoint is {self.path!r}; pass the path of a file, or a Checkpoint")
+        path = Path(self.path)
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise ValueError(f"checkpoint is {str(path)!r}; pass the path of a file in a folder that exists")
+
+    @classmethod
+    def of(cls, checkpoint: str | os.PathLike[str] | Checkpoint | None) -> Checkpoint | None:
+        """That of the option of a driver; None if nothing is to be saved."""
+        return checkpoint if checkpoint is None or isinstance(checkpoint, cls) else cls(checkpoint)  # type: ignore
+
+    def left(self, nit: int) -> int:
+        """How many iterations are left after `nit` until it is due."""
+        return self.every - nit % self.every
+
+
 class Monitor:
-    """What looks on at a minimization: the callback, the trace, a table and a bar, whatever runs the rule.
+    """What looks on at a minimization, whatever runs the rule: callback, trace, table, bar, checkpoint.
 
     Parameters
     ----------
     label : str
         The name of the rule.
-    callback, progressbar, verbose, trace
+    callback, progressbar, verbose, trace, checkpoint
         As for `minimize`.
 
     Attributes
@@ -136,17 +194,24 @@ class Monitor:
     total = 0
 
     def __init__(self, label: str, callback: Callable[..., Any] | None = None,
-                 progressbar: bool | str = False, verbose: bool | int = False, trace: bool = False):  # fmt: skip
+                 progressbar: bool | str = False, verbose: bool | int = False, trace: bool = False,
+                 checkpoint: str | os.PathLike[str] | Checkpoint | None = None):  # fmt: skip
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is {callback!r}; pass a function of intermediate_result or of a point")
         if not (progressbar == "force" or isinstance(progressbar, bool)):
             raise TypeError(f"progressbar is {progressbar!r}; pass True, False or 'force'")
         self.label, self.callback, self.progressbar = label, callback, progressbar
         self.verbose = check_count("verbose", int(verbose) if isinstance(verbose, bool) else verbose, low=0)
-        self.rows: list[tuple[float, ...]] = []
+        self.checkpoint = Checkpoint.of(checkpoint)
+        self.begin()
         self.trace = check_flag("trace", trace)
         self.takes_result = callback is not None and takes_result(callback)
         self._views: list[Any] | None = None
+
+    def begin(self) -> None:
+        """Forget what was seen of another minimization."""
+        self.rows: list[tuple[float, ...]] = []
+        self._saved = -1
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_views": None}
@@ -187,6 +252,14 @@ class Monitor:
             except StopIteration:
                 return Ending.CALLBACK
         return None
+
+    def save(self, nit: int, ended: bool, save: Callable[..., None]) -> None:
+        """Make a checkpoint after `nit` iterations by `save`, if it is due or they have ended."""
+        checkpoint = self.checkpoint
+        if checkpoint is not None and (ended or nit % checkpoint.every == 0):
+            # The end may be where the last one was made, whose place it takes then.
+            save(checkpoint.path, older=0 if nit == self._saved else checkpoint.keep - 1)
+            self._saved = nit
 
     def close(self, message: Callable[[], str]) -> None:
         """Show the end."""

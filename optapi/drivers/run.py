@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
+from itertools import takewhile
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from .. import state
+from .. import files, state
 from ..pytree import distance
-from .evaluator import Evaluation, Evaluator
+from .evaluator import Evaluation, Evaluator, kinds_of
 from .options import name_of, option_of, public_name
 from .program import Program
 from .progress import TRACED, Monitor
@@ -57,6 +57,10 @@ class Run:
         Of all that the rule writes, before the first iteration.
     """
 
+    # What its file is called, and what the driver says in it of itself, with whether a value is right.
+    KIND: ClassVar[str]
+    OWN: ClassVar[Mapping[str, Callable[[Any], bool]]]
+
     def __init__(self, program: Program, evaluator: Evaluator, termination: Termination, monitor: Monitor, values: Any):
         self._program, self._evaluator, self._monitor = program, evaluator, monitor
         size = sum(array.size for array in program.point(values))
@@ -87,7 +91,10 @@ class Run:
             stop = self._monitor.call(self._intermediate, lambda: self.iterate)
             if stop is not None and position.ending is None:
                 self._position = position._replace(ending=stop)
-        if self._position.ending is not None:
+        ended = self._position.ending is not None
+        if stepped or ended:
+            self._monitor.save(self.nit, ended, self._save)
+        if ended:
             self._monitor.close(lambda: self.message)
         return stepped
 
@@ -171,9 +178,10 @@ class Run:
         fixed = 1 if each or monitor.callback or monitor.trace else monitor.verbose
         looked = monitor.reads_rows or termination.time_limit is not None
         length = fixed or (1 if looked else FIRST if program.pace is None else max(1, int(SECONDS / program.pace)))
+        checkpoint = monitor.checkpoint
         while self._position.ending is None:
             before = self._position
-            self._step(length)
+            self._step(length if checkpoint is None else min(length, checkpoint.left(before.nit)))
             taken, done = self._position.seconds - before.seconds, self._position.nit - before.nit
             program.pace = max(taken, 1e-9) / max(done, 1)
             length = fixed or max(1, min(8 * length, int((LOOK if looked else SECONDS) / program.pace)))
@@ -305,31 +313,40 @@ class Run:
 
     # Its file
 
-    def _save(self, path: str | os.PathLike[str], **own: Any) -> None:
-        """Write the position to the file `path`, with what the driver says of itself."""
+    def _own(self) -> dict[str, Any]:
+        """What the driver says of itself in a file, see `OWN`."""
+        raise NotImplementedError
+
+    def _save(self, path: str | os.PathLike[str], older: int = 0) -> None:
+        """Write the position to the file `path`; as many `older` files are kept beside it."""
         position, evaluator = self._position, self._evaluator
         description = {
             "rule": public_name(self._program.rule),
-            **own,
+            **self._own(),
+            "order": self._order(),
             "counts": [position.nit, evaluator.nfev, evaluator.njev, evaluator.nhev],
             "seconds": position.seconds,
             "begun": position.begun,
             "ending": position.ending and position.ending.name,
         }
-        arrays = {"description": np.array(json.dumps(description))}
-        arrays |= {name: state.as_array(value) for name, value in self._entries().items()}
+        arrays = {name: state.as_array(value) for name, value in self._entries(position).items()}
         for name, known in (("now", position.now), ("best", position.best)):
             arrays |= {f"{name}/point/{i}": array for i, array in enumerate(known.point)}
             arrays |= {f"{name}/gradient/{i}": array for i, array in enumerate(known.gradients or ())}
             arrays |= {} if known.cost is None else {f"{name}/cost": np.array(known.cost)}
         if self._monitor.trace:
             arrays["trace"] = np.array(self._monitor.rows).reshape(-1, len(TRACED))
-        state.write(path, arrays)
+        files.write(path, self.KIND, description, arrays, older)
 
-    def _entries(self) -> dict[str, Any]:
+    def _entries(self, position: Position) -> dict[str, Any]:
         """The values by their names in a file."""
-        names = (f"values/{name}" for name in self._program.places.names)
-        return dict(zip(names, self._position.values, strict=True))
+        names = (f"{state.VALUES}{name}" for name in self._program.places.names)
+        return dict(zip(names, position.values, strict=True))
+
+    def _order(self) -> list[str]:
+        """The names of the parameters."""
+        places = self._program.places
+        return [places.names[place] for place in places.parameters]
 
     def _restore(self, path: str | os.PathLike[str], description: Any, arrays: Mapping[str, np.ndarray]) -> None:
         """Take up the position that `read` has read from the file `path`.
@@ -337,50 +354,67 @@ class Run:
         Raises
         ------
         ValueError
-            If the rule has another state; nothing has been changed then.
+            If the rule has another state, or the file is damaged; nothing has been changed then.
         """
-        here = self._entries()
-        wrong = state.differences(here, {name: array for name, array in arrays.items() if name.startswith("values/")})
-        if wrong:
-            raise ValueError(f"{path} holds another state than the rule has with these options: " + "; ".join(wrong))
-        evaluator, known = self._evaluator, {}
-        for name in ("now", "best"):
-            cost = float(arrays[f"{name}/cost"]) if f"{name}/cost" in arrays else None
-            known[name] = Evaluation(
-                entries(arrays, f"{name}/point/"), cost, entries(arrays, f"{name}/gradient/") or None
-            )
+        evaluator, known, arrays = self._evaluator, {}, dict(arrays)
+        saved = {name: arrays.pop(name) for name in list(arrays) if name.startswith(state.VALUES)}
+        here = self._entries(self._position)
+        new = state.replaced(path, here, saved, "holds another state than the rule has with these options")
+        state.check_order(path, self._order(), description["order"])
+        values = [new[name] for name in here]
+        with files.refusing(path):
+            for name in ("now", "best"):
+                point, gradients = (self._taken(arrays, f"{name}/{part}/") for part in ("point", "gradient"))
+                cost = arrays.pop(f"{name}/cost", None)
+                if point is None or (cost is not None and (cost.shape, cost.dtype) != ((), np.dtype("float64"))):
+                    raise ValueError(f"its {name}/point or {name}/cost is missing or wrong")
+                known[name] = Evaluation(point, None if cost is None else float(cost), gradients)
+            if known["now"].key != Evaluation(self._program.point(values)).key:
+                raise ValueError("its point is not that of its values")
+            rows = arrays.pop("trace", np.empty((0, len(TRACED))))
+            if rows.dtype != "float64" or rows.ndim != 2 or rows.shape[1] != len(TRACED) or arrays:
+                raise ValueError(f"its {', '.join(arrays) or 'trace'} is not known to this version")
         if known["now"].key == known["best"].key:
             known["best"] = known["now"]
         nit, evaluator.nfev, evaluator.njev, evaluator.nhev = description["counts"]
-        self._monitor.rows = [tuple(map(float, row)) for row in arrays.get("trace", ())]
-        values = [state.restored(value, arrays[name]) for name, value in here.items()]
+        self._monitor.rows = [tuple(map(float, row)) for row in rows]
         ending = None if description["ending"] is None else Ending[description["ending"]]
         self._position = Position(
             values, known["now"], known["best"], nit, description["seconds"], description["begun"], ending
         )
 
+    def _taken(self, arrays: dict[str, np.ndarray], prefix: str) -> list[np.ndarray] | None:
+        """Those of `arrays` whose names are `prefix` and a number, taken out; None if they are not as a point is."""
+        taken = entries(arrays, prefix)
+        for i in range(len(taken)):
+            del arrays[f"{prefix}{i}"]
+        is_point = kinds_of(taken) == kinds_of(self._position.now.point)
+        if taken and not is_point:
+            raise ValueError(f"its {prefix} is of other shapes or dtypes than the point")
+        return taken if is_point else None
+
+
+# What is in the description of a run, and whether a value is right.
+PARTS: Mapping[str, Callable[[Any], bool]] = {
+    "rule": lambda value: value is None or isinstance(value, str),
+    "order": state.is_names,
+    "counts": lambda value: isinstance(value, list) and len(value) == 4 and all(map(is_natural, value)),
+    "seconds": lambda value: isinstance(value, float) and 0 <= value < np.inf,
+    "begun": lambda value: isinstance(value, bool),
+    "ending": lambda value: value is None or (isinstance(value, str) and value in Ending.__members__),
+}
+
+
+def is_natural(value: object) -> bool:
+    """Whether `value` is an int that counts something."""
+    return type(value) is int and value >= 0
+
 
 def read(
-    path: str | os.PathLike[str], rule: Callable[..., Any] | None, saved_by: str, needed: Sequence[str]
-) -> tuple[Any, dict[str, Any]]:
-    """The description and the arrays in the file `path`.
-
-    Parameters
-    ----------
-    path : str or path
-    rule : callable or None
-        The rule that is to have been saved.
-    saved_by : str
-        What has to have written the file, for messages.
-    needed : list of str
-        What the description has to have.
-    """
-    arrays = state.read(path)
-    try:
-        description = json.loads(arrays.pop("description").item())
-        _ = [description[name] for name in ("rule", "counts", "seconds", "begun", "ending", *needed)]
-    except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} was not written by {saved_by}") from error
+    path: str | os.PathLike[str], kind: type[Run], rule: Callable[..., Any] | None
+) -> tuple[Any, dict[str, np.ndarray]]:
+    """The description and the arrays in the file `path` of a `kind` of runs, which `rule` is to have made if given."""
+    description, arrays = files.read(path, kind.KIND, {**PARTS, **kind.OWN})
     if rule is not None and public_name(rule) != description["rule"]:
         saved = description["rule"] or "a rule that is none of this package's own"
         raise ValueError(f"{path} was saved by {saved}, not by {name_of(rule)}; pass the same rule")
@@ -389,7 +423,8 @@ def read(
 
 def entries(arrays: Mapping[str, np.ndarray], prefix: str) -> list[np.ndarray]:
     """The `arrays` whose names are `prefix` and a number, in order."""
-    return [arrays[name] for name in (f"{prefix}{i}" for i in range(len(arrays))) if name in arrays]
+    names = (f"{prefix}{i}" for i in range(len(arrays)))
+    return [arrays[name] for name in takewhile(arrays.__contains__, names)]
 
 
 def all_together(runs: Sequence[Run], size: int, batched: Callable[..., Any]) -> None:

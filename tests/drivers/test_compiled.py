@@ -455,10 +455,10 @@ def test_what_cannot_be_resumed(tmp_path):
     other = compile_minimizer(parameters, cost, "adam", inputs=inputs, mode=STEP)
     with pytest.raises(ValueError, match="saved by sgd"):
         other.load(tmp_path / "some.npz")
-    with pytest.raises(ValueError, match="values/a"):
+    with pytest.raises(ValueError, match="a is in the file only"):
         made("sgd")[1].load(tmp_path / "some.npz")
     np.savez(tmp_path / "foreign.npz", a=np.zeros(2))
-    with pytest.raises(ValueError, match="not written by"):
+    with pytest.raises(ValueError, match="not a file that optapi wrote"):
         run.load(tmp_path / "foreign.npz")
     assert all(np.array_equal(p.get_value(), value) for p, value in zip(parameters, before, strict=True))
     run.load(tmp_path / "some.npz")
