@@ -95,22 +95,22 @@ def test_going_on_from_a_checkpoint_is_exact(tmp_path):
 def test_compiled_minimizations(tmp_path, capsys):
     """The pieces of a run end where a checkpoint is due, and it is the same run, and goes on from each of them."""
     piece = compiled("adam", step_size=0.1, max_iterations=9)
-    points = {9: piece().iterate[0]}
+    pieces = {9: piece()}
     for nit in (18, 27, 36):
-        points[nit] = piece.resume().iterate[0]
+        pieces[nit] = piece.resume()
     for driver in ({}, {"verbose": 4}, {"callback": lambda x: None}, {"time_limit": 1e6}):
         checkpoint = optapi.Checkpoint(tmp_path / "run.npz", every=9, keep=5)
         run = compiled("adam", step_size=0.1, max_iterations=28, **driver, checkpoint=checkpoint)
         result = run()
         assert names(tmp_path) == ["run.npz", "run.npz.1", "run.npz.2", "run.npz.3"]
         piece.load(tmp_path / "run.npz")
-        assert piece.parameters[0].get_value().tobytes() == result.iterate[0].tobytes()
+        assert piece.parameters[0].get_value().tobytes() == result.x[0].tobytes()
         for age, nit in ((1, 27), (2, 18), (3, 9)):
             piece.load(tmp_path / f"run.npz.{age}")
-            assert piece.parameters[0].get_value().tobytes() == points[nit].tobytes()
+            assert piece.parameters[0].get_value().tobytes() == pieces[nit].x[0].tobytes()
             again = piece.resume()
             assert again.nit == nit + 9
-            assert again.iterate[0].tobytes() == points[nit + 9].tobytes()
+            assert again.iterate[0].tobytes() == pieces[nit + 9].iterate[0].tobytes()
         for name in names(tmp_path):
             (tmp_path / name).unlink()
 
@@ -134,7 +134,7 @@ def test_a_callback_saves_what_runs_and_loads_nothing(tmp_path):
         if intermediate_result.nit == 3:
             run.save(path)
         if intermediate_result.nit == 5:
-            with pytest.raises(RuntimeError, match="cannot load another"):
+            with pytest.raises(RuntimeError, match="cannot begin or load another"):
                 run.load(path)
             refused.append(True)
 
