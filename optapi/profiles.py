@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .checks import check_choice, check_number
+from .checks import check_choice, check_flag, check_number
 from .drivers.numpy import minimize
 from .drivers.options import name_of, rule_of
 from .drivers.results import OptimizeResult
@@ -50,7 +50,7 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
 
     def __init__(self, results: Mapping[tuple[str, str], Any] | None = None, ascent: bool = False):
         super().__init__(results or {})
-        self.ascent = ascent
+        self.ascent = check_flag("ascent", ascent)
 
     @property
     def problems(self) -> list[str]:
@@ -207,7 +207,7 @@ def benchmark(
             raise TypeError(f"the keyword {name!r} is not taken here; every run has a trace and a full result")
     problems = _named("problems", problems, lambda problem: name_of(_problem("problems", problem)[1]))
     algorithms = _named("algorithms", algorithms, lambda rule: name_of(rule_of(rule)))
-    results = Benchmark(ascent=bool(options.get("ascent", False)))
+    results = Benchmark(ascent=options.get("ascent", False))
     for problem, given in problems.items():
         x0, f, df, own = _problem(f"problems[{problem!r}]", given)
         for algorithm, rule in algorithms.items():

@@ -22,7 +22,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.tensor.type import TensorType
 
-from .checks import called, is_generator
+from .checks import called, check_updates, is_generator
 from .notes import noted
 from .typing import Updates
 
@@ -250,7 +250,7 @@ def restored(value: Any, array: np.ndarray) -> Any:
 
 def _entries(updates: Updates) -> dict[str, Any]:
     """The variables of `updates` by the names of their entries in a file."""
-    for variable in updates:
+    for variable in check_updates(updates):
         if not isinstance(variable, SharedVariable):
             raise TypeError(f"the variable {called(variable)} is not shared, so it has no value to save or load")
         if not (isinstance(variable.type, TensorType) or is_generator(variable)):

@@ -327,9 +327,9 @@ class CompiledMinimizer:
             size = -(-count // workers)  # the same for all, so that they have one function
             try:
                 return size, program.batch(size)
-            except NotImplementedError as error:
+            except (NotImplementedError, ValueError) as error:
                 if together:
-                    raise ValueError("the cost cannot be a batch in this mode; leave together out") from error
+                    raise ValueError("the cost cannot be a batch, at least in this mode; leave together out") from error
         return max(1, count // (8 * workers)), None
 
     def _rows(self, starts: Any) -> list[np.ndarray]:

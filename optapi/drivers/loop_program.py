@@ -62,7 +62,8 @@ class Problem(NamedTuple):
                     "pytensor.shared(value), and build the cost of that"
                 )
         check_cost(cost)
-        check_updates(updates)
+        if updates is not None:
+            check_updates(updates)
         options = dict(options)
         if isinstance(inputs, Variable):
             inputs = [inputs]

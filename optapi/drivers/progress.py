@@ -134,10 +134,10 @@ class Monitor:
                  progressbar: bool | str = False, verbose: bool | int = False, trace: bool = False):  # fmt: skip
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is {callback!r}; pass a function of intermediate_result or of a point")
-        if not (progressbar == "force" or isinstance(progressbar, bool)):
+        if not isinstance(progressbar, bool | np.bool_ | str) or progressbar not in (True, False, "force"):
             raise TypeError(f"progressbar is {progressbar!r}; pass True, False or 'force'")
         self.label, self.total, self.callback, self.progressbar = label, total, callback, progressbar
-        self.verbose = check_count("verbose", int(verbose) if isinstance(verbose, bool) else verbose, low=0)
+        self.verbose = check_count("verbose", int(verbose) if isinstance(verbose, bool | np.bool_) else verbose, low=0)
         self.rows: list[tuple[float, ...]] = []
         self.trace = check_flag("trace", trace)
         self.takes_result = callback is not None and takes_result(callback)

@@ -310,7 +310,7 @@ def krylov_subspace_descent(parameters: Variables, cost: Variable | None = None,
     )
     k = check_count("dimensions", dimensions)
     max_trials = 2 * k if max_trials is None else check_count("max_trials", max_trials)
-    k = min(k, f.size)
+    k = max(1, min(k, f.size))
     floor = as_dtype(f.scalar("floor", floor, 0, 1), f.dtype)
     product = f.curvature(outputs, givens=curvature_givens)
     start = Descent.start(f, line_search, exact)

@@ -101,7 +101,9 @@ def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients:
     if solver == "svd":
         right, s, components = _decomposed(_jacobian(f, parts, needed), f.pack(parts))
         length = pt.maximum(right.shape[0], components.shape[0]).astype(f.dtype)
-        nonzero = s > length * np.asarray(np.finfo(f.dtype).eps, f.dtype) * pt.max(s)
+        # With a zero, since without residuals or parameters there is no singular value.
+        largest = pt.max(pt.concatenate([np.zeros(1, f.dtype), s]))
+        nonzero = s > length * np.asarray(np.finfo(f.dtype).eps, f.dtype) * largest
         direction = -times(right, ratio(components, s, nonzero))
         products = pt.switch(needed, f.size, 0).astype("int64")
     else:
