@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Container, Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -55,6 +56,11 @@ def as_tensor(argument: str, value: object) -> TensorVariable:
     if not is_dense(value):
         raise TypeError(f"{argument} is of type {value.type}; pass a dense tensor")
     return value  # type: ignore[return-value]
+
+
+def as_variable(argument: str, value: object) -> Variable:
+    """`value`, a variable of any type or an array, as a variable."""
+    return value if isinstance(value, Variable) else as_tensor(argument, value)
 
 
 def as_tensors(argument: str, values: object) -> list[TensorVariable]:
@@ -282,6 +288,8 @@ def check_condition(argument: str, value: object) -> TensorVariable:
     value = as_tensor(argument, value)
     if value.type.ndim != 0:
         raise ValueError(f"{argument} has {value.type.ndim} dimensions; pass a boolean scalar variable")
+    if value.type.dtype != "bool" and value.type.dtype not in integer_dtypes:
+        raise TypeError(f"{argument} has dtype {value.type.dtype}; pass a boolean scalar variable")
     return value
 
 
@@ -298,6 +306,23 @@ def check_steps(steps: object) -> Any:
     if scalar("steps", steps).type.dtype not in integer_dtypes:
         raise TypeError(f"steps has dtype {steps.type.dtype}; pass an int or an integer scalar variable")
     return steps
+
+
+def check_path(argument: str, value: object) -> None:
+    """`value`: a path that is not empty."""
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise TypeError(f"{argument} is {value!r}; pass a string or a path")
+
+
+def as_numbers(argument: str, value: Any, ndim: int | None = None) -> np.ndarray:
+    """`value` as an array of float64, if given with `ndim` dimensions."""
+    try:
+        array = np.asarray(value, float)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"{argument} is {shown(value)}; pass an array of numbers") from error
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{argument} has {array.ndim} dimensions; pass an array of {ndim}")
+    return array
 
 
 def check_name(argument: str, value: object) -> str:
@@ -323,7 +348,7 @@ def check_flag(argument: str, value: object) -> bool:
     return bool(value)
 
 
-def check_number(argument: str, value: object, low: float = -np.inf, high: float = np.inf, *, below: float = np.inf,
+def check_number(argument: str, value: Any, low: float = -np.inf, high: float = np.inf, *, below: float = np.inf,
                  wanted: str = "a number") -> float:  # fmt: skip
     """`value` as a finite float from `low` to `high` and less than `below`; messages ask for what is `wanted`."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
@@ -332,7 +357,10 @@ def check_number(argument: str, value: object, low: float = -np.inf, high: float
         raise ValueError(f"{argument} is {value!r}; pass {wanted}")
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         raise TypeError(f"{argument} is {value!r}; pass {wanted}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = np.inf if value > 0 else -np.inf
     if not (low <= number <= high and number < below):
         limits = [("at least", low), ("at most", high), ("less than", below)]
         allowed = " and ".join(f"{words} {limit:g}" for words, limit in limits if np.isfinite(limit))

@@ -123,7 +123,8 @@ class Objective:
         if tolerance is not None:
             tolerance = scalar("tolerance", tolerance, low=0)
         check_name("name", name)
-        if cost is None and check_flag("needs_cost", needs_cost):
+        check_flag("needs_cost", needs_cost)
+        if cost is None and needs_cost:
             raise ValueError(f"{name} evaluates the cost at other points than the parameters' values; pass cost=")
         if cost is None and gradients is None:
             raise ValueError("neither cost nor gradients is given; pass cost=, or gradients= with one per parameter")
@@ -364,8 +365,8 @@ class Objective:
             pushed = pushforward(residuals, self.parameters, vectors)
             products = pullback(residuals, self.parameters, pushed)
         products = known_shapes([self.pack(products)])
+        givens = {} if givens is None else check_givens("curvature_givens", givens, [self.cost, *self.gradients])
         if givens:
-            givens = check_givens("curvature_givens", givens, [self.cost, *self.gradients])
             products = graph_replace(products, givens, strict=False)
 
         def product(point: Any, vector: Any) -> Any:

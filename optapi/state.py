@@ -22,7 +22,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.tensor.type import TensorType
 
-from .checks import called, check_updates, is_generator
+from .checks import called, check_path, check_updates, is_generator
 from .notes import noted
 from .typing import Updates
 
@@ -180,6 +180,7 @@ def load(path: str | os.PathLike[str], updates: Updates) -> None:
 
 def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
     """Write `arrays`, and `FORMAT`, to the file `path`, which is at all times the old file or the new one."""
+    check_path("path", path)
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -202,6 +203,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     ValueError
         If `write` did not write the file, if a part of it is lost, or if its format has another version.
     """
+    check_path("path", path)
     try:
         with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
             arrays = {entry: file[entry] for entry in file.files}

@@ -20,6 +20,7 @@ import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
 
 from . import schedules
+from .checks import check_callable, check_flag, check_number
 from .drivers.compiled import compile_minimizer
 from .drivers.numpy import minimize, minimize_iterator
 from .drivers.options import PASSED
@@ -86,6 +87,9 @@ def check_rule(
     ...     return f.finish({p: p - a * pt.sign(g) for p, g, a in f.each(f.step_size(step_size))})
     >>> optapi.testing.check_rule(sign_descent, settles=False, step_size=0.1)
     """
+    check_callable("rule", rule, "a rule, a function such as optapi.sgd")
+    check_flag("settles", settles)
+    check_number("settling_step_size", settling_step_size, low=0)
     case = Case(rule, options, settles, settling_step_size)
     for promise in PROMISES:
         check_promise(case, promise)

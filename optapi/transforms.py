@@ -589,7 +589,7 @@ def noise(gradients: Sequence[Any], updates: Updates, *, rng: Variable | int | N
     check_name("name", name)
     generator: Any
     if isinstance(rng, int | np.integer) and not isinstance(rng, bool):
-        generator = pt.random.shared_rng(seed=rng, name=f"{name}/rng")
+        generator = pt.random.shared_rng(seed=check_count("rng", rng, low=0), name=f"{name}/rng")
     elif isinstance(rng, Variable) and is_generator(rng):
         generator = rng
     else:

@@ -45,8 +45,6 @@ def check_rule(
     symbolic : bool
         Whether the cost is an expression, so that options may be expressions too.
     """
-    if not callable(rule):
-        raise TypeError(f"opt_algo is {rule!r}; pass a rule, for instance optapi.lbfgs, or the name of one")
     known, keywords = options_of(rule)
     if known is None:
         return options
@@ -136,10 +134,12 @@ def rule_of(opt_algo: OptAlgo) -> Any:
 
     Raises
     ------
-    ValueError
-        If it is a string that names no rule.
+    ValueError, TypeError
+        If it is a string that names no rule, or cannot be called.
     """
     if not isinstance(opt_algo, str):
+        if not callable(opt_algo):
+            raise TypeError(f"opt_algo is {opt_algo!r}; pass a rule, for instance optapi.lbfgs, or the name of one")
         return opt_algo
     rule = own_rule(opt_algo)
     if rule is None:

@@ -28,6 +28,7 @@ from pytensor.tensor.type import TensorType, integer_dtypes
 from ..checks import (
     as_list,
     as_tensor,
+    as_variable,
     called,
     check_callable,
     check_condition,
@@ -116,7 +117,7 @@ def repeat(body: Callable[..., tuple[Sequence[Any], Any]], start: Sequence[Any],
     111
     """
     check_callable("body", body, "a function from the current values to the next ones and whether they are the last")
-    start = [value if isinstance(value, Variable) else as_tensor("start", value) for value in as_list("start", start)]
+    start = [as_variable("start", value) for value in as_list("start", start)]
     steps = check_steps(steps)
     current = [value.type() for value in start]
     turn = body(*current)
@@ -332,7 +333,8 @@ def cond(
     # Not PyTensor's ifelse, which is not lazy under every linker.
     condition = check_condition("condition", condition)
     check_callable("body", body, "a function from the arguments to a list of values")
-    arguments, otherwise = as_list("arguments", arguments), as_list("otherwise", otherwise)
+    arguments = [as_variable("arguments", value) for value in as_list("arguments", arguments)]
+    otherwise = [as_variable("otherwise", value) for value in as_list("otherwise", otherwise)]
     count = len(arguments)
 
     def turn(*current: Any) -> tuple[list[Any], Any]:

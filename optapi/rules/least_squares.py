@@ -9,7 +9,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from ..checks import check_choice, check_outputs, check_parameters
+from ..checks import check_choice, check_count, check_outputs, check_parameters
 from ..graph.derivatives import known_shapes, pushforward
 from ..graph.loops import FALSE
 from ..line_search import LineSearch, fixed, strong_wolfe
@@ -96,6 +96,8 @@ def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients:
         parameters, cost, gradients, stop, updates, residuals, tolerance=tolerance, ascent=ascent, name=name
     )
     check_choice("solver", solver, ("svd", "cg"))
+    if cg_steps is not None:
+        check_count("cg_steps", cg_steps)
     start = Descent.start(f, line_search, exact)
     needed = ~start.finished
     if solver == "svd":
@@ -203,6 +205,8 @@ def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gra
     if not (x_scale is None or (isinstance(x_scale, str) and x_scale == "jac")):
         raise ValueError(f'x_scale is {x_scale!r}; pass None or "jac"')
     check_choice("solver", solver, ("svd", "cg"))
+    if cg_steps is not None:
+        check_count("cg_steps", cg_steps)
     if x_scale == "jac" and solver == "cg":
         raise ValueError('x_scale is "jac", which needs the matrix of derivatives; pass solver="svd"')
     f, parts = _opened(

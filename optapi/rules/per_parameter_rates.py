@@ -256,7 +256,7 @@ def rprop(parameters: Variables, cost: Variable | None = None, gradients: Variab
     first = f.step_size(step_size)
     # The bounds of the gains; with a step size of 0 there are none.
     low = ratio(f.scalar("min_rate", min_rate, 0), first, first > 0)
-    high = pt.switch(first > 0, _bound("max_rate", max_rate) / first, _bound("max_rate", None))
+    high = pt.switch(first > 0, f.scalar("max_rate", max_rate, low=0) / first, _bound("max_rate", None))
 
     new: Updates = {}
     if variant == "irprop+":
