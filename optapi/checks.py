@@ -98,6 +98,18 @@ def check_parameters(parameters: object) -> list[TensorVariable]:
     return parameters
 
 
+def check_shared(parameters: object) -> list[Any]:
+    """`check_parameters` of parameters that hold a start."""
+    checked: list[Any] = check_parameters(parameters)
+    for parameter in checked:
+        if not isinstance(parameter, SharedVariable):
+            raise TypeError(
+                f"the parameter {called(parameter)} is not shared, so it holds no start; make it with "
+                "pytensor.shared(value), and build the cost of that"
+            )
+    return checked
+
+
 def check_cost(cost: object, argument: str = "cost") -> Any:
     """`cost`: a real floating-point scalar."""
     if not isinstance(cost, Variable):
@@ -360,7 +372,7 @@ def check_number(argument: str, value: Any, low: float = -np.inf, high: float = 
     try:
         number = float(value)
     except OverflowError:
-        number = np.inf if value > 0 else -np.inf
+        number = np.inf if value > 0 else -np.inf  # type: ignore[operator]
     if not (low <= number <= high and number < below):
         limits = [("at least", low), ("at most", high), ("less than", below)]
         allowed = " and ".join(f"{words} {limit:g}" for words, limit in limits if np.isfinite(limit))

@@ -288,7 +288,10 @@ def _profile(costs: np.ndarray, algorithms: Sequence[str], start: float, label: 
 
 
 def _benchmark(results: Any) -> Benchmark:
-    return results if isinstance(results, Benchmark) else Benchmark(results)
+    results = results if isinstance(results, Benchmark) else Benchmark(results)
+    if not results:
+        raise ValueError("results is empty; pass at least one result")
+    return results
 
 
 def _labelled(argument: str, given: Any, is_one: Callable[[Any], bool], label_of: Any = None) -> dict[str, Any]:

@@ -215,11 +215,12 @@ def benchmark(
         if name in options:
             raise TypeError(f"the keyword {name!r} is not taken here; every run has a trace and a full result")
     problems = _named("problems", problems, lambda problem: name_of(_problem("problems", problem)[1]))
-    algorithms = _named("algorithms", algorithms, lambda rule: name_of(rule_of(rule)))
+    algorithms = _named("algorithms", algorithms, lambda rule: name_of(rule_of(rule, "one of algorithms")))
+    rules = {name: rule_of(rule, f"algorithms[{name!r}]") for name, rule in algorithms.items()}
     results = Benchmark(ascent=options.get("ascent", False))
     for problem, given in problems.items():
         x0, f, df, own = _problem(f"problems[{problem!r}]", given)
-        for algorithm, rule in algorithms.items():
+        for algorithm, rule in rules.items():
             try:
                 results[problem, algorithm] = minimize(
                     x0, f, df, rule, **{**options, **own, "trace": True, "full_output": True}

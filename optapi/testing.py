@@ -489,6 +489,23 @@ def start_at_the_minimizer(case: Case) -> None:
 
 
 @_promise
+def shapes(case: Case) -> None:
+    """It takes parameters of all shapes; those without components have converged where they are."""
+    for several in (((0,), (3, 0)), ((), (1, 1, 1), (0,))):
+        ps, stop = [pytensor.shared(np.full(shape, 0.5)) for shape in several], pytensor.shared(0)
+        updates = case(ps, 0.5 + _bowl(ps), stop=stop, tolerance=1e-3)
+        _compiled(updates)()
+        held = _values(ps)
+        _expect([x.shape for x in held] == list(several), f"parameters of the shapes {several} have other ones")
+        _expect(all(np.all(np.isfinite(x)) for x in held), f"one of the shapes {several} is not finite")
+        if not sum(x.size for x in held):
+            _expect(stop.get_value() == 1, f"stop is not 1 for the shapes {several}")
+            found = reports(updates)
+            _expect(all(reason.get_value() == 0 for reason in found.get("reason", [])), "the reason is not 0")
+            _expect(all(cost.get_value() == 0.5 for cost in found.get("cost", [])), "it reports another cost")
+
+
+@_promise
 def stop_is_about_the_point_held(case: Case) -> None:
     """`stop` is 1 after a call that begins or ends where the gradient meets the tolerance, and only there."""
     ps, stop = _parameters(), pytensor.shared(0, name="stop")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pytensor.graph.basic import Variable
 
-from ..checks import as_numbers, called, check_choice, check_count, check_flag, check_parameters
+from ..checks import as_numbers, called, check_choice, check_count, check_flag, check_shared
 from ..pytree import PyTree, largest
 from ..typing import CompileMode, OptAlgo, Updates, Variables
 from .evaluator import Evaluator
@@ -446,7 +446,7 @@ def sample_starts(parameters: Variables, count: int, method: str = "normal", *,
     >>> starts.shape, bool(abs(starts).max() <= 2)
     ((8, 2), True)
     """
-    shared: list[Any] = list(check_parameters(parameters))
+    shared = check_shared(parameters)
     values = [np.asarray(p.get_value(borrow=True)) for p in shared]
     check_count("count", count)
     check_choice("method", method, ("normal", "uniform", "latin_hypercube", "sobol"))

@@ -118,6 +118,8 @@ def repeat(body: Callable[..., tuple[Sequence[Any], Any]], start: Sequence[Any],
     """
     check_callable("body", body, "a function from the current values to the next ones and whether they are the last")
     start = [as_variable("start", value) for value in as_list("start", start)]
+    if not start:
+        raise ValueError("start is empty; pass at least one value")
     steps = check_steps(steps)
     current = [value.type() for value in start]
     turn = body(*current)
@@ -338,8 +340,11 @@ def cond(
     count = len(arguments)
 
     def turn(*current: Any) -> tuple[list[Any], Any]:
+        values = body(*current[:count])
+        if not isinstance(values, list | tuple) or len(values) != len(otherwise):
+            raise ValueError(f"body returned {values!r:.60}; it has to return a list of as many as otherwise has")
         # The arguments are carried although they do not change; otherwise the body would be moved out of the loop.
-        return [*current[:count], *body(*current[:count])], pt.constant(np.bool_(True))
+        return [*current[:count], *values], pt.constant(np.bool_(True))
 
     return repeat(turn, [*arguments, *otherwise], pt.switch(condition, 1, 0))[count:]
 

@@ -208,7 +208,7 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
         step_size = pt.switch(valid, same_decrease, 1 / pt.maximum(pt.ones_like(same_decrease), norm(g)))
     end = start.line_search(d, step_size, restart)
 
-    b = pt.as_tensor(beta(end.direction, g, end.gradient))
+    b = as_tensor("what beta returned", beta(end.direction, g, end.gradient))
     restart = end.failed | ~pt.isfinite(b)
     if restart_overlap is not None:
         # Without Powell's restarts fletcher_reeves and dai_yuan take 2.7 and 2.9 times the evaluations of SciPy's CG on
