@@ -13,7 +13,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.type import RandomType
-from pytensor.tensor.type import DenseTensorType, TensorType, float_dtypes, integer_dtypes
+from pytensor.tensor.type import TensorType, float_dtypes, integer_dtypes
 from pytensor.tensor.variable import TensorVariable
 
 
@@ -34,7 +34,7 @@ def is_generator(variable: Variable) -> bool:
 
 def is_dense(variable: Any) -> bool:
     """Whether `variable` is a tensor; those of `pytensor.sparse` are of a type that is derived from the type of one."""
-    return isinstance(variable, Variable) and isinstance(variable.type, DenseTensorType)
+    return isinstance(variable, Variable) and type(variable.type) is TensorType
 
 
 def as_list(argument: str, values: object) -> list[Any]:
