@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Container, Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -21,9 +22,19 @@ def called(variable: Variable) -> str:
     return repr(variable.name) if getattr(variable, "name", None) else f"without a name ({variable})"
 
 
+def shown(value: object) -> str:
+    """How a message says what was passed in the place of something else."""
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
 def is_generator(variable: Variable) -> bool:
     """Whether `variable` is a random generator: state without arithmetic."""
     return isinstance(variable.type, RandomType)
+
+
+def is_dense(variable: Any) -> bool:
+    """Whether `variable` is a tensor; those of `pytensor.sparse` are of a type that is derived from the type of one."""
+    return isinstance(variable, Variable) and type(variable.type) is TensorType
 
 
 def as_list(argument: str, values: object) -> list[Any]:
@@ -33,6 +44,32 @@ def as_list(argument: str, values: object) -> list[Any]:
     if not isinstance(values, list | tuple):
         raise TypeError(f"{argument} is a {type(values).__name__}; pass a list or tuple of PyTensor variables")
     return list(values)
+
+
+def as_tensor(argument: str, value: object) -> TensorVariable:
+    """`value`, a variable or an array, as a dense tensor variable."""
+    if not isinstance(value, Variable):
+        try:
+            value = pt.as_tensor(np.asarray(value))
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise TypeError(f"{argument} is {shown(value)}; pass a variable or an array of numbers") from error
+    if not is_dense(value):
+        raise TypeError(f"{argument} is of type {value.type}; pass a dense tensor")
+    return value  # type: ignore[return-value]
+
+
+def as_variable(argument: str, value: object) -> Variable:
+    """`value`, a variable of any type or an array, as a variable."""
+    return value if isinstance(value, Variable) else as_tensor(argument, value)
+
+
+def as_tensors(argument: str, values: object) -> list[TensorVariable]:
+    """The list of `values`: floating-point tensors."""
+    tensors = [as_tensor(f"{argument}[{i}]", value) for i, value in enumerate(as_list(argument, values))]
+    for position, tensor in enumerate(tensors):
+        if tensor.type.dtype not in float_dtypes:
+            raise TypeError(f"{argument}[{position}] has dtype {tensor.type.dtype}; pass real floating-point tensors")
+    return tensors
 
 
 def check_parameters(parameters: object) -> list[TensorVariable]:
@@ -46,10 +83,10 @@ def check_parameters(parameters: object) -> list[TensorVariable]:
                 f"parameters[{position}] is a {type(parameter).__name__}; "
                 "pass PyTensor variables, for instance pytensor.shared(value)"
             )
-        if not isinstance(parameter.type, TensorType):
+        if not is_dense(parameter):
             raise TypeError(
-                f"the parameter {called(parameter)} is of type {parameter.type}, not a tensor; "
-                "make it with pytensor.shared(numpy.asarray(value))"
+                f"the parameter {called(parameter)} is of type {parameter.type}, not a dense tensor; make it with "
+                "pytensor.shared(numpy.asarray(value)), for instance of the nonzero values of a sparse matrix"
             )
         if parameter.type.dtype not in float_dtypes:
             raise TypeError(
@@ -61,10 +98,24 @@ def check_parameters(parameters: object) -> list[TensorVariable]:
     return parameters
 
 
+def check_shared(parameters: object) -> list[Any]:
+    """`check_parameters` of parameters that hold a start."""
+    checked: list[Any] = check_parameters(parameters)
+    for parameter in checked:
+        if not isinstance(parameter, SharedVariable):
+            raise TypeError(
+                f"the parameter {called(parameter)} is not shared, so it holds no start; make it with "
+                "pytensor.shared(value), and build the cost of that"
+            )
+    return checked
+
+
 def check_cost(cost: object, argument: str = "cost") -> Any:
     """`cost`: a real floating-point scalar."""
-    if not isinstance(cost, Variable) or not isinstance(cost.type, TensorType):
+    if not isinstance(cost, Variable):
         raise TypeError(f"{argument} is a {type(cost).__name__}; pass a scalar PyTensor expression")
+    if not is_dense(cost):
+        raise TypeError(f"{argument} is of type {cost.type}; pass a scalar PyTensor expression")
     if cost.type.ndim != 0:
         raise ValueError(
             f"{argument} has {cost.type.ndim} dimensions; pass a scalar, for instance cost.mean() or cost.sum()"
@@ -89,8 +140,13 @@ def check_gradients(
         if gradient is None:
             raise TypeError(f"{entry} of {called(parameter)} in {argument} is None; leave the parameter out")
         if not isinstance(gradient, Variable):
-            gradient = pt.as_tensor(np.asarray(gradient))
-        shape = tuple(gradient.type.shape) if isinstance(gradient.type, TensorType) else None
+            gradient = as_tensor(f"{entry} of {called(parameter)} in {argument}", gradient)
+        if isinstance(gradient.type, TensorType) and not is_dense(gradient):
+            raise TypeError(
+                f"{entry} of {called(parameter)} in {argument} is sparse; "
+                "pass a dense one, pytensor.sparse.dense_from_sparse(...) of it"
+            )
+        shape = tuple(gradient.type.shape) if is_dense(gradient) else None
         if shape is None or gradient.type.dtype not in float_dtypes:
             raise TypeError(
                 f"{entry} of {called(parameter)} in {argument} is of type {gradient.type}; "
@@ -114,7 +170,7 @@ def check_outputs(argument: str, outputs: object, parameters: Sequence[Any]) -> 
     if not outputs:
         raise ValueError(f"{argument} is empty; pass at least one variable")
     for position, output in enumerate(outputs):
-        if not isinstance(output, Variable) or not isinstance(output.type, TensorType):
+        if not is_dense(output):
             raise TypeError(f"{argument}[{position}] is a {type(output).__name__}; pass PyTensor expressions")
         if output.type.dtype not in float_dtypes:
             raise TypeError(
@@ -140,7 +196,7 @@ def check_givens(argument: str, givens: object, graph: Sequence[Any]) -> dict[An
         if variable not in read:
             name = called(variable) if isinstance(variable, Variable) else repr(variable)
             raise ValueError(f"{argument} names the variable {name}, which the cost does not read")
-        value = value if isinstance(value, Variable) else pt.as_tensor(np.asarray(value))
+        value = as_tensor(f"{argument} for {called(variable)}", value)
         if value.type.ndim != variable.type.ndim or value.type.dtype != variable.type.dtype:
             raise ValueError(
                 f"{argument} replaces the variable {called(variable)}, which is {variable.type}, by {value.type}; pass "
@@ -154,7 +210,10 @@ def check_mask(mask: Sequence[bool] | Callable[[Any], bool] | None, parameters: 
     """Which of `parameters` the `mask` chooses: a bool for each, or a callable asked about each; None is all."""
     if mask is None:
         return [True] * len(parameters)
-    chosen = [bool(choice) for choice in (map(mask, parameters) if callable(mask) else mask)]
+    if not callable(mask) and not isinstance(mask, list | tuple | np.ndarray):
+        raise TypeError(f"mask is a {type(mask).__name__}; pass a list with True or False for each parameter")
+    choices = [mask(p) for p in parameters] if callable(mask) else list(mask)
+    chosen = [check_flag(f"mask[{position}]", choice) for position, choice in enumerate(choices)]
     if len(chosen) != len(parameters):
         raise ValueError(f"mask has {len(chosen)} entries for {len(parameters)} parameters; pass one for each")
     return chosen
@@ -178,10 +237,16 @@ def shared_scalar(argument: str, value: object, dtypes: Container[str]) -> Any:
     return value
 
 
-def check_updates(updates: object) -> None:
-    """`updates`: None, or a dictionary."""
-    if updates is not None and not isinstance(updates, dict):
-        raise TypeError(f"updates is a {type(updates).__name__}; pass a dictionary from variables to next values")
+def check_updates(updates: object, argument: str = "updates") -> dict[Any, Any]:
+    """`updates`: a dictionary from variables to variables."""
+    if not isinstance(updates, dict):
+        raise TypeError(f"{argument} is {shown(updates)}; pass a dictionary from variables to their next values")
+    for variable, value in updates.items():
+        for part in (variable, value):
+            if not isinstance(part, Variable):
+                where = "among its keys" if part is variable else f"for {called(variable)}"
+                raise TypeError(f"{argument} has {shown(part)} {where}; pass PyTensor variables")
+    return updates
 
 
 def check_count(argument: str, value: object, low: int = 1) -> int:
@@ -195,7 +260,7 @@ def check_count(argument: str, value: object, low: int = 1) -> int:
 
 def check_choice(argument: str, value: object, choices: Sequence[str]) -> None:
     """`value`: one of `choices`."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         *most, last = map(repr, choices)
         raise ValueError(f"{argument} is {value!r}; pass {', '.join(most)} or {last}")
 
@@ -230,8 +295,59 @@ def is_zero(value: Any) -> bool:
     return not isinstance(value, Variable) and np.ndim(value) == 0 and value == 0
 
 
+def check_condition(argument: str, value: object) -> TensorVariable:
+    """`value`: a boolean scalar, or what can be taken for one."""
+    value = as_tensor(argument, value)
+    if value.type.ndim != 0:
+        raise ValueError(f"{argument} has {value.type.ndim} dimensions; pass a boolean scalar variable")
+    if value.type.dtype != "bool" and value.type.dtype not in integer_dtypes:
+        raise TypeError(f"{argument} has dtype {value.type.dtype}; pass a boolean scalar variable")
+    return value
+
+
+def check_callable(argument: str, value: object, wanted: str) -> None:
+    """`value`, which can be called; messages ask for what is `wanted`."""
+    if not callable(value) or isinstance(value, Variable):
+        raise TypeError(f"{argument} is {shown(value)}; pass {wanted}")
+
+
+def check_steps(steps: object) -> Any:
+    """`steps`: an int of at least 0, or an integer scalar variable."""
+    if not isinstance(steps, Variable):
+        return check_count("steps", steps, low=0)
+    if scalar("steps", steps).type.dtype not in integer_dtypes:
+        raise TypeError(f"steps has dtype {steps.type.dtype}; pass an int or an integer scalar variable")
+    return steps
+
+
+def check_path(argument: str, value: object) -> None:
+    """`value`: a path that is not empty."""
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise TypeError(f"{argument} is {value!r}; pass a string or a path")
+
+
+def as_numbers(argument: str, value: Any, ndim: int | None = None) -> np.ndarray:
+    """`value` as an array of float64, if given with `ndim` dimensions."""
+    try:
+        array = np.asarray(value, float)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"{argument} is {shown(value)}; pass an array of numbers") from error
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{argument} has {array.ndim} dimensions; pass an array of {ndim}")
+    return array
+
+
+def check_name(argument: str, value: object) -> str:
+    """`value`: a string that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{argument} is {value!r}; pass a string that is not empty")
+    return value
+
+
 def check_keys(argument: str, given: Mapping[Any, Any], updates: Mapping[Any, Any]) -> None:
-    """Every key of `given` has an update in `updates`."""
+    """`given` is a dictionary, and every key of it has an update in `updates`."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{argument} is {shown(given)}; pass a dictionary from variables of updates")
     for variable in given:
         if variable not in updates:
             raise ValueError(f"{argument} names the variable {called(variable)}, which has no update")
@@ -244,7 +360,7 @@ def check_flag(argument: str, value: object) -> bool:
     return bool(value)
 
 
-def check_number(argument: str, value: object, low: float = -np.inf, high: float = np.inf, *, below: float = np.inf,
+def check_number(argument: str, value: Any, low: float = -np.inf, high: float = np.inf, *, below: float = np.inf,
                  wanted: str = "a number") -> float:  # fmt: skip
     """`value` as a finite float from `low` to `high` and less than `below`; messages ask for what is `wanted`."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
@@ -253,7 +369,10 @@ def check_number(argument: str, value: object, low: float = -np.inf, high: float
         raise ValueError(f"{argument} is {value!r}; pass {wanted}")
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         raise TypeError(f"{argument} is {value!r}; pass {wanted}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = np.inf if value > 0 else -np.inf  # type: ignore[operator]
     if not (low <= number <= high and number < below):
         limits = [("at least", low), ("at most", high), ("less than", below)]
         allowed = " and ".join(f"{words} {limit:g}" for words, limit in limits if np.isfinite(limit))

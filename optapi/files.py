@@ -27,6 +27,8 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 import numpy as np
 import pytensor
 
+from .checks import check_path
+
 
 try:
     import fcntl
@@ -68,6 +70,7 @@ def write(path: str | os.PathLike[str], kind: str, description: Mapping[str, Any
     OSError
         If it cannot be written, for instance on a full disk; the old file is as it was, and nothing else is left.
     """
+    check_path("path", path)
     versions = {"optapi": sys.modules["optapi"].__version__, "pytensor": pytensor.__version__}
     described = {"format": f"optapi {kind}", "version": VERSION, **versions, **description}
     target = Path(os.path.realpath(os.fspath(path)))
@@ -113,6 +116,7 @@ def read(path: str | os.PathLike[str], kind: str, parts: Mapping[str, Callable[[
     OSError
         If the file cannot be read; FileNotFoundError if there is none.
     """
+    check_path("path", path)
     if stat.S_ISFIFO(Path(path).stat().st_mode):  # to open it would wait for a writer
         raise ValueError(f"{path} is no regular file; nothing was loaded")
     with open(path, "rb") as file:

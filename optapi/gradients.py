@@ -13,7 +13,7 @@ from typing import Any
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from .checks import as_dtype, as_list, check_mask, scalar
+from .checks import as_dtype, as_tensors, check_mask, scalar
 from .notes import note, noted
 from .typing import Scalar
 
@@ -31,7 +31,7 @@ def clip(gradients: Sequence[Any], limit: Scalar) -> list[Any]:
     """
     limit = scalar("limit", limit, low=0)
     clipped = []
-    for g in as_list("gradients", gradients):
+    for g in as_tensors("gradients", gradients):
         c = as_dtype(limit, g.type.dtype)
         clipped.append(mark(pt.clip(g, -c, c)))
     return clipped
@@ -46,7 +46,7 @@ def clip_norm(gradients: Sequence[Any], limit: Scalar) -> list[Any]:
     >>> [gradient.eval() for gradient in clipped]
     [array([0.6, 0.8]), array([0.3, 0.4])]
     """
-    return [clipped for g in as_list("gradients", gradients) for clipped in clip_global_norm([g], limit)]
+    return [clipped for g in as_tensors("gradients", gradients) for clipped in clip_global_norm([g], limit)]
 
 
 def clip_global_norm(gradients: Sequence[Any], limit: Scalar) -> list[Any]:
@@ -62,7 +62,7 @@ def clip_global_norm(gradients: Sequence[Any], limit: Scalar) -> list[Any]:
     >>> [gradient.eval() for gradient in clipped]
     [array([0.6, 0. ]), array([0. , 0.8])]
     """
-    gradients = as_list("gradients", gradients)
+    gradients = as_tensors("gradients", gradients)
     limit = scalar("limit", limit, low=0)
     # In float64: the squares of a float32 overflow above 1e19.
     norm = pt.sqrt(sum(pt.sum(g.astype("float64") ** 2) for g in gradients))
@@ -91,7 +91,7 @@ def decay(gradients: Sequence[Any], parameters: Sequence[Any], coefficient: Scal
     >>> optapi.gradients.decay([pt.constant([0.5, 0.5])], [x], 0.1)[0].eval()
     array([0.6, 0.7])
     """
-    gradients, parameters = as_list("gradients", gradients), as_list("parameters", parameters)
+    gradients, parameters = as_tensors("gradients", gradients), as_tensors("parameters", parameters)
     if len(gradients) != len(parameters):
         raise ValueError(f"gradients has {len(gradients)} entries for {len(parameters)} parameters; pass one for each")
     coefficient = scalar("coefficient", coefficient, low=0)
@@ -119,7 +119,7 @@ def center(gradients: Sequence[Any]) -> list[Any]:
     """
     return [
         mark(g - g.mean(axis=tuple(range(g.type.ndim - 1)), keepdims=True)) if g.type.ndim > 1 else g
-        for g in as_list("gradients", gradients)
+        for g in as_tensors("gradients", gradients)
     ]
 
 

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytensor.tensor as pt
 
-from .checks import check_count, scalar
+from .checks import check_callable, check_count, scalar, shown
 from .graph.loops import repeat
 from .state import state
 from .typing import Scalar, Tensor
@@ -631,6 +631,7 @@ def _search(line: Line, start: Trial, first: Any, max_trials: int, initial: Any,
 
     `initial` are the initial values of the state of this search, which `turn` gets and returns.
     """
+    check_callable("line", line, "a function from a step size to the Trial there")
     max_trials = check_count("max_trials", max_trials)
     dtype = _dtype(start)
     first = scalar("first", first).astype(dtype)
@@ -638,6 +639,8 @@ def _search(line: Line, start: Trial, first: Any, max_trials: int, initial: Any,
     def body(a: Any, size: Any, count: Any, *values: Any) -> Any:
         best, own = list(values[: len(flat)]), values[len(flat) :]
         trial = line(a)
+        if not isinstance(trial, Trial):
+            raise TypeError(f"line returned {shown(trial)}; it has to return a Trial")
         decision = turn(a, trial, Best(size, Trial(best[0], best[1], tuple(best[2:]))), *own)
         size = pt.switch(decision.is_best, a, size)
         best = _choose(decision.is_best, _flat(trial), best)
@@ -676,6 +679,8 @@ def _choose(condition: Any, first: Any, second: Any) -> list[Any]:
 
 
 def _dtype(start: Trial) -> str:
+    if not isinstance(start, Trial):
+        raise TypeError(f"start is {shown(start)}; pass the Trial at the start of the line")
     return np.result_type(start.cost.type.dtype, start.slope.type.dtype).name
 
 

@@ -27,6 +27,7 @@ from .checks import (
     check_givens,
     check_gradients,
     check_mask,
+    check_name,
     check_outputs,
     check_parameters,
     check_stop,
@@ -117,11 +118,12 @@ class Objective:
         """
         parameters = check_parameters(parameters)
         check_stop(stop)
-        check_updates(updates)
+        if updates is not None:
+            check_updates(updates)
         if tolerance is not None:
             tolerance = scalar("tolerance", tolerance, low=0)
-        if not isinstance(name, str) or not name:
-            raise TypeError(f"name is {name!r}; pass a string that is not empty")
+        check_name("name", name)
+        check_flag("needs_cost", needs_cost)
         if cost is None and needs_cost:
             raise ValueError(f"{name} evaluates the cost at other points than the parameters' values; pass cost=")
         if cost is None and gradients is None:
@@ -363,8 +365,8 @@ class Objective:
             pushed = pushforward(residuals, self.parameters, vectors)
             products = pullback(residuals, self.parameters, pushed)
         products = known_shapes([self.pack(products)])
+        givens = {} if givens is None else check_givens("curvature_givens", givens, [self.cost, *self.gradients])
         if givens:
-            givens = check_givens("curvature_givens", givens, [self.cost, *self.gradients])
             products = graph_replace(products, givens, strict=False)
 
         def product(point: Any, vector: Any) -> Any:
@@ -419,9 +421,7 @@ class Objective:
 
     def _is_exact(self, exact: bool | None) -> bool:
         if exact is not None:
-            if not isinstance(exact, bool | np.bool_):
-                raise TypeError(f"exact is {exact!r}; pass None, True or False")
-            return bool(exact)
+            return check_flag("exact", exact)
         graph = [self.cost, *self.gradients]
         inputs = [v for v in explicit_graph_inputs(graph) if not any(v is p for p in self.parameters)]
         return not inputs and not any(is_generator(v) or v in (self.updates or {}) for v in ancestors(graph))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import profiles, schedules
-from .checks import check_choice, check_count, check_number
+from .checks import check_callable, check_choice, check_count, check_number, shown
 from .drivers.numpy import minimize_iterator
 from .drivers.options import name_of
 from .drivers.results import OptimizeResult
@@ -75,7 +75,7 @@ def trace(
     check_choice("y", y, tuple(LABELS))
     check_choice("x", x, MEASURES)
     minimum = None if minimum is None else check_number("minimum", minimum)
-    traces = {label: profiles.traced(run) for label, run in _labelled(runs, _is_run).items()}
+    traces = {label: profiles.traced(run) for label, run in _labelled("runs", runs, _is_run).items()}
     label = LABELS[y]
     curves = {name: np.asarray(run[y], float) for name, run in traces.items()}
     logarithmic = y != "cost"
@@ -133,7 +133,9 @@ def path(runs: object, f: Callable[[Any], Any] | None = None, *, levels: int = 1
     ... })
     """
     levels, points = check_count("levels", levels, low=2), check_count("points", points, low=2)
-    labelled = _labelled(runs, _is_path)
+    if f is not None:
+        check_callable("f", f, "a function from a point to the cost")
+    labelled = _labelled("runs", runs, _is_path)
     iterators = [run for run in labelled.values() if isinstance(run, minimize_iterator)]
     paths = {label: _path_of(run) for label, run in labelled.items()}
     if f is None and iterators:
@@ -185,8 +187,9 @@ def schedule(step_sizes: object, steps: int, *, axes: Axes | None = None) -> Any
     """
     steps = check_count("steps", steps)
     axes = _ready(axes, xlabel="updates", ylabel="step size")
-    for label, given in _labelled(step_sizes, lambda one: not isinstance(one, Mapping | list | tuple), repr).items():
-        function = given if callable(given) else schedules.Constant(given)
+    is_one = lambda one: not isinstance(one, Mapping | list | tuple)  # noqa: E731
+    for label, given in _labelled("step_sizes", step_sizes, is_one, repr).items():
+        function = given if callable(given) else schedules.Constant(check_number("step_sizes", given, low=0))
         axes.plot(range(steps), [float(function(count)) for count in range(steps)], label=label, **_style(axes))
     axes.set_ylim(bottom=0)
     return _with_legend(axes, above=True)
@@ -285,17 +288,13 @@ def _profile(costs: np.ndarray, algorithms: Sequence[str], start: float, label: 
 
 
 def _benchmark(results: Any) -> Benchmark:
-    if isinstance(results, Benchmark):
-        return results
-    if not isinstance(results, Mapping) or not all(isinstance(key, tuple) and len(key) == 2 for key in results):
-        raise TypeError(
-            f"results is a {type(results).__name__}; pass what optapi.benchmark returns, or a dictionary from pairs of "
-            "the names of a problem and an algorithm to results"
-        )
-    return Benchmark(results)
+    results = results if isinstance(results, Benchmark) else Benchmark(results)
+    if not results:
+        raise ValueError("results is empty; pass at least one result")
+    return results
 
 
-def _labelled(given: Any, is_one: Callable[[Any], bool], label_of: Any = None) -> dict[str, Any]:
+def _labelled(argument: str, given: Any, is_one: Callable[[Any], bool], label_of: Any = None) -> dict[str, Any]:
     """One or several things to draw, by their labels."""
     if is_one(given):
         given = [given]
@@ -303,7 +302,7 @@ def _labelled(given: Any, is_one: Callable[[Any], bool], label_of: Any = None) -
         return {", ".join(map(str, key)) if isinstance(key, tuple) else str(key): run for key, run in given.items()}
     if not isinstance(given, list | tuple) or not given or not all(map(is_one, given)):
         raise TypeError(
-            f"an object of type {type(given).__name__} cannot be drawn here; pass one run, or a list or mapping of them"
+            f"{argument} is {shown(given)}, which cannot be drawn here; pass one to draw, or a list or mapping of them"
         )
     labels = [label_of(one) if label_of else _name(one) for one in given]
     alone = len(given) == 1
@@ -334,7 +333,7 @@ def _path_of(run: Any) -> np.ndarray:
         run = [_flat(run.iterate), *(_flat(state.iterate) for state in run)]
     points = np.asarray(run, float)
     if points.ndim != 2 or points.shape[1] != 2 or not len(points):
-        raise ValueError(f"a path has the shape {points.shape}; only points of two components can be drawn")
+        raise ValueError(f"a path of runs has the shape {points.shape}; only points of two components can be drawn")
     return points
 
 
@@ -382,6 +381,8 @@ def _contours(axes: Any, f: Callable[[np.ndarray], Any], sides: Sequence[np.ndar
 
 def _ready(axes: Any, **labels: str) -> Any:
     """The axes, with their labels."""
+    if not (axes is None or (callable(getattr(axes, "set", None)) and callable(getattr(axes, "plot", None)))):
+        raise TypeError(f"axes is {shown(axes)}; pass axes of matplotlib")
     if axes is None:
         try:
             import matplotlib.pyplot as plt

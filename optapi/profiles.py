@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .checks import check_choice, check_number
+from .checks import as_numbers, check_choice, check_flag, check_number, shown
 from .drivers.numpy import minimize
 from .drivers.options import name_of, rule_of
 from .drivers.results import OptimizeResult
@@ -49,8 +49,14 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
     """
 
     def __init__(self, results: Mapping[tuple[str, str], Any] | None = None, ascent: bool = False):
-        super().__init__(results or {})
-        self.ascent = ascent
+        results = {} if results is None else results
+        if not isinstance(results, Mapping) or not all(isinstance(key, tuple) and len(key) == 2 for key in results):
+            raise TypeError(
+                f"results is {shown(results)}; pass what optapi.benchmark returns, or a dictionary from pairs of the "
+                "names of a problem and an algorithm to results"
+            )
+        super().__init__(results)
+        self.ascent = check_flag("ascent", ascent)
 
     @property
     def problems(self) -> list[str]:
@@ -64,7 +70,7 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
 
     def on(self, problem: str) -> dict[str, OptimizeResult]:
         """The results on one problem by the names of the algorithms, for instance for `optapi.plot.trace`."""
-        if problem not in self.problems:
+        if not isinstance(problem, str) or problem not in self.problems:
             raise ValueError(f"there is no problem {problem!r}; there are {', '.join(self.problems)}")
         return {algorithm: result for (name, algorithm), result in self.items() if name == problem}
 
@@ -123,10 +129,13 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
         check_choice("of", of, MEASURES)
         if accuracy is not None:
             accuracy = check_number("accuracy", accuracy, low=0, below=1)
+        if not (minima is None or isinstance(minima, Mapping)):
+            raise TypeError(f"minima is {shown(minima)}; pass a dictionary from names of problems to numbers")
+        minima = {problem: check_number(f"minima[{problem!r}]", value) for problem, value in (minima or {}).items()}
         counted = np.full((len(self.problems), len(self.algorithms)), np.inf)
         for row, problem in enumerate(self.problems):
             runs = self.on(problem)
-            minimum = _minimum(runs, (minima or {}).get(problem), self.ascent) if accuracy is not None else None
+            minimum = _minimum(runs, minima.get(problem), self.ascent) if accuracy is not None else None
             for algorithm, result in runs.items():
                 column = self.algorithms.index(algorithm)
                 if accuracy is not None:
@@ -206,11 +215,12 @@ def benchmark(
         if name in options:
             raise TypeError(f"the keyword {name!r} is not taken here; every run has a trace and a full result")
     problems = _named("problems", problems, lambda problem: name_of(_problem("problems", problem)[1]))
-    algorithms = _named("algorithms", algorithms, lambda rule: name_of(rule_of(rule)))
-    results = Benchmark(ascent=bool(options.get("ascent", False)))
+    algorithms = _named("algorithms", algorithms, lambda rule: name_of(rule_of(rule, "one of algorithms")))
+    rules = {name: rule_of(rule, f"algorithms[{name!r}]") for name, rule in algorithms.items()}
+    results = Benchmark(ascent=options.get("ascent", False))
     for problem, given in problems.items():
         x0, f, df, own = _problem(f"problems[{problem!r}]", given)
-        for algorithm, rule in algorithms.items():
+        for algorithm, rule in rules.items():
             try:
                 results[problem, algorithm] = minimize(
                     x0, f, df, rule, **{**options, **own, "trace": True, "full_output": True}
@@ -249,7 +259,7 @@ def performance_ratios(costs: ArrayLike) -> np.ndarray:
            [ 1., inf],
            [inf, inf]])
     """
-    costs = np.asarray(costs, float)
+    costs = as_numbers("costs", costs, 2)
     lowest = costs.min(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = np.where(costs == lowest, 1.0, costs / lowest)
@@ -283,7 +293,7 @@ def fraction_solved(costs: ArrayLike, limits: ArrayLike) -> np.ndarray:
            [0.5, 0.5],
            [1. , 0.5]])
     """
-    costs, limits = np.asarray(costs, float), np.asarray(limits, float)
+    costs, limits = as_numbers("costs", costs, 2), as_numbers("limits", limits, 1)
     return np.mean(costs[None] <= limits[:, None, None], axis=1)
 
 

@@ -30,7 +30,7 @@ import pytensor
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from .checks import check_count, scalar
+from .checks import check_count, check_flag, scalar
 from .typing import Array, Scalar, StepSize
 
 
@@ -96,6 +96,8 @@ class Schedule:
                 scalar(name, value, low=POSITIVE)
             elif field.name in ("steps", "growth"):
                 check_count(name, value)
+            elif field.name == "staircase":
+                check_flag(name, value)
             elif field.name in ("values", "schedules", "boundaries"):
                 if not isinstance(value, list | tuple):
                     raise TypeError(f"{name} is a {type(value).__name__}; pass a list or tuple")

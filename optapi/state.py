@@ -21,7 +21,7 @@ from pytensor.graph.basic import Variable
 from pytensor.tensor.type import TensorType
 
 from . import files
-from .checks import called, is_generator
+from .checks import called, check_updates, is_generator
 from .graph.compat import assign
 from .notes import note, noted
 from .typing import Updates
@@ -263,7 +263,7 @@ def _check_alike(here: Any, there: Any, name: str = "state") -> None:
 
 def _entries(updates: Updates) -> dict[str, Any]:
     """The variables of `updates` by the names of their entries in a file."""
-    for variable in updates:
+    for variable in check_updates(updates):
         if not isinstance(variable, SharedVariable):
             raise TypeError(f"the variable {called(variable)} is not shared, so it has no value to save or load")
         if not (isinstance(variable.type, TensorType) or is_generator(variable)):

@@ -69,7 +69,7 @@ class GradientMemory:
     def __init__(self, mean_weight: float = 0.9, mean_square_weight: float = 0.0, *, historical: bool = False) -> None:
         self.mean_weight = _number("mean_weight", mean_weight, below=1)
         self.mean_square_weight = _number("mean_square_weight", mean_square_weight, below=1)
-        self.historical = bool(historical)
+        self.historical = check_flag("historical", historical)
         self.mean_gradient: Any = None
         self.mean_square_gradient: Any = None
         self.mean_updates = 0
@@ -147,6 +147,7 @@ class GradientMemory:
         ValueError, TypeError
             As in `update`.
         """
+        check_flag("unbiased", unbiased)
         if not self.mean_square_weight or self.mean_square_gradient is None:
             return grad
         if not unbiased:
@@ -221,7 +222,7 @@ class Optimizer:
         self.stepsize = stepsize
         self.tolerance = None if tolerance is None else _number("tolerance", tolerance)
         self.ascent = check_flag("ascent", ascent)
-        self.historical = bool(historical)
+        self.historical = check_flag("historical", historical)
         self.lr: float | None = None
         self.count = 0
         self.magnitude = np.nan

@@ -9,7 +9,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from .checks import as_list, check_cost, check_count, check_stop, check_updates, scalar
+from .checks import as_list, check_cost, check_count, check_name, check_stop, check_updates, scalar
 from .graph.loops import hold, like
 from .objective import conjunction
 from .state import state
@@ -57,7 +57,8 @@ def all_of(stops: Sequence[Any], stop: Variable, updates: Updates | None = None)
     >>> bool(abs(v.get_value()) < 1e-3)
     True
     """
-    check_updates(updates)
+    if updates is not None:
+        check_updates(updates)
     next_values = updates or {}
     stops = as_list("stops", stops)
     if not stops:
@@ -113,7 +114,10 @@ def patience(cost: Tensor, stop: Variable, updates: Updates | None = None, *, ca
     0
     1
     """
+    if updates is not None:
+        check_updates(updates)
     cost = check_cost(cost).astype("float64")
+    check_name("name", name)
     calls = check_count("calls", calls)
     weight = scalar("smoothing", smoothing, 0, below=1)
     improvement = scalar("improvement", improvement, low=0)

@@ -20,6 +20,7 @@ import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
 
 from . import schedules
+from .checks import check_callable, check_flag, check_number
 from .drivers.compiled import compile_minimizer
 from .drivers.numpy import minimize, minimize_iterator
 from .drivers.options import PASSED
@@ -86,6 +87,9 @@ def check_rule(
     ...     return f.finish({p: p - a * pt.sign(g) for p, g, a in f.each(f.step_size(step_size))})
     >>> optapi.testing.check_rule(sign_descent, settles=False, step_size=0.1)
     """
+    check_callable("rule", rule, "a rule, a function such as optapi.sgd")
+    check_flag("settles", settles)
+    check_number("settling_step_size", settling_step_size, low=0)
     case = Case(rule, options, settles, settling_step_size)
     for promise in PROMISES:
         check_promise(case, promise)
@@ -482,6 +486,23 @@ def start_at_the_minimizer(case: Case) -> None:
     _expect(all(reason.get_value() == 0 for reason in found.get("reason", [])), "the reason is not 0")
     for cost in found.get("cost", []):
         _expect_close([cost.get_value()], [_evaluated(_bowl(ps))()], "it reports another cost")
+
+
+@_promise
+def shapes(case: Case) -> None:
+    """It takes parameters of all shapes; those without components have converged where they are."""
+    for several in (((0,), (3, 0)), ((), (1, 1, 1), (0,))):
+        ps, stop = [pytensor.shared(np.full(shape, 0.5)) for shape in several], pytensor.shared(0)
+        updates = case(ps, 0.5 + _bowl(ps), stop=stop, tolerance=1e-3)
+        _compiled(updates)()
+        held = _values(ps)
+        _expect([x.shape for x in held] == list(several), f"parameters of the shapes {several} have other ones")
+        _expect(all(np.all(np.isfinite(x)) for x in held), f"one of the shapes {several} is not finite")
+        if not sum(x.size for x in held):
+            _expect(stop.get_value() == 1, f"stop is not 1 for the shapes {several}")
+            found = reports(updates)
+            _expect(all(reason.get_value() == 0 for reason in found.get("reason", [])), "the reason is not 0")
+            _expect(all(cost.get_value() == 0.5 for cost in found.get("cost", [])), "it reports another cost")
 
 
 @_promise

@@ -20,11 +20,12 @@ from pytensor.tensor.type import float_dtypes
 from . import schedules
 from .checks import (
     as_dtype,
-    as_list,
+    as_tensors,
     called,
     check_cost,
     check_count,
     check_keys,
+    check_name,
     check_parameters,
     check_updates,
     is_generator,
@@ -74,6 +75,8 @@ def skip_nonfinite(updates: Updates, *, name: str = "skip_nonfinite") -> Updates
     >>> int(skipped.get_value())
     1
     """
+    check_updates(updates)
+    check_name("name", name)
     # State may say with NaN or infinity that nothing is known yet: what counts is a finite value that no longer is one.
     good = [
         pt.all(pt.isfinite(value) | ~pt.isfinite(variable))
@@ -125,6 +128,7 @@ def project(updates: Updates, projections: Mapping[Any, Callable[[Any], Any]]) -
     >>> x.get_value().round(4)
     array([1. , 0.7])
     """
+    check_updates(updates)
     check_keys("projections", projections, updates)
     if {"cost", "gradient_size"} & set(reports(updates)):
         raise ValueError("updates are of a rule that searches and judges its own points; project a first-order rule")
@@ -179,6 +183,8 @@ def average(updates: Updates, averages: Mapping[Any, Any], *, weight: Scalar | N
     >>> float(x.get_value()), float(mean.get_value())
     (1.0, 1.5)
     """
+    check_updates(updates)
+    check_name("name", name)
     check_keys("averages", averages, updates)
     after = check_count("after", after, low=0)
     count = state(f"{name}/count", dtype="int64")
@@ -241,6 +247,8 @@ def lookahead(
     >>> [float(step()) for _ in range(4)]
     [4.0, 2.0, 2.5, 1.25]
     """
+    check_updates(updates)
+    check_name("name", name)
     parameters = check_parameters(parameters)
     check_keys("parameters", dict.fromkeys(parameters), updates)
     every = check_count("every", every)
@@ -299,6 +307,8 @@ def best(updates: Updates, cost: Variable, points: Mapping[Any, Any], *, name: s
     >>> float(x_best.get_value())
     -0.25
     """
+    check_updates(updates)
+    check_name("name", name)
     cost = check_cost(cost)
     check_keys("points", points, updates)
     lowest = state(f"{name}/best_cost", dtype=cost.type.dtype, fill=np.inf, role="best_cost")
@@ -363,6 +373,8 @@ def bold_driver(updates: Updates, step_size: Variable, cost: Variable, *, grow: 
     >>> bool(step() < 1e-3), bool(step_size.get_value() < 1.5)
     (True, True)
     """
+    check_updates(updates)
+    check_name("name", name)
     cost, step_size = check_cost(cost), shared_scalar("step_size", step_size, float_dtypes)
     grow, shrink = scalar("grow", grow, low=1), scalar("shrink", shrink, low=0, below=1)
     if step_size not in ancestors(list(updates.values())):
@@ -432,6 +444,9 @@ def reduce_on_plateau(step_size: Variable, cost: Variable, updates: Updates | No
     >>> [round(float(see(value)), 4) for value in (3.0, 2.0, 2.0, 2.0, 2.0, 1.0)]
     [0.1, 0.1, 0.1, 0.1, 0.01, 0.01]
     """
+    if updates is not None:
+        check_updates(updates)
+    check_name("name", name)
     step_size, cost = shared_scalar("step_size", step_size, float_dtypes), check_cost(cost).astype("float64")
     factor, minimum = scalar("factor", factor, 0, 1), scalar("minimum", minimum, low=0)
     patience, cooldown = check_count("patience", patience), check_count("cooldown", cooldown, low=0)
@@ -503,9 +518,10 @@ def accumulate(gradients: Sequence[Any], every: int, updates: Updates, parameter
     >>> float(x.get_value())
     2.0
     """
-    gradients, every = as_list("gradients", gradients), check_count("every", every)
-    _check_required(updates)
-    models = gradients if parameters is None else as_list("parameters", parameters)
+    gradients, every = as_tensors("gradients", gradients), check_count("every", every)
+    check_updates(updates)
+    check_name("name", name)
+    models = gradients if parameters is None else as_tensors("parameters", parameters)
     if len(models) != len(gradients):
         raise ValueError(f"gradients has {len(gradients)} entries for {len(models)} parameters; pass one for each")
     for position, gradient in enumerate(gradients):
@@ -568,11 +584,12 @@ def noise(gradients: Sequence[Any], updates: Updates, *, rng: Variable | int | N
     >>> bool(0 < np.abs(x.get_value()).max() < 0.3)
     True
     """
-    gradients = as_list("gradients", gradients)
-    _check_required(updates)
+    gradients = as_tensors("gradients", gradients)
+    check_updates(updates)
+    check_name("name", name)
     generator: Any
     if isinstance(rng, int | np.integer) and not isinstance(rng, bool):
-        generator = pt.random.shared_rng(seed=rng, name=f"{name}/rng")
+        generator = pt.random.shared_rng(seed=check_count("rng", rng, low=0), name=f"{name}/rng")
     elif isinstance(rng, Variable) and is_generator(rng):
         generator = rng
     else:
@@ -598,9 +615,3 @@ def noise(gradients: Sequence[Any], updates: Updates, *, rng: Variable | int | N
 def _all_zeros_like(variables: Sequence[Any], name: str) -> list[Any]:
     """State of the shapes and dtypes of `variables`, named ``name/label``."""
     return [full_like(v, f"{name}/{label}") for v, label in zip(variables, labels(variables), strict=True)]
-
-
-def _check_required(updates: Any) -> None:
-    if updates is None:
-        raise TypeError("updates is None; pass the dictionary that takes the state, which may be empty")
-    check_updates(updates)

@@ -9,7 +9,7 @@ import numpy as np
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.type import float_dtypes
 
-from .checks import check_count, shared_scalar
+from .checks import called, check_callable, check_count, check_number, check_updates, shared_scalar
 from .typing import Updates
 
 
@@ -59,10 +59,14 @@ def find_step_size(updates: Updates, step_size: SharedVariable, run: Callable[[]
     >>> optapi.find_step_size(updates, step_size, run)
     0.5
     """
+    for variable in check_updates(updates):
+        if not isinstance(variable, SharedVariable):
+            raise TypeError(f"the variable {called(variable)} is not shared, so it has no value to begin with")
     step_size = shared_scalar("step_size", step_size, float_dtypes)
-    if not 0 < first < np.inf:
+    check_callable("run", run, "a function without arguments that returns a cost")
+    if not check_number("first", first) > 0:
         raise ValueError(f"first is {first!r}; pass a number above 0")
-    if not 1 < factor < np.inf:
+    if not check_number("factor", factor) > 1:
         raise ValueError(f"factor is {factor!r}; pass a number above 1")
     max_trials = check_count("max_trials", max_trials)
     old, values = step_size.get_value(), {variable: variable.get_value() for variable in updates}

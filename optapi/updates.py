@@ -24,10 +24,7 @@ def extend(updates: Updates | None, new: Updates) -> Updates:
         If a variable of `new` already has an update. `updates` is then left as it was.
     ValueError
         If two state variables of the result have the same name. `updates` is then left as it was.
-    TypeError
-        If `updates` is not a dictionary.
     """
-    check_updates(updates)
     if updates is None:
         updates = {}
     for variable in new:
@@ -69,9 +66,7 @@ def join(*dictionaries: Updates) -> Updates:
     """
     result: Updates = {}
     for updates in dictionaries:
-        if not isinstance(updates, dict):
-            raise TypeError(f"join takes dictionaries of updates, join(first, second); it was given {updates!r:.60}")
-        extend(result, updates)
+        extend(result, check_updates(updates, "an argument of join"))
     return result
 
 
@@ -99,7 +94,7 @@ def reports(updates: Updates) -> dict[str, list[Any]]:
     {'reason': 0, 'evaluations': 3, 'cost': 0.0, 'gradient_size': 0.0}
     """
     result: dict[str, list[Any]] = {}
-    for variable in updates:
+    for variable in check_updates(updates):
         role = note(variable, "role")
         if role is not None:
             result.setdefault(role, []).append(variable)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pytensor.graph.basic import Variable
 
-from ..checks import called, check_choice, check_count, check_flag, check_parameters
+from ..checks import as_numbers, called, check_choice, check_count, check_flag, check_shared
 from ..graph.compat import assign
 from ..pytree import PyTree, largest
 from ..typing import CompileMode, OptAlgo, Updates, Variables
@@ -389,9 +389,9 @@ class CompiledMinimizer:
             size = -(-count // workers)  # the same for all, so that they have one function
             try:
                 return size, program.batch(size)
-            except NotImplementedError as error:
+            except (NotImplementedError, ValueError) as error:
                 if together:
-                    raise ValueError("the cost cannot be a batch in this mode; leave together out") from error
+                    raise ValueError("the cost cannot be a batch, at least in this mode; leave together out") from error
         return max(1, count // (8 * workers)), None
 
     def _rows(self, starts: Any) -> list[np.ndarray]:
@@ -516,14 +516,23 @@ def sample_starts(parameters: Variables, count: int, method: str = "normal", *,
     >>> starts.shape, bool(abs(starts).max() <= 2)
     ((8, 2), True)
     """
-    shared: list[Any] = list(check_parameters(parameters))
+    shared = check_shared(parameters)
     values = [np.asarray(p.get_value(borrow=True)) for p in shared]
     check_count("count", count)
     check_choice("method", method, ("normal", "uniform", "latin_hypercube", "sobol"))
     scales = list(scale) if isinstance(scale, list | tuple) else [scale] * len(values)
     if len(scales) != len(values):
         raise ValueError(f"scale is a list of {len(scales)}; pass one for each of the {len(values)} parameters")
-    rng, size = np.random.default_rng(seed), sum(value.size for value in values)
+    widths = [as_numbers("scale", width) for width in scales]
+    for width, value in zip(widths, values, strict=True):
+        wide = (1,) * (value.ndim - width.ndim) + width.shape
+        if len(wide) != value.ndim or any(a not in (1, b) for a, b in zip(wide, value.shape, strict=True)):
+            raise ValueError(f"scale has an array of shape {width.shape} for a parameter of shape {value.shape}")
+    try:
+        rng = np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"seed is {seed!r}; pass an int of at least 0, or a numpy.random.Generator") from error
+    size = sum(value.size for value in values)
     if method == "normal":
         sample = rng.normal(size=(count, size))
     elif method == "uniform":
@@ -535,6 +544,6 @@ def sample_starts(parameters: Variables, count: int, method: str = "normal", *,
         sample = 2 * engine.random(count) - 1
     parts = np.split(sample, np.cumsum([value.size for value in values])[:-1], axis=1)
     return [
-        (value + np.asarray(width) * part.reshape(count, *value.shape)).astype(value.dtype)
-        for value, width, part in zip(values, scales, parts, strict=True)
+        (value + width * part.reshape(count, *value.shape)).astype(value.dtype)
+        for value, width, part in zip(values, widths, parts, strict=True)
     ]

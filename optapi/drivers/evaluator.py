@@ -190,12 +190,12 @@ class Symbolic:
         ]
         try:
             cost = self.f(self.structure.build(self._variables), *self.args)
-        except Exception as error:
-            error.add_note(
-                "df is None, so f was called with PyTensor variables, to be differentiated; write it with functions of "
-                "pytensor.tensor, for instance pt.sum in the place of np.sum, or pass df"
-            )
-            raise
+        except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+            raise TypeError(
+                "df is None, so f was called with PyTensor variables, to be differentiated, and raised a "
+                f"{type(error).__name__}. Pass df, or df=True if f returns the derivative too, or write f with "
+                "functions of pytensor.tensor, for instance pt.sum in the place of np.sum"
+            ) from error
         if not isinstance(cost, TensorVariable):
             raise TypeError(
                 f"df is None, so f has to build a PyTensor scalar of PyTensor variables; it returned a "
@@ -235,6 +235,7 @@ def evaluator_of(f: Callable[..., Any], df: Derivative, args: Any, hessp: Callab
     """An evaluator of `f` and `df` in all their forms."""
     if not callable(f):
         raise TypeError(f"f is {f!r}; pass a function from a point to the cost")
+    df = True if isinstance(df, np.bool_) and df else df
     if not (callable(df) or df is True or df is None):
         raise TypeError(
             f"df is {df!r}; pass the derivative of f, True if f returns it too, or None if f builds a PyTensor scalar"

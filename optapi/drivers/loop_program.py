@@ -19,7 +19,7 @@ from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors, explicit_graph_inputs
 
-from ..checks import as_list, called, check_cost, check_parameters, check_updates, is_generator
+from ..checks import as_list, called, check_cost, check_shared, check_updates, is_generator
 from ..graph.batches import batch
 from ..graph.compat import compiles_whole_graphs, free_callable, linked_by
 from ..graph.derivatives import differentiate
@@ -57,15 +57,10 @@ class Problem(NamedTuple):
     def of(cls, parameters: Variables, cost: Variable, rule: Callable[..., Any], options: dict[str, Any], inputs: Any,
            updates: Updates | None, mode: CompileMode) -> Problem:  # fmt: skip
         """The problem, checked."""
-        parameters = check_parameters(parameters)
-        for parameter in parameters:
-            if not isinstance(parameter, SharedVariable):
-                raise TypeError(
-                    f"the parameter {called(parameter)} is not shared, so it holds no start; make it with "
-                    "pytensor.shared(value), and build the cost of that"
-                )
+        parameters = check_shared(parameters)
         check_cost(cost)
-        check_updates(updates)
+        if updates is not None:
+            check_updates(updates)
         options = dict(options)
         if isinstance(inputs, Variable):
             inputs = [inputs]

@@ -45,8 +45,6 @@ def check_rule(
     symbolic : bool
         Whether the cost is an expression, so that options may be expressions too.
     """
-    if not callable(rule):
-        raise TypeError(f"opt_algo is {rule!r}; pass a rule, for instance optapi.lbfgs, or the name of one")
     known, keywords = options_of(rule)
     if known is None:
         return options
@@ -131,20 +129,22 @@ def own_rule(name: str | None) -> Any:
     return found if inspect.isfunction(found) and set(PASSED) <= set(options_of(found)[0] or ()) else None
 
 
-def rule_of(opt_algo: OptAlgo) -> Any:
+def rule_of(opt_algo: OptAlgo, argument: str = "opt_algo") -> Any:
     """The rule that `opt_algo` is or names.
 
     Raises
     ------
-    ValueError
-        If it is a string that names no rule.
+    ValueError, TypeError
+        If it is a string that names no rule, or cannot be called.
     """
     if not isinstance(opt_algo, str):
+        if not callable(opt_algo):
+            raise TypeError(f"{argument} is {opt_algo!r}; pass a rule, for instance optapi.lbfgs, or the name of one")
         return opt_algo
     rule = own_rule(opt_algo)
     if rule is None:
         names = [name for name in sys.modules["optapi"].__all__ if own_rule(name) is not None]
         near = difflib.get_close_matches(opt_algo.lower(), names, n=3, cutoff=0.5)
         meant = f"did you mean {' or '.join(map(repr, near))}?" if near else f"pass one of {', '.join(names)}"
-        raise ValueError(f"opt_algo is {opt_algo!r}, which is no rule of optapi; {meant}")
+        raise ValueError(f"{argument} is {opt_algo!r}, which is no rule of optapi; {meant}")
     return rule

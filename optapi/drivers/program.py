@@ -134,7 +134,9 @@ class Program:
             return evaluation
         if self.places.kept:
             point, cost, gradient = (values[place] for place in self.places.kept)
-            if np.array_equal(point, np.concatenate([array.ravel() for array in evaluation.point])):
+            # A point without components is that of the state at first, which knows nothing.
+            known = point.size or not np.isnan(cost)
+            if known and np.array_equal(point, np.concatenate([array.ravel() for array in evaluation.point])):
                 ends = np.cumsum([array.size for array in evaluation.point])
                 parts = np.split(self.sign * gradient, ends[:-1])
                 evaluation.cost = self.sign * float(cost)

@@ -198,10 +198,10 @@ class Monitor:
                  checkpoint: str | os.PathLike[str] | Checkpoint | None = None):  # fmt: skip
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is {callback!r}; pass a function of intermediate_result or of a point")
-        if not (progressbar == "force" or isinstance(progressbar, bool)):
+        if not isinstance(progressbar, bool | np.bool_ | str) or progressbar not in (True, False, "force"):
             raise TypeError(f"progressbar is {progressbar!r}; pass True, False or 'force'")
         self.label, self.callback, self.progressbar = label, callback, progressbar
-        self.verbose = check_count("verbose", int(verbose) if isinstance(verbose, bool) else verbose, low=0)
+        self.verbose = check_count("verbose", int(verbose) if isinstance(verbose, bool | np.bool_) else verbose, low=0)
         self.checkpoint = Checkpoint.of(checkpoint)
         self.begin()
         self.trace = check_flag("trace", trace)

@@ -10,7 +10,7 @@ import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 
-from ..checks import called, check_keys, is_generator
+from ..checks import called, check_keys, check_updates, is_generator
 from ..notes import copy_notes
 from ..typing import Updates
 from ..updates import extend
@@ -53,6 +53,7 @@ def batch(updates: Updates, starts: Mapping[Any, Any]) -> Updates:
     >>> starts.get_value().round(3)
     array([-2.,  2.,  2.])
     """
+    check_updates(updates)
     check_keys("starts", starts, updates)
     check_generators(updates)
     if not starts:
@@ -72,10 +73,10 @@ def batch(updates: Updates, starts: Mapping[Any, Any]) -> Updates:
     shaped = {variable: pt.specify_shape(wide, (rows, *variable.type.shape)) for variable, wide in wides.items()}
     try:
         values = wide_graph([updates[variable] for variable in [*wides, *generators]], shaped)
-    except NotImplementedError as error:
+    except (NotImplementedError, TypeError) as error:
         raise ValueError(
-            "updates cannot be given a batch axis, as those of a scan that draws random numbers; "
-            "make the batch first and then the scan"
+            "updates cannot be given a batch axis, as those of sparse matrices, or of a scan that draws random "
+            "numbers: there make the batch first and then the scan"
         ) from error
     new: Updates = {}
     for wide, value in zip(wides.values(), values, strict=False):

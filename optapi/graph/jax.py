@@ -20,6 +20,11 @@ from .loops import Loop
 @jax_funcify.register(Loop)
 def jax_funcify_Loop(op: Loop, node: Apply | None = None, **kwargs: Any) -> Any:
     """``jax.lax.while_loop`` over the converted body."""
+    if op.records_unknown:
+        raise ValueError(
+            "a loop with a stop, feeds or a symbolic number of steps cannot have traces under JAX, which has no arrays "
+            "of unknown length; leave trace out, pass an int for steps and no stop, or compile with mode='NUMBA'"
+        )
     kwargs.pop("storage_map", None)
     body = jax_funcify(_with_products(inner_graph(op)), **kwargs)
     count = len(op.fgraph.outputs) - 1

@@ -25,7 +25,20 @@ from pytensor.tensor.basic import scalar_from_tensor, tensor_from_scalar
 from pytensor.tensor.subtensor import IncSubtensor, Subtensor
 from pytensor.tensor.type import TensorType, integer_dtypes
 
-from ..checks import called, check_count, is_generator, scalar, shared_scalar
+from ..checks import (
+    as_list,
+    as_tensor,
+    as_variable,
+    called,
+    check_callable,
+    check_condition,
+    check_steps,
+    check_updates,
+    is_dense,
+    is_generator,
+    shared_scalar,
+    shown,
+)
 from ..typing import Tensor, Updates
 from ..updates import extend
 from .compat import INNER_FUNCTION, SealedOp, inner_graph, rewrite_inner_graphs
@@ -103,11 +116,20 @@ def repeat(body: Callable[..., tuple[Sequence[Any], Any]], start: Sequence[Any],
     >>> int(pytensor.function([n], taken)(27))
     111
     """
-    start = [value if isinstance(value, Variable) else pt.as_tensor(np.asarray(value)) for value in start]
+    check_callable("body", body, "a function from the current values to the next ones and whether they are the last")
+    start = [as_variable("start", value) for value in as_list("start", start)]
+    if not start:
+        raise ValueError("start is empty; pass at least one value")
+    steps = check_steps(steps)
     current = [value.type() for value in start]
-    next_values, done = body(*current)
-    next_values = [like(value, variable) for value, variable in zip(next_values, current, strict=True)]
-    done = pt.as_tensor(done).astype("bool")
+    turn = body(*current)
+    if not isinstance(turn, list | tuple) or len(turn) != 2 or not isinstance(turn[0], list | tuple):
+        raise TypeError(f"body returned {shown(turn)}; it has to return a list of next values, and a boolean scalar")
+    next_values, done = turn
+    if len(next_values) != len(start):
+        raise ValueError(f"body returned {len(next_values)} next values for {len(start)} in start; return one for each")
+    next_values = [as_update(value, variable) for value, variable in zip(next_values, current, strict=True)]
+    done = as_tensor("the end that body returned", done).astype("bool")
 
     fixed = _frontier([*next_values, done], current)
     inside = [variable.type() for variable in fixed]
@@ -127,6 +149,8 @@ class Loop(SealedOp):
     """
 
     rewritten = False
+    # Whether it records traces of a length that is not known before it runs, which JAX cannot.
+    records_unknown = False
 
     def __init__(self, inputs: list[Any], outputs: list[Any], **kwargs: Any):
         super().__init__(inputs, outputs, **{**INNER_FUNCTION, **kwargs})
@@ -136,7 +160,7 @@ class Loop(SealedOp):
 
     def clone_with_inner_graph(self, inner: FunctionGraph) -> Any:
         new: Any = super().clone_with_inner_graph(inner)
-        new.rewritten = True
+        new.rewritten, new.records_unknown = True, self.records_unknown
         return new
 
     def make_node(self, *inputs: Any) -> Apply:
@@ -309,11 +333,18 @@ def cond(
     (3.0, -1.0)
     """
     # Not PyTensor's ifelse, which is not lazy under every linker.
+    condition = check_condition("condition", condition)
+    check_callable("body", body, "a function from the arguments to a list of values")
+    arguments = [as_variable("arguments", value) for value in as_list("arguments", arguments)]
+    otherwise = [as_variable("otherwise", value) for value in as_list("otherwise", otherwise)]
     count = len(arguments)
 
     def turn(*current: Any) -> tuple[list[Any], Any]:
+        values = body(*current[:count])
+        if not isinstance(values, list | tuple) or len(values) != len(otherwise):
+            raise ValueError(f"body returned {values!r:.60}; it has to return a list of as many as otherwise has")
         # The arguments are carried although they do not change; otherwise the body would be moved out of the loop.
-        return [*current[:count], *body(*current[:count])], pt.constant(np.bool_(True))
+        return [*current[:count], *values], pt.constant(np.bool_(True))
 
     return repeat(turn, [*arguments, *otherwise], pt.switch(condition, 1, 0))[count:]
 
@@ -373,19 +404,22 @@ def loop(updates: Updates, steps: int | Variable | None = None, stop: Variable |
     >>> float(x.get_value())
     3.0
     """
-    variables = list(updates)
+    variables = list(check_updates(updates))
     check_generators(updates)
     limit = _limit(steps, feeds)
     feeds = _check_feeds(feeds, updates)
     for rows in feeds.values():
         limit = pt.minimum(limit, rows.shape[0])
     if stop is not None:
+        if not is_dense(stop):
+            raise TypeError(f"stop is {shown(stop)}; pass the variable that was passed to the rule")
         if stop not in updates:
             raise ValueError(f"stop is the variable {called(stop)}, which has no update; pass it to the rule as well")
         limit = pt.switch(pt.all(pt.gt(stop, 0)), 0, limit)
     # Inside the loop `stop` is never positive, so conditions on it are replaced by False.
     stopped = [] if stop is None or stop.type.ndim else _whether_positive(stop, updates)
-    outputs = [pt.as_tensor(expression) for expression in trace or []]
+    expressions = [] if trace is None else as_list("trace", trace)
+    outputs = [as_tensor(f"trace[{position}]", expression) for position, expression in enumerate(expressions)]
     records = [pt.zeros([pt.maximum(limit, 0), *expression.shape], expression.type.dtype) for expression in outputs]
 
     def body(turn: Any, *current: Any) -> tuple[list[Any], Any]:
@@ -400,13 +434,14 @@ def loop(updates: Updates, steps: int | Variable | None = None, stop: Variable |
         ended = FALSE if stop is None else pt.all(pt.gt(next_values[variables.index(stop)], 0))
         return [turn + 1, *next_values, *written], ended
 
+    shortens = stop is not None or feeds or isinstance(steps, Variable)
     turns, *last = repeat(body, [np.int64(0), *variables, *records], limit)
+    turns.owner.op.records_unknown = bool(shortens and records)
     new = dict(zip(variables, last, strict=False))
     if taken is not None:
         extend(new, {shared_scalar("taken", taken, integer_dtypes): like(turns, taken)})
     if trace is None:
         return new
-    shortens = stop is not None or feeds or isinstance(steps, Variable)
     return new, [record[:turns] if shortens else record for record in last[len(variables) :]]
 
 
@@ -425,22 +460,20 @@ def _limit(steps: Any, feeds: Any) -> Any:
         if not feeds:
             raise TypeError("steps is None; pass an int, an integer scalar variable, or feeds with a row for each step")
         return np.iinfo(np.int64).max
-    if not isinstance(steps, Variable):
-        return check_count("steps", steps, low=0)
-    if scalar("steps", steps).type.dtype not in integer_dtypes:
-        raise TypeError(f"steps has dtype {steps.type.dtype}; pass an int or an integer scalar variable")
-    return steps
+    return check_steps(steps)
 
 
 def _check_feeds(feeds: Mapping[Any, Any] | None, updates: Updates) -> dict[Any, Any]:
     """`feeds` with tensor variables as values, checked against the variables that they replace."""
+    if not (feeds is None or isinstance(feeds, Mapping)):
+        raise TypeError(f"feeds is {shown(feeds)}; pass a dictionary from variables to rows of values")
     read, checked = set(ancestors(list(updates.values()))), {}
     for x, rows in (feeds or {}).items():
         if x in updates:
             raise ValueError(f"feeds names the variable {called(x)}, which has an update; feed what is only read")
         if x not in read:
             raise ValueError(f"feeds names the variable {called(x)}, which updates does not read")
-        rows = checked[x] = pt.as_tensor(rows)
+        rows = checked[x] = as_tensor(f"feeds for {called(x)}", rows)
         if rows.type.dtype != x.type.dtype or rows.type.ndim != x.type.ndim + 1:
             raise ValueError(
                 f"feeds holds {rows.type} for {called(x)}, which is {x.type}; "
@@ -470,9 +503,8 @@ def hold(updates: Updates, condition: Tensor) -> Updates:
     >>> [float(step(still)) for still in (0, 1, 1, 0, 0)]
     [4.0, 2.0, 2.0, 2.0, 1.0]
     """
-    condition = pt.as_tensor(condition)
-    if condition.type.ndim != 0:
-        raise ValueError(f"condition has {condition.type.ndim} dimensions; pass a boolean scalar variable")
+    check_updates(updates)
+    condition = check_condition("condition", condition)
     return {
         variable: value if is_generator(variable) else like(pt.switch(condition, variable, value), variable)
         for variable, value in updates.items()

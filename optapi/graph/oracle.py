@@ -18,7 +18,7 @@ from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import HasInnerGraph, Op
 from pytensor.graph.traversal import ancestors
 
-from ..checks import as_dtype, as_list, check_parameters
+from ..checks import as_dtype, as_list, as_tensor, check_callable, check_parameters
 from ..pytree import derivative, number
 from ..typing import Variables
 
@@ -71,6 +71,9 @@ class Oracle:
         call: Callable[..., tuple[Any, Sequence[Any]]] | None,
         product: Callable[..., Sequence[Any]] | None = None,
     ):
+        for argument, function in (("call", call), ("product", product)):
+            if function is not None:
+                check_callable(argument, function, "a function of arrays")
         self.call = call
         self.product = product
         self.failure: BaseException | None = None
@@ -79,7 +82,8 @@ class Oracle:
     def __call__(self, parameters: Variables, *inputs: Sequence[Variable]) -> Any:
         """The cost as a scalar variable in float64, differentiable in `parameters` and not in `inputs`."""
         parameters = check_parameters(as_list("parameters", parameters))
-        variables: Any = Evaluation(self, len(parameters))(*parameters, *map(pt.as_tensor, inputs), return_list=True)
+        data = [as_tensor(f"inputs[{position}]", value) for position, value in enumerate(inputs)]
+        variables: Any = Evaluation(self, len(parameters))(*parameters, *data, return_list=True)
         return variables[0]
 
     def check(self) -> None:

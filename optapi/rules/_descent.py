@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytensor.tensor as pt
 
+from ..checks import shown
 from ..graph.loops import FALSE, repeat
 from ..line_search import LineSearch, Step, Trial
 from ..objective import Objective
@@ -173,6 +174,8 @@ class Descent(NamedTuple):
 
         first = pt.switch(self.finished, pt.zeros_like(first), first)
         result = self.search(line, Trial(self.cost, slope, (x, g)), first, *self.search_state)
+        if not isinstance(result, Step):
+            raise TypeError(f"line_search returned {shown(result)}; it has to return a Step of optapi.line_search")
         x_new, g_new = result.trial.carry
         # At round-off level a step may pass the tests of the search and leave the point where it is. A search that has
         # failed is not repeated in this call: that of the next call is along the steepest descent.

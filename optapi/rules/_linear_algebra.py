@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytensor.tensor as pt
 
-from ..checks import as_dtype, check_count
+from ..checks import as_dtype, check_count, check_updates
 from ..graph.loops import FALSE, repeat
 from ..notes import note, noted
 from ..objective import Objective
@@ -480,7 +480,7 @@ def inverse_hessian(updates: Updates) -> Any:
     array([[0.5, 0. ],
            [0. , 0.1]])
     """
-    return inverse_hessian_of([v.get_value() for v in updates if note(v, "inverse_hessian")])
+    return inverse_hessian_of([v.get_value() for v in check_updates(updates) if note(v, "inverse_hessian")])
 
 
 def inverse_hessian_of(values: Sequence[Any]) -> Any:

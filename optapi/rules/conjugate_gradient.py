@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
+from pytensor.tensor.type import float_dtypes
 
-from ..checks import as_dtype, check_count, scalar
+from ..checks import as_dtype, as_tensor, check_count, scalar
 from ..graph.loops import FALSE, cond
 from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Objective
@@ -32,6 +33,15 @@ def quotient(a: Tensor, b: Tensor) -> Any:
     return ratio(a, b, b > 0)
 
 
+def vectors(**given: Any) -> list[Any]:
+    """The arguments of a formula, checked."""
+    tensors = [as_tensor(name, vector) for name, vector in given.items()]
+    for name, tensor in zip(given, tensors, strict=True):
+        if tensor.type.ndim != 1 or tensor.type.dtype not in float_dtypes:
+            raise TypeError(f"{name} is of type {tensor.type}; pass a vector of real numbers")
+    return tensors
+
+
 def beta_fletcher_reeves(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
     r"""The formula of Fletcher and Reeves, :math:`\beta = \|g_{new}\|^2 / \|g\|^2`.
 
@@ -45,6 +55,7 @@ def beta_fletcher_reeves(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
     >>> float(optapi.beta_fletcher_reeves(d, g, g_new).eval(mode=optapi.PYTHON))
     0.25
     """
+    d, g, g_new = vectors(d=d, g=g, g_new=g_new)
     return quotient(dot(g_new, g_new), dot(g, g))
 
 
@@ -59,6 +70,7 @@ def beta_polak_ribiere(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
     >>> float(optapi.beta_polak_ribiere(d, g, g_new).eval(mode=optapi.PYTHON))
     0.0
     """
+    d, g, g_new = vectors(d=d, g=g, g_new=g_new)
     return pt.maximum(quotient(dot(g_new, g_new - g), dot(g, g)), 0)
 
 
@@ -73,6 +85,7 @@ def beta_hestenes_stiefel(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
     >>> round(float(optapi.beta_hestenes_stiefel(d, g, g_new).eval(mode=optapi.PYTHON)), 4)
     0.6667
     """
+    d, g, g_new = vectors(d=d, g=g, g_new=g_new)
     y = g_new - g
     return quotient(dot(g_new, y), dot(d, y))
 
@@ -88,6 +101,7 @@ def beta_dai_yuan(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
     >>> float(optapi.beta_dai_yuan(d, g, g_new).eval(mode=optapi.PYTHON))
     0.25
     """
+    d, g, g_new = vectors(d=d, g=g, g_new=g_new)
     return quotient(dot(g_new, g_new), dot(d, g_new - g))
 
 
@@ -109,6 +123,7 @@ def beta_hager_zhang(d: Tensor, g: Tensor, g_new: Tensor, theta: Scalar = 2.0, t
     >>> float(optapi.beta_hager_zhang(d, g, g_new).eval(mode=optapi.PYTHON))
     0.25
     """
+    d, g, g_new = vectors(d=d, g=g, g_new=g_new)
     theta, eta = scalar("theta", theta, low=0.25), scalar("truncation", truncation, low=0)
     theta, eta = (as_dtype(s, d.type.dtype) for s in (theta, eta))
     y = g_new - g
@@ -193,7 +208,7 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
         step_size = pt.switch(valid, same_decrease, 1 / pt.maximum(pt.ones_like(same_decrease), norm(g)))
     end = start.line_search(d, step_size, restart)
 
-    b = pt.as_tensor(beta(end.direction, g, end.gradient))
+    b = as_tensor("what beta returned", beta(end.direction, g, end.gradient))
     restart = end.failed | ~pt.isfinite(b)
     if restart_overlap is not None:
         # Without Powell's restarts fletcher_reeves and dai_yuan take 2.7 and 2.9 times the evaluations of SciPy's CG on

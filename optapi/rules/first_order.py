@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from ..checks import is_zero
+from ..checks import check_flag, is_zero
 from ..moments import correction
 from ..objective import Objective
 from ..typing import Mask, Scalar, StepSize, Updates, Variables
@@ -66,6 +66,7 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
     >>> x.get_value().round(4)
     array([1., 2.])
     """
+    check_flag("nesterov", nesterov)
     if is_zero(momentum) and (nesterov or not is_zero(dampening)):
         raise ValueError("nesterov and dampening need a momentum above 0")
     if nesterov and not is_zero(dampening):
@@ -373,6 +374,7 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     w = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
+    check_flag("centered", centered)
     scalars = f.scalar("momentum", momentum, 0, 1), f.scalar("epsilon", epsilon, low=0)
 
     new = {}
@@ -451,6 +453,7 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
+    check_flag("amsgrad", amsgrad)
     a, t = f.step_size(step_size), f.count + 1
     # The corrections are applied to scalars, so that a component takes one root and one division.
     rate, scale = a / correction(w1, t), 1.0 / pt.sqrt(correction(w2, t))

@@ -152,7 +152,7 @@ def hessian_free(parameters: Variables, cost: Variable | None = None, gradients:
     steps = check_count("steps", steps)
     growth = f.scalar("damping_growth", damping_growth, low=1).astype(f.dtype)
     decay = as_dtype(f.scalar("start_decay", start_decay, 0, 1), f.dtype)
-    progress = f.scalar("progress", progress, low=0)
+    progress, power = f.scalar("progress", progress, low=0), f.scalar("exponent", exponent, 0, 1)
     if hidden is not None and outputs is None:
         raise ValueError("hidden is given and outputs is not; structural damping needs both")
     start = Descent.start(f, line_search, exact)
@@ -167,7 +167,7 @@ def hessian_free(parameters: Variables, cost: Variable | None = None, gradients:
     )
     diagonal = None
     if preconditioner is not None:
-        diagonal = (_diagonal(f, preconditioner) + lam) ** as_dtype(f.scalar("exponent", exponent, 0, 1), f.dtype)
+        diagonal = (_diagonal(f, preconditioner) + lam) ** as_dtype(power, f.dtype)
 
     solution = conjugate_gradients(
         lambda v: product(x, v) + lam * v,
@@ -310,7 +310,7 @@ def krylov_subspace_descent(parameters: Variables, cost: Variable | None = None,
     )
     k = check_count("dimensions", dimensions)
     max_trials = 2 * k if max_trials is None else check_count("max_trials", max_trials)
-    k = min(k, f.size)
+    k = max(1, min(k, f.size))
     floor = as_dtype(f.scalar("floor", floor, 0, 1), f.dtype)
     product = f.curvature(outputs, givens=curvature_givens)
     start = Descent.start(f, line_search, exact)

@@ -9,7 +9,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from ..checks import check_choice, check_outputs, check_parameters
+from ..checks import check_choice, check_count, check_outputs, check_parameters
 from ..graph.derivatives import known_shapes, pushforward
 from ..graph.loops import FALSE
 from ..line_search import LineSearch, fixed, strong_wolfe
@@ -96,12 +96,16 @@ def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients:
         parameters, cost, gradients, stop, updates, residuals, tolerance=tolerance, ascent=ascent, name=name
     )
     check_choice("solver", solver, ("svd", "cg"))
+    if cg_steps is not None:
+        check_count("cg_steps", cg_steps)
     start = Descent.start(f, line_search, exact)
     needed = ~start.finished
     if solver == "svd":
         right, s, components = _decomposed(_jacobian(f, parts, needed), f.pack(parts))
         length = pt.maximum(right.shape[0], components.shape[0]).astype(f.dtype)
-        nonzero = s > length * np.asarray(np.finfo(f.dtype).eps, f.dtype) * pt.max(s)
+        # With a zero, since without residuals or parameters there is no singular value.
+        largest = pt.max(pt.concatenate([np.zeros(1, f.dtype), s]))
+        nonzero = s > length * np.asarray(np.finfo(f.dtype).eps, f.dtype) * largest
         direction = -times(right, ratio(components, s, nonzero))
         products = pt.switch(needed, f.size, 0).astype("int64")
     else:
@@ -201,6 +205,8 @@ def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gra
     if not (x_scale is None or (isinstance(x_scale, str) and x_scale == "jac")):
         raise ValueError(f'x_scale is {x_scale!r}; pass None or "jac"')
     check_choice("solver", solver, ("svd", "cg"))
+    if cg_steps is not None:
+        check_count("cg_steps", cg_steps)
     if x_scale == "jac" and solver == "cg":
         raise ValueError('x_scale is "jac", which needs the matrix of derivatives; pass solver="svd"')
     f, parts = _opened(

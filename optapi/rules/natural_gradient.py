@@ -11,7 +11,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from ..checks import as_dtype, as_list, called, check_choice, check_count
+from ..checks import as_dtype, as_list, called, check_choice, check_count, check_flag
 from ..graph.loops import cond
 from ..moments import correction
 from ..objective import Objective
@@ -106,6 +106,7 @@ def tonga(parameters: Variables, cost: Variable | None = None, gradients: Variab
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     rank, every = check_count("rank", rank), check_count("every", every)
     check_choice("block", block, ("all", "parameter", "row"))
+    check_flag("normalize", normalize)
     gamma = f.scalar("forgetting", forgetting, 0, 1)
     lam = f.scalar("regularization", regularization, low=float(np.finfo("float64").tiny))
     groups = _groups(f, block)

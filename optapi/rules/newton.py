@@ -217,6 +217,8 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
 
 def _solved(hessian: Any, g: Any) -> Any:
     """The product of the inverse of the Hessian with `g`, with the absolute values of the eigenvalues."""
+    if hessian.type.shape[0] == 0:
+        return g
     # Absolute values need no shift to be chosen, and the steps leave saddles.
     matrix, nonfinite = guarded((hessian + hessian.T) / 2)
     decomposition: Any = pt.linalg.eigh(matrix)

@@ -21,7 +21,7 @@ from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace, vectorize_graph
 
 from .. import state
-from ..checks import as_dtype, check_choice, check_count, check_gradients, scalar
+from ..checks import as_dtype, check_choice, check_count, check_flag, check_gradients, scalar
 from ..graph.loops import FALSE, like
 from ..moments import correction
 from ..objective import Objective
@@ -256,7 +256,7 @@ def rprop(parameters: Variables, cost: Variable | None = None, gradients: Variab
     first = f.step_size(step_size)
     # The bounds of the gains; with a step size of 0 there are none.
     low = ratio(f.scalar("min_rate", min_rate, 0), first, first > 0)
-    high = pt.switch(first > 0, _bound("max_rate", max_rate) / first, _bound("max_rate", None))
+    high = pt.switch(first > 0, f.scalar("max_rate", max_rate, low=0) / first, _bound("max_rate", None))
 
     new: Updates = {}
     if variant == "irprop+":
@@ -816,6 +816,7 @@ def hypergradient(parameters: Variables, cost: Variable | None = None, gradients
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     check_choice("direction", direction, ("sgd", "nesterov", "adam"))
+    check_flag("multiplicative", multiplicative)
     adam = direction == "adam"
     beta = _option(
         "meta_step_size", meta_step_size, 0.02 if multiplicative else 1e-7 if adam else 1e-3, True, direction
@@ -913,6 +914,9 @@ def _second_derivatives(f: Objective) -> list[Any]:
     for p, g in zip(f.parameters, f.gradients, strict=True):
         shape, direction = state.shape_of(p), p.type()
         size = prod(shape)
+        if not size:
+            diagonals.append(pt.zeros_like(p))
+            continue
         [product] = f.products([p], [g], [direction])
         basis = pt.constant(np.eye(size, dtype=p.type.dtype).reshape(size, *shape))
         rows: Any = vectorize_graph(product, {direction: basis})

@@ -7,9 +7,11 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytensor
+import pytensor.sparse
 import pytensor.tensor as pt
 import pytest
 from registry import public_rules
+from scipy import sparse
 from scipy.stats import qmc
 
 import optapi
@@ -735,3 +737,17 @@ def test_backends(mode, rule, dtype):
     data.set_value(np.zeros(3, dtype))  # what a cost reads is read anew
     run.restart()
     assert np.abs(run(0.5).x[0]).max() < np.abs(result.x[0]).max()
+
+
+def test_starts_of_a_cost_with_sparse_data_run_one_after_another():
+    data = sparse.random(50, 8, 0.3, format="csr", random_state=1)
+    y, w = np.random.default_rng(0).normal(size=50), pytensor.shared(np.zeros(8), name="w")
+    X = pytensor.sparse.csr_matrix("X")
+    cost = pt.sum((pytensor.sparse.structured_dot(X, w[:, None])[:, 0] - y) ** 2)
+    run = compile_minimizer([w], cost, "lbfgs", inputs=[X], mode=STEP)
+    solution = np.linalg.lstsq(data.toarray(), y, rcond=None)[0]
+    for result in run.from_starts([np.random.default_rng(1).normal(size=(3, 8))], data):
+        assert result.success
+        np.testing.assert_allclose(result.x[0], solution, atol=1e-5)
+    with pytest.raises(ValueError, match="leave together out"):
+        run.from_starts([np.zeros((3, 8))], data, together=True)

@@ -202,3 +202,15 @@ def test_a_derivative_beside_a_wall_does_not_agree(beyond):
     with np.errstate(invalid="ignore"):
         comparison = optapi.check_gradient(lambda x: x[0] if x[0] <= 1 else beyond, lambda x: [100.0], [1.0])
     assert not comparison.agrees
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0)])
+@pytest.mark.parametrize("rule", ["adam", "lbfgs", "newton", "trust_region_cg", "krylov_subspace_descent", "idbd"])
+def test_a_point_without_components_has_converged(rule, shape):
+    """There is no component of the gradient that exceeds the tolerance; the cost is that of the only point."""
+    q = pytensor.shared(np.zeros(shape), name="q")
+    for result, x in (
+        (found := optapi.compile_minimizer([q], 2.5 + pt.sum(q**2), rule, mode=STEP)(), found.x[0]),
+        (found := optapi.minimize(np.zeros(shape), lambda x: 2.5, np.copy, rule, full_output=True), found.x),
+    ):
+        assert (result.status, result.nit, result.fun, x.shape) == (0, 0, 2.5, shape)

@@ -258,3 +258,11 @@ def test_functions_pickle(mode):
     again = pickle.loads(pickle.dumps(run))
     for one, other in zip(again(), run(), strict=True):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+@pytest.mark.jax
+def test_jax_refuses_traces_of_unknown_length():
+    p, stop = pytensor.shared(np.ones(3), name="p"), pytensor.shared(0, name="stop")
+    many, traces = optapi.loop(optapi.sgd([p], pt.sum(p**2), stop=stop), 50, stop, trace=[p])
+    with pytest.raises(ValueError, match="leave trace out"):
+        pytensor.function([], traces, updates=many, mode="JAX")

@@ -64,5 +64,5 @@ def test_a_rule_reports_only_when_it_is_given_a_stop():
 
 
 def test_join_takes_dictionaries():
-    with pytest.raises(TypeError, match="join takes dictionaries"):
+    with pytest.raises(TypeError, match="an argument of join is a list"):
         optapi.join([{}, {}])
