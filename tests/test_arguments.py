@@ -141,6 +141,7 @@ CALLS |= {
         lambda: {"updates": (u := updated("p", "q", "cost"))[0], "cost": u[3], "points": {u[1]: u[2]}},
     ),
     "bold_driver": (optapi.bold_driver, after(("updates", "step_size", "cost"), "rate", "cost")),
+    "Checkpoint": (optapi.Checkpoint, lambda: {"path": str(FILE)}),
     "check_gradient": (optapi.check_gradient, numpy_problem),
     "compile_minimizer": (
         optapi.compile_minimizer,
@@ -154,6 +155,10 @@ CALLS |= {
             "arguments": [pt.dscalar("a")],
             "otherwise": [pt.constant(0.0)],
         },
+    ),
+    "covariance": (
+        optapi.covariance,
+        lambda: {"parameters": [p := shared([1.0, -2.0], "p")], "cost": pt.sum(p**2), "mode": optapi.PYTHON},
     ),
     "find_step_size": (
         optapi.find_step_size,

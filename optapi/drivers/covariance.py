@@ -83,7 +83,6 @@ def covariance(parameters: Variables, cost: Variable | None = None, *, residuals
     function = products(shared, None if parts is not None else check_cost(cost), parts, list(given), mode)
     point = [np.asarray(p.get_value(borrow=True)) for p in shared]
     matrix, variance = information(function, point, list(given.values()), parts is not None)
-    check_flag("absolute_sigma", absolute_sigma)
     return inverted(-matrix if ascent else matrix, variance, precision(point), absolute_sigma)
 
 
@@ -145,7 +144,7 @@ def inverted(matrix: np.ndarray, variance: float | None, error: float, absolute_
         If it is not positive definite within the error, whatever the units of the components; if `absolute_sigma` is
         said of no residuals; or if these are too few.
     """
-    if absolute_sigma and variance is None:
+    if check_flag("absolute_sigma", absolute_sigma) and variance is None:
         raise ValueError("absolute_sigma is about residuals, which this minimization does not have; leave it out")
     diagonal = np.diag(matrix)
     if not np.isfinite(matrix).all():
