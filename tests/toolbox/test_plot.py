@@ -100,7 +100,7 @@ def test_a_trace_of_nothing_that_was_traced():
     untraced = minimize([5.0, 5.0], f, df, optapi.lbfgs, full_output=True)
     with pytest.raises(ValueError, match="no trace; pass trace=True"):
         plot.trace(untraced)
-    with pytest.raises(TypeError, match="type int cannot be drawn"):
+    with pytest.raises(TypeError, match="runs is a int, which cannot be drawn"):
         plot.trace(3)
     with pytest.raises(ValueError, match="y is 'costs'"):
         plot.trace(run(), "costs")
