@@ -62,6 +62,7 @@ class Step:
         """The next values, or the exception of the callable."""
         oracle = self.oracle
         oracle.call, oracle.product = evaluator.evaluate, evaluator.product
+        oracle.differenced, oracle.gradient_error = evaluator.hessp is None, evaluator.gradient_error
         oracle.errors = np.geterr() if self.quiet else None
         try:
             new = self.function(*values)

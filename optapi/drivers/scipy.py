@@ -120,6 +120,7 @@ class Counted:
 
             return approx_fprime(x, function, step)
 
+        derivative.error = step  # type: ignore[attr-defined]
         return derivative
 
 

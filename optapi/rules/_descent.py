@@ -183,7 +183,8 @@ class Descent(NamedTuple):
         return End(x_new, result.trial.cost, g_new, x_new - x, g_new - g, d, steepest, failed, restarted, result)
 
     def trust_region(self, propose: Callable[..., Proposal], sizes: Sequence[Any], adjust: Callable[..., Sequence[Any]],
-                     min_quality: Scalar | np.ndarray) -> tuple[End, list[Any]]:  # fmt: skip
+                     min_quality: Scalar | np.ndarray,
+                     restart: Sequence[Any] | None = None) -> tuple[End, list[Any]]:  # fmt: skip
         r"""Try the steps that a model of the cost proposes, until one is taken.
 
         The quality of a step :math:`p` is the ratio of the decrease of the cost to the decrease that the model
@@ -207,6 +208,10 @@ class Descent(NamedTuple):
             From the quality, the proposal and the sizes to the next sizes.
         min_quality : scalar
             A step is taken if its quality is larger.
+        restart : list of variables, optional
+            The sizes with which the next call begins anew if no step was taken, unless the last call has failed too:
+            where the cost is noisier than its rounding errors, quality is chance, and the sizes became small by chance.
+            By default a failure is final.
 
         Returns
         -------
@@ -241,8 +246,12 @@ class Descent(NamedTuple):
         failed = pt.eq(count, 0) | pt.all(pt.eq(x_new, x))
         s = x_new - x
         result = Step(pt.ones_like(cost), Trial(cost, dot(self.gradient, s), (x_new, g_new)), count, failed)
-        # There is no other direction to try, so a failure is as final as along the steepest descent.
+        # Without a restart there is nothing else to try, so a failure is as final as along the steepest descent.
         steepest = pt.constant(np.bool_(True))
+        if restart is not None:
+            anew = failed & (count > 0) & pt.eq(self.search_failed, 0)
+            steepest = ~anew
+            sizes = [pt.switch(anew, new, size) for new, size in zip(restart, sizes, strict=True)]
         end = End(x_new, cost, g_new, s, g_new - self.gradient, s, steepest, failed, ~failed, result)
         return end, [*sizes, products]
 

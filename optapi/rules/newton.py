@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
+from ..checks import check_flag
+from ..graph.loops import FALSE, repeat
+from ..graph.oracle import product_error
 from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Updates, Variables
-from ._descent import Descent, Proposal
-from ._linear_algebra import BOUNDARY, conjugate_gradients, forcing, guarded, limit, norm, rows, times
+from ._descent import ZERO, Descent, End, Proposal
+from ._linear_algebra import (
+    BOUNDARY,
+    Solution,
+    conjugate_gradients,
+    dot,
+    forcing,
+    guarded,
+    largest,
+    limit,
+    norm,
+    preconditioner_diagonal,
+    rows,
+    times,
+)
 
 
 def newton(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
            stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
-           line_search: LineSearch = strong_wolfe, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
-           ascent: bool = False, name: str = "newton") -> Updates:  # fmt: skip
+           escape: bool = True, line_search: LineSearch = strong_wolfe, exact: bool | None = None,
+           tolerance: Scalar | None = 1e-5, ascent: bool = False, name: str = "newton") -> Updates:  # fmt: skip
     r"""Newton's method, with the Hessian as a matrix.
 
     .. math:: x \leftarrow x - a Q |\Lambda|^{-1} Q^T g, \qquad H = Q \Lambda Q^T
@@ -66,17 +83,22 @@ def newton(parameters: Variables, cost: Variable | None = None, gradients: Varia
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
     )
     start = Descent.start(f, line_search, exact)
-    x, g = start.point, start.gradient
-    needed = ~start.finished
-    hessian = rows(lambda v: f.product(x, v), f.size, f.size, f.dtype, needed)
-    end = start.line_search(-_solved(hessian, g), step_size)
+    # At a start that has converged the Hessian says whether it is a minimum.
+    needed = ~f.stopped if check_flag("escape", escape) else ~start.finished
+    product = f.curvature()
+    hessian = rows(lambda v: product(start.point, v), f.size, f.size, f.dtype, needed)
+    values, vectors, rounding = _eigen(f, hessian)
+    d = -times(vectors, times(vectors.T, start.gradient) / pt.maximum(abs(values), rounding))
+    least = Curved(vectors[:, 0], values[0], rounding) if escape and f.size else None
+    start, end = _searched(start, d, step_size, least)
     return start.finish(end, {}, reports={"products": pt.switch(needed, f.size, 0).astype("int64")})
 
 
 def newton_cg(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
               stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
-              cg_steps: int | None = None, line_search: LineSearch = strong_wolfe, exact: bool | None = None,
-              tolerance: Scalar | None = 1e-5, ascent: bool = False, name: str = "newton_cg") -> Updates:  # fmt: skip
+              cg_steps: int | None = None, preconditioner: Sequence[Any] | None = None, escape: bool = False,
+              line_search: LineSearch = strong_wolfe, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+              ascent: bool = False, name: str = "newton_cg") -> Updates:  # fmt: skip
     r"""Newton's method with conjugate gradients and a line search, also called truncated Newton.
 
     .. math:: x \leftarrow x + a d, \qquad \|H d + g\| \le \min(1/2, \sqrt{\|g\|}) \, \|g\|
@@ -124,18 +146,20 @@ def newton_cg(parameters: Variables, cost: Variable | None = None, gradients: Va
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
     )
     start = Descent.start(f, line_search, exact)
-    product, g, x = f.curvature(), start.gradient, start.point
-    steps = pt.switch(start.finished, 0, limit(cg_steps, f.size))
-    # They end at negative curvature, as in the book, although a trust region makes more of it: on two of the 35
-    # problems of Moré, Garbow and Hillstrom the rule crawls, as SciPy's Newton-CG does.
-    solution = conjugate_gradients(lambda v: product(x, v), g, steps, tolerance=forcing(g))
-    return start.finish(start.line_search(solution.vector, step_size), {}, reports={"products": solution.products})
+    model = Model.at(start, preconditioner)
+    steps = limit(cg_steps, f.size)
+    least = model.least_curvature(steps) if check_flag("escape", escape) else None
+    solution = model.solved(pt.switch(start.finished, 0, steps), follow=True)
+    products = solution.products if least is None else solution.products + least.products
+    start, end = _searched(start, solution.vector, step_size, least)
+    return start.finish(end, {}, reports={"products": products})
 
 
 def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                     stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
                     max_radius: Scalar | None = None, accept: Scalar = 0.15, cg_steps: int | None = None,
-                    exact: bool | None = None, tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                    preconditioner: Sequence[Any] | None = None, escape: bool = False, exact: bool | None = None,
+                    tolerance: Scalar | None = 1e-5, ascent: bool = False,
                     name: str = "trust_region_cg") -> Updates:  # fmt: skip
     r"""Newton's method with conjugate gradients in a trust region, by Steihaug and Toint.
 
@@ -191,8 +215,10 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
     )
     start = Descent.start(f, partial(fixed, max_trials=1), exact)
-    product, g, x = f.curvature(), start.gradient, start.point
-    residual, steps = forcing(g), limit(cg_steps, f.size)
+    model = Model.at(start, preconditioner)
+    steps = limit(cg_steps, f.size)
+    least = model.least_curvature(steps) if check_flag("escape", escape) else None
+    away = FALSE if least is None else least.leaves(start)
     if max_radius is not None:
         max_radius = f.scalar("max_radius", max_radius, low=0).astype(f.dtype)
 
@@ -200,29 +226,168 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
         return radius if max_radius is None else pt.minimum(radius, max_radius)
 
     def propose(radius: Any) -> Proposal:
-        solution = conjugate_gradients(lambda v: product(x, v), g, steps, tolerance=residual, radius=radius)
-        return Proposal(solution.vector, -solution.model, solution.products, pt.eq(solution.reason, BOUNDARY))
+        solution = model.solved(pt.switch(away, 0, steps), radius=radius)
+        step, decrease = solution.vector, -solution.model
+        if least is not None:
+            step = pt.switch(away, radius * least.vector / model.norm(least.vector), step)
+            decrease = pt.switch(away, -least.curvature * dot(step, step) / 2, decrease)
+        return Proposal(step, decrease, solution.products, pt.eq(solution.reason, BOUNDARY))
 
     def adjust(quality: Any, proposal: Proposal, radius: Any) -> list[Any]:
         grown = pt.switch((quality > 0.75) & proposal.at_boundary, 2 * radius, radius)
-        return [pt.switch(quality < 0.25, norm(proposal.step) / 4, bounded(grown))]
+        return [pt.switch(quality < 0.25, model.norm(proposal.step) / 4, bounded(grown))]
 
     min_quality = f.scalar("accept", accept, 0, 0.25).astype(f.dtype)
     radius = f.state("radius", fill=np.nan)
     initial = f.step_size(1.0 if step_size is None else step_size).astype(f.dtype)
     current = pt.switch(pt.isnan(radius), bounded(initial), radius)
-    end, (next_radius, products) = start.trust_region(propose, [current], adjust, min_quality)
+    unset = np.asarray(np.nan, f.dtype)
+    if least is not None:
+        start, known = start._replace(converged=start.converged & ~away), start
+    end, (next_radius, products) = start.trust_region(propose, [current], adjust, min_quality, restart=[unset])
+    if least is not None:
+        end, products = _lower(known, end, away), products + least.products
     return start.finish(end, {radius: next_radius}, patience=30, reports={"products": products})
 
 
-def _solved(hessian: Any, g: Any) -> Any:
-    """The product of the inverse of the Hessian with `g`, with the absolute values of the eigenvalues."""
-    # Absolute values need no shift to be chosen, and the steps leave saddles.
+# So many times its rounding error a negative curvature has to be, for a point to be left at which the gradient meets
+# the tolerance: the Hessian itself has rounding errors, and a minimum must stay.
+SURE = 100
+
+
+class Curved(NamedTuple):
+    """A direction with the curvature of the cost along it.
+
+    Attributes
+    ----------
+    vector : vector
+        Of length 1; downhill, or along a level.
+    curvature : scalar variable
+    rounding : scalar variable
+        How large a curvature may be and yet be that of rounding errors.
+    products : integer scalar variable
+        How many products it took to find it.
+    """
+
+    vector: Any
+    curvature: Any
+    rounding: Any
+    products: Any = ZERO
+
+    def leaves(self, start: Descent) -> Any:
+        """Whether to leave a start at which the gradient meets the tolerance."""
+        return start.converged & ~start.objective.stopped & (self.curvature < -SURE * self.rounding)
+
+
+class Model(NamedTuple):
+    """The quadratic model of the cost at the start of a call, in variables scaled by a preconditioner.
+
+    Attributes
+    ----------
+    start : Descent
+    product : callable
+        From a vector to the product of the Hessian with it.
+    scale : vector or None
+        The roots of the elements of the preconditioner.
+    """
+
+    start: Descent
+    product: Any
+    scale: Any
+
+    @classmethod
+    def at(cls, start: Descent, preconditioner: Any) -> Model:
+        f, scale = start.objective, None
+        product = f.curvature()
+        if preconditioner is not None:
+            scale = pt.sqrt(preconditioner_diagonal(f, preconditioner, np.finfo(f.dtype).eps))
+            scale = pt.switch(scale > 0, scale, pt.ones_like(scale))
+        return cls(start, lambda v: product(start.point, v), scale)
+
+    def norm(self, step: Any) -> Any:
+        """The length of a step, by the preconditioner."""
+        return norm(step if self.scale is None else self.scale * step)
+
+    def solved(self, steps: Any, **options: Any) -> Solution:
+        """What conjugate gradients find in `steps` steps; the options are those of `conjugate_gradients`."""
+        # A preconditioner is a change of variables, in which the trust region is a ball.
+        g, s, product = self.start.gradient, self.scale, self.product
+        if s is not None:
+            g, product = g / s, lambda v: self.product(v / s) / s
+        solution = conjugate_gradients(product, g, steps, tolerance=forcing(g), **options)
+        return solution if s is None else solution._replace(vector=solution.vector / s)
+
+    def least_curvature(self, steps: int) -> Curved:
+        """A direction of negative curvature where the gradient meets the tolerance, if there is one.
+
+        Conjugate gradients for a random right-hand side meet one almost surely: Royer, O'Neill and Wright (2020), A
+        Newton-CG algorithm with complexity guarantees for smooth unconstrained optimization, procedure 2 and theorem 1.
+        """
+        f, g = self.start.objective, self.start.gradient
+        epsilon: Any = np.asarray(f.size * np.finfo(f.dtype).eps, f.dtype)
+        inexact = product_error(f.cost, f.dtype)
+        if inexact is not None:
+            epsilon = pt.maximum(inexact, epsilon)
+        # Always the same one, so that a run can be repeated.
+        b = pt.constant(np.random.default_rng(0).standard_normal(f.size).astype(f.dtype))
+        smallest = (epsilon * norm(b)) ** 2
+
+        def turn(i: Any, p: Any, r: Any, rr: Any, size: Any, v: Any, least: Any) -> tuple[list[Any], Any]:
+            Bp, pp = self.product(p), dot(p, p)
+            pBp, size = dot(p, Bp), pt.maximum(size, norm(Bp) / pt.sqrt(pp))
+            lower = pBp / pp < least
+            v, least = pt.switch(lower, p / pt.sqrt(pp), v), pt.switch(lower, pBp / pp, least)
+            next_r = r + rr / pBp * Bp
+            next_rr = dot(next_r, next_r)
+            # Written so that NaN ends it.
+            done = (least < -SURE * epsilon * size) | ~(next_rr > smallest)
+            return [i + 1, next_rr / rr * p - next_r, next_r, next_rr, size, v, least], done
+
+        zero = pt.zeros((), f.dtype)
+        initial = [np.int64(0), -b, b, dot(b, b), zero, pt.zeros_like(g), zero]
+        needed = self.start.converged & ~f.stopped
+        count, _, _, _, size, v, least = repeat(turn, initial, pt.switch(needed, steps, 0))
+        return Curved(pt.switch(dot(g, v) > 0, -v, v), least, epsilon * size, count)
+
+
+def _eigen(f: Objective, hessian: Any) -> tuple[Any, Any, Any]:
+    """The eigenvalues of the Hessian in ascending order, its eigenvectors as columns, and how large rounding errors are.
+
+    The eigenvectors are NaN if the Hessian is not finite.
+    """
     matrix, nonfinite = guarded((hessian + hessian.T) / 2)
     decomposition: Any = pt.linalg.eigh(matrix)
     values, vectors = decomposition
-    sizes = abs(values)
     resolution = np.asarray(hessian.type.shape[0] * np.finfo(hessian.type.dtype).eps, hessian.type.dtype)
-    sizes = pt.maximum(sizes, resolution * pt.max(sizes))
-    # A matrix of zeros gives a direction that is not finite: the search is then along the steepest descent.
-    return times(vectors, times(vectors.T, g) / sizes) + nonfinite
+    rounding, error = resolution * pt.max(abs(values)), product_error(f.cost, f.dtype)
+    if error is not None:
+        # What is not symmetric is an error of the products, and that of the symmetric part is as large.
+        asymmetry = pt.sqrt(pt.sum((hessian - hessian.T) ** 2))
+        differenced = pt.maximum(error * pt.max(abs(values)), asymmetry)
+        rounding = pt.switch(error > resolution, differenced, rounding)
+    return values, vectors + nonfinite, rounding
+
+
+def _searched(start: Descent, d: Any, step_size: Any, least: Curved | None) -> tuple[Descent, End]:
+    """The search along `d`, or away from a start that has converged and is no minimum; and the start for `finish`."""
+    if least is None:
+        return start, start.line_search(d, step_size)
+    away = least.leaves(start)
+    size = largest(start.point)
+    step = pt.switch(size > 0, size, pt.ones_like(size)) * least.vector
+    # The search needs a slope, and that of the gradient is about zero: it gets the mean one of the model over the step.
+    mean = least.curvature * step / 2
+    moving = start._replace(converged=start.converged & ~away)
+    tilted = moving._replace(gradient=pt.switch(away, mean, start.gradient))
+    return moving, _lower(start, tilted.line_search(pt.switch(away, step, d), step_size), away)
+
+
+def _lower(start: Descent, end: End, away: Any) -> End:
+    """`end`, or the start if that was to be left and the cost is not lower."""
+    stays = away & ~(end.cost < start.cost)
+    point, cost, gradient = (
+        pt.switch(stays, old, new)
+        for old, new in zip((start.point, start.cost, start.gradient), (end.point, end.cost, end.gradient), strict=True)
+    )
+    failed, restarted = end.failed | stays, end.restarted & ~stays
+    return end._replace(point=point, cost=cost, gradient=gradient, failed=failed, restarted=restarted)
