@@ -194,7 +194,9 @@ class Descent(NamedTuple):
             \delta = 8 \epsilon |f(x)|
 
         with :math:`\epsilon` the machine precision: where both decreases are lost in the rounding errors of the cost,
-        the quality is about 1. A step to a point whose cost or gradient is not finite has the quality -1. A step that
+        the quality is about 1. Costs may be noisier than that, as sums of squares of small differences are. So where
+        the model predicts less than :math:`\epsilon^{2/3} |f(x)|`, and the cost is not higher by more, the decrease
+        may also be the one that the gradients at both ends give, :math:`-(g(x) + g(x + p))^T p / 2`. A step to a point whose cost or gradient is not finite has the quality -1. A step that
         does not move the point ends the search, which has then failed.
 
         Parameters
@@ -227,13 +229,19 @@ class Descent(NamedTuple):
         f, x = self.objective, self.point
         # With the rounding error added above and below, a run ends by its gradient, or, if that cannot become small, by
         # patience.
-        noise = np.asarray(8 * np.finfo(self.cost.type.dtype).eps, self.cost.type.dtype) * abs(self.cost)
+        epsilon = np.finfo(self.cost.type.dtype).eps
+        noise = np.asarray(8 * epsilon, self.cost.type.dtype) * abs(self.cost)
+        hidden = np.asarray(epsilon ** (2 / 3), self.cost.type.dtype) * abs(self.cost)
 
         def turn(count: Any, products: Any, point: Any, cost: Any, gradient: Any, *sizes: Any) -> Any:
             proposal = propose(*sizes)
             trial = f.at(x + proposal.step)
             valid = pt.isfinite(trial.cost) & pt.all(pt.isfinite(trial.gradient)) & (proposal.decrease > 0)
-            quality = (self.cost - trial.cost + noise) / (proposal.decrease + noise)
+            found = self.cost - trial.cost
+            quality = (found + noise) / (proposal.decrease + noise)
+            by_slopes = -dot(self.gradient + trial.gradient, proposal.step) / (2 * proposal.decrease)
+            flat = (proposal.decrease < hidden) & (found > -hidden) & (by_slopes > quality)
+            quality = pt.switch(flat, by_slopes, quality)
             quality = pt.switch(valid, quality, -pt.ones_like(quality)).astype(f.dtype)
             accepted = quality > min_quality
             best = (pt.switch(accepted, new, old) for new, old in zip(trial, (point, cost, gradient), strict=True))
