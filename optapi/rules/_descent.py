@@ -195,9 +195,10 @@ class Descent(NamedTuple):
 
         with :math:`\epsilon` the machine precision: where both decreases are lost in the rounding errors of the cost,
         the quality is about 1. Costs may be noisier than that, as sums of squares of small differences are. So where
-        the model predicts less than :math:`\epsilon^{2/3} |f(x)|`, and the cost is not higher by more, the decrease
-        may also be the one that the gradients at both ends give, :math:`-(g(x) + g(x + p))^T p / 2`. A step to a point whose cost or gradient is not finite has the quality -1. A step that
-        does not move the point ends the search, which has then failed.
+        the model predicts less than :math:`\epsilon^{2/3} |f(x)|`, the cost is not higher by more, and the gradient is
+        shorter, the decrease may also be the one that the gradients at both ends give,
+        :math:`-(g(x) + g(x + p))^T p / 2`. A step to a point whose cost or gradient is not finite has the quality -1. A
+        step that does not move the point ends the search, which has then failed.
 
         Parameters
         ----------
@@ -240,7 +241,8 @@ class Descent(NamedTuple):
             found = self.cost - trial.cost
             quality = (found + noise) / (proposal.decrease + noise)
             by_slopes = -dot(self.gradient + trial.gradient, proposal.step) / (2 * proposal.decrease)
-            flat = (proposal.decrease < hidden) & (found > -hidden) & (by_slopes > quality)
+            falls = norm(trial.gradient) < norm(self.gradient)
+            flat = (proposal.decrease < hidden) & (found > -hidden) & falls & (by_slopes > quality)
             quality = pt.switch(flat, by_slopes, quality)
             quality = pt.switch(valid, quality, -pt.ones_like(quality)).astype(f.dtype)
             accepted = quality > min_quality

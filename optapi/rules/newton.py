@@ -45,7 +45,8 @@ def newton(parameters: Variables, cost: Variable | None = None, gradients: Varia
     search. So the step is Newton's where the Hessian is positive definite. Along a direction of negative curvature the
     step has the same length and leads downhill, away from a saddle. Absolute values of eigenvalues below
     :math:`n \epsilon` times the largest are raised to this, with :math:`\epsilon` the machine precision: smaller ones
-    are rounding errors.
+    are rounding errors. Where the products are differences of gradients, the bound is :math:`\epsilon^{2/3}` times the
+    largest, or ten times what the Hessian lacks in symmetry, :math:`\|H - H^T\|`, if that is more.
 
     Parameters
     ----------
@@ -53,6 +54,10 @@ def newton(parameters: Variables, cost: Variable | None = None, gradients: Varia
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
         The first step size that a search tries, by default 1, and :math:`1 / \max(1, \|g\|)` along a steepest descent.
+    escape : bool
+        Whether to leave a start at which the gradient meets the tolerance, if the Hessian there has an eigenvalue below
+        minus a hundred of these bounds: a saddle or a maximum. The search is then along its eigenvector. If that finds
+        no lower cost, or the start is a minimum, the start stays bit for bit. It takes the Hessian of such a start.
 
     Raises
     ------
@@ -104,8 +109,10 @@ def newton_cg(parameters: Variables, cost: Variable | None = None, gradients: Va
     .. math:: x \leftarrow x + a d, \qquad \|H d + g\| \le \min(1/2, \sqrt{\|g\|}) \, \|g\|
 
     with :math:`H` the Hessian, of which only products with vectors are formed, and :math:`a` from a line search. The
-    conjugate gradients begin at zero and end at a direction without positive curvature: :math:`d` is then the iterate
-    before it, or, at the first direction, :math:`-(\|g\| / \|H g\|) \, g`.
+    conjugate gradients begin at zero and end at a direction :math:`p` without positive curvature, which is downhill:
+    :math:`d` is then the last iterate and a step along it, :math:`d + \frac{\|r\|^2}{\|p\| \|H p\|} \, p` with the
+    residual :math:`r = H d + g`. This has the length of a step also where the curvature vanishes, and the search makes
+    it longer where it pays.
 
     Far from a minimizer few steps are enough; close to it the tolerance decreases with the gradient, and the
     convergence is superlinear.
@@ -118,6 +125,14 @@ def newton_cg(parameters: Variables, cost: Variable | None = None, gradients: Va
         As in `newton`.
     cg_steps : int, optional
         The largest number of steps of the conjugate gradients in a call; by default 20 for each component.
+    preconditioner : list of variables or arrays, optional
+        :math:`P`: for each parameter a diagonal of its shape that approximates that of :math:`H`, not negative, as in
+        `hessian_free`. The conjugate gradients then work on :math:`P^{-1/2} H P^{-1/2}`, and their tolerance is that of
+        :math:`P^{-1/2} g`. Elements below :math:`\epsilon` times the largest are raised to this. By default the
+        identity.
+    escape : bool
+        Whether to leave a start at which the gradient meets the tolerance, if conjugate gradients for a random vector
+        meet negative curvature there, as `newton` does; they take up to `cg_steps` products.
 
     Raises
     ------
@@ -128,12 +143,14 @@ def newton_cg(parameters: Variables, cost: Variable | None = None, gradients: Va
     -----
     Cost per call: a product for each step of the conjugate gradients, each about two evaluations of the gradient;
     mostly one evaluation of the cost and its gradients, more while the search brackets a step. Memory: a few vectors of
-    the size of the parameters. `trust_region_cg` makes better use of negative curvature.
+    the size of the parameters.
 
     References
     ----------
-    Nocedal and Wright (2006), Numerical optimization, algorithm 7.1. There the step along a first direction without
-    positive curvature is :math:`-g`, whose length is not related to that of a step.
+    Nocedal and Wright (2006), Numerical optimization, algorithm 7.1. There a direction without positive curvature is
+    followed only if it is the first one; to follow each is from Royer, O'Neill and Wright (2020), A Newton-CG algorithm
+    with complexity guarantees for smooth unconstrained optimization, where :math:`d` is along :math:`p` alone, with
+    another length.
 
     Examples
     --------
@@ -173,20 +190,27 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
     The step is taken if the ratio :math:`\rho = (f(x) - f(x + p)) / (-m(p))` of the decrease to the predicted one is
     above `accept`; else the same call tries a shorter one. Where :math:`\rho < 1/4` the radius :math:`\Delta` becomes
     :math:`\|p\| / 4`; where :math:`\rho > 3/4` and :math:`p` is at the boundary, it is doubled. Where the decreases are
-    lost in the rounding errors of the cost, :math:`\rho` counts as 1.
+    lost in the rounding errors of the cost, :math:`\rho` counts as 1, or is worked out from the gradients at both ends.
+    Where a product is not finite the model is linear along its direction. If no step is taken, the next call begins
+    anew with the first radius; if that fails too, the rule ends.
 
     Parameters
     ----------
     parameters, cost, gradients, stop, updates, exact, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
-        The radius at first, in units of the parameters; by default 1.
+        The radius at first, in units of the parameters, or with a `preconditioner` of :math:`\|P^{1/2} p\|`; by default
+        1.
     max_radius : scalar, optional
         The largest radius; by default there is none.
     accept : scalar
         The ratio above which a step is taken, from 0 to 1/4.
     cg_steps : int, optional
         The largest number of steps of the conjugate gradients for one step; by default 20 for each component.
+    preconditioner : list of variables or arrays, optional
+        As in `newton_cg`. The region is then :math:`\|P^{1/2} p\| \le \Delta`.
+    escape : bool
+        As in `newton_cg`.
 
     Raises
     ------
@@ -203,7 +227,7 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
     ----------
     Nocedal and Wright (2006), Numerical optimization, algorithms 7.2 and 4.1. There the radius after a step that is not
     taken is a quarter of the last, so that a step from the inside of the region may be repeated. Conn, Gould and Toint
-    (2000), Trust-region methods, section 17.4.2, for the rounding errors.
+    (2000), Trust-region methods, section 17.4.2, for the rounding errors, and 7.5.1 for preconditioners.
 
     Examples
     --------
@@ -241,6 +265,8 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
     radius = f.state("radius", fill=np.nan)
     initial = f.step_size(1.0 if step_size is None else step_size).astype(f.dtype)
     current = pt.switch(pt.isnan(radius), bounded(initial), radius)
+    if least is not None:
+        current = pt.switch(away, bounded(pt.maximum(current, model.norm(least.step(start)))), current)
     unset = np.asarray(np.nan, f.dtype)
     if least is not None:
         start, known = start._replace(converged=start.converged & ~away), start
@@ -277,6 +303,11 @@ class Curved(NamedTuple):
     def leaves(self, start: Descent) -> Any:
         """Whether to leave a start at which the gradient meets the tolerance."""
         return start.converged & ~start.objective.stopped & (self.curvature < -SURE * self.rounding)
+
+    def step(self, start: Descent) -> Any:
+        """The first step to try from there: as long as the largest component, or 1 from the origin."""
+        size = largest(start.point)
+        return pt.switch(size > 0, size, pt.ones_like(size)) * self.vector
 
 
 class Model(NamedTuple):
@@ -351,7 +382,7 @@ class Model(NamedTuple):
 
 
 def _eigen(f: Objective, hessian: Any) -> tuple[Any, Any, Any]:
-    """The eigenvalues of the Hessian in ascending order, its eigenvectors as columns, and how large rounding errors are.
+    """The eigenvalues of the Hessian in ascending order, its eigenvectors as columns, the size of rounding errors.
 
     The eigenvectors are NaN if the Hessian is not finite.
     """
@@ -361,8 +392,9 @@ def _eigen(f: Objective, hessian: Any) -> tuple[Any, Any, Any]:
     resolution = np.asarray(hessian.type.shape[0] * np.finfo(hessian.type.dtype).eps, hessian.type.dtype)
     rounding, error = resolution * pt.max(abs(values)), product_error(f.cost, f.dtype)
     if error is not None:
-        # What is not symmetric is an error of the products, and that of the symmetric part is as large.
-        asymmetry = pt.sqrt(pt.sum((hessian - hessian.T) ** 2))
+        # What is not symmetric is an error of the products, and that of the symmetric part is as large. Ten times it, since
+        # an eigenvector that is wrong by it has a part of the whole gradient along it.
+        asymmetry = 10 * pt.sqrt(pt.sum((hessian - hessian.T) ** 2))
         differenced = pt.maximum(error * pt.max(abs(values)), asymmetry)
         rounding = pt.switch(error > resolution, differenced, rounding)
     return values, vectors + nonfinite, rounding
@@ -373,8 +405,7 @@ def _searched(start: Descent, d: Any, step_size: Any, least: Curved | None) -> t
     if least is None:
         return start, start.line_search(d, step_size)
     away = least.leaves(start)
-    size = largest(start.point)
-    step = pt.switch(size > 0, size, pt.ones_like(size)) * least.vector
+    step = least.step(start)
     # The search needs a slope, and that of the gradient is about zero: it gets the mean one of the model over the step.
     mean = least.curvature * step / 2
     moving = start._replace(converged=start.converged & ~away)
