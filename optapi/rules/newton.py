@@ -370,8 +370,8 @@ class Model(NamedTuple):
             v, least = pt.switch(lower, p / pt.sqrt(pp), v), pt.switch(lower, pBp / pp, least)
             next_r = r + rr / pBp * Bp
             next_rr = dot(next_r, next_r)
-            # Written so that NaN ends it.
-            done = (least < -SURE * epsilon * size) | ~(next_rr > smallest)
+            # Written so that NaN ends it. After a flat direction there is nothing but rounding errors.
+            done = ~(pBp > SURE * epsilon * size * pp) | ~(next_rr > smallest)
             return [i + 1, next_rr / rr * p - next_r, next_r, next_rr, size, v, least], done
 
         zero = pt.zeros((), f.dtype)
@@ -392,8 +392,8 @@ def _eigen(f: Objective, hessian: Any) -> tuple[Any, Any, Any]:
     resolution = np.asarray(hessian.type.shape[0] * np.finfo(hessian.type.dtype).eps, hessian.type.dtype)
     rounding, error = resolution * pt.max(abs(values)), product_error(f.cost, f.dtype)
     if error is not None:
-        # What is not symmetric is an error of the products, and that of the symmetric part is as large. Ten times it, since
-        # an eigenvector that is wrong by it has a part of the whole gradient along it.
+        # What is not symmetric is an error of the products, and that of the symmetric part is as large. Ten times it,
+        # since eigenvectors are wrong by it, so that those of the smallest eigenvalues have a part of the gradient.
         asymmetry = 10 * pt.sqrt(pt.sum((hessian - hessian.T) ** 2))
         differenced = pt.maximum(error * pt.max(abs(values)), asymmetry)
         rounding = pt.switch(error > resolution, differenced, rounding)

@@ -267,7 +267,7 @@ def test_a_model_that_is_not_finite_is_linear():
 
 
 def test_a_radius_begins_anew_once():
-    """With gradients of the wrong sign no step is taken, from any radius. The cost is 0, so that nothing hides in it."""
+    """With gradients of the wrong sign no step is taken, from any radius. The cost is 0: nothing hides in it."""
     p, stop = pytensor.shared(np.array([1.0, 2.0]), shape=(2,)), pytensor.shared(0)
     cost = pt.sum((p - np.array([1.0, 2.0])) * pt.sinh([1.0, 2.0])) + pt.sum((p - np.array([1.0, 2.0])) ** 2)
     gradients = [-pytensor.grad(cost, p)]
@@ -730,6 +730,54 @@ def test_jax(rule, options):
     assert len(points) >= 4
     np.testing.assert_allclose(there(8), points, rtol=1e-7)
     assert (there.evaluations, there.products) == (here.evaluations, here.products)
+
+
+@pytest.mark.jax
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("intercept", [0.0, np.zeros(1)], ids=["scalar", "vector"])
+@pytest.mark.parametrize("rule", ["newton", "newton_cg", "trust_region_cg", "hessian_free"])
+def test_jax_with_shapes_that_are_not_static(rule, intercept):
+    """A logistic regression with slopes of any length: at the minimum the gradient is 0, by hand."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(50, 3))
+    s = np.where(X @ [1.0, -2.0, 0.5] + rng.logistic(size=50) > 0, 1.0, -1.0)
+    shape = {} if np.ndim(intercept) == 0 else {"shape": (1,)}
+
+    def run(mode):
+        w, b = pytensor.shared(np.zeros(3), name="w"), pytensor.shared(intercept, name="b", **shape)
+        cost = pt.sum(pt.softplus(-s * (pt.constant(X) @ w + b))) + pt.sum(w**2) / 2
+        return optapi.compile_minimizer([w, b], cost, rule, mode=mode, tolerance=1e-6)()
+
+    here, there = run(optapi.PYTHON), run("JAX")
+    w, b = there.x
+    slopes = -s / (1 + np.exp(s * (X @ w + b)))
+    np.testing.assert_allclose([*(X.T @ slopes + w), np.sum(slopes)], 0, atol=1e-6)
+    assert there.status == 0
+    assert (there.nit, there.nfev) == (here.nit, here.nfev)
+
+
+@pytest.mark.jax
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("rule, options", ESCAPES)
+def test_jax_decides_alike(rule, options):
+    """Of negative curvature in conjugate gradients, of starts that are no minima, of noise."""
+    for start, cost in [
+        ([2.0, 3.0, -8.0], lambda x: pt.sum(late_negative_curvature(x) ** 2)),
+        ([0.0, 0.0], lambda x: x[0] ** 2 + (x[1] ** 2 - 1) ** 2 + 100),
+        ([0.3, 1 / 0.3], lambda x: (x[0] * x[1] - 1) ** 2),
+    ]:
+        (x, here), (other, there) = (symbolic(cost, start, rule, mode, **options) for mode in (STEP, "JAX"))
+        np.testing.assert_allclose(other, x, rtol=1e-7, atol=1e-9)
+        assert all(here[role] == there[role] for role in ("reason", "evaluations", "products"))
+
+
+@pytest.mark.numba
+@pytest.mark.parametrize("rule, options", ESCAPES)
+def test_numba_decides_alike(rule, options):
+    cost = lambda x: x[0] ** 2 + (x[1] ** 2 - 1) ** 2 + 100  # noqa: E731
+    (x, here), (other, there) = (symbolic(cost, np.zeros(2), rule, mode, **options) for mode in (STEP, "NUMBA"))
+    np.testing.assert_allclose(other, x, rtol=1e-7, atol=1e-9)
+    assert all(here[role] == there[role] for role in ("reason", "evaluations", "products"))
 
 
 # The problems of Moré, Garbow and Hillstrom
