@@ -44,6 +44,7 @@ from .graph.derivatives import (
     pullback,
     pushforward,
     second_derivatives,
+    substituted,
 )
 from .graph.loops import FALSE, as_update, cond, hold, like
 from .moments import running_average
@@ -370,8 +371,9 @@ class Objective:
             products = graph_replace(products, givens, strict=False)
 
         def product(point: Any, vector: Any) -> Any:
+            point, vector = like(point, placeholder), like(vector, placeholder)
             replacements = dict(zip(self.parameters, self.unpack(point), strict=True)) | {placeholder: vector}
-            return graph_replace(products, replacements, strict=False)[0]
+            return substituted(products, replacements)[0]
 
         return product
 

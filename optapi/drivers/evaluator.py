@@ -84,6 +84,11 @@ class Evaluator:
         self.held: Evaluation | None = None
         self.recent: list[Evaluation] = []
 
+    @property
+    def gradient_error(self) -> float:
+        """The relative error of the derivative: what a `df` by differences has for its attribute `error`, else 0."""
+        return getattr(self.df, "error", 0.0)
+
     def hold(self, evaluation: Evaluation) -> None:
         """Remember `evaluation` as that of the point held."""
         self.held = evaluation
@@ -139,7 +144,9 @@ class Evaluator:
     def product(self, point: Arrays, vectors: Arrays) -> Arrays:
         """The products with the second derivatives, as an oracle calls it."""
         if self.hessp is None:
-            return central_difference(lambda *arrays: self._derivative(list(arrays)), point, vectors)
+            return central_difference(
+                lambda *arrays: self._derivative(list(arrays)), point, vectors, self.gradient_error
+            )
         self.nhev += 1
         value = self.hessp(self._argument(point), self._argument(vectors), *self.args)
         return derivatives(named("hessp", self.hessp), value, self.structure, point)

@@ -296,8 +296,10 @@ class LoopProgram(Program):
             with checked(self._oracles):
                 return self._products(*arrays)
 
-        differs, error = any(oracle.product is None for oracle in self._oracles), precision(point)
-        return product, "residuals" in self.options, error ** (2 / 3) if differs else error, differs
+        dtypes = [array.dtype.name for array in point]
+        errors = [oracle.product_error(dtype) for oracle in self._oracles for dtype in dtypes]
+        differs = any(oracle.differenced for oracle in self._oracles)
+        return product, "residuals" in self.options, max([precision(point), *errors]), differs
 
     @cached_property
     def _products(self) -> Callable[..., Any]:

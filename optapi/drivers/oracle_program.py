@@ -63,6 +63,7 @@ class Step:
         """The next values, or the exception of the callable."""
         oracle = self.oracle
         oracle.call, oracle.product = evaluator.evaluate, evaluator.product
+        oracle.differenced, oracle.gradient_error = evaluator.hessp is None, evaluator.gradient_error
         oracle.errors = np.geterr() if self.quiet else None
         try:
             new = self.function(*values)
@@ -212,7 +213,7 @@ class OracleProgram(Program):
             return evaluator.product(list(arrays[: len(point)]), list(arrays[len(point) :]))
 
         differs, error = evaluator.hessp is None, precision(point)
-        return product, False, error ** (2 / 3) if differs else error, differs
+        return product, False, max(error, evaluator.gradient_error) ** (2 / 3) if differs else error, differs
 
     @contextmanager
     def step(self) -> Iterator[Step]:

@@ -128,6 +128,7 @@ class Counted:
 
             return approx_fprime(x, function, np.sqrt(np.finfo(x.dtype).eps) if step is None else step)
 
+        derivative.error = step  # type: ignore[attr-defined]
         return derivative
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytensor.tensor as pt
 from pytensor.gradient import NullTypeGradError
 from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
-from pytensor.graph.traversal import ancestors
+from pytensor.graph.traversal import ancestors, toposort
 from pytensor.tensor.shape import Shape
 
 from ..checks import as_dtype, called
@@ -49,6 +49,20 @@ def known_shapes(outputs: Sequence[Any]) -> list[Any]:
         and None not in shape.owner.inputs[0].type.shape
     }
     return list(graph_replace(list(outputs), known, strict=False))
+
+
+def substituted(outputs: Sequence[Any], replacements: Mapping[Any, Any]) -> list[Any]:
+    """`outputs` with variables replaced by ones whose shapes may be better known, and so known all the way up.
+
+    ``graph_replace`` keeps the types of what lies between. What was built for a shared vector of any length would then
+    compute its shapes, which JAX cannot do inside of a loop.
+    """
+    new = dict(replacements)
+    for node in toposort(list(outputs), blockers=list(new)):
+        if any(variable in new for variable in node.inputs):
+            clone = node.clone_with_new_inputs([new.get(variable, variable) for variable in node.inputs])
+            new |= zip(node.outputs, clone.outputs, strict=True)
+    return known_shapes([new.get(variable, variable) for variable in outputs])
 
 
 def pushforward(outputs: Sequence[Any], parameters: Sequence[Any], vectors: Sequence[Any]) -> list[Any]:

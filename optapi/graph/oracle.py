@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,9 @@ class Oracle:
                 check_callable(argument, function, "a function of arrays")
         self.call = call
         self.product = product
+        # What the products are, if not those of `product` or exact: differences, of gradients with a relative error.
+        self.differenced = product is None
+        self.gradient_error = 0.0
         self.failure: BaseException | None = None
         self.errors: Any = None  # how the callable wants NumPy to treat floating-point errors, as np.geterr
 
@@ -117,11 +121,18 @@ class Oracle:
                     if self.product is not None:
                         products = self.product(parameters, vectors, *inputs)
                     else:
-                        products = central_difference(lambda *point: call(*point, *inputs)[1], parameters, vectors)
+                        products = central_difference(
+                            lambda *point: call(*point, *inputs)[1], parameters, vectors, self.gradient_error
+                        )
                 return self._checked(products, arrays[:count])
             except BaseException as failure:
                 self.failure = failure
         return [np.full_like(array, np.nan) for array in arrays[:count]]
+
+    def product_error(self, dtype: str) -> float:
+        """The relative error of the products, of numbers of `dtype`."""
+        epsilon = float(np.finfo(dtype).eps)
+        return max(epsilon, self.gradient_error) ** (2 / 3) if self.differenced else epsilon
 
     def _errors(self) -> Any:
         return nullcontext() if self.errors is None else np.errstate(**self.errors)
@@ -247,25 +258,93 @@ def checked(called: Sequence[Oracle]) -> Iterator[None]:
             oracle.failure = None
 
 
-def central_difference(gradients: Callable[..., Sequence[Any]], point: Arrays, vectors: Arrays) -> Arrays:
+class ProductError(Op):
+    """``() -> error``, the relative error of an oracle's products with second derivatives. It equals only itself."""
+
+    def __init__(self, oracle: Oracle, dtype: str):
+        self.oracle = oracle
+        self.dtype = dtype
+
+    def make_node(self, *inputs: Variable) -> Apply:
+        return Apply(self, list(inputs), [pt.scalar(dtype=self.dtype)])
+
+    def perform(self, node: Apply, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        # It is asked for at each call, since a compiled function serves oracles with products and without.
+        outputs[0][0] = np.asarray(self.oracle.product_error(self.dtype), self.dtype)
+
+    def do_constant_folding(self, fgraph: FunctionGraph, node: Apply) -> bool:
+        return False
+
+
+def product_error(cost: Variable, dtype: str) -> Any:
+    """The relative error of products with the second derivatives of `cost`, a scalar variable.
+
+    None if it is that of rounding: no oracle is in the graph of `cost`.
+    """
+    errors: list[Any] = [ProductError(oracle, dtype)() for oracle in oracles([cost])]
+    return reduce(pt.maximum, errors) if errors else None
+
+
+# A central difference with a point that is not finite is tried again with steps of a hundredth, so often.
+SHORTER_STEPS = 4
+
+
+def central_difference(
+    gradients: Callable[..., Sequence[Any]], point: Arrays, vectors: Arrays, error: float = 0.0
+) -> Arrays:
     r"""The product of the matrix of second derivatives with `vectors`, by two calls of `gradients`.
 
-    .. math:: (g(x + h v) - g(x - h v)) / 2h, \qquad h = \epsilon^{1/3} \max(1, \|x\|) / \|v\|
+    .. math:: (g(x + h v) - g(x - h v)) / 2h, \qquad h = \epsilon^{1/3} t / \|v\|, \qquad
+        t = \max(\|x \circ v\| / \|v\|, \epsilon^{1/3} \max_i |x_i|)
 
-    None is called if `vectors` are zero.
+    with the machine precision :math:`\epsilon`, or `error` if that is larger, the relative error of the gradients. So
+    :math:`t` is the typical size of the components that move. The second term keeps the rounding errors of the others
+    out of the difference where these components happen to be almost zero. Where they are zero, :math:`t` is the largest
+    component, or 1 at the origin. None is called if `vectors` are zero. If a gradient is not finite, shorter steps are
+    tried.
+
+    References
+    ----------
+    Brown and Saad (1990), Hybrid Krylov methods for nonlinear systems of equations, section 3.1, for sizes that depend
+    on the direction; Dennis and Schnabel (1983), Numerical methods for unconstrained optimization, section 5.4.
     """
-    size = np.sqrt(sum(float(np.vdot(v, v)) for v in vectors))
+    wide = [v.astype("float64") for v in vectors]
+    size = _norm(wide)
     if size == 0:
         return [np.zeros_like(v) for v in vectors]
     if not np.isfinite(size):
         return [np.full_like(v, np.nan) for v in vectors]
-    epsilon = max(float(np.finfo(x.dtype).eps) for x in point)
-    h = epsilon ** (1 / 3) * max(1.0, np.sqrt(sum(float(np.vdot(x, x)) for x in point))) / size
-    ahead, behind = (
-        gradients(*((x + sign * h * v).astype(x.dtype) for x, v in zip(point, vectors, strict=True)))
-        for sign in (1, -1)
-    )
-    return [
-        ((np.asarray(a, "float64") - b) / (2 * h)).astype(v.dtype)
-        for a, b, v in zip(ahead, behind, vectors, strict=True)
-    ]
+    root = max(error, *(float(np.finfo(x.dtype).eps) for x in point)) ** (1 / 3)
+    moving = _norm([x * (v / size) for x, v in zip(point, wide, strict=True)])
+    largest = _largest(point)
+    h = root * (max(moving, root * largest) if moving > 0 else largest or 1.0) / size
+
+    def difference(h: float) -> Arrays:
+        ahead, behind = (
+            gradients(*((x + sign * h * v).astype(x.dtype) for x, v in zip(point, wide, strict=True)))
+            for sign in (1, -1)
+        )
+        return [
+            ((np.asarray(a, "float64") - b) / (2 * h)).astype(v.dtype)
+            for a, b, v in zip(ahead, behind, vectors, strict=True)
+        ]
+
+    products = difference(h)
+    for _ in range(SHORTER_STEPS):
+        if all(np.isfinite(product).all() for product in products):
+            break
+        h /= 100
+        products = difference(h)
+    return products
+
+
+def _largest(arrays: Arrays) -> float:
+    return max(float(np.max(np.abs(array), initial=0.0)) for array in arrays)
+
+
+def _norm(arrays: Arrays) -> float:
+    # Scaled, so that no square overflows.
+    scale = _largest(arrays)
+    if not 0 < scale < np.inf:
+        return scale
+    return scale * np.sqrt(sum(float(np.sum((array / scale) ** 2)) for array in arrays))

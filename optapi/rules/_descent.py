@@ -186,7 +186,8 @@ class Descent(NamedTuple):
         return End(x_new, result.trial.cost, g_new, x_new - x, g_new - g, d, steepest, failed, restarted, result)
 
     def trust_region(self, propose: Callable[..., Proposal], sizes: Sequence[Any], adjust: Callable[..., Sequence[Any]],
-                     min_quality: Scalar | np.ndarray) -> tuple[End, list[Any]]:  # fmt: skip
+                     min_quality: Scalar | np.ndarray,
+                     restart: Sequence[Any] | None = None) -> tuple[End, list[Any]]:  # fmt: skip
         r"""Try the steps that a model of the cost proposes, until one is taken.
 
         The quality of a step :math:`p` is the ratio of the decrease of the cost to the decrease that the model
@@ -196,8 +197,11 @@ class Descent(NamedTuple):
             \delta = 8 \epsilon |f(x)|
 
         with :math:`\epsilon` the machine precision: where both decreases are lost in the rounding errors of the cost,
-        the quality is about 1. A step to a point whose cost or gradient is not finite has the quality -1. A step that
-        does not move the point ends the search, which has then failed.
+        the quality is about 1. Costs may be noisier than that, as sums of squares of small differences are. So where
+        the model predicts less than :math:`\epsilon^{2/3} |f(x)|`, the cost is not higher by more, and the gradient is
+        shorter, the decrease may also be the one that the gradients at both ends give,
+        :math:`-(g(x) + g(x + p))^T p / 2`. A step to a point whose cost or gradient is not finite has the quality -1. A
+        step that does not move the point ends the search, which has then failed.
 
         Parameters
         ----------
@@ -210,6 +214,10 @@ class Descent(NamedTuple):
             From the quality, the proposal and the sizes to the next sizes.
         min_quality : scalar
             A step is taken if its quality is larger.
+        restart : list of variables, optional
+            The sizes with which the next call begins anew if no step was taken, unless the last call has failed too:
+            where the cost is noisier than its rounding errors, quality is chance, and the sizes became small by chance.
+            By default a failure is final.
 
         Returns
         -------
@@ -225,13 +233,20 @@ class Descent(NamedTuple):
         f, x = self.objective, self.point
         # With the rounding error added above and below, a run ends by its gradient, or, if that cannot become small, by
         # patience.
-        noise = np.asarray(8 * np.finfo(self.cost.type.dtype).eps, self.cost.type.dtype) * abs(self.cost)
+        epsilon = np.finfo(self.cost.type.dtype).eps
+        noise = np.asarray(8 * epsilon, self.cost.type.dtype) * abs(self.cost)
+        hidden = np.asarray(epsilon ** (2 / 3), self.cost.type.dtype) * abs(self.cost)
 
         def turn(count: Any, products: Any, point: Any, cost: Any, gradient: Any, *sizes: Any) -> Any:
             proposal = propose(*sizes)
             trial = f.at(x + proposal.step)
             valid = pt.isfinite(trial.cost) & pt.all(pt.isfinite(trial.gradient)) & (proposal.decrease > 0)
-            quality = (self.cost - trial.cost + noise) / (proposal.decrease + noise)
+            found = self.cost - trial.cost
+            quality = (found + noise) / (proposal.decrease + noise)
+            by_slopes = -dot(self.gradient + trial.gradient, proposal.step) / (2 * proposal.decrease)
+            falls = norm(trial.gradient) < norm(self.gradient)
+            flat = (proposal.decrease < hidden) & (found > -hidden) & falls & (by_slopes > quality)
+            quality = pt.switch(flat, by_slopes, quality)
             quality = pt.switch(valid, quality, -pt.ones_like(quality)).astype(f.dtype)
             accepted = quality > min_quality
             best = (pt.switch(accepted, new, old) for new, old in zip(trial, (point, cost, gradient), strict=True))
@@ -244,8 +259,12 @@ class Descent(NamedTuple):
         failed = pt.eq(count, 0) | pt.all(pt.eq(x_new, x))
         s = x_new - x
         result = Step(pt.ones_like(cost), Trial(cost, dot(self.gradient, s), (x_new, g_new)), count, failed)
-        # There is no other direction to try, so a failure is as final as along the steepest descent.
+        # Without a restart there is nothing else to try, so a failure is as final as along the steepest descent.
         steepest = pt.constant(np.bool_(True))
+        if restart is not None:
+            anew = failed & (count > 0) & pt.eq(self.search_failed, 0)
+            steepest = ~anew
+            sizes = [pt.switch(anew, new, size) for new, size in zip(restart, sizes, strict=True)]
         end = End(x_new, cost, g_new, s, g_new - self.gradient, s, steepest, failed, ~failed, result)
         return end, [*sizes, products]
 

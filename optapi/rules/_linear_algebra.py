@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Constant
 
-from ..checks import as_dtype, check_count, check_updates
+from ..checks import as_dtype, called, check_count, check_gradients, check_updates
 from ..graph.loops import FALSE, repeat
 from ..notes import note, noted
 from ..objective import Objective
@@ -240,8 +241,8 @@ class Solution(NamedTuple):
 
 def conjugate_gradients(product: Callable[[Any], Any], gradient: Tensor, steps: int | Tensor, *,
                         tolerance: Scalar = 0.0, start: Tensor | None = None, diagonal: Tensor | None = None,
-                        radius: Scalar | None = None, progress: Scalar | None = None, keep: bool = False,
-                        max_steps: int | None = None) -> Solution:  # fmt: skip
+                        radius: Scalar | None = None, follow: bool = False, progress: Scalar | None = None,
+                        keep: bool = False, max_steps: int | None = None) -> Solution:  # fmt: skip
     r"""The minimizer of the quadratic model :math:`\frac12 d^T B d + g^T d`, by conjugate gradients.
 
     With the residual :math:`r = B d + g`, :math:`y = P^{-1} r` and first :math:`p = -y`,
@@ -251,9 +252,10 @@ def conjugate_gradients(product: Callable[[Any], Any], gradient: Tensor, steps: 
 
     The curvature along :math:`p` counts as positive if :math:`p^T B p > \epsilon \|p\| \|B p\|`, with :math:`\epsilon`
     the machine precision. Where it is not positive, the iteration ends. The result is then the last iterate; if that is
-    still zero, the first direction with :math:`a = r^T y / \|p\| \|B p\|`, which has the length of a step also where
-    the curvature vanishes; with a `radius`, the point on the boundary. An iterate that would not be finite is not
-    taken.
+    still zero, or with `follow`, one more step along the direction with :math:`a = r^T y / \|p\| \|B p\|`, which has
+    the length of a step also where the curvature vanishes; with a `radius`, the point on the boundary. An iterate that
+    would not be finite is not taken. With a `radius`, a product that is not finite counts as zero: the model is then
+    linear along :math:`p`.
 
     Parameters
     ----------
@@ -273,6 +275,9 @@ def conjugate_gradients(product: Callable[[Any], Any], gradient: Tensor, steps: 
         The radius of a trust region. The last iterate is then the point where the line to the first iterate outside
         leaves the region. Where the curvature is not positive, it is the end of the line along :math:`p` at which the
         model is lower.
+    follow : bool
+        Whether to step along a direction without positive curvature at any iterate, not only at zero. It descends: in
+        exact arithmetic :math:`g^T p = -r^T y`.
     progress : scalar, optional
         :math:`\epsilon`: the iteration ends at step :math:`i` if, with :math:`k = \max(10, \lceil 0.1 i \rceil)`, the
         model :math:`m` was negative :math:`k` steps ago, and :math:`(m_i - m_{i-k}) / m_i < k \epsilon`.
@@ -316,6 +321,8 @@ def conjugate_gradients(product: Callable[[Any], Any], gradient: Tensor, steps: 
 
     def step(i: Any, reason: Any, d: Any, r: Any, p: Any, ry: Any, *rest: Any) -> tuple[list[Any], Any]:
         Bp = product(p)
+        if radius is not None:
+            Bp = pt.switch(pt.all(pt.isfinite(Bp)), Bp, pt.zeros_like(Bp))
         size, pBp = norm(p) * norm(Bp), dot(p, Bp)
         nonpositive = ~(pBp > epsilon * size)
         a = ry / pt.switch(nonpositive, size, pBp)
@@ -324,7 +331,7 @@ def conjugate_gradients(product: Callable[[Any], Any], gradient: Tensor, steps: 
             delta = as_dtype(pt.as_tensor(radius), dtype)
             outside = nonpositive | ~(norm(d + a * p) < delta)
             a = pt.switch(outside, _to_boundary(d, p, dot(r, p), pBp, delta, nonpositive), a)
-        else:
+        elif not follow:
             a = pt.switch(nonpositive & pt.any(pt.neq(d, 0)), zero, a)
         if start is not None:
             first = pt.eq(i, 0)
@@ -374,6 +381,29 @@ def forcing(gradient: Tensor) -> Any:
 def limit(cg_steps: int | None, size: int) -> int:
     """The option `cg_steps`, checked: the largest number of steps of conjugate gradients, by default 20 a component."""
     return 20 * size if cg_steps is None else check_count("cg_steps", cg_steps)
+
+
+def preconditioner_diagonal(f: Objective, preconditioner: Any, floor: Scalar | None = None) -> Any:
+    """The option `preconditioner` as one vector: for each parameter a diagonal of its shape that is not negative.
+
+    With a `floor`, elements below it times the largest are raised to this.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not such a list, or an element is known to be negative or not finite.
+    """
+    parts = check_gradients(preconditioner, f.parameters, "preconditioner")
+    for part, parameter in zip(parts, f.parameters, strict=True):
+        if isinstance(part, Constant) and not np.all((part.data >= 0) & np.isfinite(part.data)):
+            raise ValueError(
+                f"the preconditioner of {called(parameter)} has elements that are negative or not finite; pass typical "
+                "second derivatives of the cost, for instance the mean square of an input"
+            )
+    diagonal = f.pack(parts)
+    if floor is not None:
+        diagonal = pt.maximum(diagonal, as_dtype(pt.as_tensor(floor), f.dtype) * pt.max(diagonal))
+    return diagonal
 
 
 def _marks(steps: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from ..checks import as_dtype, as_list, check_count, check_gradients, is_zero
+from ..checks import as_dtype, as_list, check_count, is_zero
 from ..graph.loops import FALSE, repeat
 from ..line_search import LineSearch, Trial, backtracking, strong_wolfe
 from ..objective import Objective
@@ -26,6 +26,7 @@ from ._linear_algebra import (
     dot,
     guarded,
     norm,
+    preconditioner_diagonal,
     ratio,
     times,
 )
@@ -167,7 +168,7 @@ def hessian_free(parameters: Variables, cost: Variable | None = None, gradients:
     )
     diagonal = None
     if preconditioner is not None:
-        diagonal = (_diagonal(f, preconditioner) + lam) ** as_dtype(power, f.dtype)
+        diagonal = (preconditioner_diagonal(f, preconditioner) + lam) ** as_dtype(power, f.dtype)
 
     solution = conjugate_gradients(
         lambda v: product(x, v) + lam * v,
@@ -198,11 +199,6 @@ def hessian_free(parameters: Variables, cost: Variable | None = None, gradients:
         "products": solution.products + (0 if structural is None else ONE),
     }
     return start.finish(end, new, reports=reports)
-
-
-def _diagonal(f: Objective, preconditioner: Any) -> Any:
-    """The diagonals of `preconditioner`, checked, as one vector."""
-    return f.pack(check_gradients(preconditioner, f.parameters, "preconditioner"))
 
 
 def _damped(f: Objective, outputs: Any, hidden: Any, lam: Any, mu: Any, givens: Any) -> tuple[Any, Any]:
@@ -318,8 +314,7 @@ def krylov_subspace_descent(parameters: Variables, cost: Variable | None = None,
     step = f.state("step", (f.size,))
     diagonal = pt.ones_like(g)
     if preconditioner is not None:
-        diagonal = _diagonal(f, preconditioner)
-        diagonal = pt.maximum(diagonal, floor * pt.max(diagonal))
+        diagonal = preconditioner_diagonal(f, preconditioner, floor)
 
     basis, projected = _krylov_basis(lambda v: product(x, v), g, diagonal, step, k, start.finished)
     scaled = _whitened(basis, projected, floor)

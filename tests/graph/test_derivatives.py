@@ -364,6 +364,20 @@ def test_curvature_that_is_not_positive():
     np.testing.assert_allclose(flat.vector, [-2.0, 0.0])
 
 
+def test_curvature_that_is_not_positive_is_followed():
+    A, g = problem(negative=3)
+    found, inner = solve(A, g, steps=50, follow=True), solve(A, g, steps=50)
+    assert (found.reason, found.products) == (_linear_algebra.CURVED, inner.products)
+    p, r = found.vector - inner.vector, A @ inner.vector + g
+    assert p @ A @ p < 0
+    assert g @ p < 0
+    # The direction is conjugate to what was done before, and its length is |r|^2 / |A p| by the unscaled direction.
+    np.testing.assert_allclose(p @ A @ inner.vector, 0, atol=1e-8 * abs(g @ p))
+    np.testing.assert_allclose(-(g @ p), (r @ r) ** 2 / (-(g @ p) * np.linalg.norm(A @ p) / np.linalg.norm(p)), rtol=1)
+    np.testing.assert_allclose(found.model, value(A, g, found.vector), rtol=1e-9)
+    assert found.model < inner.model
+
+
 def test_a_model_without_curvature_and_one_that_is_not_finite():
     for bad in (np.zeros((2, 2)), np.full((2, 2), np.nan)):
         found = solve(bad, np.ones(2), steps=5)

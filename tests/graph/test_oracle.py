@@ -9,7 +9,7 @@ import optapi
 from optapi import Oracle
 from optapi.drivers.evaluator import Evaluator
 from optapi.graph.numpy_linker import PYTHON
-from optapi.graph.oracle import central_difference
+from optapi.graph.oracle import central_difference, product_error
 from optapi.pytree import PyTree
 
 
@@ -215,6 +215,74 @@ def test_central_difference():
     narrow = central_difference(gradients, [a.astype("float32") for a in x], [a.astype("float32") * 1e30 for a in v])
     np.testing.assert_allclose(narrow[0], [3.0, 24.0], rtol=1e-3)
     assert narrow[0].dtype == "float32"
+
+
+def difference(gradient, x, v, error=0.0):
+    """The central difference of a gradient of one vector, and the points at which it was called."""
+    points = []
+
+    def gradients(x):
+        points.append(x)
+        return [gradient(x)]
+
+    return central_difference(gradients, [np.array(x)], [np.array(v)], error)[0], np.array(points)
+
+
+@pytest.mark.parametrize("unit", [1e-100, 1e-12, 1.0, 1e9, 1e100])
+def test_central_differences_in_any_unit(unit):
+    """The gradient of sums of log(x / unit), relative to the exact product; and with one component of another size."""
+    x, v = unit * np.array([1.0, 2.0]), unit * np.array([1.0, -3.0])
+    ours, points = difference(lambda x: unit / x, x, v)
+    np.testing.assert_allclose(ours, -unit / x**2 * v, rtol=1e-9)
+    assert np.all(points > 0)
+    for i in range(2):
+        x, v = unit * np.array([1.0, 1e-8]), unit * np.eye(2)[i]
+        ours, points = difference(lambda x: unit / x, x, v)
+        assert np.all(points > 0)
+        np.testing.assert_allclose(ours[i], -unit / x[i] ** 2 * v[i], rtol=1e-4)
+
+
+def test_central_differences_from_zero():
+    """Components that are zero, or zero but for rounding, tell nothing of a size."""
+    for x, v, rtol in [
+        ([0.0, 0.0], [1.0, 0.0], 1e-9),
+        ([0.0, 5.0], [1.0, 0.0], 1e-8),
+        ([1e-17, 1.0], [1.0, 0.0], 1e-4),
+    ]:
+        ours, _ = difference(lambda x: np.array([np.sinh(x[0]) + x[1], x[0] + x[1]]), x, v)
+        np.testing.assert_allclose(ours, [np.cosh(x[0]), 1], rtol=rtol)
+
+
+def test_central_differences_beside_a_wall():
+    """The wall is nearer than a step: shorter ones are tried, and a derivative that is nowhere finite is NaN."""
+    x = np.array([1.0])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ours, points = difference(lambda x: np.log(x - (1 - 5e-7)), x, np.array([1.0]))
+        np.testing.assert_allclose(ours, 2e6, rtol=1e-2)
+        assert 2 < len(points) <= 10
+        nowhere, points = difference(lambda x: np.nan * x, x, np.array([1.0]))
+    assert np.isnan(nowhere)
+    assert len(points) == 10
+
+
+def test_central_differences_of_gradients_with_errors():
+    """The step is longer, as the cube root of the error."""
+    x, v = np.array([2.0]), np.array([1.0])
+    for error, h in [(0.0, 2 * np.finfo("float64").eps ** (1 / 3)), (1e-8, 2 * 1e-8 ** (1 / 3))]:
+        _, points = difference(lambda x: x, x, v, error)
+        np.testing.assert_allclose(points[0] - points[1], 2 * h, rtol=1e-9)
+
+
+def test_the_error_of_products():
+    p = pytensor.shared(np.ones(2), shape=(2,))
+    assert product_error(pt.sum(p**2), "float64") is None
+    epsilon = np.finfo("float64").eps
+    for product, wanted in [(None, epsilon ** (2 / 3)), (lambda ps, vs: vs, epsilon)]:
+        oracle = Oracle(lambda p: (p @ p / 2, [p]), product)
+        function = pytensor.function([], product_error(oracle([p]) + pt.sum(p), "float64"), mode=PYTHON)
+        assert function() == pytest.approx(wanted, rel=1e-12)
+        oracle.gradient_error = 1e-8
+        assert function() == pytest.approx(epsilon if product else 1e-8 ** (2 / 3), rel=1e-12)
 
 
 def test_the_evaluator_remembers_the_last_points():

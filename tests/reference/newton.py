@@ -99,7 +99,7 @@ class Newton(Run):
 
 
 class NewtonCG(Run):
-    """Nocedal and Wright (2006), algorithm 7.1."""
+    """Nocedal and Wright (2006), algorithm 7.1, but for a step along each direction without positive curvature."""
 
     def step(self, problem, x):
         g, B = gradient(problem, x), problem.hessian(x)
@@ -109,8 +109,7 @@ class NewtonCG(Run):
         while True:
             curvature = d @ B @ d
             if curvature <= 0:
-                first = not np.any(z)
-                return searched(problem, x, -g if first else z, steepest=first)
+                return searched(problem, x, z + (r @ r) / (np.linalg.norm(d) * np.linalg.norm(B @ d)) * d)
             a = (r @ r) / curvature
             z = z + a * d
             r_new = r + a * B @ d
