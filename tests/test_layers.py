@@ -13,7 +13,7 @@ PACKAGE = Path(optapi.__file__).parent
 
 # A module imports only from those before it; so a wing, a line here, imports only from those above.
 ORDER = [
-    *("typing", "checks", "notes", "updates", "pytree", "state"),
+    *("typing", "checks", "notes", "updates", "pytree", "state", "vectors"),
     *("graph.compat", "graph.loops", "graph.batches", "graph.oracle", "graph.derivatives", "graph.numpy_linker"),
     *("graph.numba", "graph.jax", "graph.threads"),
     *("schedules", "line_search", "moments", "gradients", "objective"),

@@ -12,8 +12,9 @@ from pytensor.graph.basic import Variable
 from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Updates, Variables
+from ..vectors import norm
 from ._descent import Descent, Proposal
-from ._linear_algebra import BOUNDARY, conjugate_gradients, forcing, guarded, limit, norm, rows, times
+from ._linear_algebra import BOUNDARY, conjugate_gradients, forcing, guarded, limit, rows, times
 
 
 def newton(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
@@ -156,7 +157,7 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
     parameters, cost, gradients, stop, updates, exact, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
-        The radius at first, in units of the parameters; by default 1.
+        The radius at first, in units of the parameters; by default 1, or what changes the point by more than rounding.
     max_radius : scalar, optional
         The largest radius; by default there is none.
     accept : scalar
@@ -209,8 +210,8 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
 
     min_quality = f.scalar("accept", accept, 0, 0.25).astype(f.dtype)
     radius = f.state("radius", fill=np.nan)
-    initial = f.step_size(1.0 if step_size is None else step_size).astype(f.dtype)
-    current = pt.switch(pt.isnan(radius), bounded(initial), radius)
+    initial = pt.maximum(start.resolved, 1) if step_size is None else f.step_size(step_size)
+    current = pt.switch(pt.isnan(radius), bounded(initial.astype(f.dtype)), radius)
     end, (next_radius, products) = start.trust_region(propose, [current], adjust, min_quality)
     return start.finish(end, {radius: next_radius}, patience=30, reports={"products": products})
 
