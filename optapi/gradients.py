@@ -16,6 +16,7 @@ from pytensor.graph.basic import Variable
 from .checks import as_dtype, as_tensors, check_mask, scalar
 from .notes import note, noted
 from .typing import Scalar
+from .vectors import norm
 
 
 __all__ = ["center", "clip", "clip_global_norm", "clip_norm", "decay"]
@@ -64,9 +65,9 @@ def clip_global_norm(gradients: Sequence[Any], limit: Scalar) -> list[Any]:
     """
     gradients = as_tensors("gradients", gradients)
     limit = scalar("limit", limit, low=0)
-    # In float64: the squares of a float32 overflow above 1e19.
-    norm = pt.sqrt(sum(pt.sum(g.astype("float64") ** 2) for g in gradients))
-    factor = pt.switch(norm > limit, limit / norm, 1.0)
+    # Norms in float64: of many float32 components they may overflow.
+    size = norm(pt.stack([norm(g.astype("float64")) for g in gradients]))
+    factor = pt.switch(size > limit, limit / size, 1.0)
     return [mark(g * as_dtype(factor, g.type.dtype)) for g in gradients]
 
 

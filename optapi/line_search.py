@@ -20,6 +20,12 @@ Every search takes ``line``, ``start``, which is the trial at step size 0, and `
 the cost at the start is not finite, the slope there is not negative, or the first step size is not positive and finite,
 the line is not evaluated and the search fails. A trial whose cost or slope is not finite is not accepted, and the next
 one is smaller.
+
+**Rounding.** The searches compare changes of the cost, :math:`\phi(a) - \phi(0)`. A change that is no larger than the
+rounding error of the cost, 8 times the machine precision times :math:`|\phi(0)|`, says nothing; in its place stands
+what the slopes say, :math:`a (\phi'(0) + \phi'(a)) / 2`. So a step that is too short to change the cost is lengthened,
+and close to a minimizer the searches go on by slopes: sufficient decrease is then the approximate condition of Hager
+and Zhang, :math:`\phi'(a) \le (2 c_1 - 1) \phi'(0)`.
 """
 
 from __future__ import annotations
@@ -35,6 +41,7 @@ from .checks import check_callable, check_count, scalar, shown
 from .graph.loops import repeat
 from .state import state
 from .typing import Scalar, Tensor
+from .vectors import unit
 
 
 __all__ = [
@@ -175,8 +182,9 @@ def backtracking(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Sca
     )
 
     def turn(a: Any, trial: Trial, best: Best) -> Decision:
-        accepted = finite(trial) & (trial.cost <= start.cost + c1 * a * start.slope)
-        minimizer = cubic(pt.zeros_like(a), start.cost, start.slope, a, trial.cost, trial.slope)
+        accepted = finite(trial) & (trial.cost <= c1 * a * start.slope)
+        zero = pt.zeros_like(a)
+        minimizer = cubic(zero, zero, start.slope, a, trial.cost, trial.slope)
         # Written so that NaN, from a trial that is not finite or a cubic without a minimizer, becomes the upper bound.
         next_a = pt.switch(minimizer < max_shrink * a, pt.maximum(minimizer, min_shrink * a), max_shrink * a)
         return Decision(next_a, (), accepted, accepted)
@@ -224,7 +232,7 @@ def weak_wolfe(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Scala
     c1, c2 = _scalars(start, decrease=(decrease, 0, 1), curvature=(curvature, 0, 1))
 
     def turn(a: Any, trial: Trial, best: Best, high: Any) -> Decision:
-        decreased = finite(trial) & (trial.cost <= start.cost + c1 * a * start.slope)
+        decreased = finite(trial) & (trial.cost <= c1 * a * start.slope)
         high = pt.switch(decreased, high, a)
         low = pt.switch(decreased, a, best.size)
         next_a = pt.switch(pt.isinf(high), 2 * a, low + (high - low) / 2)
@@ -285,18 +293,16 @@ def strong_wolfe(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Sca
     """
     # Without this, lbfgs in float32 ends at gradients up to 1000 times their rounding error on 15 of the 35 problems of
     # Moré, Garbow and Hillstrom; with it on 6.
-    if error is None:
-        error = 8 * float(np.finfo(_dtype(start)).eps)
-    c1, c2, max_growth, epsilon = _scalars(
-        start, decrease=(decrease, 0, 1), curvature=(curvature, 0, 1), growth=(growth, 1.1), error=(error, 0)
-    )
+    c1, c2, max_growth = _scalars(start, decrease=(decrease, 0, 1), curvature=(curvature, 0, 1), growth=(growth, 1.1))
     min_growth, half, tenth, infinity = _numbers(start, 1.1, 0.5, 0.1, np.inf)
-    ceiling = start.cost + epsilon * abs(start.cost)
+    ceiling = resolution(*start[:2])
+    if error is not None:
+        ceiling = _scalars(start, error=(error, 0))[0] * abs(start.cost)
 
     def turn(a: Any, trial: Trial, best: Best, high: Any, high_cost: Any, high_slope: Any) -> Decision:
         valid = finite(trial)
         current, low, other = (a, *trial[:2]), (best.size, *best.trial[:2]), (high, high_cost, high_slope)
-        better = valid & (trial.cost <= start.cost + c1 * a * start.slope) & (trial.cost < best.trial.cost)
+        better = valid & (trial.cost <= c1 * a * start.slope) & (trial.cost < best.trial.cost)
         unbounded = pt.isinf(high)
         extends = better & unbounded & (trial.slope < 0)
         # p and q are the ends of the bracket; without a high end, the old low end takes its place in the cubic.
@@ -368,7 +374,7 @@ def more_thuente(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Sca
              previous_width: Any) -> Decision:  # fmt: skip
         valid = finite(trial)
         x, fx, dx, f, d = best.size, best.trial.cost, best.trial.slope, trial.cost, trial.slope
-        decreased = valid & (f <= start.cost + a * min_slope)
+        decreased = valid & (f <= a * min_slope)
         accepted = decreased & (abs(d) <= -c2 * start.slope)
         first_stage = first_stage & ~(decreased & (d >= 0))
 
@@ -486,7 +492,7 @@ def hager_zhang(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Scal
         shrink=(shrink, 0, 1),
     )
     half, tenth = _numbers(start, 0.5, 0.1)
-    ceiling = start.cost + epsilon * abs(start.cost)
+    ceiling = epsilon * abs(start.cost)
     alone, secant_first, secant_second, middle = range(4)
 
     def turn(
@@ -522,7 +528,7 @@ def hager_zhang(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Scal
         width = pt.switch(expand | bisect | twice | halve, width, high - low)
 
         slope = trial.slope >= c2 * start.slope
-        wolfe = trial.cost <= start.cost + c1 * a * start.slope
+        wolfe = trial.cost <= c1 * a * start.slope
         approximate = below & (trial.slope <= (2 * c1 - 1) * start.slope)
         accepted = valid & slope & (wolfe | approximate)
         lower = valid & (trial.cost < best.trial.cost)
@@ -608,7 +614,10 @@ nonmonotone = NonMonotone()
 
 
 class Best(NamedTuple):
-    """The trial that a search would return if it ended now, and its step size; at first the start, with size 0."""
+    """The trial that a search would return if it ended now, and its step size; at first the start, with size 0.
+
+    Its cost, as that of the trial that a search sees, is the change since the start.
+    """
 
     size: Any
     trial: Trial
@@ -635,26 +644,39 @@ def _search(line: Line, start: Trial, first: Any, max_trials: int, initial: Any,
     max_trials = check_count("max_trials", max_trials)
     dtype = _dtype(start)
     first = scalar("first", first).astype(dtype)
+    error = resolution(start.cost, start.slope)
 
-    def body(a: Any, size: Any, count: Any, *values: Any) -> Any:
+    def body(a: Any, size: Any, count: Any, lowest: Any, *values: Any) -> Any:
         best, own = list(values[: len(flat)]), values[len(flat) :]
         trial = line(a)
         if not isinstance(trial, Trial):
             raise TypeError(f"line returned {shown(trial)}; it has to return a Trial")
-        decision = turn(a, trial, Best(size, Trial(best[0], best[1], tuple(best[2:]))), *own)
-        size = pt.switch(decision.is_best, a, size)
-        best = _choose(decision.is_best, _flat(trial), best)
+        change = trial.cost - start.cost
+        change = pt.switch(abs(change) <= error, a * (start.slope + trial.slope) / 2, change)
+        seen = Best(size, Trial(lowest, best[1], tuple(best[2:])))
+        decision = turn(a, trial._replace(cost=change), seen, *own)
+        size, lowest, *best = _choose(decision.is_best, [a, change, *_flat(trial)], [size, lowest, *best])
         # At the resolution of the numbers there is nothing left to try.
         next_a = decision.next_size
         exhausted = pt.eq(next_a, a) | pt.eq(next_a, size) | ~(next_a > 0) | pt.isinf(next_a)
-        return [next_a, size, count + 1, *best, *decision.state], decision.done | exhausted
+        return [next_a, size, count + 1, lowest, *best, *decision.state], decision.done | exhausted
 
-    flat = _flat(start)
+    flat, zero = _flat(start), pt.zeros((), dtype)
     ready = finite(start) & (start.slope < 0) & (first > 0) & pt.isfinite(first)
     initial = [np.asarray(value, dtype) if isinstance(value, float) else value for value in initial]
-    variables = [first, pt.zeros((), dtype), np.int64(0), *flat, *initial]
-    _, size, count, cost, slope, *rest = repeat(body, variables, pt.switch(ready, max_trials, 0))
+    variables = [first, zero, np.int64(0), zero, *flat, *initial]
+    _, size, count, _, cost, slope, *rest = repeat(body, variables, pt.switch(ready, max_trials, 0))
     return Step(size, Trial(cost, slope, tuple(rest[: len(start.carry)])), count, ~(size > 0))
+
+
+def resolution(cost: Tensor, derivative: Tensor) -> Any:
+    """The rounding error of a cost: differences that are no larger say nothing.
+
+    It is 8 times the machine precision times the cost. The precision is that of the derivative, if this is lower: a
+    cost of float32 parameters may be handed on as a float64.
+    """
+    precision = max(float(np.finfo(variable.type.dtype).eps) for variable in (cost, derivative))
+    return np.asarray(8 * precision, cost.type.dtype) * abs(cost)
 
 
 def finite(trial: Trial) -> Any:
@@ -665,7 +687,9 @@ def finite(trial: Trial) -> Any:
 def cubic(p: Tensor, p_cost: Tensor, p_slope: Tensor, q: Tensor, q_cost: Tensor, q_slope: Tensor) -> Any:  # fmt: skip
     """The minimizer of the cubic with the given costs and slopes at `p` and `q`; NaN if there is none."""
     d = p_slope + q_slope - 3 * (p_cost - q_cost) / (p - q)
-    root = pt.sign(q - p) * pt.sqrt(d**2 - p_slope * q_slope)
+    # The squares of large slopes overflow.
+    u = unit(pt.maximum(abs(d), pt.maximum(abs(p_slope), abs(q_slope))))
+    root = pt.sign(q - p) * u * pt.sqrt((d / u) ** 2 - p_slope / u * (q_slope / u))
     return q - (q - p) * (q_slope + root - d) / (q_slope - p_slope + 2 * root)
 
 

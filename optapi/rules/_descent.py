@@ -22,10 +22,10 @@ import pytensor.tensor as pt
 
 from ..checks import shown
 from ..graph.loops import FALSE, repeat
-from ..line_search import LineSearch, Step, Trial
+from ..line_search import LineSearch, Step, Trial, resolution
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Tensor, Updates
-from ._linear_algebra import dot, largest, norm
+from ..vectors import dot, largest, norm, unit
 
 
 ZERO = pt.constant(np.int64(0))
@@ -123,6 +123,22 @@ class Descent(NamedTuple):
         """Whether the point must not move: the rule has stopped, or the gradient meets the tolerance."""
         return self.objective.stopped | self.converged
 
+    @property
+    def resolved(self) -> Any:
+        """A length that changes the point, and the gradient there, by much more than rounding."""
+        return np.asarray(np.sqrt(np.finfo(self.point.type.dtype).eps), self.point.type.dtype) * largest(self.point)
+
+    @property
+    def first_step(self) -> Any:
+        r"""The step size of the first trial along the steepest descent.
+
+        It is :math:`1 / \max(1, \|g\|)`, but at least what changes the point, and to first order the cost, by more than
+        rounding.
+        """
+        size = norm(self.gradient)
+        length = pt.maximum(pt.minimum(size, pt.ones_like(size)), self.resolved)
+        return pt.maximum(length, (resolution(self.cost, size) / size).astype(length.type.dtype)) / size
+
     @classmethod
     def start(cls, objective: Objective, line_search: LineSearch, exact: bool | None) -> Descent:
         """Begin a call: evaluate the cost and the gradient, unless they are known, and check `line_search`."""
@@ -149,7 +165,7 @@ class Descent(NamedTuple):
         direction : vector, optional
             By default the steepest descent.
         first : scalar or schedule, optional
-            The first step size to try. By default 1, and :math:`1 / \max(1, \|g\|)` along the steepest descent.
+            The first step size to try. By default 1, and `first_step` along the steepest descent.
         restart : boolean scalar variable, optional
             Where true, the search is along the steepest descent whatever `direction` is.
         """
@@ -161,21 +177,24 @@ class Descent(NamedTuple):
             if restart is not None:
                 steepest = steepest | restart
             d = pt.switch(steepest, -g, direction)
-        slope = dot(g, d)
-        if first is None:
-            one = pt.ones_like(slope)
-            first = pt.switch(steepest, one / pt.maximum(one, norm(g)), one)
-        else:
-            first = f.step_size(first)
+        size = f.step_size(pt.switch(steepest, self.first_step, 1) if first is None else first).astype(f.dtype)
+        # A step size that another call has left may be too small to move any component of this point.
+        movement = largest(pt.switch(pt.eq(d, 0), d, d / x))
+        least = np.asarray(4 * np.finfo(f.dtype).eps, f.dtype) / movement
+        size = pt.switch((size > 0) & (size < least), least, size)
+        # The unit of the line is of the size of the first trial, so that slopes are of that of the cost: no overflow.
+        u = unit(size)
+        p = u * d
 
         def line(a: Any) -> Trial:
-            trial = f.at(x + a.astype(f.dtype) * d)
-            return Trial(trial.cost, dot(trial.gradient, d), (trial.point, trial.gradient))
+            trial = f.at(x + a.astype(f.dtype) * p)
+            return Trial(trial.cost, dot(trial.gradient, p), (trial.point, trial.gradient))
 
-        first = pt.switch(self.finished, pt.zeros_like(first), first)
-        result = self.search(line, Trial(self.cost, slope, (x, g)), first, *self.search_state)
+        size = pt.switch(self.finished, pt.zeros_like(size), size / u)
+        result = self.search(line, Trial(self.cost, dot(g, p), (x, g)), size, *self.search_state)
         if not isinstance(result, Step):
             raise TypeError(f"line_search returned {shown(result)}; it has to return a Step of optapi.line_search")
+        result = result._replace(size=u * result.size)
         x_new, g_new = result.trial.carry
         # At round-off level a step may pass the tests of the search and leave the point where it is. A search that has
         # failed is not repeated in this call: that of the next call is along the steepest descent.
@@ -233,8 +252,8 @@ class Descent(NamedTuple):
         f, x = self.objective, self.point
         # With the rounding error added above and below, a run ends by its gradient, or, if that cannot become small, by
         # patience.
-        epsilon = np.finfo(self.cost.type.dtype).eps
-        noise = np.asarray(8 * epsilon, self.cost.type.dtype) * abs(self.cost)
+        noise = resolution(self.cost, self.gradient)
+        epsilon = max(float(np.finfo(v.type.dtype).eps) for v in (self.cost, self.gradient))
         hidden = np.asarray(epsilon ** (2 / 3), self.cost.type.dtype) * abs(self.cost)
 
         def turn(count: Any, products: Any, point: Any, cost: Any, gradient: Any, *sizes: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What several families of rules share: limited-memory BFGS, the conjugate gradient solver, products of vectors."""
+"""What several families of rules share: limited-memory BFGS, the conjugate gradient solver, products of matrices."""
 
 from __future__ import annotations
 
@@ -15,29 +15,7 @@ from ..graph.loops import FALSE, repeat
 from ..notes import note, noted
 from ..objective import Objective
 from ..typing import Array, Scalar, Tensor, Updates
-
-
-def dot(a: Array, b: Tensor) -> Any:
-    """The inner product of two vectors.
-
-    As a sum: for vectors ``pt.dot`` would be a call into BLAS, which numba takes long to compile.
-    """
-    return pt.sum(a * b)
-
-
-def norm(a: Tensor) -> Any:
-    """The Euclidean norm of a vector."""
-    return pt.sqrt(dot(a, a))
-
-
-def largest(a: Tensor) -> Any:
-    """The largest component of a vector in absolute value; NaN if one is NaN, 0 for an empty vector."""
-    # A maximum would lose NaN under numba on PyTensor 3.0, and has no value for an empty vector.
-    sizes = abs(a)
-    if not a.type.shape[0]:
-        # The zero is made from `a`, so that in a batch each member has one, and the join stays a join.
-        sizes = pt.concatenate([pt.zeros_like(pt.sum(a, keepdims=True)), sizes])
-    return pt.switch(pt.any(pt.isnan(sizes)), np.asarray(np.nan, a.type.dtype), pt.max(sizes))
+from ..vectors import dot, norm, unit
 
 
 def ratio(a: Tensor, b: Tensor, where: Tensor | None = None) -> Any:
@@ -168,7 +146,10 @@ class CompactInverseHessian(NamedTuple):
         A pair without curvature is left out, see `curvature`; where `unless` is true, any pair is.
         """
         memory = self.memory
-        good, sy, yy = curvature(s, y)
+        # The matrix does not depend on the lengths of the pairs, and with these its factors do not overflow.
+        u = unit(y)
+        s, y = s / u, y / u
+        good, sy, scale = curvature(s, y)
         good = good & ~unless
         vectors = self.vectors
         # Only two rows change, so that PyTensor can write them in place.
@@ -185,7 +166,7 @@ class CompactInverseHessian(NamedTuple):
             pt.switch(good, pt.switch(new, column[:, None], others), self.inverse),
             pt.switch(good & new[:, None], yYy, pt.switch(good & new, yYy[:, None], self.products)),
             pt.switch(good & new, sy, self.curvatures),
-            pt.switch(good, sy / yy, self.scale),
+            pt.switch(good, scale, self.scale),
             pt.switch(good, (self.slot + 1) % memory, self.slot),
         )
 
@@ -297,11 +278,16 @@ def conjugate_gradients(product: Callable[[Any], Any], gradient: Tensor, steps: 
     optimization, section 4.4, for `progress`, and 4.6 for `keep`. The first count there is 1; 5 is that of the author's
     program.
     """
-    g, dtype = gradient, gradient.type.dtype
+    dtype = gradient.type.dtype
     zero, half, one, epsilon = (np.asarray(value, dtype) for value in (0, 0.5, 1, np.finfo(dtype).eps))
+    # From a start of zero the result is linear in the gradient, and in its unit the squares of that do not overflow.
+    u = unit(gradient) if start is None else one
+    g = gradient / u
     limit: Any = steps if max_steps is None else max_steps
     # A residual at the level of round-off cannot be reduced.
-    tolerance = pt.maximum(as_dtype(pt.as_tensor(tolerance), dtype), epsilon * norm(g))
+    tolerance = pt.maximum(as_dtype(pt.as_tensor(tolerance), dtype) / u, epsilon * norm(g))
+    if radius is not None:
+        radius = as_dtype(pt.as_tensor(radius), dtype) / u
 
     # A start that is not zero is the direction of a step number 0, of size 1.
     zeros = pt.zeros_like(g)
@@ -328,9 +314,8 @@ def conjugate_gradients(product: Callable[[Any], Any], gradient: Tensor, steps: 
         a = ry / pt.switch(nonpositive, size, pBp)
         outside = FALSE
         if radius is not None:
-            delta = as_dtype(pt.as_tensor(radius), dtype)
-            outside = nonpositive | ~(norm(d + a * p) < delta)
-            a = pt.switch(outside, _to_boundary(d, p, dot(r, p), pBp, delta, nonpositive), a)
+            outside = nonpositive | ~(norm(d + a * p) < radius)
+            a = pt.switch(outside, _to_boundary(d, p, dot(r, p), pBp, radius, nonpositive), a)
         elif not follow:
             a = pt.switch(nonpositive & pt.any(pt.neq(d, 0)), zero, a)
         if start is not None:
@@ -368,8 +353,8 @@ def conjugate_gradients(product: Callable[[Any], Any], gradient: Tensor, steps: 
     count = pt.switch(needed & pt.gt(steps, 0), pt.as_tensor(steps) + 1 - i0, 0)
     i, reason, d, r, _, _, *rest = repeat(step, initial, count)
     reason = pt.switch(needed, reason, SOLVED)
-    iterates = Iterates(rest[-2], rest[-1], rest[-3]) if keep else None
-    return Solution(d, r, i - i0, reason, half * dot(r + g, d), iterates)
+    iterates = Iterates(u * rest[-2], u * (u * rest[-1]), rest[-3]) if keep else None
+    return Solution(u * d, u * r, i - i0, reason, u * (u * (half * dot(r + g, d))), iterates)
 
 
 def forcing(gradient: Tensor) -> Any:
@@ -417,10 +402,13 @@ def _to_boundary(d: Any, p: Any, slope: Any, pBp: Any, radius: Any, nonpositive:
 
     `slope` and `pBp` are the first and second derivative of the model along `p`.
     """
-    pp, dp, gap = dot(p, p), dot(d, p), radius**2 - dot(d, d)
+    # In units of the radius and of the length of p.
+    length = norm(p)
+    inside = d / radius
+    dp, gap = dot(inside, p / length), 1 - dot(inside, inside)
     # The norm of d grows along the directions of the method, so that dp is not negative and nothing cancels here.
-    forward = gap / (dp + pt.sqrt(dp**2 + pp * gap))
-    backward = -(dp + pt.sqrt(dp**2 + pp * gap)) / pp
+    root = dp + pt.sqrt(dp**2 + gap)
+    forward, backward = radius / length * (gap / root), -(radius / length) * root
 
     def model(a: Any) -> Any:
         return a * (slope + a * pBp / 2)
@@ -429,17 +417,20 @@ def _to_boundary(d: Any, p: Any, slope: Any, pBp: Any, radius: Any, nonpositive:
 
 
 def curvature(s: Tensor, y: Tensor) -> tuple[Any, Any, Any]:
-    r"""Whether the pair of vectors :math:`(s, y)` has positive curvature; :math:`s^T y` and :math:`y^T y`, 1 if not.
+    r"""Whether the pair :math:`(s, y)` has positive curvature; :math:`s^T y` and :math:`s^T y / y^T y`, 1 if not.
 
     The test is :math:`s^T y > \epsilon \|s\| \|y\|`, with :math:`\epsilon` the machine precision. With any other pair
     an inverse Hessian would lose its positive definiteness. The test does not depend on the units of the cost or of the
     parameters. The test :math:`s^T y > \epsilon y^T y`, which is often stated, depends on those of the cost: in float32
     no pair passes it where the curvature is above 1e7.
     """
-    sy, yy = dot(s, y), dot(y, y)
-    good = (sy > np.finfo(s.type.dtype).eps * norm(s) * norm(y)) & pt.isfinite(1 / sy) & pt.isfinite(sy / yy)
+    u = unit(y)  # the square of y may overflow
+    sy, scale = dot(s, y), dot(s, y / u) / dot(y / u, y / u) / u
+    good = (
+        (sy > np.finfo(s.type.dtype).eps * norm(s) * norm(y)) & pt.isfinite(1 / sy) & pt.isfinite(scale) & (scale > 0)
+    )
     one = pt.ones_like(sy)
-    return good, pt.switch(good, sy, one), pt.switch(good, yy, one)
+    return good, pt.switch(good, sy, one), pt.switch(good, scale, one)
 
 
 def bfgs_update(H: Tensor, s: Tensor, y: Tensor, sy: Tensor) -> Any:

@@ -16,8 +16,9 @@ from ..graph.loops import FALSE, cond
 from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Tensor, Updates, Variables
+from ..vectors import dot, unit
 from ._descent import Descent
-from ._linear_algebra import dot, norm, ratio
+from ._linear_algebra import ratio
 
 
 # From the direction d, the gradient g at its start and the gradient g_new at the end of the line search to beta.
@@ -200,28 +201,32 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
     decrease = f.state("decrease")
 
     moved = start.evaluations > 0 if start.point_state else FALSE
-    restart = moved | pt.eq(steps, 0) | ~(dot(g, beta_d - g) <= -0.01 * dot(g, g))
+    # In units of the gradient, so that no product overflows; beta does not depend on them.
+    u = unit(g)
+    slope, gg = dot(g / u, (beta_d - g) / u), dot(g / u, g / u)
+    restart = moved | pt.eq(steps, 0) | ~(slope <= -0.01 * gg)
     d = pt.switch(restart, -g, beta_d - g)
     if step_size is None:
-        same_decrease = decrease / dot(g, d)
+        same_decrease = decrease / u / pt.switch(restart, gg, -slope) / u
         valid = ~moved & (same_decrease > 0) & pt.isfinite(same_decrease)
-        step_size = pt.switch(valid, same_decrease, 1 / pt.maximum(pt.ones_like(same_decrease), norm(g)))
+        step_size = pt.switch(valid, same_decrease, start.first_step)
     end = start.line_search(d, step_size, restart)
 
-    b = as_tensor("what beta returned", beta(end.direction, g, end.gradient))
+    b = as_tensor("what beta returned", beta(end.direction / u, g / u, end.gradient / u))
     restart = end.failed | ~pt.isfinite(b)
     if restart_overlap is not None:
         # Without Powell's restarts fletcher_reeves and dai_yuan take 2.7 and 2.9 times the evaluations of SciPy's CG on
         # the 35 problems of Moré, Garbow and Hillstrom.
         overlap = f.scalar("restart_overlap", restart_overlap, low=0).astype(f.dtype)
-        restart = restart | (abs(dot(end.gradient, g)) >= overlap * dot(end.gradient, end.gradient))
+        v = unit(end.gradient)
+        restart = restart | (abs(dot(end.gradient / v, g / v)) >= overlap * dot(end.gradient / v, end.gradient / v))
     next_steps = pt.switch(end.steepest, 0, steps) + 1
     if restart_every is not None:
         restart = restart | (next_steps >= check_count("restart_every", restart_every))
     new = {
         steps: pt.switch(restart, 0, next_steps),
         beta_d: pt.switch(restart, pt.zeros_like(beta_d), b.astype(f.dtype) * end.direction),
-        decrease: end.result.size * dot(g, end.direction),
+        decrease: -end.result.size * u * u * dot(g / u, end.direction / u),
     }
     return start.finish(end, new)
 
@@ -425,7 +430,8 @@ def scaled_conjugate_gradient(parameters: Variables, cost: Variable | None = Non
     step_size : scalar or schedule, optional
         An upper bound of :math:`a`; :math:`\lambda` is increased to meet it. By default there is none.
     scale : scalar
-        :math:`\lambda` at first, in units of the cost over those of the parameters squared.
+        :math:`\lambda` at first, in units of the cost over those of the parameters squared; at most the curvature along
+        the first direction.
 
     Notes
     -----
@@ -461,31 +467,37 @@ def scaled_conjugate_gradient(parameters: Variables, cost: Variable | None = Non
     if start.point_state:
         restart = restart | moved
     d = pt.switch(restart, -g, beta_d - g)
-    dd, descent = dot(d, d), -dot(g, d)
+    # In units of d, so that no product overflows.
+    u = unit(d)
+    e = d / u
+    ee, descent = dot(e, e), -dot(g, e)
     # A step that was refused leaves the point and the direction, and so the curvature.
     needed = ~start.finished & (moved | pt.eq(curvature_valid, 0))
-    [c] = cond(needed, lambda point, v: [dot(v, f.product(point, v))], [x, d], [curvature])
+    [c] = cond(needed, lambda point, v: [dot(v, f.product(point, v))], [x, e], [curvature])
     c = pt.switch(pt.isfinite(c), c, pt.zeros_like(c))
 
-    lam = pt.switch(pt.isnan(damping), f.scalar("scale", scale, low=0).astype(f.dtype), damping)
-    lam = pt.switch(c + lam * dd > 0, lam, -2 * c / dd)
+    # Larger than the curvature, it would only make the first steps short.
+    size = pt.switch(pt.eq(c, 0), np.inf, abs(c) / ee).astype(f.dtype)
+    initial = pt.minimum(f.scalar("scale", scale, low=0).astype(f.dtype), size)
+    lam = pt.switch(pt.isnan(damping), initial, damping)
+    lam = pt.switch(c + lam * ee > 0, lam, -2 * c / ee)
     if step_size is not None:
-        lam = pt.maximum(lam, (descent / f.step_size(step_size).astype(f.dtype) - c) / dd)
-    total = c + lam * dd
-    end = start.line_search(d, descent / total, restart)
+        lam = pt.maximum(lam, (descent / u / f.step_size(step_size).astype(f.dtype) - c) / ee)
+    total = c + lam * ee
+    end = start.line_search(d, descent / total / u, restart)
 
     # The decrease that the model predicts is half of that to first order.
-    quality = (start.cost - end.cost) / (end.result.size * descent / 2)
-    quality = pt.switch(end.result.failed, pt.full_like(quality, -8), quality).astype(f.dtype)
+    quality = (start.cost - end.cost) / (end.result.size * u * descent / 2)
+    quality = pt.switch(end.result.failed | ~(quality > -8), pt.full_like(quality, -8), quality).astype(f.dtype)
     accepted = ~end.result.failed & (quality >= 0)
     untried = pt.eq(end.result.evaluations, 0)
     failed = untried | (accepted & end.failed)
-    raised = lam + pt.switch(quality < 0.25, total * (1 - quality) / dd, pt.zeros_like(dd))
+    raised = lam + pt.switch(quality < 0.25, total * (1 - quality) / ee, pt.zeros_like(ee))
     lam = pt.switch(quality >= 0.75, lam / 4, raised)
 
     current = (x, start.cost, g)
     point, cost, gradient = (pt.switch(accepted, new, old) for new, old in zip(end[:3], current, strict=True))
-    b = (dot(gradient, gradient) - dot(gradient, g)) / descent
+    b = (dot(gradient / u, gradient / u) - dot(gradient / u, g / u)) / (descent / u)
     reset = failed | ~pt.isfinite(b) | pt.eq((f.count + 1) % f.size, 0)
     next_beta_d = pt.switch(reset, pt.zeros_like(d), b * d)
     new = {

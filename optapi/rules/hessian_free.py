@@ -16,6 +16,7 @@ from ..graph.loops import FALSE, repeat
 from ..line_search import LineSearch, Trial, backtracking, strong_wolfe
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Updates, Variables
+from ..vectors import dot, norm
 from ._descent import Descent
 from ._linear_algebra import (
     CURVED,
@@ -23,9 +24,7 @@ from ._linear_algebra import (
     bfgs_update,
     conjugate_gradients,
     curvature,
-    dot,
     guarded,
-    norm,
     preconditioner_diagonal,
     ratio,
     times,

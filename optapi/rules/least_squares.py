@@ -15,8 +15,9 @@ from ..graph.loops import FALSE
 from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Updates, Variables
+from ..vectors import dot, largest, norm
 from ._descent import Descent, Proposal
-from ._linear_algebra import conjugate_gradients, dot, forcing, guarded, largest, limit, norm, ratio, rows, times
+from ._linear_algebra import conjugate_gradients, forcing, guarded, limit, ratio, rows, times
 
 
 def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,

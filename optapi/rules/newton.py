@@ -16,17 +16,15 @@ from ..graph.oracle import product_error
 from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Updates, Variables
+from ..vectors import dot, largest, norm
 from ._descent import ZERO, Descent, End, Proposal
 from ._linear_algebra import (
     BOUNDARY,
     Solution,
     conjugate_gradients,
-    dot,
     forcing,
     guarded,
-    largest,
     limit,
-    norm,
     preconditioner_diagonal,
     rows,
     times,
@@ -200,7 +198,7 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
         The radius at first, in units of the parameters, or with a `preconditioner` of :math:`\|P^{1/2} p\|`; by default
-        1.
+        1, or what changes the point by more than rounding.
     max_radius : scalar, optional
         The largest radius; by default there is none.
     accept : scalar
@@ -263,8 +261,8 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
 
     min_quality = f.scalar("accept", accept, 0, 0.25).astype(f.dtype)
     radius = f.state("radius", fill=np.nan)
-    initial = f.step_size(1.0 if step_size is None else step_size).astype(f.dtype)
-    current = pt.switch(pt.isnan(radius), bounded(initial), radius)
+    initial = pt.maximum(start.resolved, 1) if step_size is None else f.step_size(step_size)
+    current = pt.switch(pt.isnan(radius), bounded(initial.astype(f.dtype)), radius)
     if least is not None:
         current = pt.switch(away, bounded(pt.maximum(current, model.norm(least.step(start)))), current)
     unset = np.asarray(np.nan, f.dtype)

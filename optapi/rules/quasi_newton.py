@@ -10,14 +10,13 @@ from ..checks import check_choice, check_count
 from ..line_search import LineSearch, nonmonotone, strong_wolfe
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Updates, Variables
+from ..vectors import dot, norm
 from ._descent import Descent
 from ._linear_algebra import (
     CompactInverseHessian,
     bfgs_update,
     curvature,
-    dot,
     inverse_hessian_state,
-    norm,
     ratio,
     times,
 )
@@ -134,8 +133,8 @@ def bfgs(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     end = start.line_search(-times(H, start.gradient), step_size, restart=pt.eq(updated, 0))
 
     s, y = end.step, end.change
-    good, sy, yy = curvature(s, y)
-    H0 = pt.switch(end.restarted, sy / yy * pt.eye(f.size, dtype=f.dtype), H)
+    good, sy, scale = curvature(s, y)
+    H0 = pt.switch(end.restarted, scale * pt.eye(f.size, dtype=f.dtype), H)
     next_H = bfgs_update(H0, s, y, sy)
     new = {H: pt.switch(good, next_H, H), updated: pt.switch(good, 1, pt.switch(end.restarted, 0, updated))}
     return start.finish(end, new)
@@ -191,8 +190,8 @@ def sr1(parameters: Variables, cost: Variable | None = None, gradients: Variable
     end = start.line_search(-pt.sign(dot(start.gradient, Hg)) * Hg, step_size, restart=pt.eq(updated, 0))
 
     s, y = end.step, end.change
-    positive, sy, yy = curvature(s, y)
-    H0 = pt.switch(end.restarted, sy / (2 * yy) * pt.eye(f.size, dtype=f.dtype), H)
+    positive, _, scale = curvature(s, y)
+    H0 = pt.switch(end.restarted, scale / 2 * pt.eye(f.size, dtype=f.dtype), H)
     v = s - times(H0, y)
     vy = dot(v, y)
     good = (abs(vy) > np.asarray(1e-8, f.dtype) * norm(v) * norm(y)) & pt.isfinite(1 / vy) & (positive | ~end.restarted)
@@ -253,9 +252,9 @@ def barzilai_borwein(parameters: Variables, cost: Variable | None = None, gradie
     else:
         # 0 means that there is none.
         step = f.state("step_size")
-        end = start.line_search(first=pt.switch(step > 0, step, 1 / pt.maximum(1, norm(start.gradient))))
-        good, sy, yy = curvature(end.step, end.change)
-        long, short = dot(end.step, end.step) / sy, sy / yy
+        end = start.line_search(first=pt.switch(step > 0, step, start.first_step))
+        good, sy, short = curvature(end.step, end.change)
+        long = dot(end.step, end.step) / sy
         if kind == "alternate":
             turn = f.state("turn", dtype="int64")
             new[turn] = 1 - turn

@@ -13,7 +13,8 @@ from ..checks import as_dtype, check_choice, check_cost, check_count, check_mask
 from ..graph.loops import cond
 from ..objective import Objective
 from ..typing import Mask, Scalar, StepSize, Updates, Variables
-from ._linear_algebra import CompactInverseHessian, dot, ratio, shifted, times
+from ..vectors import dot
+from ._linear_algebra import CompactInverseHessian, ratio, shifted, times
 
 
 ONE, TWO = (pt.constant(np.int64(count)) for count in (1, 2))

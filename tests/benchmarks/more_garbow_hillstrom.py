@@ -238,7 +238,9 @@ def main():
     """Run what the command line says, and print the page or write it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rules", nargs="*", default=DEFAULT, help="names of rules of optapi")
-    parser.add_argument("--search", help="the name of a search of optapi.line_search; by default that of each rule")
+    parser.add_argument(
+        "--line-search", help="the name of a search of optapi.line_search; by default that of each rule"
+    )
     parser.add_argument("--float32", action="store_true", help="parameters and arithmetic in float32")
     parser.add_argument("--tolerance", type=float, default=1e-6)
     parser.add_argument("--problems", type=int, nargs="*", help="the numbers of the problems; by default all")

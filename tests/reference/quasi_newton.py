@@ -7,16 +7,23 @@ the first step to try. It returns the step size, 0 if there is none, and the num
 import numpy as np
 
 
+def change(a, cost, slope, start_cost, start_slope):
+    """The change of the cost since the start of a line; what the slopes say where rounding hides it."""
+    if abs(cost - start_cost) <= 2.0**-49 * abs(start_cost):
+        return a * (start_slope + slope) / 2
+    return cost - start_cost
+
+
 class Enough(Exception):
     """The search has ended."""
 
 
 class Trials:
-    """Counts the trials of a line, and keeps the lowest."""
+    """Counts the trials of a line, and keeps the lowest; their costs are changes since the start."""
 
     def __init__(self, line, cost, slope, accept, max_trials):
         self.line, self.accept, self.left, self.count = line, accept, max_trials, 0
-        self.lowest, self.best, self.found = cost, 0.0, None
+        self.start, self.lowest, self.best, self.found = (cost, slope), 0.0, 0.0, None
 
     def __call__(self, a):
         if self.count == self.left or not (0 < a < np.inf):
@@ -25,6 +32,7 @@ class Trials:
         cost, slope = self.line(a)
         if not (np.isfinite(cost) and np.isfinite(slope)):
             return np.inf, np.nan
+        cost = change(a, cost, slope, *self.start)
         if self.accept(a, cost, slope):
             self.best = a
             raise Enough
@@ -39,10 +47,10 @@ def hager_zhang(
     """Hager and Zhang (2005), section 4, with nested loops as there."""
     if not (np.isfinite(cost) and slope < 0 and 0 < first < np.inf):
         return 0.0, 0
-    ceiling = cost + error * abs(cost)
+    ceiling = error * abs(cost)
 
     def accept(a, f, d):
-        wolfe = f <= cost + decrease * a * slope
+        wolfe = f <= decrease * a * slope
         approximate = f <= ceiling and d <= (2 * decrease - 1) * slope
         return d >= curvature * slope and (wolfe or approximate)
 
@@ -128,9 +136,10 @@ def backtracking(line, cost, slope, first, *, decrease=1e-4, min_shrink=0.1, max
     a = first
     for count in range(1, max_trials + 1):
         f, d = line(a)
-        if np.isfinite(f) and np.isfinite(d) and f <= cost + decrease * a * slope:
+        f = change(a, f, d, cost, slope)
+        if np.isfinite(f) and np.isfinite(d) and f <= decrease * a * slope:
             return a, count
-        share = minimizer((0.0, cost, slope), (a, f, d)) / a
+        share = minimizer((0.0, 0.0, slope), (a, f, d)) / a
         a = a * (min(max(share, min_shrink), max_shrink) if np.isfinite(share) else max_shrink)
     return 0.0, max_trials
 
@@ -147,12 +156,13 @@ def strong_wolfe(line, cost, slope, first, *, decrease=1e-4, curvature=0.7, grow
         nonlocal count
         count += 1
         f, d = line(a)
+        f = change(a, f, d, cost, slope)
         fine = np.isfinite(f) and np.isfinite(d)
-        better = fine and f <= cost + decrease * a * slope and f < low[1]
+        better = fine and f <= decrease * a * slope and f < low[1]
         flat = fine and abs(d) <= -curvature * slope
-        return (a, f, d), flat and (better or f <= cost + error * abs(cost)), better, fine
+        return (a, f, d), flat and (better or f <= error * abs(cost)), better, fine
 
-    last, a = (0.0, cost, slope), first
+    last, a = (0.0, 0.0, slope), first
     while True:  # algorithm 3.5
         trial, accepted, better, fine = evaluate(a, last)
         if accepted:

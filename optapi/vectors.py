@@ -1,0 +1,51 @@
+"""Products and norms of vectors, which neither overflow nor underflow where the result does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+
+from .typing import Array, Tensor
+
+
+def dot(a: Array, b: Tensor) -> Any:
+    """The inner product of two vectors.
+
+    As a sum: for vectors ``pt.dot`` would be a call into BLAS, which numba takes long to compile.
+    """
+    return pt.sum(a * b)
+
+
+def norm(a: Tensor) -> Any:
+    """The Euclidean norm of all components of a tensor; not finite if a component is not."""
+    # The squares of float32 overflow above 1.8e19, and those of float64 above 1.3e154.
+    u = unit(a)
+    return u * pt.sqrt(pt.sum((a / u) ** 2))
+
+
+def unit(a: Tensor) -> Any:
+    """A power of two of the size of the largest component of a tensor, so that a division by it is exact.
+
+    Where all components are 0 it is the smallest number, and where one is not finite it is not defined.
+    """
+    size = abs(a) if a.type.ndim == 0 else pt.max(_sizes(a))
+    tiny = np.asarray(np.finfo(a.type.dtype).tiny, a.type.dtype)
+    return pt.exp2(pt.floor(pt.log2(pt.maximum(size, tiny))))
+
+
+def largest(a: Tensor) -> Any:
+    """The largest component of a vector in absolute value; NaN if one is NaN, 0 for an empty vector."""
+    # A maximum would lose NaN under numba on PyTensor 3.0.
+    sizes = _sizes(a)
+    return pt.switch(pt.any(pt.isnan(sizes)), np.asarray(np.nan, a.type.dtype), pt.max(sizes))
+
+
+def _sizes(a: Tensor) -> Any:
+    """The absolute values of the components of a tensor, as a vector that is not empty."""
+    sizes = abs(a if a.type.ndim == 1 else a.ravel())
+    if not sizes.type.shape[0]:
+        # The zero is made from `a`, so that in a batch each member has one, and the join stays a join.
+        sizes = pt.concatenate([pt.zeros_like(pt.sum(sizes, keepdims=True)), sizes])
+    return sizes

@@ -1,0 +1,172 @@
+"""Scales: rules that search solve a problem whatever the units of its parameters and of its cost."""
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+
+import optapi
+from optapi.line_search import Trial
+
+
+SEARCHING = [
+    *("lbfgs", "bfgs", "sr1", "barzilai_borwein", "hager_zhang_cg", "polak_ribiere", "fletcher_reeves"),
+    *("hestenes_stiefel", "dai_yuan", "scaled_conjugate_gradient", "newton", "newton_cg", "trust_region_cg"),
+]
+LINES = SEARCHING[:9]
+DTYPES = ("float64", "float32")
+
+
+def quartic(dtype, x_unit, cost_unit):
+    """A separable quartic with its minimizer at (1, 2) units, its derivative, and products with its Hessian."""
+    S, C, center, weights = (np.asarray(v, dtype) for v in (x_unit, cost_unit, [1, 2], [1, 5]))
+
+    def f(x):
+        u = x / S - center
+        return C * np.sum(weights * u**2 + u**4, dtype=dtype)
+
+    def df(x):
+        u = x / S - center
+        return C / S * (2 * weights * u + 4 * u**3)
+
+    def hessp(x, v):
+        return C / S * ((2 * weights + 12 * (x / S - center) ** 2) * (v / S))
+
+    return f, df, hessp
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rule", SEARCHING)
+def test_units_of_the_parameters_and_of_the_cost(rule, dtype):
+    power, relative = {"float64": (12, 1e-6), "float32": (6, 1e-4)}[dtype]
+    for x_unit, cost_unit in ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, -1), (1, 0)):
+        x_unit, cost_unit = 10.0 ** (power * x_unit), 10.0 ** (power * cost_unit)
+        f, df, hessp = quartic(dtype, x_unit, cost_unit)
+        for start in ([3, -2], [0, 0]):
+            x0 = np.asarray(x_unit, dtype) * np.asarray(start, dtype)
+            tolerance = relative * cost_unit / x_unit
+            result = optapi.minimize(x0, f, df, rule, hessp=hessp, full_output=True, tolerance=tolerance)
+            assert result.success, (x_unit, cost_unit, start, result.message)
+            np.testing.assert_allclose(result.x / x_unit, [1, 2], rtol=max(1e-3 * (dtype == "float32"), 1e-6))
+            assert result.nfev <= 60
+
+
+@pytest.mark.parametrize("rule", LINES)
+def test_a_first_step_that_rounding_would_hide(rule):
+    # A quantity of 1e9, known to 1e8: the gradient is smaller than the distance of two such numbers.
+    F, W = 1.42e9, 1e8
+    result = optapi.minimize(
+        [1.05 * F], lambda x: np.sum(((x - F) / W) ** 2), lambda x: 2 * (x - F) / W**2, rule, full_output=True,
+        tolerance=1e-9 / W,
+    )  # fmt: skip
+    assert result.success
+    np.testing.assert_allclose(result.x, F, rtol=1e-9)
+    assert result.nfev <= 20
+
+
+@pytest.mark.parametrize("x0", [(1.0, 1.0)])
+@pytest.mark.parametrize("rule", [*LINES[:3], *LINES[4:], "scaled_conjugate_gradient"])
+def test_a_first_step_that_an_earlier_one_has_left(rule, x0):
+    # BoxBOD of the National Institute of Standards and Technology, and its certified minimum.
+    X, Y = np.array([1, 2, 3, 5, 7, 10.0]), np.array([109, 149, 149, 191, 213, 224.0])
+
+    def f(b):
+        with np.errstate(all="ignore"):
+            return np.sum((Y - b[0] * (1 - np.exp(-b[1] * X))) ** 2)
+
+    def df(b):
+        with np.errstate(all="ignore"):
+            e = np.exp(-b[1] * X)
+            r = Y - b[0] * (1 - e)
+            return np.array([-2 * np.sum(r * (1 - e)), -2 * np.sum(r * b[0] * X * e)])
+
+    result = optapi.minimize(x0, f, df, rule, full_output=True)
+    assert result.success
+    np.testing.assert_allclose(result.fun, 1168.0088766, rtol=1e-9)
+    np.testing.assert_allclose(result.x, [213.80940889, 0.54723748], rtol=1e-6)
+
+
+@pytest.mark.parametrize("rule", SEARCHING)
+@pytest.mark.parametrize("dtype, size", [("float64", 1e160), ("float32", 1e37)])
+def test_gradients_whose_squares_overflow(dtype, size, rule):
+    C = np.asarray(size / 20, dtype)
+
+    def f(x):
+        with np.errstate(over="ignore"):  # trials may go farther than the numbers do
+            return C * np.sum((x - 1) ** 2, dtype=dtype)
+
+    result = optapi.minimize(
+        np.array([3, -2], dtype), f, lambda x: 2 * C * (x - 1), rule, hessp=lambda x, v: 2 * C * v, full_output=True,
+        tolerance=1e-5 * float(C),
+    )  # fmt: skip
+    assert result.success
+    np.testing.assert_allclose(result.x, [1, 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["lbfgs", "bfgs", "hager_zhang_cg", "newton", "newton_cg", "trust_region_cg"])
+def test_a_start_at_a_huge_gradient(rule):
+    # A Poisson regression in float32; the reference is Newton's method in float64, from the solution's side.
+    rng = np.random.default_rng(0)
+    X = np.c_[np.ones(50), rng.normal(size=50)]
+    Y = rng.poisson(np.exp(X @ [1.0, 0.5]))
+    wanted = np.zeros(2)
+    for _ in range(30):
+        rate = np.exp(X @ wanted)
+        wanted -= np.linalg.solve(X.T @ (rate[:, None] * X), X.T @ (rate - Y))
+    X, Y = X.astype("f4"), Y.astype("f4")
+
+    def f(b):
+        with np.errstate(over="ignore"):
+            return np.sum(np.exp(X @ b) - Y * (X @ b), dtype="f4")
+
+    for start in (45, 60):
+        x0 = np.array([start, 0], "f4")
+        found = optapi.minimize(x0, f, lambda b: X.T @ (np.exp(X @ b) - Y), rule, tolerance=1e-2)
+        np.testing.assert_allclose(found, wanted, atol=2e-3)
+
+
+@pytest.mark.parametrize("rule", LINES)
+def test_the_same_under_a_symbolic_cost(rule):
+    S = np.float32(1e4)
+    x = pytensor.shared(S * np.array([3, -2], "f4"), name="x")
+    run = optapi.compile_minimizer(
+        [x], pt.sum((x / S - np.array([1, 2], "f4")) ** 2), rule, tolerance=1e-8, mode=optapi.PYTHON
+    )
+    result = run()
+    assert result.success
+    np.testing.assert_allclose(result.x[0], [1e4, 2e4], rtol=1e-3)
+
+
+@pytest.mark.numba
+@pytest.mark.parametrize("mode", ["NUMBA", pytest.param("JAX", marks=pytest.mark.jax)])
+@pytest.mark.parametrize("rule", ["lbfgs", "polak_ribiere"])
+def test_the_same_under_each_backend(rule, mode):
+    S = np.float32(1e4)
+    results = []
+    for backend in (optapi.PYTHON, mode):
+        x = pytensor.shared(S * np.array([3, -2], "f4"), name="x")
+        cost = pt.sum((x / S - np.array([1, 2], "f4")) ** 2)
+        results.append(optapi.compile_minimizer([x], cost, rule, tolerance=1e-8, mode=backend)())
+    one, other = results
+    assert (one.status, other.status) == (0, 0)
+    np.testing.assert_allclose(one.x[0], other.x[0], rtol=1e-4)
+
+
+SEARCHES = ["backtracking", "weak_wolfe", "strong_wolfe", "more_thuente", "hager_zhang"]
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_searches_go_by_slopes_where_rounding_hides_the_cost(name):
+    # The cost is 1 at all of these steps; its slopes are those of a parabola.
+    def line(a):
+        return Trial(1 + 1e-20 * (a - 2) ** 2, 2e-20 * (a - 2))
+
+    first = pt.dscalar("first")
+    step = getattr(optapi.line_search, name)(line, line(pt.constant(0.0)), first)
+    search = pytensor.function([first], [step.size, step.failed], mode=optapi.PYTHON)
+    for size in (1e-3, 1.0, 1e2):
+        found, failed = search(size)
+        assert not failed
+        # Closer to the minimizer than the start.
+        assert abs(found - 2) < 2
+        assert name == "backtracking" or size != 1e-3 or found > 0.1
