@@ -92,6 +92,10 @@ class Step(NamedTuple):
         Whether no step was acceptable.
     memory : tuple of variables
         The next values of the state of the search, see `NonMonotone`; mostly empty.
+    promise : scalar variable, optional
+        How far the slopes say that the cost can fall along the line; infinite if they say nothing.
+    lowest : scalar variable, optional
+        The lowest cost of all trials, also where it is minus infinity.
     """
 
     size: Any
@@ -99,6 +103,8 @@ class Step(NamedTuple):
     evaluations: Any
     failed: Any
     memory: tuple[Any, ...] = ()
+    promise: Any = None
+    lowest: Any = None
 
 
 # From a step size to the trial at it.
@@ -645,25 +651,41 @@ def _search(line: Line, start: Trial, first: Any, max_trials: int, initial: Any,
     first = scalar("first", first).astype(dtype)
     error = resolution(start.cost, start.slope)
 
-    def body(a: Any, size: Any, count: Any, lowest: Any, *values: Any) -> Any:
+    def body(a: Any, size: Any, count: Any, best_change: Any, promise: Any, lowest: Any, *values: Any) -> Any:
         best, own = list(values[: len(flat)]), values[len(flat) :]
         trial = line(a)
         change = trial.cost - start.cost
         change = pt.switch(abs(change) <= error, a * (start.slope + trial.slope) / 2, change)
-        seen = Best(size, Trial(lowest, best[1], tuple(best[2:])))
+        seen = Best(size, Trial(best_change, best[1], tuple(best[2:])))
         decision = turn(a, trial._replace(cost=change), seen, *own)
-        size, lowest, *best = _choose(decision.is_best, [a, change, *_flat(trial)], [size, lowest, *best])
+        size, best_change, *best = _choose(decision.is_best, [a, change, *_flat(trial)], [size, best_change, *best])
+        # The least of what parabolas with the slopes of the start and of a trial say, at least with half of the slope
+        # up to the trial.
+        fall = -a * start.slope / 2 / pt.minimum(1 - trial.slope / start.slope, 1)
+        promise = pt.switch(finite(trial) & (trial.slope > start.slope) & (fall < promise), fall, promise)
+        lowest = pt.switch(trial.cost < lowest, trial.cost, lowest)
         # At the resolution of the numbers there is nothing left to try.
         next_a = decision.next_size
         exhausted = pt.eq(next_a, a) | pt.eq(next_a, size) | ~(next_a > 0) | pt.isinf(next_a)
-        return [next_a, size, count + 1, lowest, *best, *decision.state], decision.done | exhausted
+        return [
+            next_a,
+            size,
+            count + 1,
+            best_change,
+            promise,
+            lowest,
+            *best,
+            *decision.state,
+        ], decision.done | exhausted
 
     flat, zero = _flat(start), pt.zeros((), dtype)
     ready = finite(start) & (start.slope < 0) & (first > 0) & pt.isfinite(first)
     initial = [np.asarray(value, dtype) if isinstance(value, float) else value for value in initial]
-    variables = [first, zero, np.int64(0), zero, *flat, *initial]
-    _, size, count, _, cost, slope, *rest = repeat(body, variables, pt.switch(ready, max_trials, 0))
-    return Step(size, Trial(cost, slope, tuple(rest[: len(start.carry)])), count, ~(size > 0))
+    variables = [first, zero, np.int64(0), zero, np.asarray(np.inf, dtype), start.cost, *flat, *initial]
+    last = repeat(body, variables, pt.switch(ready, max_trials, 0))
+    _, size, count, _, promise, lowest, cost, slope, *rest = last
+    trial = Trial(cost, slope, tuple(rest[: len(start.carry)]))
+    return Step(size, trial, count, ~(size > 0), promise=promise, lowest=lowest)
 
 
 def resolution(cost: Tensor, derivative: Tensor) -> Any:

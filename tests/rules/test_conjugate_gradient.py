@@ -168,7 +168,7 @@ def test_the_trajectory_of_scaled_conjugate_gradients():
 
 def exact_on_a_quadratic(line, start, first):
     """The minimizer along a line on which the slope is linear."""
-    size = start.slope / (start.slope - line(pt.ones_like(start.slope)).slope)
+    size = start.slope / (start.slope - line(first).slope) * first
     return Step(size, line(size), pt.constant(np.int64(2)), ~(start.slope < 0))
 
 
