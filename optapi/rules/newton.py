@@ -36,7 +36,8 @@ def newton(parameters: Variables, cost: Variable | None = None, gradients: Varia
     parameters, cost, gradients, stop, updates, line_search, exact, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
-        The first step size that a search tries, by default 1, and :math:`1 / \max(1, \|g\|)` along a steepest descent.
+        The first step size that a search tries, by default 1, and about :math:`1 / \max(1, \|g\|)` along a
+        steepest descent.
 
     Raises
     ------
