@@ -21,7 +21,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from ..graph.loops import FALSE, repeat
-from ..line_search import LineSearch, Step, Trial, resolution
+from ..line_search import LineSearch, Step, Trial, least_fall, resolution
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Tensor, Updates
 from ..vectors import dot, largest, norm, unit
@@ -242,13 +242,14 @@ class Descent(NamedTuple):
         f, x = self.objective, self.point
         # With the rounding error added above and below, a run ends by its gradient, or, if that cannot become small, by
         # patience.
-        noise = resolution(self.cost, self.gradient)
+        noise, one = resolution(self.cost, self.gradient), np.asarray(1, f.dtype)
 
         def turn(count: Any, products: Any, promise: Any, lowest: Any, point: Any, cost: Any, gradient: Any,
                  *sizes: Any) -> Any:  # fmt: skip
             proposal = propose(*sizes)
             trial = f.at(x + proposal.step)
-            promise = pt.switch(pt.eq(count, 0), proposal.decrease, promise)
+            slope = Trial(trial.cost, dot(trial.gradient, proposal.step))
+            promise = least_fall(promise, one, dot(self.gradient, proposal.step), slope)
             lowest = pt.switch(trial.cost < lowest, trial.cost, lowest)
             valid = pt.isfinite(trial.cost) & pt.all(pt.isfinite(trial.gradient)) & (proposal.decrease > 0)
             quality = (self.cost - trial.cost + noise) / (proposal.decrease + noise)
@@ -260,8 +261,16 @@ class Descent(NamedTuple):
             return [count + 1, products + proposal.products, promise, lowest, *best], done
 
         able = pt.isfinite(self.cost) & pt.all(pt.isfinite(self.gradient)) & ~self.finished
-        unknown = np.asarray(np.inf, f.dtype)
-        initial = [np.int64(0), np.int64(0), unknown, self.cost, x, self.cost, self.gradient, *sizes]
+        initial = [
+            np.int64(0),
+            np.int64(0),
+            np.asarray(np.inf, f.dtype),
+            self.cost,
+            x,
+            self.cost,
+            self.gradient,
+            *sizes,
+        ]
         last = repeat(turn, initial, pt.switch(able, MAX_TRIALS, 0))
         count, products, promise, lowest, x_new, cost, g_new, *sizes = last
         failed = pt.eq(count, 0) | pt.all(pt.eq(x_new, x))
@@ -279,9 +288,9 @@ class Descent(NamedTuple):
 
         The algorithm has finished when the gradient meets the tolerance or vanishes, when a search along the steepest
         descent has failed, when the cost has no bound, and when more than `patience` calls in a row have made no
-        progress: have found no cost below the lowest, and, where rounding hides what the cost still falls, no gradient
+        progress: have found no cost below the lowest, and, where rounding hides how the cost still falls, no gradient
         below nine tenths of the smallest. It has then converged to the precision of the cost, reason 7, if what the
-        slopes or the model promise is no more than the rounding errors of the cost and of the point can hide.
+        slopes promise is no more than the rounding errors of the cost and of the point can hide.
 
         Parameters
         ----------
