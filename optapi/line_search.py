@@ -38,7 +38,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from .checks import check_callable, check_count, scalar, shown
-from .graph.loops import repeat
+from .graph.loops import FALSE, repeat
 from .state import state
 from .typing import Scalar, Tensor
 from .vectors import unit
@@ -92,6 +92,10 @@ class Step(NamedTuple):
         Whether no step was acceptable.
     memory : tuple of variables
         The next values of the state of the search, see `NonMonotone`; mostly empty.
+    promise : scalar variable, optional
+        How far the slopes say that the cost can fall along the line; infinite if they say nothing.
+    lowest : scalar variable, optional
+        The lowest cost of all trials, also where it is minus infinity.
     """
 
     size: Any
@@ -99,6 +103,8 @@ class Step(NamedTuple):
     evaluations: Any
     failed: Any
     memory: tuple[Any, ...] = ()
+    promise: Any = None
+    lowest: Any = None
 
 
 # From a step size to the trial at it.
@@ -646,27 +652,47 @@ def _search(line: Line, start: Trial, first: Any, max_trials: int, initial: Any,
     first = scalar("first", first).astype(dtype)
     error = resolution(start.cost, start.slope)
 
-    def body(a: Any, size: Any, count: Any, lowest: Any, *values: Any) -> Any:
+    def body(
+        a: Any, size: Any, count: Any, settled: Any, best_change: Any, promise: Any, lowest: Any, *values: Any
+    ) -> Any:
         best, own = list(values[: len(flat)]), values[len(flat) :]
         trial = line(a)
         if not isinstance(trial, Trial):
             raise TypeError(f"line returned {shown(trial)}; it has to return a Trial")
         change = trial.cost - start.cost
         change = pt.switch(abs(change) <= error, a * (start.slope + trial.slope) / 2, change)
-        seen = Best(size, Trial(lowest, best[1], tuple(best[2:])))
+        seen = Best(size, Trial(best_change, best[1], tuple(best[2:])))
         decision = turn(a, trial._replace(cost=change), seen, *own)
-        size, lowest, *best = _choose(decision.is_best, [a, change, *_flat(trial)], [size, lowest, *best])
+        size, best_change, *best = _choose(decision.is_best, [a, change, *_flat(trial)], [size, best_change, *best])
+        promise = least_fall(promise, a, start.slope, trial)
+        lowest = pt.switch(trial.cost < lowest, trial.cost, lowest)
         # At the resolution of the numbers there is nothing left to try.
         next_a = decision.next_size
         exhausted = pt.eq(next_a, a) | pt.eq(next_a, size) | ~(next_a > 0) | pt.isinf(next_a)
-        return [next_a, size, count + 1, lowest, *best, *decision.state], decision.done | exhausted
+        settled = decision.is_best & decision.done
+        values = (next_a, size, count + 1, settled, best_change, promise, lowest, *best, *decision.state)
+        return values, decision.done | exhausted
 
     flat, zero = _flat(start), pt.zeros((), dtype)
     ready = finite(start) & (start.slope < 0) & (first > 0) & pt.isfinite(first)
     initial = [np.asarray(value, dtype) if isinstance(value, float) else value for value in initial]
-    variables = [first, zero, np.int64(0), zero, *flat, *initial]
-    _, size, count, _, cost, slope, *rest = repeat(body, variables, pt.switch(ready, max_trials, 0))
-    return Step(size, Trial(cost, slope, tuple(rest[: len(start.carry)])), count, ~(size > 0))
+    variables = [first, zero, np.int64(0), FALSE, zero, np.asarray(np.inf, dtype), start.cost, *flat, *initial]
+    last = repeat(body, variables, pt.switch(ready, max_trials, 0))
+    _, size, count, settled, _, promise, lowest, *rest = last
+    # Where the trials have run out, slopes alone do not make a step: they may be wrong.
+    taken = (size > 0) & (settled | (rest[0] < start.cost))
+    cost, slope, *carry = _choose(taken, rest[: len(flat)], flat)
+    return Step(pt.switch(taken, size, zero), Trial(cost, slope, tuple(carry)), count, ~taken, (), promise, lowest)
+
+
+def least_fall(promise: Any, size: Any, slope: Any, trial: Trial) -> Any:
+    """The lower of `promise` and how far the cost can fall along a line by its `slope` and that of the trial at `size`.
+
+    It is that of the parabola with these slopes, but at least half of the slope times the size: where the trial is far
+    behind the minimizer, a parabola says too little. A slope that has not become flatter says nothing.
+    """
+    fall = -size * slope / 2 / pt.minimum(1 - trial.slope / slope, 1)
+    return pt.switch(finite(trial) & (trial.slope > slope) & (fall < promise), fall, promise)
 
 
 def resolution(cost: Tensor, derivative: Tensor) -> Any:

@@ -99,3 +99,25 @@ def compare(evaluator: Evaluator, evaluation: Evaluation) -> Comparison:
                 label = f"{place}[{', '.join(map(str, index))}]" if index else place
                 worst = Comparison(label, given, difference, error if np.isfinite(error) else np.inf)
     return worst
+
+
+def along(evaluator: Evaluator, evaluation: Evaluation) -> Comparison:
+    """The same along the derivative itself, by four calls of `f`; what rounding and curvature explain is no error."""
+    gradients = evaluator.gradients(evaluation)
+    size = max(float(np.max(abs(g), initial=0.0)) for g in gradients)
+    directions = [g / size for g in gradients]
+    epsilon = max(float(np.finfo(p.dtype).eps) for p in evaluation.point)
+    far = max(float(np.max(abs(p), initial=0.0)) for p in evaluation.point)
+    given = size * sum(float(np.sum(d * d)) for d in directions)
+    h, differences, rounding = epsilon ** (1 / 3) * (far or 1.0), [], 0.0
+    for step in (h, h / 4):
+        ends = [
+            [(p + sign * step * d).astype(p.dtype) for p, d in zip(evaluation.point, directions, strict=True)]
+            for sign in (1, -1)
+        ]
+        costs = [evaluator.cost(Evaluation(end)) for end in ends]
+        differences.append((costs[0] - costs[1]) / (2 * step))
+        rounding = 10 * epsilon * max(map(abs, [*costs, evaluator.cost(evaluation)])) / step
+    excess = abs(given - differences[1]) - rounding - 2 * abs(differences[1] - differences[0])
+    error = max(0.0, excess) / max(abs(given), abs(differences[1])) if np.isfinite(excess) else 0.0
+    return Comparison("the derivative", given, differences[1], error)

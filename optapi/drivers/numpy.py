@@ -15,8 +15,8 @@ from ..files import refusing
 from ..pytree import PyTree, point
 from ..state import is_names
 from ..typing import CompileMode, Derivative, OptAlgo, Tree
-from .evaluator import evaluator_of, kinds_of
-from .gradient_check import compare
+from .evaluator import Evaluation, evaluator_of, kinds_of
+from .gradient_check import Comparison, along, compare
 from .options import check_rule, name_of, option_of, options_of, own_rule, rule_of
 from .oracle_program import OracleProgram
 from .progress import Checkpoint, Monitor
@@ -155,7 +155,24 @@ class minimize_iterator(Run):
         evaluator = evaluator_of(f, df, args, hessp, structure, start, mode)
         program = OracleProgram(rule, options, kinds_of(start), mode)
         self._running = False
+        self._compared: tuple[Evaluation, Comparison | None] | None = None
         super().__init__(program, evaluator, termination, monitor, program.start(start))
+
+    def _why(self) -> str:
+        # The run is over, so there is time to compare the derivative with the cost, when it is first asked for.
+        now = self._position.now
+        if self._compared is None or self._compared[0] is not now:
+            try:
+                self._compared = now, along(self._evaluator, now)
+            except Exception:  # of f, beyond the points that it was asked for
+                self._compared = now, None
+        comparison = self._compared[1]
+        if comparison is None or comparison.agrees:
+            return super()._why()
+        return (
+            f"The derivative does not fit the cost: along itself it is {comparison.given:.6g}, and differences of f "
+            f"are {comparison.difference:.6g}. Correct it; optapi.check_gradient names the worst component."
+        )
 
     # Taking steps
 

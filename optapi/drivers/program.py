@@ -30,6 +30,10 @@ from .options import option_of
 from .termination import Ending
 
 
+# The verdict of several rules is that of the worst.
+SEVERITY = [Ending.CONVERGED, Ending.PRECISE, Ending.STUCK, Ending.UNBOUNDED, Ending.NOT_FINITE]
+
+
 @dataclass(frozen=True)
 class Places:
     """Where what a driver reads is among the values of all that a rule writes.
@@ -113,7 +117,8 @@ class Program:
         stop, reasons = self.places.stop, self.places.roles.get("reason", ())
         if stop is None or not int(values[stop]) > 0:
             return None
-        return Ending.of_reason(max((int(values[place]) for place in reasons), default=0))
+        endings = [Ending.of_reason(int(values[place])) for place in reasons]
+        return max(endings, key=SEVERITY.index, default=Ending.CONVERGED)
 
     def is_lost(self, before: Evaluation, values: Any, next_values: Any) -> bool:
         """Whether to discard the iteration from `values`, at the point of `before`, to `next_values`."""

@@ -19,7 +19,7 @@ from .options import name_of, option_of, public_name
 from .program import Program
 from .progress import TRACED, Monitor
 from .results import OptimizeResult
-from .termination import SENTENCES, STATUSES, Ending, Termination, is_same
+from .termination import SENTENCES, STATUSES, Ending, Termination, is_same, rounding
 
 
 # A call of a loop cannot be interrupted. One takes about so many seconds, and less with progress or a time limit. A
@@ -241,7 +241,15 @@ class Run:
             rule=name_of(program.rule),
             cost=evaluator.cost(position.now),
             best=evaluator.cost(position.best),
+            rounding=rounding(evaluator.cost(position.now), position.now.point),
+            why=self._why() if position.ending == Ending.STUCK else "",
         )
+
+    def _why(self) -> str:
+        """What may be the cause where there is no further progress."""
+        if np.result_type(*self._position.now.point) == np.float32:
+            return "In float32 that may be all that can be had: try float64, or raise the tolerance."
+        return "The cost may have a kink or an edge there: try another start."
 
     @property
     def result(self) -> OptimizeResult:

@@ -26,6 +26,7 @@ STATUSES = {
     3: "not finite",
     4: "time limit",
     5: "target reached",
+    8: "unbounded below",
     99: "stopped by the callback",
 }
 
@@ -37,6 +38,7 @@ class Ending(Enum):
     FINISHED = 0, "rule"
     SAME_COST = 0, "cost_tolerance"
     SAME_POINT = 0, "step_tolerance"
+    PRECISE = 0, "precision"
     ITERATIONS = 1, "max_iterations"
     EVALUATIONS = 1, "max_evaluations"
     STUCK = 2, "progress"
@@ -45,6 +47,7 @@ class Ending(Enum):
     RAISED = 3, "raised"
     TIME = 4, "time_limit"
     TARGET = 5, "target"
+    UNBOUNDED = 8, "unbounded"
     CALLBACK = 99, "callback"
 
     def __init__(self, status: int, cause: str):
@@ -53,7 +56,7 @@ class Ending(Enum):
     @classmethod
     def of_reason(cls, reason: int) -> Ending:
         """Why a rule has stopped that reports this reason, see `optapi.reports`."""
-        return {0: cls.CONVERGED, 2: cls.STUCK}.get(reason, cls.NOT_FINITE)
+        return {0: cls.CONVERGED, 2: cls.STUCK, 7: cls.PRECISE, 8: cls.UNBOUNDED}.get(reason, cls.NOT_FINITE)
 
 
 SENTENCES = {
@@ -68,9 +71,13 @@ SENTENCES = {
     "tolerance.",
     Ending.EVALUATIONS: "Stopped at the limit of {limit} evaluations, where the largest component of the derivative is "
     "{gradient:.3g}. Raise max_evaluations, or go on from iterate.",
-    Ending.STUCK: "No further progress: no step that {rule} tried made the cost lower. The largest component of the "
-    "derivative is {gradient:.3g}. If that is small for this cost, the point is as good as its rounding allows: raise "
-    "the tolerance. Else compare df with f by check_gradient=True.",
+    Ending.PRECISE: "Converged to the precision of the cost: it is {cost:.9g}, rounding hides changes of "
+    "{rounding:.1g}, and no step promises more. The largest component of the derivative is {gradient:.3g}.",
+    Ending.STUCK: "No further progress: no step that {rule} tried made the cost, {cost:.6g}, {better}, although the "
+    "derivative, whose largest component is {gradient:.3g}, promises more than rounding hides. {why}",
+    Ending.UNBOUNDED: "The cost has no bound: it is {cost:.6g} at the best point, and the derivative has not become "
+    "smaller on the way; its largest component is {gradient:.3g}. Bound the parameters, add a penalty, or start "
+    "elsewhere.",
     Ending.BAD_START: "The cost or its derivative is not finite at the start: the cost is {cost}. Start from a point "
     "where both are finite.",
     Ending.NOT_FINITE: "No way on: the cost or its derivative is not finite where {rule} went. The best finite cost is "
@@ -181,12 +188,13 @@ class Termination:
         gradient : float
             The largest component of the derivative where it ended.
         **facts
-            `rule`, `cost`, `best`.
+            `rule`, `cost`, `best`, `rounding`, `why`.
         """
         if ending == Ending.CONVERGED and not (isinstance(tolerance, Real) and gradient <= float(tolerance)):
             ending = Ending.FINISHED
         limit = getattr(self, ending.cause, None)
-        return SENTENCES[ending].format(tolerance=tolerance, gradient=gradient, limit=limit, **facts)
+        better = "higher" if self.ascent else "lower"
+        return SENTENCES[ending].format(tolerance=tolerance, gradient=gradient, limit=limit, better=better, **facts)
 
 
 def is_same(cost: float, other: float, point: Sequence[np.ndarray]) -> bool:
@@ -194,3 +202,9 @@ def is_same(cost: float, other: float, point: Sequence[np.ndarray]) -> bool:
     # The round-off of a cost is more than that of a number; rules go on by slopes where costs differ by so little.
     precision = np.finfo(np.result_type(*point)).eps if point else 0.0
     return abs(cost - other) <= float(precision) ** (2 / 3) * abs(other)
+
+
+def rounding(cost: float, point: Sequence[np.ndarray]) -> float:
+    """By how much a cost of such a point may be wrong; as `resolution` of the searches."""
+    precision = np.finfo(np.result_type(*point)).eps if point else 0.0
+    return 8 * float(precision) * abs(cost)

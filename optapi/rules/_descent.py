@@ -22,7 +22,7 @@ import pytensor.tensor as pt
 
 from ..checks import shown
 from ..graph.loops import FALSE, repeat
-from ..line_search import LineSearch, Step, Trial, resolution
+from ..line_search import LineSearch, Step, Trial, least_fall, resolution
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Tensor, Updates
 from ..vectors import dot, largest, norm, unit
@@ -50,7 +50,7 @@ class End(NamedTuple):
     restarted : boolean scalar variable
         Whether there was a step along the steepest descent, so that the rule clears its memory.
     result : Step
-        What the search returned.
+        What the search returned, always with a promise.
     """
 
     point: Any
@@ -194,7 +194,8 @@ class Descent(NamedTuple):
         result = self.search(line, Trial(self.cost, dot(g, p), (x, g)), size, *self.search_state)
         if not isinstance(result, Step):
             raise TypeError(f"line_search returned {shown(result)}; it has to return a Step of optapi.line_search")
-        result = result._replace(size=u * result.size)
+        promise = -size * dot(g, p) / 2 if result.promise is None else result.promise
+        result = result._replace(size=u * result.size, promise=promise)
         x_new, g_new = result.trial.carry
         # At round-off level a step may pass the tests of the search and leave the point where it is. A search that has
         # failed is not repeated in this call: that of the next call is along the steepest descent.
@@ -252,13 +253,17 @@ class Descent(NamedTuple):
         f, x = self.objective, self.point
         # With the rounding error added above and below, a run ends by its gradient, or, if that cannot become small, by
         # patience.
-        noise = resolution(self.cost, self.gradient)
+        noise, one = resolution(self.cost, self.gradient), np.asarray(1, f.dtype)
         epsilon = max(float(np.finfo(v.type.dtype).eps) for v in (self.cost, self.gradient))
         hidden = np.asarray(epsilon ** (2 / 3), self.cost.type.dtype) * abs(self.cost)
 
-        def turn(count: Any, products: Any, point: Any, cost: Any, gradient: Any, *sizes: Any) -> Any:
+        def turn(count: Any, products: Any, promise: Any, lowest: Any, point: Any, cost: Any, gradient: Any,
+                 *sizes: Any) -> Any:  # fmt: skip
             proposal = propose(*sizes)
             trial = f.at(x + proposal.step)
+            slope = Trial(trial.cost, dot(trial.gradient, proposal.step))
+            promise = least_fall(promise, one, dot(self.gradient, proposal.step), slope)
+            lowest = pt.switch(trial.cost < lowest, trial.cost, lowest)
             valid = pt.isfinite(trial.cost) & pt.all(pt.isfinite(trial.gradient)) & (proposal.decrease > 0)
             found = self.cost - trial.cost
             quality = (found + noise) / (proposal.decrease + noise)
@@ -268,16 +273,28 @@ class Descent(NamedTuple):
             quality = pt.switch(flat, by_slopes, quality)
             quality = pt.switch(valid, quality, -pt.ones_like(quality)).astype(f.dtype)
             accepted = quality > min_quality
-            best = (pt.switch(accepted, new, old) for new, old in zip(trial, (point, cost, gradient), strict=True))
+            best = [pt.switch(accepted, new, old) for new, old in zip(trial, (point, cost, gradient), strict=True)]
             done = accepted | pt.all(pt.eq(trial.point, x)) | ~pt.all(pt.isfinite(proposal.step))
-            return [count + 1, products + proposal.products, *best, *adjust(quality, proposal, *sizes)], done
+            best += adjust(quality, proposal, *sizes)
+            return [count + 1, products + proposal.products, promise, lowest, *best], done
 
         able = pt.isfinite(self.cost) & pt.all(pt.isfinite(self.gradient)) & ~self.finished
-        initial = [np.int64(0), np.int64(0), x, self.cost, self.gradient, *sizes]
-        count, products, x_new, cost, g_new, *sizes = repeat(turn, initial, pt.switch(able, MAX_TRIALS, 0))
+        initial = [
+            np.int64(0),
+            np.int64(0),
+            np.asarray(np.inf, f.dtype),
+            self.cost,
+            x,
+            self.cost,
+            self.gradient,
+            *sizes,
+        ]
+        last = repeat(turn, initial, pt.switch(able, MAX_TRIALS, 0))
+        count, products, promise, lowest, x_new, cost, g_new, *sizes = last
         failed = pt.eq(count, 0) | pt.all(pt.eq(x_new, x))
         s = x_new - x
-        result = Step(pt.ones_like(cost), Trial(cost, dot(self.gradient, s), (x_new, g_new)), count, failed)
+        trial = Trial(cost, dot(self.gradient, s), (x_new, g_new))
+        result = Step(pt.ones_like(cost), trial, count, failed, promise=promise, lowest=lowest)
         # Without a restart there is nothing else to try, so a failure is as final as along the steepest descent.
         steepest = pt.constant(np.bool_(True))
         if restart is not None:
@@ -292,7 +309,10 @@ class Descent(NamedTuple):
         """Close the rule.
 
         The algorithm has finished when the gradient meets the tolerance or vanishes, when a search along the steepest
-        descent has failed, and when more than `patience` calls in a row have found no cost below the lowest.
+        descent has failed, when the cost has no bound, and when more than `patience` calls in a row have made no
+        progress: have found no cost below the lowest, and, where rounding hides how the cost still falls, no gradient
+        below nine tenths of the smallest. It has then converged to the precision of the cost, reason 7, if what the
+        slopes promise is no more than the rounding errors of the cost and of the point can hide.
 
         Parameters
         ----------
@@ -314,31 +334,63 @@ class Descent(NamedTuple):
         new |= zip(self.search_state, end.result.memory, strict=True)
         converged = f.converged([end.gradient]) | pt.all(pt.eq(end.gradient, 0))
         failed = end.failed & end.steepest
+        error, size = resolution(self.cost, self.gradient), largest(end.gradient)
+        # A cost is not known better than it changes where the point rounds.
+        epsilon = np.asarray(np.finfo(f.dtype).eps, f.dtype)
+        hidden = error + epsilon * dot(abs(self.gradient), abs(self.point))
+        promise, unbounded = end.result.promise, FALSE
         if f.stop is not None:
+            # What a search promised that has failed counts with what that along the steepest descent promises.
+            promised = f.state("promise", fill=np.nan)
+            new[promised] = pt.switch(end.failed, promise, np.nan).astype(f.dtype)
+            promise = pt.switch(promised > promise, promised, promise)
+            unbounded = self._is_unbounded(end, size, new)
             # At round-off level a run may go round among points of about the same cost.
             stalled = f.state("stalled_calls", dtype="int64")
-            lowest = self.cost
+            lowest, least = self.cost, largest(self.gradient)
             if self.point_state:
                 # The lowest cost so far counts as long as the point is that of the last call.
-                previous = f.state("lowest_cost", dtype=self.cost.type.dtype, fill=np.inf)
-                lowest = pt.switch(pt.eq(self.evaluations, 0), previous, self.cost)
-                new[previous] = pt.switch(end.cost < lowest, end.cost, lowest)
-            new[stalled] = pt.switch(end.cost < lowest, 0, stalled + 1)
+                lowest = self._lowest("lowest_cost", lowest, end.cost, new)
+                least = self._lowest("least_gradient", least, size, new)
+            falls = (end.cost <= lowest + error) & (size < np.asarray(0.9, f.dtype) * least)
+            new[stalled] = pt.switch((end.cost < lowest) | falls, 0, stalled + 1)
             if patience is None:
                 patience = 100 if self.search_state else 10
-            failed = failed | (new[stalled] > patience)
+            failed = failed | (new[stalled] > patience) | unbounded
         failed = failed & ~(self.converged | converged)
         finite = pt.isfinite(self.cost) & pt.all(pt.isfinite(self.gradient))
+        reason = pt.switch(promise <= hidden, 7, 2)
+        reason = pt.switch(finite, pt.switch(unbounded, 8, reason), 3)
         return f.finish(
             new,
             self.converged,
             failed | converged,
             reports={
-                "reason": pt.switch(failed, pt.switch(finite, 2, 3), 0).astype("int64"),
+                "reason": pt.switch(failed, reason, 0).astype("int64"),
                 "evaluations": self.evaluations + end.result.evaluations,
                 "cost": end.cost,
-                "gradient_size": largest(end.gradient),
+                "gradient_size": size,
                 **(reports or {}),
             },
             unheld=unheld,
         )
+
+    def _lowest(self, role: str, value: Any, next_value: Any, new: Updates) -> Any:
+        """The lowest `value` so far, kept as state; `value` itself at a point that is not that of the last call."""
+        previous = self.objective.state(role, dtype=value.type.dtype, fill=np.inf)
+        lowest = pt.switch(pt.eq(self.evaluations, 0), previous, value)
+        new[previous] = pt.switch(next_value < lowest, next_value, lowest)
+        return lowest
+
+    def _is_unbounded(self, end: End, size: Any, new: Updates) -> Any:
+        """Whether the cost has no lower bound, as far as one can tell.
+
+        It does if a cost is so low that no more can be asked for, and the gradient has not fallen since the start.
+        """
+        if end.result.lowest is None:
+            return FALSE
+        first = self.objective.state("first_gradient", fill=np.nan)
+        new[first] = pt.switch(pt.isnan(first), largest(self.gradient), first)
+        lowest = end.result.lowest
+        single = "float32" in (lowest.type.dtype, self.gradient.type.dtype)
+        return (lowest < np.asarray(-1e30 if single else -1e100, lowest.type.dtype)) & ~(size < new[first])

@@ -405,7 +405,7 @@ def hager_zhang_cg(parameters: Variables, cost: Variable | None = None, gradient
 
 def scaled_conjugate_gradient(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                               stop: Variable | None = None, updates: Updates | None = None, *,
-                              step_size: StepSize | None = None, scale: Scalar = 1e-6, exact: bool | None = None,
+                              step_size: StepSize | None = None, scale: Scalar | None = None, exact: bool | None = None,
                               tolerance: Scalar | None = 1e-5, ascent: bool = False,
                               name: str = "scaled_conjugate_gradient") -> Updates:  # fmt: skip
     r"""Møller's scaled conjugate gradients: the step size from the curvature along the direction, without a search.
@@ -429,9 +429,9 @@ def scaled_conjugate_gradient(parameters: Variables, cost: Variable | None = Non
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
         An upper bound of :math:`a`; :math:`\lambda` is increased to meet it. By default there is none.
-    scale : scalar
-        :math:`\lambda` at first, in units of the cost over those of the parameters squared; at most the curvature along
-        the first direction.
+    scale : scalar, optional
+        :math:`\lambda` at first, in units of the cost over those of the parameters squared. By default 1e-6, but no
+        more than the curvature along the first direction.
 
     Notes
     -----
@@ -476,9 +476,9 @@ def scaled_conjugate_gradient(parameters: Variables, cost: Variable | None = Non
     [c] = cond(needed, lambda point, v: [dot(v, f.product(point, v))], [x, e], [curvature])
     c = pt.switch(pt.isfinite(c), c, pt.zeros_like(c))
 
-    # Larger than the curvature, it would only make the first steps short.
-    size = pt.switch(pt.eq(c, 0), np.inf, abs(c) / ee).astype(f.dtype)
-    initial = pt.minimum(f.scalar("scale", scale, low=0).astype(f.dtype), size)
+    initial = f.scalar("scale", 1e-6 if scale is None else scale, low=0).astype(f.dtype)
+    if scale is None:
+        initial = pt.switch(pt.eq(c, 0), initial, pt.minimum(initial, abs(c) / ee))
     lam = pt.switch(pt.isnan(damping), initial, damping)
     lam = pt.switch(c + lam * ee > 0, lam, -2 * c / ee)
     if step_size is not None:

@@ -51,7 +51,8 @@ def newton(parameters: Variables, cost: Variable | None = None, gradients: Varia
     parameters, cost, gradients, stop, updates, line_search, exact, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
-        The first step size that a search tries, by default 1, and :math:`1 / \max(1, \|g\|)` along a steepest descent.
+        The first step size that a search tries, by default 1, and about :math:`1 / \max(1, \|g\|)` along a steepest
+        descent.
     escape : bool
         Whether to leave a start at which the gradient meets the tolerance, if the Hessian there has an eigenvalue below
         minus a hundred of these bounds: a saddle or a maximum. The search is then along its eigenvector. If that finds

@@ -40,7 +40,8 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
     parameters, cost, gradients, stop, updates, line_search, exact, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
-        The first step size that a search tries. By default 1, and :math:`1 / \max(1, \|g\|)` along a steepest descent.
+        The first step size that a search tries. By default 1, and about :math:`1 / \max(1, \|g\|)` along a
+        steepest descent.
     memory : int
         The largest number of pairs.
 
@@ -103,7 +104,8 @@ def bfgs(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     parameters, cost, gradients, stop, updates, line_search, exact, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
-        The first step size that a search tries. By default 1, and :math:`1 / \max(1, \|g\|)` along a steepest descent.
+        The first step size that a search tries. By default 1, and about :math:`1 / \max(1, \|g\|)` along a
+        steepest descent.
 
     Notes
     -----
@@ -162,7 +164,8 @@ def sr1(parameters: Variables, cost: Variable | None = None, gradients: Variable
     parameters, cost, gradients, stop, updates, line_search, exact, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
-        The first step size that a search tries. By default 1, and :math:`1 / \max(1, \|g\|)` along a steepest descent.
+        The first step size that a search tries. By default 1, and about :math:`1 / \max(1, \|g\|)` along a
+        steepest descent.
 
     Notes
     -----

@@ -107,7 +107,7 @@ def scaled_conjugate_gradient(cost_and_gradient, product, x, steps, *, scale=1e-
         alpha = mu / delta
         there = x + alpha * p
         cost_there, _ = cost_and_gradient(there)
-        comparison = 2 * delta * (cost - cost_there) / mu**2
+        comparison = max(2 * delta * (cost - cost_there) / mu**2, -8.0)
         success = comparison >= 0
         points.append(there if success else x)
         if success:

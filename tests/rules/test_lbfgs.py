@@ -210,7 +210,7 @@ def test_it_ends_at_the_level_of_round_off(start, cost):
     """A run that cannot meet its tolerance says so, and does not try the same point for ever."""
     run = Run(start, cost, tolerance=0.0)(300)
     assert run.stop.get_value() == 1
-    assert run.reason == (0 if run.gradient_size == 0 else 2)
+    assert run.reason in ((0,) if run.gradient_size == 0 else (2, 7))
 
 
 @pytest.mark.parametrize("dtype, scale", [("float32", 1e6), ("float64", 1e13), ("float64", 1e-6)])

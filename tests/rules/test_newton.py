@@ -698,7 +698,7 @@ def test_an_impossible_tolerance_ends(rule):
     run = Run(rule, reference.Decay.start, decay, tolerance=0.0)
     run(300)
     assert run.stop.get_value() == 1
-    assert run.reason == 2
+    assert run.reason == 7
     assert run.gradient_size <= 1e-7
 
 

@@ -306,4 +306,4 @@ def test_float32_reaches_what_scipy_reaches():
         evaluate = boxed(optapi.lbfgs, problem.start.size, "float32")[1].function
         cost, *_ = from_scipy(lambda x, f=evaluate: f(np.asarray(x, "float32")), problem.start, "L-BFGS-B")
         assert run.cost <= cost + 4 * np.finfo("float32").eps * max(abs(cost), 1), problem
-        assert run.reason in (0, 2), problem
+        assert run.reason in (0, 2, 7), problem
