@@ -31,6 +31,7 @@ and `updates` is as it was after any error.
 """
 
 from . import gradients, line_search, plot, profiles, schedules, stopping, testing, transforms
+from .checks import OptimizationWarning
 from .drivers.compiled import CompiledMinimizer, compile_minimizer, sample_starts
 from .drivers.covariance import covariance
 from .drivers.gradient_check import check_gradient
@@ -93,6 +94,7 @@ __all__ = [
     "GradientMemory",
     "Momentum",
     "Objective",
+    "OptimizationWarning",
     "OptimizeResult",
     "Optimizer",
     "Oracle",

@@ -17,6 +17,10 @@ from pytensor.tensor.type import TensorType, float_dtypes, integer_dtypes
 from pytensor.tensor.variable import TensorVariable
 
 
+class OptimizationWarning(UserWarning):
+    """A minimization may not give what is wanted."""
+
+
 def called(variable: Variable) -> str:
     """How a message names `variable`."""
     return repr(variable.name) if getattr(variable, "name", None) else f"without a name ({variable})"

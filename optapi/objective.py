@@ -426,7 +426,12 @@ class Objective:
             return check_flag("exact", exact)
         graph = [self.cost, *self.gradients]
         inputs = [v for v in explicit_graph_inputs(graph) if not any(v is p for p in self.parameters)]
-        return not inputs and not any(is_generator(v) or v in (self.updates or {}) for v in ancestors(graph))
+        return not inputs and not self.is_noisy
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether the cost changes from call to call by itself: it draws, or reads what `updates` writes."""
+        return any(is_generator(v) or v in (self.updates or {}) for v in ancestors([self.cost, *self.gradients]))
 
     # The end of a rule
 

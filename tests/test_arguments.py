@@ -255,6 +255,7 @@ CALLS |= {
 # Names that have no arguments of their own to check, and why.
 WITHOUT = {
     "PYTHON": "a mode",
+    "OptimizationWarning": "a warning",
     "OptimizeResult": "a dictionary",
     "CompiledMinimizer": "compile_minimizer makes it",
     "schedules.Schedule": "a base class without fields",

@@ -14,13 +14,14 @@ A rule that limits its steps by a trust region or by damping calls `Descent.trus
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
 
-from ..checks import shown
+from ..checks import OptimizationWarning, shown
 from ..graph.loops import FALSE, repeat
 from ..line_search import LineSearch, Step, Trial, least_fall, resolution
 from ..objective import Objective
@@ -29,6 +30,10 @@ from ..vectors import dot, largest, norm, unit
 
 
 ZERO = pt.constant(np.int64(0))
+NOISY = (
+    "the cost draws random numbers, or reads what updates writes, and {rule} is made for one that stays the same: it "
+    "will not say that it has converged. For noisy costs take adam, sgd_qn, olbfgs, sqn, ada_qn or hessian_free"
+)
 # Each trial step is a fraction of the previous one: this is more trials than floating-point numbers allow.
 MAX_TRIALS = 100
 
@@ -105,6 +110,8 @@ class Descent(NamedTuple):
         State of the line search, see `line_search.NonMonotone`; mostly empty.
     search_failed : integer scalar variable
         State: 1 if the search of the last call has failed. This one is then along the steepest descent.
+    is_noisy : bool
+        Whether the cost is noisy, and the rule is not made for that: no draw of it says that the rule has finished.
     """
 
     objective: Objective
@@ -117,6 +124,7 @@ class Descent(NamedTuple):
     point_state: tuple[Any, ...]
     search_state: tuple[Any, ...]
     search_failed: Any
+    is_noisy: bool
 
     @property
     def finished(self) -> Any:
@@ -140,19 +148,28 @@ class Descent(NamedTuple):
         return pt.maximum(length, (resolution(self.cost, size) / size).astype(length.type.dtype)) / size
 
     @classmethod
-    def start(cls, objective: Objective, line_search: LineSearch, exact: bool | None) -> Descent:
-        """Begin a call: evaluate the cost and the gradient, unless they are known, and check `line_search`."""
+    def start(cls, objective: Objective, line_search: LineSearch, exact: bool | None,
+              takes_noise: bool = False) -> Descent:  # fmt: skip
+        """Begin a call: evaluate the cost and the gradient, unless they are known, and check `line_search`.
+
+        A rule that does not take noise warns if it is to say when it has finished, and the cost is noisy.
+        """
         if not callable(line_search):
             raise TypeError(
                 f"line_search is {line_search!r}; pass a function of optapi.line_search, for instance weak_wolfe"
             )
         current, evaluations, point_state = objective.current(exact)
-        converged = objective.converged([current.gradient])
+        converged, is_noisy = objective.converged([current.gradient]), not takes_noise and objective.is_noisy
+        if is_noisy:
+            converged = FALSE
+            if objective.stop is not None:
+                warnings.warn(NOISY.format(rule=objective.name), OptimizationWarning, stacklevel=3)
         search_state: tuple[Any, ...] = ()
         if hasattr(line_search, "begin"):
             search_state = line_search.begin(objective.name, current.cost.type.dtype)
         search_failed = objective.state("search_failed", dtype="int64")
-        return cls(objective, line_search, *current, converged, evaluations, point_state, search_state, search_failed)
+        states = point_state, search_state, search_failed
+        return cls(objective, line_search, *current, converged, evaluations, *states, is_noisy)
 
     def line_search(self, direction: Tensor | None = None, first: StepSize | None = None,
                     restart: Tensor | None = None) -> End:  # fmt: skip
@@ -312,7 +329,8 @@ class Descent(NamedTuple):
         descent has failed, when the cost has no bound, and when more than `patience` calls in a row have made no
         progress: have found no cost below the lowest, and, where rounding hides how the cost still falls, no gradient
         below nine tenths of the smallest. It has then converged to the precision of the cost, reason 7, if what the
-        slopes promise is no more than the rounding errors of the cost and of the point can hide.
+        slopes promise is no more than the rounding errors of the cost and of the point can hide. Where the cost is
+        noisy it goes on as long as it is finite.
 
         Parameters
         ----------
@@ -332,7 +350,7 @@ class Descent(NamedTuple):
         if self.point_state:
             new |= zip(self.point_state, (end.point, end.cost, end.gradient), strict=True)
         new |= zip(self.search_state, end.result.memory, strict=True)
-        converged = f.converged([end.gradient]) | pt.all(pt.eq(end.gradient, 0))
+        converged = FALSE if self.is_noisy else f.converged([end.gradient]) | pt.all(pt.eq(end.gradient, 0))
         failed = end.failed & end.steepest
         error, size = resolution(self.cost, self.gradient), largest(end.gradient)
         # A cost is not known better than it changes where the point rounds.
@@ -357,8 +375,8 @@ class Descent(NamedTuple):
             if patience is None:
                 patience = 100 if self.search_state else 10
             failed = failed | (new[stalled] > patience) | unbounded
-        failed = failed & ~(self.converged | converged)
         finite = pt.isfinite(self.cost) & pt.all(pt.isfinite(self.gradient))
+        failed = ~finite if self.is_noisy else failed & ~(self.converged | converged)
         reason = pt.switch(promise <= hidden, 7, 2)
         reason = pt.switch(finite, pt.switch(unbounded, 8, reason), 3)
         return f.finish(

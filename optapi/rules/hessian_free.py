@@ -155,7 +155,7 @@ def hessian_free(parameters: Variables, cost: Variable | None = None, gradients:
     progress, power = f.scalar("progress", progress, low=0), f.scalar("exponent", exponent, 0, 1)
     if hidden is not None and outputs is None:
         raise ValueError("hidden is given and outputs is not; structural damping needs both")
-    start = Descent.start(f, line_search, exact)
+    start = Descent.start(f, line_search, exact, takes_noise=True)
     x, g = start.point, start.gradient
     previous = f.state("solution", (f.size,))
     damping_state = f.state("damping", fill=np.nan)
@@ -308,7 +308,7 @@ def krylov_subspace_descent(parameters: Variables, cost: Variable | None = None,
     k = max(1, min(k, f.size))
     floor = as_dtype(f.scalar("floor", floor, 0, 1), f.dtype)
     product = f.curvature(outputs, givens=curvature_givens)
-    start = Descent.start(f, line_search, exact)
+    start = Descent.start(f, line_search, exact, takes_noise=True)
     x, g = start.point, start.gradient
     step = f.state("step", (f.size,))
     diagonal = pt.ones_like(g)

@@ -142,3 +142,42 @@ def test_compiled_minimizations_are_not_told_of_options_that_they_do_not_have():
     result = run()
     assert result.status == 2
     assert "check_gradient" not in result.message
+
+
+# Costs that are noisy
+
+
+def noisy_mean():
+    """The mean of mini-batches: a parameter, its cost, residuals, and the updates of the generator."""
+    data = pt.as_tensor(np.random.default_rng(0).normal(3, 2, 100))
+    p, rng = pytensor.shared(0.0, name="p"), pt.random.shared_rng(seed=1, name="rng")
+    advanced, rows = rng.integers(0, 100, size=(10,))
+    residuals = data[rows] - p
+    return p, pt.sum(residuals**2), residuals, {rng: advanced}
+
+
+@pytest.mark.parametrize("rule", [*SEARCHING, "gauss_newton", "levenberg_marquardt"])
+def test_no_draw_of_a_noisy_cost_says_that_the_rule_has_converged(rule):
+    p, cost, residuals, updates = noisy_mean()
+    options = {"residuals": [residuals]} if rule in ("gauss_newton", "levenberg_marquardt") else {}
+    with pytest.warns(optapi.OptimizationWarning, match=f"{rule} is made for one that stays the same") as warned:
+        # Any gradient meets this tolerance.
+        run = optapi.compile_minimizer(
+            [p], cost, rule, updates=updates, mode=optapi.PYTHON, max_iterations=5, tolerance=1e9, **options
+        )
+        result = run()
+    assert len(warned) == 1
+    assert (result.status, result.success, result.nit) == (1, False, 5)
+
+
+def test_what_updates_write_makes_a_cost_noisy():
+    p, offset = pytensor.shared(0.0, name="p"), pytensor.shared(1.0, name="offset")
+    with pytest.warns(optapi.OptimizationWarning, match="reads what updates writes"):
+        optapi.lbfgs([p], (p - offset) ** 2, stop=pytensor.shared(0), updates={offset: offset / 2})
+    optapi.lbfgs([p], (p - offset) ** 2, updates={offset: offset / 2})  # gives no verdict
+
+
+def test_a_rule_for_noisy_costs_says_when_it_has_converged():
+    p, cost, _, updates = noisy_mean()
+    run = optapi.compile_minimizer([p], cost, "hessian_free", updates=updates, mode=optapi.PYTHON, tolerance=1e9)
+    assert run().status == 0
