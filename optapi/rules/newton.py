@@ -386,7 +386,7 @@ def _eigen(f: Objective, hessian: Any) -> tuple[Any, Any, Any]:
     The eigenvectors are NaN if the Hessian is not finite.
     """
     if f.size == 0:
-        return hessian[:, 0], hessian, pt.zeros((), f.dtype)
+        return pt.zeros((0,), f.dtype), hessian, pt.zeros((), f.dtype)
     matrix, nonfinite = guarded((hessian + hessian.T) / 2)
     decomposition: Any = pt.linalg.eigh(matrix)
     values, vectors = decomposition
