@@ -308,8 +308,10 @@ class Objective:
         tensors = self.unpack(point)
         replacements = dict(zip(self.parameters, tensors, strict=True))
         cost, *gradients = graph_replace([self.cost, *self.gradients], replacements, strict=False)
-        # Parameters of a narrower dtype than the vector round: the point is where the cost was evaluated.
-        return Point(self.pack(tensors), cost, self.pack(gradients))
+        # Parameters of a narrower dtype than the vector round: the point is where the cost was evaluated. Else it is
+        # `point`, which rewrites would find out part by part.
+        rounds = any(p.type.dtype != self.dtype for p in self.parameters)
+        return Point(self.pack(tensors) if rounds else point, cost, self.pack(gradients))
 
     def product(self, point: Tensor, vector: Tensor) -> Any:
         """The product of the Hessian at the packed vector `point` with the packed `vector`.
