@@ -14,7 +14,8 @@ PACKAGE = Path(optapi.__file__).parent
 # A module imports only from those before it; so a wing, a line here, imports only from those above.
 ORDER = [
     *("typing", "checks", "notes", "updates", "pytree", "state"),
-    *("graph.compat", "graph.loops", "graph.batches", "graph.oracle", "graph.derivatives", "graph.numpy_linker"),
+    *("graph.compat", "graph.replace", "graph.loops", "graph.batches", "graph.oracle", "graph.derivatives"),
+    *("graph.products", "graph.numpy_linker"),
     *("graph.numba", "graph.jax", "graph.threads"),
     *("schedules", "line_search", "moments", "gradients", "objective"),
     *("rules._linear_algebra", "rules._descent"),

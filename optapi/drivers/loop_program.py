@@ -16,7 +16,6 @@ import pytensor.tensor as pt
 from pytensor.compile.mode import Mode, get_mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
-from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors, explicit_graph_inputs
 
 from ..checks import called, check_cost, check_parameters, check_updates, is_generator
@@ -25,6 +24,7 @@ from ..graph.compat import compiles_whole_graphs, free_callable, linked_by
 from ..graph.derivatives import differentiate
 from ..graph.loops import FALSE, as_update, loop
 from ..graph.numpy_linker import PYTHON
+from ..graph.replace import replaced
 from ..objective import conjunction
 from ..state import full_like, state
 from ..transforms import best
@@ -211,7 +211,7 @@ class LoopProgram(Program):
         layout = Layout.of(updates)
         vectors = [pt.tensor(shape=(size,), dtype=dtype) for dtype, size in layout.vectors]
         now = list(Packed(layout, vectors))
-        next_values: Any = graph_replace(list(updates.values()), dict(zip(updates, now, strict=True)), strict=False)
+        next_values: Any = replaced(list(updates.values()), dict(zip(updates, now, strict=True)))
         outputs = [pt.concatenate([next_values[place].ravel() for place in places]) for places in layout.groups]
         function = pytensor.function([*vectors, *inputs], outputs, mode=self.mode, on_unused_input="ignore")
         call = self._callable(function)
@@ -396,7 +396,7 @@ def carrying(problem: Problem, stop: Any) -> tuple[Updates, list[Any], Any]:
     updates = apply_to(problem, stop, cost, **({"gradients": gradients} if takes else {}))
     held = [own("cost", dtype=cost.type.dtype, fill=np.nan)]
     held += [full_like(p, f"minimization/gradient/{i}", np.nan) for i, p in enumerate(parameters)]
-    values = graph_replace(list(updates.values()), dict(zip([cost, *gradients], held, strict=True)), strict=False)
+    values = replaced(list(updates.values()), dict(zip([cost, *gradients], held, strict=True)))
     updates = dict(zip(updates, values, strict=True))
     after = evaluated(problem.cost, parameters, [updates[p] for p in parameters])
     carried = {variable: as_update(value, variable) for variable, value in zip(held, after, strict=True)}
@@ -410,8 +410,7 @@ def own(name: str, **keywords: Any) -> Any:
 
 def evaluated(cost: Variable, parameters: Sequence[Any], point: Sequence[Any]) -> list[Any]:
     """The cost and its gradients where `parameters` are at `point`."""
-    replaced = dict(zip(parameters, point, strict=True))
-    return graph_replace([cost, *differentiate(cost, parameters)], replaced, strict=False)
+    return replaced([cost, *differentiate(cost, parameters)], dict(zip(parameters, point, strict=True)))
 
 
 def plain(values: Sequence[Any]) -> list[Any]:

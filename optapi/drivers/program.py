@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytensor
-from pytensor.graph.replace import graph_replace
 
 from ..graph.loops import check_generators
+from ..graph.replace import replaced
 from ..notes import note
 from ..objective import Point
 from ..rules._linear_algebra import inverse_hessian_of
@@ -182,7 +182,7 @@ def as_function(updates: Updates, inputs: Sequence[Any], mode: CompileMode) -> A
     It changes nothing, and takes arguments as they are: arrays of the very types.
     """
     now = [variable.type() for variable in updates]
-    outputs = graph_replace(list(updates.values()), dict(zip(updates, now, strict=True)), strict=False)
+    outputs = replaced(list(updates.values()), dict(zip(updates, now, strict=True)))
     function = pytensor.function([*now, *inputs], outputs, mode=mode, on_unused_input="ignore")
     function.trust_input = True
     return function
