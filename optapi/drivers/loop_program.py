@@ -32,7 +32,7 @@ from ..typing import CompileMode, Updates, Variables
 from ..updates import extend, reports
 from .evaluator import BUILDING, Evaluation, Evaluator
 from .options import options_of
-from .program import Places, Program, apply, as_function, values_of
+from .program import Places, Program, apply, as_function, full, values_of
 from .termination import Ending
 
 
@@ -178,7 +178,7 @@ class LoopProgram(Program):
         self._batches: dict[int, Any] = {}
         if not problem.inputs:
             # What a backend finds wrong with the graph it says at the first call.
-            self._advance(self.values, np.asarray(0))
+            self._advance(self.values if self.is_packed else list(map(full, self.values)), np.asarray(0))
 
     def __reduce__(self) -> Any:
         return LoopProgram, (self.problem,)
@@ -223,7 +223,7 @@ class LoopProgram(Program):
 
     def start_at(self, point: Sequence[np.ndarray] | None = None) -> Any:
         """The values before the first iteration, at `point`; by default at the values that the parameters have now."""
-        values = self.values.copy()
+        values = self.values.copy() if self.is_packed else list(map(full, self.values))
         for place, variable in self.given.items():
             value = variable.get_value(borrow=True)
             values[place] = deepcopy(value) if is_generator(variable) else np.array(value)
