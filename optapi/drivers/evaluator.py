@@ -48,8 +48,8 @@ class Bits:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Bits):
             return NotImplemented
-        parts = (self.array, other.array)
-        return self.array is other.array or np.array_equal(*(a.ravel().view(f"u{a.itemsize}") for a in parts))
+        ours, others = (array.ravel().view(f"u{array.itemsize}") for array in (self.array, other.array))
+        return self.array is other.array or np.array_equal(ours, others)
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -13,7 +13,7 @@ from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Updates, Variables
 from ._descent import Descent, Proposal
-from ._linear_algebra import BOUNDARY, conjugate_gradients, forcing, guarded, limit, norm, rows, times
+from ._linear_algebra import BOUNDARY, check_square, conjugate_gradients, forcing, guarded, limit, norm, rows, times
 
 
 def newton(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
@@ -65,6 +65,7 @@ def newton(parameters: Variables, cost: Variable | None = None, gradients: Varia
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
     )
+    check_square(f, "newton_cg or trust_region_cg")
     start = Descent.start(f, line_search, exact)
     x, g = start.point, start.gradient
     needed = ~start.finished
