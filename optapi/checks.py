@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -97,7 +98,8 @@ def check_parameters(parameters: object) -> list[TensorVariable]:
                 f"the parameter {called(parameter)} has dtype {parameter.type.dtype}; only real floating-point "
                 "parameters can be optimized (float32 or float64; split a complex one in two real ones)"
             )
-        if any(parameter is other for other in parameters[:position]):
+    for parameter, times in Counter(parameters).items():
+        if times > 1:
             raise ValueError(f"the parameter {called(parameter)} is listed twice in parameters; list it once")
     return parameters
 

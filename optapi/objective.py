@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
-from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors, explicit_graph_inputs
 
 from . import schedules, state
@@ -47,6 +47,7 @@ from .graph.derivatives import (
     substituted,
 )
 from .graph.loops import FALSE, as_update, cond, hold, like
+from .graph.replace import replaced
 from .moments import running_average
 from .notes import noted
 from .typing import Mask, Scalar, StepSize, Tensor, Updates, Variables
@@ -236,8 +237,11 @@ class Objective:
 
     def label(self, parameter: Variable) -> str:
         """What the names of state for `parameter` end with: its own name, or its position if that is not unique."""
-        position = next(i for i, p in enumerate(self.parameters) if p is parameter)
-        return state.labels(self.parameters)[position]
+        return self._labels[parameter]
+
+    @cached_property
+    def _labels(self) -> dict[Any, str]:
+        return dict(zip(self.parameters, state.labels(self.parameters), strict=True))
 
     @property
     def stopped(self) -> Any:
@@ -310,9 +314,11 @@ class Objective:
         """The cost and the gradient at the packed vector `point`."""
         tensors = self.unpack(point)
         replacements = dict(zip(self.parameters, tensors, strict=True))
-        cost, *gradients = graph_replace([self.cost, *self.gradients], replacements, strict=False)
-        # Parameters of a narrower dtype than the vector round: the point is where the cost was evaluated.
-        return Point(self.pack(tensors), cost, self.pack(gradients))
+        cost, *gradients = replaced([self.cost, *self.gradients], replacements)
+        # Parameters of a narrower dtype than the vector round: the point is where the cost was evaluated. Else it is
+        # `point`, which rewrites would find out part by part.
+        rounds = any(p.type.dtype != self.dtype for p in self.parameters)
+        return Point(self.pack(tensors) if rounds else point, cost, self.pack(gradients))
 
     def product(self, point: Tensor, vector: Tensor) -> Any:
         """The product of the Hessian at the packed vector `point` with the packed `vector`.
@@ -368,7 +374,7 @@ class Objective:
         products = known_shapes([self.pack(products)])
         givens = {} if givens is None else check_givens("curvature_givens", givens, [self.cost, *self.gradients])
         if givens:
-            products = graph_replace(products, givens, strict=False)
+            products = replaced(products, givens)
 
         def product(point: Any, vector: Any) -> Any:
             point, vector = like(point, placeholder), like(vector, placeholder)

@@ -50,7 +50,8 @@ def state(name: str, shape: tuple[int, ...] = (), dtype: str = "float64", fill: 
     static : tuple of int or None, optional
         The static shape, `shape` by default.
     """
-    variable = pytensor.shared(np.full(shape, fill, dtype), name=name, shape=shape if static is None else static)
+    value = np.full(shape, fill, dtype)
+    variable = pytensor.shared(value, name=name, shape=shape if static is None else static, borrow=True)
     return noted(variable, state=True) if role is None else noted(variable, state=True, role=role)
 
 

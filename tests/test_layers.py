@@ -15,7 +15,8 @@ PACKAGE = Path(optapi.__file__).parent
 # needs of PyTensor.
 ORDER = [
     *("typing", "checks", "notes", "updates", "pytree", "files", "graph.compat", "state", "vectors"),
-    *("graph.loops", "graph.batches", "graph.oracle", "graph.derivatives", "graph.numpy_linker"),
+    *("graph.replace", "graph.loops", "graph.batches", "graph.oracle", "graph.derivatives"),
+    *("graph.products", "graph.numpy_linker"),
     *("graph.numba", "graph.jax", "graph.threads"),
     *("schedules", "line_search", "moments", "gradients", "objective"),
     *("rules._linear_algebra", "rules._descent"),

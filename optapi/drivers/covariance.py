@@ -9,10 +9,10 @@ import numpy as np
 import pytensor
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
-from pytensor.graph.replace import graph_replace
 
 from ..checks import as_list, called, check_cost, check_flag, check_parameters
 from ..graph.derivatives import differentiate, pushforward, second_derivatives
+from ..graph.replace import replaced
 from ..typing import Array, CompileMode, Variables
 from .locks import BUILDING
 
@@ -99,8 +99,7 @@ def products(parameters: Sequence[Any], cost: Any, residuals: Sequence[Any] | No
         else:
             outputs = [*pushforward(residuals, parameters, vectors), *residuals]
         points = [p.type() for p in parameters]
-        replaced = dict(zip(parameters, points, strict=True))
-        outputs = graph_replace(outputs, replaced, strict=False)
+        outputs = replaced(outputs, dict(zip(parameters, points, strict=True)))
         return pytensor.function([*points, *vectors, *inputs], outputs, mode=mode, on_unused_input="ignore")
 
 

@@ -16,7 +16,6 @@ import pytensor.tensor as pt
 from pytensor.compile.mode import Mode, get_mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
-from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors, explicit_graph_inputs
 
 from ..checks import as_list, called, check_cost, check_shared, check_updates, is_generator
@@ -26,6 +25,7 @@ from ..graph.derivatives import differentiate
 from ..graph.loops import FALSE, as_update, loop
 from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays, checked, oracles
+from ..graph.replace import replaced
 from ..objective import conjunction
 from ..state import full_like, state
 from ..transforms import best
@@ -35,7 +35,7 @@ from .covariance import precision, products
 from .evaluator import Evaluation, Evaluator
 from .locks import BUILDING
 from .options import options_of
-from .program import Places, Program, apply, as_function, values_of
+from .program import Places, Program, apply, as_function, full, values_of
 from .termination import Ending
 
 
@@ -177,7 +177,7 @@ class LoopProgram(Program):
         self._batches: dict[int, Any] = {}
         if not problem.inputs:
             # What a backend finds wrong with the graph it says at the first call.
-            self._advance(self.values, np.asarray(0))
+            self._advance(self.values if self.is_packed else list(map(full, self.values)), np.asarray(0))
 
     def __reduce__(self) -> Any:
         return LoopProgram, (self.problem,)
@@ -210,7 +210,7 @@ class LoopProgram(Program):
         layout = Layout.of(updates)
         vectors = [pt.tensor(shape=(size,), dtype=dtype) for dtype, size in layout.vectors]
         now = list(Packed(layout, vectors))
-        next_values: Any = graph_replace(list(updates.values()), dict(zip(updates, now, strict=True)), strict=False)
+        next_values: Any = replaced(list(updates.values()), dict(zip(updates, now, strict=True)))
         outputs = [pt.concatenate([next_values[place].ravel() for place in places]) for places in layout.groups]
         function = pytensor.function([*vectors, *inputs], outputs, mode=self.mode, on_unused_input="ignore")
         call = self._callable(function)
@@ -222,7 +222,7 @@ class LoopProgram(Program):
 
     def start_at(self, point: Sequence[np.ndarray] | None = None) -> Any:
         """The values before the first iteration, at `point`; by default at the values that the parameters have now."""
-        values = self.values.copy()
+        values = self.values.copy() if self.is_packed else list(map(full, self.values))
         for place, variable in self.given.items():
             value = variable.get_value(borrow=True)
             values[place] = deepcopy(value) if is_generator(variable) else np.array(value)
@@ -417,7 +417,7 @@ def carrying(problem: Problem, stop: Any) -> tuple[Updates, list[Any], Any]:
     updates = apply_to(problem, stop, cost, **({"gradients": gradients} if takes else {}))
     held = [own("cost", dtype=cost.type.dtype, fill=np.nan)]
     held += [full_like(p, f"minimization/gradient/{i}", np.nan) for i, p in enumerate(parameters)]
-    values = graph_replace(list(updates.values()), dict(zip([cost, *gradients], held, strict=True)), strict=False)
+    values = replaced(list(updates.values()), dict(zip([cost, *gradients], held, strict=True)))
     updates = dict(zip(updates, values, strict=True))
     after = evaluated(problem.cost, parameters, [updates[p] for p in parameters])
     carried = {variable: as_update(value, variable) for variable, value in zip(held, after, strict=True)}
@@ -431,8 +431,7 @@ def own(name: str, **keywords: Any) -> Any:
 
 def evaluated(cost: Variable, parameters: Sequence[Any], point: Sequence[Any]) -> list[Any]:
     """The cost and its gradients where `parameters` are at `point`."""
-    replaced = dict(zip(parameters, point, strict=True))
-    return graph_replace([cost, *differentiate(cost, parameters)], replaced, strict=False)
+    return replaced([cost, *differentiate(cost, parameters)], dict(zip(parameters, point, strict=True)))
 
 
 def plain(values: Sequence[Any]) -> list[Any]:

@@ -6,7 +6,6 @@ callable is put into its oracle for the time of a call.
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 import sys
@@ -28,7 +27,7 @@ from .covariance import precision
 from .evaluator import Evaluation, Evaluator, Kinds
 from .locks import BUILDING, KEEPING
 from .options import SYMBOLIC, needs, plain_function
-from .program import Places, Program, apply, as_function, values_of
+from .program import Places, Program, apply, as_function, full, values_of
 
 
 @dataclass(eq=False)
@@ -83,7 +82,12 @@ def build(
         warnings.filterwarnings("ignore", message="Numba will use object mode")
         function = as_function(updates, (), mode)
     quiet = isinstance(getattr(mode, "linker", None), NumpyLinker)
-    return Step(function, oracle, values_of(updates), Places.of(updates, parameters, stop), quiet)
+    start, places = values_of(updates), Places.of(updates, parameters, stop)
+    if is_own(rule):
+        # The graph waits for Python's collector with all that it holds.
+        for variable, value in zip(updates, start, strict=True):
+            variable.set_value(value, borrow=True)
+    return Step(function, oracle, start, places, quiet)
 
 
 def on_oracle(rule: Callable[..., Updates], options: Mapping[str, Any], models: Sequence[np.ndarray]) -> Any:
@@ -192,9 +196,10 @@ class OracleProgram(Program):
         """The values of all variables before the first step, at the point `parameters`."""
         if is_own(self.rule):
             with self.step() as step:
-                values = copy.deepcopy(step.start)
+                start = step.start
         else:
-            values = values_of(on_oracle(self.rule, self.options, parameters)[-1])
+            start = values_of(on_oracle(self.rule, self.options, parameters)[-1])
+        values = list(map(full, start))
         for place, parameter in zip(self.places.parameters, parameters, strict=True):
             values[place] = parameter.copy()
         return values

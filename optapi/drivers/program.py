@@ -7,6 +7,7 @@ those over a symbolic cost, which go many.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytensor
-from pytensor.graph.replace import graph_replace
 
 from ..graph.loops import check_generators
 from ..graph.oracle import Arrays
+from ..graph.replace import replaced
 from ..notes import note
 from ..objective import Point
 from ..rules._linear_algebra import inverse_hessian_of
@@ -220,13 +221,28 @@ def as_function(updates: Updates, inputs: Sequence[Any], mode: CompileMode) -> A
     It changes nothing, and takes arguments as they are: arrays of the very types.
     """
     now = [variable.type() for variable in updates]
-    outputs = graph_replace(list(updates.values()), dict(zip(updates, now, strict=True)), strict=False)
+    outputs = replaced(list(updates.values()), dict(zip(updates, now, strict=True)))
     function = pytensor.function([*now, *inputs], outputs, mode=mode, on_unused_input="ignore")
     function.trust_input = True
     return function
 
 
 def values_of(updates: Updates) -> list[Any]:
-    """Copies of the values of the variables of `updates`."""
-    values = [variable.get_value(borrow=False) for variable in updates]
-    return [value if isinstance(value, np.random.Generator) else np.asarray(value) for value in values]
+    """Copies of the values of the variables of `updates`, see `compact`, which are not to be written over."""
+    return [compact(variable.get_value(borrow=True)) for variable in updates]
+
+
+def compact(value: Any) -> Any:
+    """A copy of `value`; of an array of equal numbers, its first with the shape of all."""
+    if isinstance(value, np.random.Generator):
+        return copy.deepcopy(value)
+    array = np.asarray(value)
+    first = array[(slice(1),) * array.ndim]
+    if array.size > 1 and (array.view(f"V{array.itemsize}") == first.view(f"V{array.itemsize}")).all():
+        return np.broadcast_to(first.copy(), array.shape)
+    return array.copy()
+
+
+def full(value: Any) -> Any:
+    """A copy of `value` in full."""
+    return copy.deepcopy(value) if isinstance(value, np.random.Generator) else np.array(value, order="C")

@@ -9,7 +9,7 @@ from itertools import repeat
 from operator import setitem
 from typing import Any
 
-from pytensor.compile.aliasing import add_supervisor_to_fgraph, insert_deepcopy
+from pytensor.compile.aliasing import Supervisor, add_supervisor_to_fgraph, insert_deepcopy
 from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.io import In, Out
 from pytensor.compile.mode import Mode, optdb
@@ -91,6 +91,27 @@ else:
                     fgraph.replace_all(list(zip(node.outputs, op.make_node(*node.inputs).outputs, strict=True)))
 
         optdb.register("optapi_inner_graphs", rewriter, "optapi_python", position=49.59)
+
+
+class QuickSupervisor(Supervisor):
+    """PyTensor's check that nothing is written over which must not be; that asks about each input at each rewrite."""
+
+    def on_validate(self, fgraph: Any) -> bool:
+        handler = getattr(fgraph, "destroy_handler", None)
+        if handler is not None and handler.refresh_droot_impact()[0]:  # there is what is written over
+            super().on_validate(fgraph)
+        return True
+
+
+@graph_rewriter
+def _quick_supervisor(fgraph: Any) -> None:
+    for feature in fgraph._features:
+        if type(feature) is Supervisor:
+            feature.__class__ = QuickSupervisor
+
+
+# Before all rewrites, whose number times that of the inputs it would take.
+optdb.register("optapi_supervisor", _quick_supervisor, "optapi_python", position=-1)
 
 
 def inner_graph(op: OpFromGraph) -> FunctionGraph:

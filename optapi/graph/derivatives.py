@@ -10,11 +10,11 @@ import pytensor
 import pytensor.tensor as pt
 from pytensor.gradient import NullTypeGradError
 from pytensor.graph.basic import Variable
-from pytensor.graph.replace import graph_replace
-from pytensor.graph.traversal import ancestors, toposort
+from pytensor.graph.traversal import ancestors
 from pytensor.tensor.shape import Shape
 
 from ..checks import as_dtype, called
+from .replace import replaced
 
 
 def differentiate(cost: Any, parameters: Sequence[Any]) -> list[Any]:
@@ -48,21 +48,16 @@ def known_shapes(outputs: Sequence[Any]) -> list[Any]:
         and isinstance(shape.owner.op, Shape)
         and None not in shape.owner.inputs[0].type.shape
     }
-    return list(graph_replace(list(outputs), known, strict=False))
+    return replaced(list(outputs), known)
 
 
 def substituted(outputs: Sequence[Any], replacements: Mapping[Any, Any]) -> list[Any]:
     """`outputs` with variables replaced by ones whose shapes may be better known, and so known all the way up.
 
-    ``graph_replace`` keeps the types of what lies between. What was built for a shared vector of any length would then
-    compute its shapes, which JAX cannot do inside of a loop.
+    What was built for a shared vector of any length would else compute its shapes, which JAX cannot do inside of a
+    loop.
     """
-    new = dict(replacements)
-    for node in toposort(list(outputs), blockers=list(new)):
-        if any(variable in new for variable in node.inputs):
-            clone = node.clone_with_new_inputs([new.get(variable, variable) for variable in node.inputs])
-            new |= zip(node.outputs, clone.outputs, strict=True)
-    return known_shapes([new.get(variable, variable) for variable in outputs])
+    return known_shapes(replaced(outputs, replacements))
 
 
 def pushforward(outputs: Sequence[Any], parameters: Sequence[Any], vectors: Sequence[Any]) -> list[Any]:
@@ -127,7 +122,7 @@ def loss_products(
         and as `second_derivatives`.
     """
     cut = [z.type() for z in outputs]
-    [loss] = graph_replace([cost], dict(zip(outputs, cut, strict=True)), strict=False)
+    [loss] = replaced([cost], dict(zip(outputs, cut, strict=True)))
     below = set(ancestors([loss]))
     for z, c in zip(outputs, cut, strict=True):
         if c not in below:
@@ -143,4 +138,4 @@ def loss_products(
             )
     slopes: Any = pytensor.grad(loss, cut)
     curved: Any = second_derivatives(cut, slopes, vectors, rule)
-    return list(graph_replace(curved, dict(zip(cut, outputs, strict=True)), strict=False))
+    return replaced(curved, dict(zip(cut, outputs, strict=True)))

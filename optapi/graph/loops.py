@@ -17,7 +17,7 @@ from pytensor.compile.mode import optdb
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op
-from pytensor.graph.replace import _vectorize_node, graph_replace, vectorize_graph
+from pytensor.graph.replace import _vectorize_node, vectorize_graph
 from pytensor.graph.rewriting.basic import graph_rewriter
 from pytensor.graph.traversal import ancestors, toposort
 from pytensor.scalar.basic import ScalarType, get_scalar_type
@@ -42,6 +42,7 @@ from ..checks import (
 from ..typing import Tensor, Updates
 from ..updates import extend
 from .compat import INNER_FUNCTION, SealedOp, inner_graph, rewrite_inner_graphs
+from .replace import replaced
 
 
 FALSE = pt.constant(np.bool_(False))
@@ -133,7 +134,7 @@ def repeat(body: Callable[..., tuple[Sequence[Any], Any]], start: Sequence[Any],
 
     fixed = _frontier([*next_values, done], current)
     inside = [variable.type() for variable in fixed]
-    ends = graph_replace([*next_values, done], dict(zip(fixed, inside, strict=True)), strict=False)
+    ends = replaced([*next_values, done], dict(zip(fixed, inside, strict=True)))
     last: Any = Loop([*current, *inside], ends)(*start, *fixed, steps, return_list=True)
     return list(last)
 
@@ -300,7 +301,7 @@ def _scalars_as_numbers(fgraph: Any) -> None:
             inner = inner_graph(node.op)
             inputs = [get_scalar_type(v.type.dtype)() if is_scalar(v) else v.type() for v in inner.inputs]
             replacements = {v: widen(new, v) for v, new in zip(inner.inputs, inputs, strict=True)}
-            outputs = graph_replace(inner.outputs, replacements, strict=False)
+            outputs = replaced(inner.outputs, replacements)
             values: Any = Loop(inputs, list(map(narrow, outputs)))(
                 *map(narrow, node.inputs[:-1]), node.inputs[-1], return_list=True
             )
@@ -425,7 +426,7 @@ def loop(updates: Updates, steps: int | Variable | None = None, stop: Variable |
     def body(turn: Any, *current: Any) -> tuple[list[Any], Any]:
         replacements = dict(zip(variables, current, strict=False)) | {x: rows[turn] for x, rows in feeds.items()}
         replacements |= dict.fromkeys(stopped, FALSE)
-        everything = graph_replace([*updates.values(), *outputs], replacements, strict=False)
+        everything = replaced([*updates.values(), *outputs], replacements)
         next_values, values = everything[: len(variables)], everything[len(variables) :]
         written = [
             pt.set_subtensor(record[turn], value)

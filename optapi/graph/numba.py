@@ -1,4 +1,4 @@
-"""`Loop` under numba."""
+"""`Loop` and `Product` under numba."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from pytensor.link.numba.dispatch.basic import (
     numba_funcify_and_cache_key,
     numba_njit,
     register_funcify_and_cache_key,
+    register_funcify_default_op_cache_key,
 )
 
 from .compat import REWRITES_INNER_GRAPHS, rewrite_owned
 from .loops import Loop
+from .products import Product
 
 
 VERSION = 2
@@ -83,3 +85,31 @@ def _contiguous(x):  # type: ignore[no-untyped-def]
     if x.ndim == 0:
         return lambda x: np.copy(x)
     return lambda x: np.ascontiguousarray(x)
+
+
+@register_funcify_default_op_cache_key(Product)
+def numba_funcify_Product(op: Product, node: Any = None, **kwargs: Any) -> Any:
+    """Two loops."""
+    if op.axis:
+
+        @numba_njit
+        def product(matrix, vector):  # type: ignore[no-untyped-def]
+            result = np.empty(matrix.shape[0], matrix.dtype)
+            for i in range(matrix.shape[0]):
+                total = result.dtype.type(0)
+                for j in range(matrix.shape[1]):
+                    total += matrix[i, j] * vector[j]
+                result[i] = total
+            return result
+
+    else:
+
+        @numba_njit
+        def product(matrix, vector):  # type: ignore[no-untyped-def]
+            result = np.zeros(matrix.shape[1], matrix.dtype)
+            for i in range(matrix.shape[0]):
+                for j in range(matrix.shape[1]):
+                    result[j] += matrix[i, j] * vector[i]
+            return result
+
+    return product

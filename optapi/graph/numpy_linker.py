@@ -40,12 +40,13 @@ from pytensor.tensor.basic import Alloc, Join, ScalarFromTensor, TensorFromScala
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
 from pytensor.tensor.random.utils import custom_rng_deepcopy
-from pytensor.tensor.subtensor import Subtensor, unflatten_index_variables
+from pytensor.tensor.subtensor import IncSubtensor, Subtensor, unflatten_index_variables
 from pytensor.tensor.type import TensorType
 from pytensor.tensor.utils import import_func_from_string
 
 from .compat import IfElse, inner_graph
 from .loops import Loop, is_scalar
+from .products import by_columns, by_rows, factors, known
 
 
 # Python expressions for operations on scalars.
@@ -153,7 +154,11 @@ PYTHON = Mode(NumpyLinker(), RewriteDatabaseQuery(include=["fast_run", "py_only"
 
 # For a step of a rule on a NumPy function. Rules are built of few operations, which are merged and otherwise run as
 # they are: to rewrite them would take longer than many a minimization.
-STEP = Mode(NumpyLinker(borrow=True), RewriteDatabaseQuery(include=["minimum_compile", "merge"]))
+# Only a row is written where it belongs.
+STEP = Mode(
+    NumpyLinker(borrow=True),
+    RewriteDatabaseQuery(include=["minimum_compile", "merge", "add_destroy_handler", "local_inplace_setsubtensor"]),
+)
 
 
 def written_out(fgraph: FunctionGraph, order: Sequence[Any], exposed: Collection[Any] = ()) -> Callable[..., Any]:
@@ -192,11 +197,7 @@ def written_out(fgraph: FunctionGraph, order: Sequence[Any], exposed: Collection
                 last[variable] = None
 
     statements = [statement(node, inputs, f"f{number}") for number, (node, inputs, _) in enumerate(steps)]
-    # What may share memory without PyTensor's knowledge, and what may be read later than PyTensor thinks.
-    loose: set[Any] = set()
-    for (node, _, _), (*_, shares) in zip(steps, statements, strict=True):
-        for variable in (*node.inputs, *node.outputs) if shares or len(blocks) > 1 else ():
-            view_tree_set(fgraph, alias_root(variable), loose)
+    memory = Memory(fgraph, steps, [shares for *_, shares in statements])
 
     for number, (node, inputs, block) in enumerate(steps):
         expression, function, several, shares = statements[number]
@@ -204,7 +205,8 @@ def written_out(fgraph: FunctionGraph, order: Sequence[Any], exposed: Collection
             namespace[f"f{number}"] = function
         values, results = ([name_of(v, block) for v in variables] for variables in (inputs, node.outputs))
         for position in {position for positions in node.op.destroy_map.values() for position in positions}:
-            if inputs[position] in loose:
+            # With lazy conditionals a value may be read later than it seems.
+            if len(blocks) > 1 or memory.is_read(inputs[position], number):
                 values[position] = f"fresh({values[position]})"
         lines = [f"{', '.join(results)}{',' * several} = {expression.format(*values)}"]
         if shares:
@@ -226,6 +228,65 @@ def written_out(fgraph: FunctionGraph, order: Sequence[Any], exposed: Collection
     namespace["nodes"] = [None, *(node for _, node in source)]
     exec(compile("\n".join(line for line, _ in source), WRITTEN, "exec"), namespace)
     return namespace["run"]
+
+
+class Memory:
+    """Which values may be in the same memory: by what PyTensor knows, and by what a `statement` shares.
+
+    Parameters
+    ----------
+    fgraph : FunctionGraph
+    steps : list of tuple
+        As `needed` returns them.
+    shares : list of bool
+        For each step whether arrays among its values may share memory without PyTensor's knowledge.
+    """
+
+    def __init__(self, fgraph: Any, steps: Sequence[Any], shares: Sequence[bool]):
+        self.fgraph = fgraph
+        self.made: dict[Any, int] = {}
+        self.read: dict[Any, int] = {}
+        # From a value to those that may be in its memory, and back.
+        self.later: dict[Any, list[Any]] = {}
+        self.earlier: dict[Any, list[Any]] = {}
+        for number, ((node, inputs, _), shared) in enumerate(zip(steps, shares, strict=True)):
+            pairs: list[Any] = [
+                (node.inputs[place], node.outputs[position])
+                for kind in (node.op.view_map, node.op.destroy_map)
+                for position, places in kind.items()
+                for place in places
+            ]
+            if shared:
+                # Through one thing in the middle, for of a loop each may share with each.
+                middle = object()
+                self.made[middle] = number
+                pairs += [*((v, middle) for v in {*node.inputs, *inputs}), *((middle, v) for v in node.outputs)]
+            for value, other in pairs:
+                self.later.setdefault(value, []).append(other)
+                self.earlier.setdefault(other, []).append(value)
+            self.made |= dict.fromkeys(node.outputs, number)
+            # What is assigned may be in the memory that is written over, what else is read may not.
+            until = number if isinstance(node.op, IncSubtensor) and node.op.set_instead_of_inc else number + 1
+            self.read |= dict.fromkeys(inputs, until)
+        self.read |= dict.fromkeys(fgraph.outputs, len(steps) + 1)
+
+    def is_read(self, variable: Any, number: int) -> bool:
+        """Whether what step `number` writes over `variable` would be seen where PyTensor does not think so."""
+        known: set[Any] = set()
+        view_tree_set(self.fgraph, alias_root(variable), known)
+        affected = self._found(self._found([variable], self.earlier, number), self.later, number)
+        return any(
+            isinstance(v, Constant) or v in self.fgraph.inputs or self.read.get(v, -1) > number
+            for v in affected - known
+        )
+
+    def _found(self, variables: Any, pairs: Mapping[Any, Any], number: int) -> set[Any]:
+        found, left = set(variables), list(variables)
+        while left:
+            new = [v for v in pairs.get(left.pop(), ()) if v not in found and self.made.get(v, -1) < number]
+            found.update(new)
+            left += new
+        return found
 
 
 def needed(order: Sequence[Any], outputs: Sequence[Any]) -> list[tuple[Any, list[Any], frozenset[Any]]]:
@@ -263,7 +324,14 @@ def fresh(value: Any) -> Any:
 
 
 def arguments(node: Apply) -> list[Any]:
-    """The inputs of `node`, but scalars instead of their expansions where an elementwise function broadcasts them."""
+    """The inputs of `node`, but what is computed from their sources where these do.
+
+    Scalars in the places of their expansions where an elementwise function broadcasts them, and the matrix and the
+    vector in the place of the terms of their product.
+    """
+    factored = product_of(node)
+    if factored:
+        return [*factored[:2]]
     if not isinstance(node.op, Elemwise) or None in node.outputs[0].type.shape:
         return node.inputs
     shape = node.outputs[0].type.shape
@@ -276,6 +344,12 @@ def arguments(node: Apply) -> list[Any]:
     # The shape of the output must follow from the other inputs.
     known: Any = [v.type.shape for v in inputs if isinstance(v.type, TensorType) and None not in v.type.shape]
     return inputs if known and np.broadcast_shapes(*known) == shape else node.inputs
+
+
+def product_of(node: Apply) -> tuple[Any, Any, int] | None:
+    """The factors and the axis of a product of a matrix and a vector, see `products`, None if it is none."""
+    found = factors(node)
+    return found if found and known(*found[:2]) else None
 
 
 def is_filled(node: Apply) -> bool:
@@ -451,7 +525,9 @@ def candidates(node: Apply) -> Iterator[Callable[..., Any]]:
     """The function of NumPy for a node, if there is one that gives the declared dtype."""
     op, dtypes, dtype = node.op, [variable.type.dtype for variable in node.inputs], node.outputs[0].type.dtype
     same = all(other == dtype for other in dtypes)
-    if isinstance(op, Elemwise) and not op.inplace_pattern and len(node.outputs) == 1:
+    if factored := product_of(node):
+        yield by_rows if factored[2] else by_columns
+    elif isinstance(op, Elemwise) and not op.inplace_pattern and len(node.outputs) == 1:
         for function in elementwise(op.scalar_op, dtypes, node.outputs[0].type):
             yield checked(node, function)
     elif isinstance(op, CAReduce) and dtypes[0] == dtype and op.acc_dtype in (None, dtype):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -46,6 +47,35 @@ def rows(times: Callable[[Any], Any], size: int, length: int | Tensor, dtype: st
 
     zeros = pt.zeros((size, length), dtype=dtype)
     return repeat(turn, [np.int64(0), zeros], pt.switch(needed, size, 0))[1]
+
+
+# How many matrices of n x n a rule that holds one needs at the least: the old one, the new one, and one of terms.
+MATRICES = 3
+
+
+def check_square(f: Objective, others: str) -> None:
+    """Check that the machine has the memory for the matrices of a rule that holds one row for each component.
+
+    Raises
+    ------
+    ValueError
+        If it has not. The message names the rules `others`, whose memory grows with the number of components.
+    """
+    needed, there = MATRICES * f.size**2 * np.dtype(f.dtype).itemsize, memory_of_machine()
+    if needed > there:
+        raise ValueError(
+            f"{f.name} works with matrices of {f.size} x {f.size} numbers, as many rows as the parameters have "
+            f"components, and {MATRICES} of them take {needed / 1e9:.3g} GB; this machine has {there / 1e9:.3g} GB. "
+            f"Use {others}, whose memory grows with the number of components and not with its square"
+        )
+
+
+def memory_of_machine() -> float:
+    """The bytes of memory that the machine has, infinite where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        return np.inf
 
 
 def guarded(matrix: Tensor) -> tuple[Any, Any]:

@@ -21,6 +21,7 @@ from ._descent import ZERO, Descent, End, Proposal
 from ._linear_algebra import (
     BOUNDARY,
     Solution,
+    check_square,
     conjugate_gradients,
     forcing,
     guarded,
@@ -86,6 +87,7 @@ def newton(parameters: Variables, cost: Variable | None = None, gradients: Varia
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
     )
+    check_square(f, "newton_cg or trust_region_cg")
     start = Descent.start(f, line_search, exact)
     # At a start that has converged the Hessian says whether it is a minimum.
     needed = ~f.stopped if check_flag("escape", escape) else ~start.finished

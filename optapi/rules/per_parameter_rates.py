@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
-from pytensor.graph.replace import graph_replace, vectorize_graph
+from pytensor.graph.replace import vectorize_graph
 
 from .. import state
 from ..checks import as_dtype, check_choice, check_count, check_flag, check_gradients, scalar
 from ..graph.loops import FALSE, like
+from ..graph.replace import replaced
 from ..moments import correction
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Updates, Variables
@@ -928,5 +929,5 @@ def _differenced(f: Objective, means: Sequence[Any]) -> list[Any]:
     """The curvatures along the mean gradients, as finite differences."""
     steps = [pt.switch(pt.eq(mean, 0), g, mean) for mean, g in zip(means, f.gradients, strict=True)]
     points = {p: like(p + step, p) for p, step in zip(f.parameters, steps, strict=True)}
-    gradients = graph_replace(f.gradients, points, strict=False)
+    gradients = replaced(f.gradients, points)
     return [abs(ratio(shifted - g, step)) for shifted, g, step in zip(gradients, f.gradients, steps, strict=True)]

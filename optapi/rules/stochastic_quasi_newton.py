@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
-from pytensor.graph.replace import graph_replace
 
 from ..checks import as_dtype, check_choice, check_cost, check_count, check_mask, is_zero
 from ..graph.loops import cond
+from ..graph.replace import replaced
 from ..objective import Objective
 from ..typing import Mask, Scalar, StepSize, Updates, Variables
 from ..vectors import dot
@@ -184,7 +184,7 @@ def _gradients_at(f: Objective, points: list[Any], condition: Any) -> list[Any]:
     """The gradients at `points` on the batch of this call, if `condition` is true; else zeros."""
 
     def gradients(*points: Any) -> list[Any]:
-        return graph_replace(f.gradients, dict(zip(f.parameters, points, strict=True)), strict=False)
+        return replaced(f.gradients, dict(zip(f.parameters, points, strict=True)))
 
     return cond(condition & ~f.stopped, gradients, points, [pt.zeros_like(p) for p in f.parameters])
 

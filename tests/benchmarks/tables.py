@@ -3,10 +3,10 @@
 
     python tests/benchmarks/tables.py [section ...] [--torch PYTHON]
 
-Sections are minimizations, starts, steps, growth, compilation; by default all. Each runs in a process of its own, and
-what it finds is kept in `docs/benchmarks.json`, from which the tables are written, so that one section can be measured
-anew. Times are the best of several in one process. Peers that are not installed are left out; PyTorch may be that of
-another Python. Set OMP_NUM_THREADS=1 for times on one core.
+Sections are minimizations, starts, steps, growth, compilation, memory; by default all. Each runs in a process of its
+own, and what it finds is kept in `docs/benchmarks.json`, from which the tables are written, so that one section can be
+measured anew. Times are the best of several in one process. Peers that are not installed are left out; PyTorch may be
+that of another Python. Set OMP_NUM_THREADS=1 for times on one core.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import loops
+import memory
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
@@ -355,9 +356,9 @@ def growth():
         most = 10_000 if rule == "adam" else 25
         found["rules"][rule] = [per_iteration(rule, n, int(np.clip(3 * 10**6 // n, 4, most)), **options) for n in sizes]
         print(rule, found["rules"][rule], flush=True)
-    for memory in (3, 30):
-        found["memory"][str(memory)] = [per_iteration("lbfgs", n, 35, memory=memory) for n in (1000, 100_000)]
-        print(memory, found["memory"][str(memory)], flush=True)
+    for pairs in (3, 30):
+        found["memory"][str(pairs)] = [per_iteration("lbfgs", n, 35, memory=pairs) for n in (1000, 100_000)]
+        print(pairs, found["memory"][str(pairs)], flush=True)
     return found
 
 
@@ -474,6 +475,29 @@ def page(data):
             ),
             table(["", "", "build", "rewrite", "call", "total", "again"], data["compilation"]["found"]),
         ]
+    if "memory" in data:
+        found = data["memory"]["found"]
+        peaks, times = found["peaks"], found["building"]
+        rows = []
+        for rule, ways in peaks.items():
+            states = [state for state, _ in ways.values() if state is not None]
+            cells = [number(ways[way][1]) if way in ways else "" for way in memory.WAYS]
+            rows.append([rule, *([number(states[0])] if states else [""]), *cells])
+        said["memory"] = [
+            "## Memory",
+            (
+                "The most memory in use at a time, in vectors of as many numbers as the parameters have, of a million "
+                "each. The state, with the parameters, is part of it, as is what the cost takes itself, some two "
+                "vectors. The first modes are those of a function that updates shared variables. "
+                "`compile_minimizer` and `minimize` keep the state from before an iteration until it is over."
+            ),
+            table(["", "state", *memory.WAYS], rows),
+            "Seconds of the processor to build for as many parameters, under PYTHON, with 3 iterations of `minimize`:",
+            table(
+                ["", "parameters", "function", "compile_minimizer", "minimize"],
+                [[rule, n, *map(number, row)] for rule, counts in times.items() for n, row in counts.items()],
+            ),
+        ]
     conditions = sorted({data[name]["conditions"] for name in data})
     lines = [
         "# Benchmarks",
@@ -523,6 +547,7 @@ SECTIONS = {
     "steps": steps,
     "growth": growth,
     "compilation": compilation,
+    "memory": memory.measure,
 }
 
 
