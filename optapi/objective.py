@@ -437,7 +437,8 @@ class Objective:
     @property
     def is_noisy(self) -> bool:
         """Whether the cost changes from call to call by itself: it draws, or reads what `updates` writes."""
-        return any(is_generator(v) or v in (self.updates or {}) for v in ancestors([self.cost, *self.gradients]))
+        others = set(ancestors([self.cost, *self.gradients])) - set(self.parameters)
+        return any(is_generator(v) or v in (self.updates or {}) for v in others)
 
     # The end of a rule
 
