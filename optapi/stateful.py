@@ -15,6 +15,7 @@ numbers `historical` brings back.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -190,10 +191,17 @@ class Optimizer:
         root, and convergence is judged by the last change of the parameters. In paysage `update_lr` had to be called
         before `update`.
 
+    skip_nonfinite : bool
+        Whether to skip an update in which the step or a running average would not be finite, as `skip_nonfinite` does
+        of updates: one gradient whose square overflows, above 1.8e19 in float32, would else stay in a mean square for
+        ever.
+
     Attributes
     ----------
     lr : float or None
         The present step size, None until the first value is taken.
+    skipped : int
+        The number of updates that were skipped.
     count : int
         The number of values taken.
     magnitude : float
@@ -216,13 +224,15 @@ class Optimizer:
     """
 
     def __init__(self, stepsize: StepSizes = 1e-3, tolerance: float | None = 1e-7, ascent: bool = False, *,
-                 historical: bool = False) -> None:  # fmt: skip
+                 historical: bool = False, skip_nonfinite: bool = False) -> None:  # fmt: skip
         if not callable(stepsize) and not hasattr(stepsize, "__next__"):
             stepsize = _number("stepsize", stepsize)
         self.stepsize = stepsize
         self.tolerance = None if tolerance is None else _number("tolerance", tolerance)
         self.ascent = check_flag("ascent", ascent)
         self.historical = check_flag("historical", historical)
+        self.skip_nonfinite = check_flag("skip_nonfinite", skip_nonfinite)
+        self.skipped = 0
         self.lr: float | None = None
         self.count = 0
         self.magnitude = np.nan
@@ -288,13 +298,24 @@ class Optimizer:
         if self.lr is None:
             self.update_lr()
         rate = -self.lr if self.ascent else self.lr  # type: ignore[operator]
+        before = {name: copy(v) if isinstance(v, GradientMemory) else v for name, v in vars(self).items()}
         direction = self.direction(grad)
         delta = tree_map(lambda p, d: np.asarray(rate * d, p.dtype), {name: parameters, "the direction": direction})
+        if self.skip_nonfinite and not self._is_finite(delta):
+            vars(self).update(before)
+            self.skipped += 1
+            return
         self.magnitude = _root_mean_square(delta) if self.historical else largest(_leaves(grad))
         if outside:
             model.parameter_update(delta)
         else:
             tree_map(lambda p, d: np.subtract(p, d, out=p), {name: parameters, "the step": delta})
+
+    def _is_finite(self, delta: Any) -> bool:
+        """Whether a step and the running averages are."""
+        memories = [value for value in vars(self).values() if isinstance(value, GradientMemory)]
+        averages = [tree for m in memories for tree in (m.mean_gradient, m.mean_square_gradient) if tree is not None]
+        return all(np.isfinite(leaf).all() for tree in (delta, *averages) for leaf in _leaves(tree))
 
     def direction(self, grad: Tree) -> Any:
         """The direction :math:`d`, which times the step size is subtracted from the parameters, or added under ascent.
@@ -317,7 +338,7 @@ class Gradient(Optimizer):
 
     Parameters
     ----------
-    stepsize, tolerance, ascent, historical
+    stepsize, tolerance, ascent, historical, skip_nonfinite
         As in `Optimizer`.
 
     References
@@ -349,7 +370,7 @@ class Momentum(Optimizer):
     ----------
     momentum : float
         :math:`\mu`, from 0 to below 1.
-    stepsize, tolerance, ascent, historical
+    stepsize, tolerance, ascent, historical, skip_nonfinite
         As in `Optimizer`.
 
     References
@@ -368,8 +389,8 @@ class Momentum(Optimizer):
     """
 
     def __init__(self, stepsize: StepSizes = 1e-3, momentum: float = 0.9, tolerance: float | None = 1e-7,
-                 ascent: bool = False, *, historical: bool = False) -> None:  # fmt: skip
-        super().__init__(stepsize, tolerance, ascent, historical=historical)
+                 ascent: bool = False, *, historical: bool = False, skip_nonfinite: bool = False) -> None:  # fmt: skip
+        super().__init__(stepsize, tolerance, ascent, historical=historical, skip_nonfinite=skip_nonfinite)
         self.memory = GradientMemory(_number("momentum", momentum, below=1), historical=historical)
 
     def direction(self, grad: Tree) -> Any:
@@ -393,7 +414,7 @@ class RMSProp(Optimizer):
     ----------
     mean_square_weight : float
         :math:`w`, above 0 and below 1.
-    stepsize, tolerance, ascent, historical
+    stepsize, tolerance, ascent, historical, skip_nonfinite
         As in `Optimizer`.
 
     References
@@ -411,8 +432,8 @@ class RMSProp(Optimizer):
     """
 
     def __init__(self, stepsize: StepSizes = 1e-3, mean_square_weight: float = 0.9, tolerance: float | None = 1e-7,
-                 ascent: bool = False, *, historical: bool = False) -> None:  # fmt: skip
-        super().__init__(stepsize, tolerance, ascent, historical=historical)
+                 ascent: bool = False, *, historical: bool = False, skip_nonfinite: bool = False) -> None:  # fmt: skip
+        super().__init__(stepsize, tolerance, ascent, historical=historical, skip_nonfinite=skip_nonfinite)
         self.memory = _normalizing(0.0, mean_square_weight, historical)
 
     def direction(self, grad: Tree) -> Any:
@@ -434,7 +455,7 @@ class ADAM(Optimizer):
         :math:`w_1`, from 0 to below 1.
     mean_square_weight : float
         :math:`w_2`, above 0 and below 1.
-    stepsize, tolerance, ascent, historical
+    stepsize, tolerance, ascent, historical, skip_nonfinite
         As in `Optimizer`.
 
     References
@@ -452,9 +473,9 @@ class ADAM(Optimizer):
     """
 
     def __init__(self, stepsize: StepSizes = 1e-3, mean_weight: float = 0.9, mean_square_weight: float = 0.999,
-                 tolerance: float | None = 1e-7, ascent: bool = False, *,
-                 historical: bool = False) -> None:  # fmt: skip
-        super().__init__(stepsize, tolerance, ascent, historical=historical)
+                 tolerance: float | None = 1e-7, ascent: bool = False, *, historical: bool = False,
+                 skip_nonfinite: bool = False) -> None:  # fmt: skip
+        super().__init__(stepsize, tolerance, ascent, historical=historical, skip_nonfinite=skip_nonfinite)
         self.memory = _normalizing(mean_weight, mean_square_weight, historical)
 
     def direction(self, grad: Tree) -> Any:

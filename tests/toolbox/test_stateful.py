@@ -586,3 +586,23 @@ def test_a_direction_of_another_structure_changes_nothing():
     with pytest.raises(ValueError, match=r"the direction\[1\] has shape \(5,\)"):
         Wrong().update(model, [np.ones(2), np.ones(2)])
     assert (model[0] == 0).all()
+
+
+@pytest.mark.parametrize("kind", [optapi.ADAM, optapi.RMSProp, optapi.Momentum, optapi.Gradient])
+def test_one_gradient_that_overflows_is_left_out(kind):
+    """What comes after it is what would have come without it; else a mean square stays infinite for ever."""
+    gradients = [np.array([1.0, -2.0], "float32"), np.array([0.5, 0.1], "float32")]
+    bad = [np.array([1e20, 1.0], "float32"), np.array([np.nan, 1.0], "float32")]
+    guarded, alone = kind(stepsize=0.1, skip_nonfinite=True), kind(stepsize=0.1)
+    one, other = [np.ones(2, "float32")], [np.ones(2, "float32")]
+    with np.errstate(all="ignore"):
+        for gradient in [gradients[0], bad[1], gradients[1]]:
+            guarded.update(one, [gradient])
+        for gradient in gradients:
+            alone.update(other, [gradient])
+        assert guarded.skipped == 1
+        np.testing.assert_array_equal(one[0], other[0])
+        assert guarded.magnitude == alone.magnitude
+        guarded.update(one, [bad[0]])
+    squares = kind in (optapi.ADAM, optapi.RMSProp)
+    assert guarded.skipped == 1 + squares
