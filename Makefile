@@ -91,7 +91,7 @@ ifdef OTHER_PYTHON
 test-other: .venv-other/beside-$(VERSION) ## run the tests, also with numba and JAX, on the other version of PyTensor (about 7 min)
 	OPTAPI_ROWS=representative .venv-other/bin/python $(PYTEST) -m "not c"
 
-test-other-contract: .venv-other/beside-$(VERSION) ## run there the contract of all rules, not of one of each structure
+test-other-contract: .venv-other/beside-$(VERSION) ## run there the contract of all rules, not of one of each structure (about 4 min)
 	.venv-other/bin/python $(PYTEST) tests/test_contract.py
 
 test-other-c: .venv-other/beside-$(VERSION) ## run those with C on the other version (about 3 min)
