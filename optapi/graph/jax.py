@@ -18,7 +18,8 @@ from .products import Product, with_products
 def jax_funcify_Loop(op: Loop, node: Apply | None = None, **kwargs: Any) -> Any:
     """``jax.lax.while_loop`` over the converted body."""
     kwargs.pop("storage_map", None)
-    body = jax_funcify(with_products(inner_graph(op)), **kwargs)  # XLA sums ten times as long
+    # XLA sums ten times as long.
+    body = jax_funcify(with_products(inner_graph(op), fixed=False), **kwargs)
     count = len(op.fgraph.outputs) - 1
     types = op.output_types[:-1]
 
