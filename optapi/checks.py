@@ -244,12 +244,12 @@ def shared_scalar(argument: str, value: object, dtypes: Container[str]) -> Any:
 
 
 def check_updates(updates: object, argument: str = "updates") -> dict[Any, Any]:
-    """`updates`: a dictionary from variables to variables."""
+    """`updates`: a dictionary from variables to variables, or to numbers and arrays, as PyTensor takes them too."""
     if not isinstance(updates, dict):
         raise TypeError(f"{argument} is {shown(updates)}; pass a dictionary from variables to their next values")
     for variable, value in updates.items():
-        for part in (variable, value):
-            if not isinstance(part, Variable):
+        for part, kinds in ((variable, Variable), (value, Variable | Real | np.ndarray)):
+            if not isinstance(part, kinds):
                 where = "among its keys" if part is variable else f"for {called(variable)}"
                 raise TypeError(f"{argument} has {shown(part)} {where}; pass PyTensor variables")
     return updates

@@ -23,7 +23,8 @@ def jax_funcify_Loop(op: Loop, node: Apply | None = None, **kwargs: Any) -> Any:
             "of unknown length; leave trace out, pass an int for steps and no stop, or compile with mode='NUMBA'"
         )
     kwargs.pop("storage_map", None)
-    body = jax_funcify(with_products(inner_graph(op)), **kwargs)  # XLA sums ten times as long
+    # XLA sums ten times as long.
+    body = jax_funcify(with_products(inner_graph(op), fixed=False), **kwargs)
     count = len(op.fgraph.outputs) - 1
     types = op.output_types[:-1]
 

@@ -89,13 +89,16 @@ class Product(Op):
         return [(arguments[-1][0][1 - self.axis],)]
 
 
-def with_products(fgraph: Any, terms: int = 0) -> Any:
-    """`fgraph` with a `Product` for each sum over more than `terms` products of a matrix and a vector."""
+def with_products(fgraph: Any, terms: int = 0, fixed: bool = True) -> Any:
+    """`fgraph` with a `Product` for each sum over more than `terms` products of a matrix and a vector.
+
+    With `fixed` only where their shapes are known, as it has to be where nothing checks them when it runs.
+    """
     for node in fgraph.toposort():
         found = factors(node)
         if found is not None:
             matrix, vector, axis = found
-            if known(matrix, vector) and prod(matrix.type.shape) > terms:
+            if not fixed or (known(matrix, vector) and prod(matrix.type.shape) > terms):
                 fgraph.replace(node.outputs[0], Product(axis)(matrix, vector), reason="optapi_products")
     return fgraph
 

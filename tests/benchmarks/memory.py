@@ -10,6 +10,7 @@ not. Building is measured in seconds of the processor, for as many parameters of
 
 import gc
 import json
+import os
 import subprocess
 import sys
 import time
@@ -129,6 +130,14 @@ def measure():
     return {"peaks": peaks, "building": times}
 
 
+def returning():
+    """Go on in a process in which the allocator returns all large arrays at once; else it keeps some, and they would
+    not be seen when they are used again."""
+    if "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
 def main(what=None, name=None, argument=None):
     if what == "vectors":
         result = vectors(RULES[name], argument)
@@ -143,4 +152,5 @@ def main(what=None, name=None, argument=None):
 
 
 if __name__ == "__main__":
+    returning()
     main(*sys.argv[1:])

@@ -609,3 +609,49 @@ def test_an_extent_of_1_that_was_not_declared_does_not_broadcast(declared):
         assert run(np.ones(3), np.arange(3.0)).shape == (3,)
         with pytest.raises(ValueError, match="Runtime broadcasting not allowed"):
             run(np.ones(1), np.arange(3.0))
+
+
+@pytest.mark.parametrize("condition", [True, False])
+@OURS
+def test_what_is_written_in_place_is_not_seen_through_a_choice(mode, condition):
+    n = 4
+    rows, row, chosen = pt.dmatrix("rows", shape=(3, n)), pt.dvector("row", shape=(n,)), pt.bscalar("chosen")
+    doubled = 2 * rows
+    # Either the row itself or a view of the matrix that is then written over.
+    seen = pt.switch(chosen, row, doubled[0])
+    written = pt.set_subtensor(doubled[0], row + 1)
+    function = pytensor.function([rows, row, chosen], [written, seen, seen.sum() + written.sum()], mode=mode)
+    a, b = np.arange(3.0 * n).reshape(3, n), np.full(n, 9.0)
+    new, old, total = function(a, b, condition)
+    expected = b if condition else 2 * a[0]
+    np.testing.assert_array_equal(old, expected)
+    np.testing.assert_array_equal(new, np.vstack([b + 1, 2 * a[1:]]))
+    assert total == expected.sum() + new.sum()
+    np.testing.assert_array_equal(b, np.full(n, 9.0))
+
+
+@pytest.mark.parametrize("condition", [True, False])
+@OURS
+def test_an_argument_behind_a_choice_is_not_written_over(mode, condition):
+    rows, others, chosen = (pt.dmatrix(shape=(3, 4)), pt.dmatrix(shape=(3, 4)), pt.bscalar())
+    picked = pt.switch(chosen, rows, others + 1)
+    function = pytensor.function([rows, others, chosen], pt.set_subtensor(picked[0], 7.0), mode=mode)
+    a, b = np.zeros((3, 4)), np.ones((3, 4))
+    expected = (a if condition else b + 1).copy()
+    expected[0] = 7
+    np.testing.assert_array_equal(function(a, b, condition), expected)
+    assert (a == 0).all()
+    assert (b == 1).all()
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_rows_are_written_where_they_are(good):
+    rows, row, flag = pytensor.shared(np.zeros((4, 3)), shape=(4, 3)), pt.dvector(shape=(3,)), pt.bscalar()
+    new = rows
+    for i in (0, 2):
+        new = pt.set_subtensor(new[i], pt.switch(flag, row + i, new[i]))
+    step = pytensor.function([row, flag], [], updates={rows: new}, mode=optapi.PYTHON)
+    before = rows.get_value(borrow=True)
+    step(np.ones(3), good)
+    assert rows.get_value(borrow=True) is before
+    np.testing.assert_array_equal(before[[0, 2]], np.array([[1.0] * 3, [3.0] * 3]) * good)
