@@ -19,7 +19,13 @@ from pytensor.tensor.variable import TensorVariable
 
 
 class OptimizationWarning(UserWarning):
-    """A minimization may not give what is wanted."""
+    """A minimization may not give what is wanted.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> warnings.simplefilter("ignore", optapi.OptimizationWarning)
+    """
 
 
 def called(variable: Variable) -> str:

@@ -509,7 +509,8 @@ def test_a_cost_of_data_that_change():
     np.testing.assert_allclose(result.x[0], data[6], rtol=1e-12)
     np.testing.assert_array_equal(result.x[0], result.iterate[0])
     assert row.get_value() == 7
-    runs = [compile_minimizer([x], cost, "lbfgs", **{**options, "updates": u}) for u in ({row: row + 1}, {})]
+    with pytest.warns(optapi.OptimizationWarning, match="reads what updates writes"):
+        runs = [compile_minimizer([x], cost, "lbfgs", **{**options, "updates": u}) for u in ({row: row + 1}, {})]
     assert ["lbfgs/point" in " ".join(run._program.places.names) for run in runs] == [False, True]
 
 
@@ -749,5 +750,10 @@ def test_starts_of_a_cost_with_sparse_data_run_one_after_another():
     for result in run.from_starts([np.random.default_rng(1).normal(size=(3, 8))], data):
         assert result.success
         np.testing.assert_allclose(result.x[0], solution, atol=1e-5)
-    with pytest.raises(ValueError, match="leave together out"):
-        run.from_starts([np.zeros((3, 8))], data, together=True)
+    try:
+        together = run.from_starts([np.zeros((3, 8))], data, together=True)
+    except ValueError as error:  # of some versions of PyTensor
+        assert "leave together out" in str(error)
+    else:
+        for result in together:
+            np.testing.assert_allclose(result.x[0], solution, atol=1e-5)

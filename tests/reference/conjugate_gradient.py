@@ -95,6 +95,9 @@ def scaled_conjugate_gradient(cost_and_gradient, product, x, steps, *, scale=1e-
     for k in range(1, steps + 1):
         if not p @ r > 0:
             p = r
+        if not p.any():
+            points.append(x)
+            continue
         size = p @ p
         if success:
             delta = p @ product(x, p)
@@ -107,7 +110,8 @@ def scaled_conjugate_gradient(cost_and_gradient, product, x, steps, *, scale=1e-
         alpha = mu / delta
         there = x + alpha * p
         cost_there, _ = cost_and_gradient(there)
-        comparison = max(2 * delta * (cost - cost_there) / mu**2, -8.0)
+        # The square of a gradient at the end of all digits is 0.
+        comparison = max(2 * delta * (cost - cost_there) / max(mu**2, np.finfo(float).tiny), -8.0)
         success = comparison >= 0
         points.append(there if success else x)
         if success:
