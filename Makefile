@@ -19,7 +19,7 @@ help: ## list the targets, with what they take on two cores
 demo: .venv/installed-$(VERSION) ## train a network on handwritten digits (about 3 s)
 	.venv/bin/python examples/quickstart.py
 
-test: .venv/installed-$(VERSION) ## run the tests that compile nothing (about 5 min)
+test: .venv/installed-$(VERSION) ## run the tests that compile nothing (5 to 25 min)
 	.venv/bin/python $(PYTEST) -m "not numba and not c and not jax"
 
 check: lint types docs demo check-notebooks test-other test-compiled ## all that CI checks, but for make test (about 13 min)
