@@ -182,6 +182,7 @@ class CompiledMinimizer:
 
     def __call__(self, *inputs: Any) -> OptimizeResult:
         """Minimize from the values that the parameters have now."""
+        self._check_idle()
         if not all(np.isfinite(p.get_value(borrow=True)).all() for p in self._problem.parameters):
             raise ValueError("the parameters have values that are not finite; start from finite ones, or restart()")
         checked = self._checked(inputs)
