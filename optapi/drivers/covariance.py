@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytensor
-from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 
-from ..checks import as_list, called, check_cost, check_flag, check_parameters
+from ..checks import as_list, check_cost, check_flag, check_shared
 from ..graph.derivatives import differentiate, pushforward, second_derivatives
 from ..graph.replace import replaced
 from ..typing import Array, CompileMode, Variables
@@ -69,10 +68,7 @@ def covariance(parameters: Variables, cost: Variable | None = None, *, residuals
     >>> optapi.covariance([mu], pt.sum((data - mu) ** 2) / 2, mode=optapi.PYTHON).round(4)
     array([[0.3333]])
     """
-    shared: list[Any] = list(check_parameters(parameters))
-    for parameter in shared:
-        if not isinstance(parameter, SharedVariable):
-            raise TypeError(f"the parameter {called(parameter)} is not shared, so it has no value to be judged")
+    shared = check_shared(parameters)
     if (cost is None) == (residuals is None):
         raise ValueError("pass cost= or residuals=, one of the two")
     if not (inputs is None or isinstance(inputs, Mapping)):
