@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor
@@ -80,6 +80,27 @@ def covariance(parameters: Variables, cost: Variable | None = None, *, residuals
     point = [np.asarray(p.get_value(borrow=True)) for p in shared]
     matrix, variance = information(function, point, list(given.values()), parts is not None)
     return inverted(-matrix if ascent else matrix, variance, precision(point), absolute_sigma)
+
+
+class SecondDerivatives(NamedTuple):
+    """What is known of the second derivatives at a point. The products are taken when they are needed.
+
+    Attributes
+    ----------
+    matrix : callable
+        It returns what `information` does.
+    error : float
+        The relative error of the products.
+    differs : bool
+        Whether they are differences.
+    build : callable
+        From a vector to a point.
+    """
+
+    matrix: Callable[[], tuple[np.ndarray, float | None]]
+    error: float
+    differs: bool
+    build: Callable[[np.ndarray], Any]
 
 
 def products(parameters: Sequence[Any], cost: Any, residuals: Sequence[Any] | None, inputs: Sequence[Any],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from ..rules._linear_algebra import inverse_hessian_of
 from ..state import names
 from ..typing import CompileMode, Updates
 from ..updates import reports
-from .covariance import information
+from .covariance import SecondDerivatives, information
 from .evaluator import Evaluation, Evaluator
 from .options import option_of
 from .termination import Ending
@@ -168,10 +168,14 @@ class Program:
         inverse = inverse_hessian_of([values[place] for place in self.places.inverse])
         return inverse.copy() if isinstance(inverse, np.ndarray) else inverse
 
-    def second_derivatives(self, point: Arrays, evaluator: Evaluator, inputs: Sequence[Any]) -> tuple[Any, ...]:
-        """What a result says of the second derivatives at `point`, see `OptimizeResult`."""
+    def second_derivatives(self, point: Arrays, evaluator: Evaluator, inputs: Sequence[Any]) -> SecondDerivatives:
+        """What a result says of the second derivatives at `point`."""
         product, of_residuals, error, differs = self.multiplied(point, evaluator)
-        matrix, variance = information(product, point, inputs, of_residuals)
+
+        @cache
+        def matrix() -> tuple[np.ndarray, float | None]:
+            found, variance = information(product, point, inputs, of_residuals)
+            return self.sign * found, variance
 
         def build(values: np.ndarray) -> Any:
             parts = np.split(values, np.cumsum([array.size for array in point])[:-1])
@@ -179,7 +183,7 @@ class Program:
                 [v.reshape(a.shape).astype(a.dtype) for v, a in zip(parts, point, strict=True)]
             )
 
-        return self.sign * matrix, variance, error, build, differs
+        return SecondDerivatives(matrix, error, differs, build)
 
     def multiplied(self, point: Arrays, evaluator: Evaluator) -> tuple[Callable[..., Any], bool, float, bool]:
         """How vectors are multiplied with the second derivatives at `point`.

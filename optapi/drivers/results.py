@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..typing import Array, Tree
-from .covariance import inverted
+from .covariance import SecondDerivatives, inverted
 
 
 class OptimizeResult(dict[str, Any]):
@@ -51,9 +51,8 @@ class OptimizeResult(dict[str, Any]):
     True
     """
 
-    # Works out the second derivatives at x: their matrix, the variance of residuals, the relative error, how they are
-    # built as a point, and whether they are differences. It is no entry, and is not pickled, since it has functions.
-    _second: Callable[[], tuple[Any, ...]] | None = None
+    # The second derivatives at x. It is no entry, and is not pickled, since it has functions.
+    _second: Callable[[], SecondDerivatives] | None = None
 
     def covariance(self, absolute_sigma: bool = False) -> Array:
         """The covariance of the estimate `x`, where the cost is minus the logarithm of a likelihood or a posterior.
@@ -77,20 +76,19 @@ class OptimizeResult(dict[str, Any]):
         ValueError
             If the matrix of second derivatives is not positive definite, or not known.
         """
-        matrix, variance, error, _, _ = self._known()
-        return inverted(matrix, variance, error, absolute_sigma)
+        known = self._known()
+        return inverted(*known.matrix(), known.error, absolute_sigma)
 
     def standard_errors(self, absolute_sigma: bool = False) -> Tree:
         """The standard errors of the components of `x`, as `x`: the roots of the diagonal of `covariance`."""
-        build = self._known()[3]
-        return build(self.covariance(absolute_sigma).diagonal() ** 0.5)
+        return self._known().build(self.covariance(absolute_sigma).diagonal() ** 0.5)
 
     @property
     def second_derivatives(self) -> str:
         """Where `covariance` has second derivatives from: ``"exact"``, or ``"differences"`` of the derivative."""
-        return "differences" if self._known()[4] else "exact"
+        return "differences" if self._known().differs else "exact"
 
-    def _known(self) -> tuple[Any, ...]:
+    def _known(self) -> SecondDerivatives:
         if self._second is None:
             raise ValueError("this result has no second derivatives: it was made by hand, or comes from a pickle")
         return self._second()
