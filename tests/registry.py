@@ -62,6 +62,7 @@ ROWS = [
     Case(optapi.hypergradient, {"step_size": 0.1, "direction": "adam", "multiplicative": True}),
     Case(optapi.lbfgs, {}),
     Case(optapi.lbfgs, {"memory": 2, "exact": False}),
+    Case(optapi.lbfgs, {"bounds": (-0.75, None)}),
     Case(optapi.bfgs, {}),
     Case(optapi.sr1, {}),
     Case(optapi.barzilai_borwein, {}),

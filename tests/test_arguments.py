@@ -319,6 +319,7 @@ MAY_BE_RIGHT = {
     "StepSizes": NUMBERS | {"function", "class", "generator"},
     "str": set(),
     "Updates": {"empty dictionary"},
+    "Bounds": {"empty dictionary"},
     "Variables": {"symbolic vector"},
     "Variable": set(),
     "Tensor": {"symbolic vector", "symbolic integer", "long vector", "zero", "negative", "true", "empty list"},

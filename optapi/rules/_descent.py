@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytensor.tensor as pt
 
-from ..checks import OptimizationWarning, shown
+from ..checks import OptimizationWarning, shown, takes
 from ..graph.loops import FALSE, repeat
 from ..line_search import LineSearch, Step, Trial, least_fall, resolution
 from ..objective import Objective
@@ -132,6 +132,11 @@ class Descent(NamedTuple):
         return self.objective.stopped | self.converged
 
     @property
+    def residual(self) -> Any:
+        """What vanishes at a solution: the gradient, with bounds the projected gradient."""
+        return self.objective.residual(self.point, self.gradient)
+
+    @property
     def resolved(self) -> Any:
         """A length that changes the point, and the gradient there, by much more than rounding."""
         return np.asarray(np.sqrt(np.finfo(self.point.type.dtype).eps), self.point.type.dtype) * largest(self.point)
@@ -143,7 +148,7 @@ class Descent(NamedTuple):
         It is :math:`1 / \max(1, \|g\|)`, but at least what changes the point, and to first order the cost, by more than
         rounding.
         """
-        size = norm(self.gradient)
+        size = norm(self.residual)
         length = pt.maximum(pt.minimum(size, pt.ones_like(size)), self.resolved)
         return pt.maximum(length, (resolution(self.cost, size) / size).astype(length.type.dtype)) / size
 
@@ -158,8 +163,15 @@ class Descent(NamedTuple):
             raise TypeError(
                 f"line_search is {line_search!r}; pass a function of optapi.line_search, for instance weak_wolfe"
             )
+        if objective.box is not None and not takes(line_search, "limit"):
+            raise TypeError(
+                f"line_search is {line_search!r}, which takes no limit=; with bounds pass one of optapi.line_search"
+            )
         current, evaluations, point_state = objective.current(exact)
-        converged, is_noisy = objective.converged([current.gradient]), not takes_noise and objective.is_noisy
+        # The gradient may vanish where the cost is not finite.
+        residual = objective.residual(current.point, current.gradient)
+        converged = objective.converged([residual]) & pt.isfinite(current.cost)
+        is_noisy = not takes_noise and objective.is_noisy
         if is_noisy:
             converged = FALSE
             if objective.stop is not None:
@@ -186,14 +198,14 @@ class Descent(NamedTuple):
         restart : boolean scalar variable, optional
             Where true, the search is along the steepest descent whatever `direction` is.
         """
-        f, x, g = self.objective, self.point, self.gradient
+        f, x, g, box = self.objective, self.point, self.gradient, self.objective.box
         if direction is None:
-            d, steepest = -g, pt.constant(np.bool_(True))
+            d, steepest = -self.residual, pt.constant(np.bool_(True))
         else:
             steepest = ~(dot(g, direction) < 0) | pt.gt(self.search_failed, 0)
             if restart is not None:
                 steepest = steepest | restart
-            d = pt.switch(steepest, -g, direction)
+            d = pt.switch(steepest, -self.residual, direction)
         size = f.step_size(pt.switch(steepest, self.first_step, 1) if first is None else first).astype(f.dtype)
         # A step size that another call has left may be too small to move any component of this point.
         movement = largest(pt.switch(pt.eq(d, 0), d, d / x))
@@ -202,13 +214,18 @@ class Descent(NamedTuple):
         # The unit of the line is of the size of the first trial, so that slopes are of that of the cost: no overflow.
         u = unit(size)
         p = u * d
+        options = {}
+        if box is not None:
+            # All of a step of a rule that knows the bounds is feasible but for rounding.
+            options["limit"] = pt.maximum(box.longest(x, d), 1) / u
 
         def line(a: Any) -> Trial:
-            trial = f.at(x + a.astype(f.dtype) * p)
+            step = a.astype(f.dtype) * p
+            trial = f.at(x + step if box is None else box.moved(x, step))
             return Trial(trial.cost, dot(trial.gradient, p), (trial.point, trial.gradient))
 
         size = pt.switch(self.finished, pt.zeros_like(size), size / u)
-        result = self.search(line, Trial(self.cost, dot(g, p), (x, g)), size, *self.search_state)
+        result = self.search(line, Trial(self.cost, dot(g, p), (x, g)), size, *self.search_state, **options)
         if not isinstance(result, Step):
             raise TypeError(f"line_search returned {shown(result)}; it has to return a Step of optapi.line_search")
         promise = -size * dot(g, p) / 2 if result.promise is None else result.promise
@@ -277,7 +294,7 @@ class Descent(NamedTuple):
         def turn(count: Any, products: Any, promise: Any, lowest: Any, point: Any, cost: Any, gradient: Any,
                  *sizes: Any) -> Any:  # fmt: skip
             proposal = propose(*sizes)
-            trial = f.at(x + proposal.step)
+            trial = f.at(x + proposal.step if f.box is None else f.box.moved(x, proposal.step))
             slope = Trial(trial.cost, dot(trial.gradient, proposal.step))
             promise = least_fall(promise, one, dot(self.gradient, proposal.step), slope)
             lowest = pt.switch(trial.cost < lowest, trial.cost, lowest)
@@ -350,12 +367,14 @@ class Descent(NamedTuple):
         if self.point_state:
             new |= zip(self.point_state, (end.point, end.cost, end.gradient), strict=True)
         new |= zip(self.search_state, end.result.memory, strict=True)
-        converged = FALSE if self.is_noisy else f.converged([end.gradient]) | pt.all(pt.eq(end.gradient, 0))
+        residual = f.residual(end.point, end.gradient)
+        converged = f.converged([residual]) | pt.all(pt.eq(residual, 0))
+        converged = FALSE if self.is_noisy else converged & pt.isfinite(end.cost)
         failed = end.failed & end.steepest
-        error, size = resolution(self.cost, self.gradient), largest(end.gradient)
+        error, size = resolution(self.cost, self.gradient), largest(residual)
         # A cost is not known better than it changes where the point rounds.
         epsilon = np.asarray(np.finfo(f.dtype).eps, f.dtype)
-        hidden = error + epsilon * dot(abs(self.gradient), abs(self.point))
+        hidden = error + epsilon * dot(abs(self.residual), abs(self.point))
         promise, unbounded = end.result.promise, FALSE
         if f.stop is not None:
             # What a search promised that has failed counts with what that along the steepest descent promises.
@@ -365,7 +384,7 @@ class Descent(NamedTuple):
             unbounded = self._is_unbounded(end, size, new)
             # At round-off level a run may go round among points of about the same cost.
             stalled = f.state("stalled_calls", dtype="int64")
-            lowest, least = self.cost, largest(self.gradient)
+            lowest, least = self.cost, largest(self.residual)
             if self.point_state:
                 # The lowest cost so far counts as long as the point is that of the last call.
                 lowest = self._lowest("lowest_cost", lowest, end.cost, new)
@@ -408,7 +427,7 @@ class Descent(NamedTuple):
         if end.result.lowest is None:
             return FALSE
         first = self.objective.state("first_gradient", fill=np.nan)
-        new[first] = pt.switch(pt.isnan(first), largest(self.gradient), first)
+        new[first] = pt.switch(pt.isnan(first), largest(self.residual), first)
         lowest = end.result.lowest
         single = "float32" in (lowest.type.dtype, self.gradient.type.dtype)
         return (lowest < np.asarray(-1e30 if single else -1e100, lowest.type.dtype)) & ~(size < new[first])
