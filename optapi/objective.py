@@ -108,6 +108,7 @@ class Objective:
     name: str
     boxes: list[Box | None] | None = None
     _count: Any = field(default=None, init=False)
+    _momenta: dict[Any, Any] = field(default_factory=dict, init=False)
 
     @classmethod
     def of(cls, parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
@@ -226,6 +227,12 @@ class Objective:
     def zeros_like(self, parameter: Variable, role: str) -> Any:
         """State of the shape and dtype of `parameter`, zero at first, named ``rule/role/parameter``."""
         return self.full_like(parameter, role, 0)
+
+    def momentum(self, parameter: Variable, role: str) -> Any:
+        """`zeros_like` for a momentum: its next value is 0 where the step ends outside of the bounds."""
+        momentum = self.zeros_like(parameter, role)
+        self._momenta[momentum] = parameter
+        return momentum
 
     def full_like(self, parameter: Variable, role: str, fill: float | np.ndarray) -> Any:
         """The same with the value `fill` at first."""
@@ -505,7 +512,11 @@ class Objective:
         inside = []
         for p, box in zip(self.parameters, self._each_box, strict=True):
             if box is not None:
-                new = {**new, p: box.project(new[p])}
+                projected = box.project(new[p])
+                # Else a momentum would press against the bound, and keep the component there.
+                free = pt.eq(projected, new[p])
+                stopped = {m: pt.switch(free, new[m], pt.zeros_like(m)) for m, q in self._momenta.items() if q is p}
+                new = {**new, **stopped, p: projected}
                 inside.append(pt.all(pt.eq(p, box.project(p))))
         new = {variable: as_update(value, variable) for variable, value in new.items()}
         if self.stop is not None:

@@ -44,6 +44,7 @@ ROWS = [
     Case(optapi.rmsprop, {"step_size": 0.01, "centered": True, "momentum": 0.5}, settles=False),
     Case(optapi.adam, {"step_size": 0.1}),
     Case(optapi.adam, {"step_size": 0.1, "amsgrad": True, "mean_weight": 0.5, "mean_square_weight": 0.75}),
+    Case(optapi.adam, {"step_size": 0.1, "bounds": (-0.75, None)}),
     Case(optapi.adamw, {"step_size": 0.1}),
     Case(optapi.adamax, {"step_size": 0.1}),
     Case(optapi.nadam, {"step_size": 0.1}),

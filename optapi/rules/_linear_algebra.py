@@ -294,7 +294,7 @@ class CompactHessian(NamedTuple):
         place = pt.arange(2 * memory)
         # No step is newer than the new change of the gradient, so that it has no products in L.
         of_y, of_s = pt.eq(place, slot), pt.eq(place, slot + memory)
-        along = pt.switch(of_y, pt.zeros_like(s[:1]), times(vectors, s))
+        along = pt.switch(of_y, np.asarray(0, s.type.dtype), times(vectors, s))
         others = pt.switch(of_y[:, None] | of_y, pt.zeros_like(self.products), self.products)
         products = pt.switch(of_s, along[:, None], pt.switch(of_s[:, None], along, others))
         return CompactHessian(

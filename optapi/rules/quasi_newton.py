@@ -12,8 +12,8 @@ from ..checks import check_choice, check_count
 from ..line_search import LineSearch, nonmonotone, strong_wolfe
 from ..objective import Objective
 from ..typing import Bounds, Scalar, StepSize, Updates, Variables
-from ..vectors import dot, norm
-from ._descent import Descent
+from ..vectors import dot, largest, norm
+from ._descent import Descent, End
 from ._linear_algebra import (
     CompactHessian,
     CompactInverseHessian,
@@ -265,7 +265,7 @@ def sr1(parameters: Variables, cost: Variable | None = None, gradients: Variable
 def barzilai_borwein(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                      stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
                      kind: str = "alternate", line_search: LineSearch = nonmonotone, exact: bool | None = None,
-                     tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                     bounds: Bounds | None = None, tolerance: Scalar | None = 1e-5, ascent: bool = False,
                      name: str = "barzilai_borwein") -> Updates:  # fmt: skip
     r"""The method of Barzilai and Borwein: gradient descent with two-point step sizes.
 
@@ -285,6 +285,10 @@ def barzilai_borwein(parameters: Variables, cost: Variable | None = None, gradie
         :math:`a`, in the place of the step sizes above.
     kind : "long", "short" or "alternate"
         Which step size; with "alternate" both, in turn.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. The rule is then the spectral projected gradient method: it searches along :math:`P(x - a g) - x`
+        with :math:`P` the projection, and without positive curvature :math:`a = \max(1, \max_i |x_i|)` over the largest
+        component of the projected gradient.
 
     Notes
     -----
@@ -295,7 +299,9 @@ def barzilai_borwein(parameters: Variables, cost: Variable | None = None, gradie
     ----------
     Barzilai and Borwein (1988), Two-point step size gradient methods; Raydan (1997), The Barzilai and Borwein gradient
     method for the large scale unconstrained minimization problem, for the safeguard; Dai and Fletcher (2005), Projected
-    Barzilai-Borwein methods for large-scale box-constrained quadratic programming, for the steps in turn.
+    Barzilai-Borwein methods for large-scale box-constrained quadratic programming, for the steps in turn; Birgin,
+    Martínez and Raydan (2000), Nonmonotone spectral projected gradient methods on convex sets, algorithm 2.2, for
+    bounds, where the largest step size takes the place of that without positive curvature.
 
     Examples
     --------
@@ -305,16 +311,25 @@ def barzilai_borwein(parameters: Variables, cost: Variable | None = None, gradie
     """
     check_choice("kind", kind, ("long", "short", "alternate"))
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
+        parameters,
+        cost,
+        gradients,
+        stop,
+        updates,
+        tolerance=tolerance,
+        ascent=ascent,
+        name=name,
+        needs_cost=True,
+        bounds=bounds,
     )
     start = Descent.start(f, line_search, exact)
     new: Updates = {}
     if step_size is not None:
-        end = start.line_search(first=step_size)
+        end = _along_gradient(start, step_size)
     else:
         # 0 means that there is none.
         step = f.state("step_size")
-        end = start.line_search(first=pt.switch(step > 0, step, start.first_step))
+        end = _along_gradient(start, pt.switch(step > 0, step, _default(start)))
         good, sy, short = curvature(end.step, end.change)
         long = dot(end.step, end.step) / sy
         if kind == "alternate":
@@ -325,3 +340,19 @@ def barzilai_borwein(parameters: Variables, cost: Variable | None = None, gradie
             chosen = long if kind == "long" else short
         new[step] = pt.switch(good, chosen, pt.zeros_like(chosen))
     return start.finish(end, new)
+
+
+def _default(start: Descent) -> Any:
+    """The step size without positive curvature."""
+    if start.objective.box is None:
+        return start.first_step
+    return pt.maximum(largest(start.point), 1) / largest(start.residual)
+
+
+def _along_gradient(start: Descent, size: Any) -> End:
+    """The search from a step of this `size` along the gradient, with bounds along the way to its projection."""
+    f, box = start.objective, start.objective.box
+    if box is None:
+        return start.line_search(first=size)
+    size = f.step_size(size).astype(f.dtype)
+    return start.line_search(box.moved(start.point, -size * start.gradient) - start.point, first=1.0)

@@ -27,6 +27,7 @@ from bounded import PROBLEMS
 
 RULES = {
     "lbfgs": optapi.lbfgs,
+    "barzilai_borwein": optapi.barzilai_borwein,
 }
 METHODS = {
     "L-BFGS-B": {"ftol": 0.0, "maxfun": 15000},

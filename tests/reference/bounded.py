@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .quasi_newton import strong_wolfe
+from .quasi_newton import backtracking, strong_wolfe
 
 
 def projected_gradient(x, g, low, high):
@@ -104,3 +104,45 @@ def lbfgs(x, cost_and_gradient, low, high, steps, *, memory=10, along=None, line
             pairs = [*pairs, (s, y)][-memory:]
         x, g = new, g_new
     return points, evaluations[1:]
+
+
+def spectral_projected_gradient(x, cost_and_gradient, low, high, steps, *, along=None):
+    """Birgin, Martinez and Raydan (2000), algorithm 2.2, with the two step sizes of Barzilai and Borwein in turn.
+
+    Without positive curvature the step size is max(1, max|x|) / max|P(x - g) - x|. Returns as `lbfgs`.
+    """
+    x, points, evaluations, past, size = np.clip(x, low, high), [], [1], [], None
+    f, g = cost_and_gradient(x)
+    for count in range(steps):
+        residual = projected_gradient(x, g, low, high)
+        if size is None:
+            size = max(1.0, np.max(np.abs(x))) / np.max(np.abs(residual))
+        d = np.clip(x - size * g, low, high) - x
+
+        def line(a, x=x, d=d):
+            f, g = cost_and_gradient(np.clip(x + a * d, low, high))
+            return f, g @ d
+
+        past = [*past, f][-10:]
+        a, trials = backtracking(line, max(past), g @ d, 1.0)
+        points.append(np.clip(x + a * d, low, high))
+        evaluations.append(evaluations[-1] + trials)
+        new = points[-1] if along is None else along[count]
+        f, g_new = cost_and_gradient(new)
+        s, y = new - x, g_new - g
+        positive = s @ y > np.finfo(float).eps * np.linalg.norm(s) * np.linalg.norm(y)
+        size = ((s @ s) / (s @ y) if count % 2 == 0 else (s @ y) / (y @ y)) if positive else None
+        x, g = new, g_new
+    return points, evaluations[1:]
+
+
+def momentum(x, gradient, low, high, steps, *, step_size, momentum):
+    """The heavy ball with a projection; the velocity of a component whose step ends outside becomes 0."""
+    v, points = np.zeros_like(x), []
+    for _ in range(steps):
+        v = momentum * v - step_size * gradient(x)
+        new = np.clip(x + v, low, high)
+        v = np.where(new == x + v, v, 0.0)
+        x = new
+        points.append(x)
+    return points

@@ -1,7 +1,5 @@
 """Rules with bounds: steps against a NumPy twin, minima, and that no point is ever outside."""
 
-from functools import cache
-
 import bounded
 import numpy as np
 import problems
@@ -63,10 +61,9 @@ BOXES = {
 }
 
 
-@cache
-def steps(name, memory):
+def steps(name, **options):
     problem, low, high = BOXES[name]
-    run = Run(problem.starts[0], lambda x: problem.cost([x]), low, high, memory=memory, tolerance=1e-7)
+    run = Run(problem.starts[0], lambda x: problem.cost([x]), low, high, tolerance=1e-7, **options)
     points, counts = [], []
     while not run.stop.get_value():
         points += trajectory([run.p], run.step, 1)
@@ -74,19 +71,24 @@ def steps(name, memory):
     return [point for (point,) in points], counts
 
 
-@pytest.mark.parametrize(("name", "memory"), [("quadratic", 10), ("rosenbrock", 3), ("rosenbrock from outside", 10)])
-def test_lbfgs_each_step(name, memory):
+EACH = [("quadratic", reference.lbfgs, optapi.lbfgs, {"memory": 10})]
+EACH += [("rosenbrock", reference.lbfgs, optapi.lbfgs, {"memory": 3})]
+EACH += [("rosenbrock from outside", reference.lbfgs, optapi.lbfgs, {"memory": 10})]
+EACH += [("rosenbrock", reference.spectral_projected_gradient, optapi.barzilai_borwein, {})]
+
+
+@pytest.mark.parametrize(("name", "twin", "rule", "options"), EACH)
+def test_each_step(name, twin, rule, options):
     """Every step and its number of trials, from the point and the pairs that the trajectory has."""
     problem, low, high = BOXES[name]
-    points, counts = steps(name, memory)
+    points, counts = steps(name, rule=rule, **options)
     low, high = (np.broadcast_to(side, points[0].shape).astype(float) for side in (low, high))
 
     def cost_and_gradient(x):
         f, (g,) = problem.value_and_gradients([x])
         return f, g
 
-    along = {"memory": memory, "along": points}
-    wanted, evaluations = reference.lbfgs(problem.starts[0], cost_and_gradient, low, high, len(points), **along)
+    wanted, evaluations = twin(problem.starts[0], cost_and_gradient, low, high, len(points), along=points, **options)
     # The last steps are at round-off level.
     assert len(points) > 6
     assert_close([[p] for p in points[:-2]], [[w] for w in wanted[:-2]], tolerance=1e-8)
@@ -220,6 +222,69 @@ def test_lbfgs_on_random_quadratic_programs(n, condition, degenerate):
     np.testing.assert_array_equal(run.x[strong], solution[strong])
     gradient = A @ run.x - b
     np.testing.assert_allclose(gradient[strong], multipliers[strong], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["HS45", "ROSEN5_LOWER"])
+def test_barzilai_borwein_reaches_the_minimum(name):
+    problem = BOUNDED[name]
+    run = of(problem, rule=optapi.barzilai_borwein, tolerance=1e-6)()
+    assert (run.stop.get_value(), run.reason) == (1, 0)
+    assert problem.reached(run.cost) == problem.minimum
+
+
+# First-order rules
+
+TARGET = np.array([0.3, 2.0, -0.4, -3.0])
+FIRST_ORDER = [
+    (optapi.sgd, {"step_size": 0.1}),
+    (optapi.sgd, {"step_size": 0.1, "momentum": 0.9, "nesterov": True}),
+    (optapi.nesterov, {"step_size": 0.1}),
+    (optapi.adagrad, {"step_size": 0.5}),
+    (optapi.rmsprop, {"step_size": optapi.schedules.Exponential(0.1, 0.9), "momentum": 0.5}),
+    (optapi.adam, {"step_size": optapi.schedules.Exponential(0.1, 0.99)}),
+    (optapi.adamw, {"step_size": optapi.schedules.Exponential(0.1, 0.99), "decay": 0.0}),
+    (optapi.adamax, {"step_size": optapi.schedules.Exponential(0.1, 0.99)}),
+    (optapi.nadam, {"step_size": optapi.schedules.Exponential(0.1, 0.99)}),
+    (optapi.radam, {"step_size": optapi.schedules.Exponential(0.1, 0.99)}),
+]
+
+
+@pytest.mark.parametrize(("rule", "options"), FIRST_ORDER, ids=lambda value: getattr(value, "__name__", ""))
+def test_first_order_rules_end_at_the_projected_solution(rule, options):
+    run = Run([0.5, 0, 0, 0], lambda x: pt.sum((x - TARGET) ** 2) / 2, -0.5, 0.5, rule=rule, tolerance=1e-3, **options)
+    run(1000)
+    assert run.stop.get_value() == 1
+    np.testing.assert_allclose(run.x, np.clip(TARGET, -0.5, 0.5), atol=1e-3)
+    np.testing.assert_array_equal(run.x[[1, 3]], [0.5, -0.5])
+    momenta = [v.get_value() for v in run.updates if v.name.endswith(("velocity/p", "buffer/p", "mean/p"))]
+    assert bool(momenta) == (rule not in (optapi.adagrad, optapi.sgd) or "momentum" in options)
+    assert all(not np.any(m[[1, 3]]) for m in momenta)
+
+
+def test_momentum_each_step():
+    """A component that has met its bound starts from there without a momentum when the gradient turns."""
+    problem = problems.rosenbrock()
+    low, high, options = np.full(6, -1.0), np.full(6, 0.6), {"step_size": 2e-3, "momentum": 0.9}
+    p = pytensor.shared(problem.starts[0], name="p")
+    updates = optapi.momentum([p], problem.cost([p]), bounds=[(low, high)], **options)
+    points = trajectory([p], pytensor.function([], [], updates=updates, mode=STEP), 60)
+    wanted = reference.momentum(
+        problem.starts[0], lambda x: problem.gradients([x])[0], low, high, len(points), **options
+    )
+    assert_close(points, [[w] for w in wanted], tolerance=1e-9)
+    on_bound = np.array([(x == low) | (x == high) for (x,) in points])
+    assert np.any(on_bound[:-1] & ~on_bound[1:])
+
+
+def test_a_first_order_rule_takes_a_start_inside_that_is_the_solution():
+    run = Run([7.0, -7.0], lambda x: x[0] - x[1], [-1, -2], [7, 1.0], rule=optapi.sgd, tolerance=1e-6, step_size=100.0)
+    run(3)
+    np.testing.assert_array_equal(run.x, [-1, 1])
+    run.stop.set_value(0)
+    run.p.set_value(np.array([-1 - 1e-9, 1.0]))
+    run(2)
+    np.testing.assert_array_equal(run.x, [-1, 1])
+    assert run.stop.get_value() == 1
 
 
 # Facts
