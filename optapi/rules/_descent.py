@@ -302,7 +302,7 @@ class Descent(NamedTuple):
             found = self.cost - trial.cost
             quality = (found + noise) / (proposal.decrease + noise)
             by_slopes = -dot(self.gradient + trial.gradient, proposal.step) / (2 * proposal.decrease)
-            falls = norm(trial.gradient) < norm(self.gradient)
+            falls = norm(f.residual(trial.point, trial.gradient)) < norm(self.residual)
             flat = (proposal.decrease < hidden) & (found > -hidden) & falls & (by_slopes > quality)
             quality = pt.switch(flat, by_slopes, quality)
             quality = pt.switch(valid, quality, -pt.ones_like(quality)).astype(f.dtype)

@@ -1,17 +1,28 @@
-"""Steps within bounds: the model of L-BFGS minimized in a box."""
+"""Steps within bounds: the models of L-BFGS and of Newton's method minimized in a box."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
 
 from ..feasible import Box
+from ..graph.loops import FALSE, repeat
 from ..graph.ordered import cumulative, in_order
 from ..typing import Tensor
-from ..vectors import dot
-from ._linear_algebra import CompactHessian, combined, eliminated, times
+from ..vectors import dot, norm
+from ._linear_algebra import (
+    BOUNDARY,
+    CURVED,
+    CompactHessian,
+    combined,
+    conjugate_gradients,
+    eliminated,
+    forcing,
+    times,
+)
 
 
 def model_step(box: Box, point: Tensor, gradient: Tensor, pairs: CompactHessian) -> Any:
@@ -73,3 +84,89 @@ def cauchy_point(box: Box, x: Tensor, g: Tensor, V: Tensor, M: Tensor, theta: Te
     bound = pt.switch(g < 0, box.high, box.low)
     point = pt.switch(hit, bound, box.project(x - pt.switch(hit, pt.zeros_like(t), last) * moving))
     return point, ~(hit | stuck)
+
+
+# The part of the decrease of a linear model that counts as sufficient; how many faces one step may look at.
+SUFFICIENT, FACES = 0.01, 10
+
+
+class Minimizer(NamedTuple):
+    """An approximate minimizer of a quadratic model in a box and a trust region.
+
+    Attributes
+    ----------
+    step : vector
+    model : scalar variable
+        The value of the model there.
+    products : integer scalar variable
+        How many products with the Hessian it took.
+    at_boundary : boolean scalar variable
+        Whether it is as far away as the region allows, or along a direction without positive curvature.
+    """
+
+    step: Any
+    model: Any
+    products: Any
+    at_boundary: Any
+
+
+def newton_step(box: Box, point: Tensor, gradient: Tensor, product: Callable[[Any], Any], radius: Tensor,
+                steps: int | Tensor) -> Minimizer:  # fmt: skip
+    r"""The step of TRON: from the Cauchy point, conjugate gradients on one face of the box after the other.
+
+    The Cauchy point is :math:`P(x - a g)` with the largest :math:`a` of a sequence, each a tenth of the one before,
+    that decreases the model :math:`g^T s + \frac12 s^T H s` by a part of what its linear part says. On the face of the
+    point held, conjugate gradients lead to a step, and a projected search along it to the next point. It ends when no
+    further component has met its bound, the gradient of the model on the face is small, or the region ends.
+
+    References
+    ----------
+    Lin and Moré (1999), Newton's method for large bound-constrained optimization problems, sections 3 and 4. There the
+    first :math:`a` is that of the last step, and grows; here the step it begins with is as long as the region.
+    """
+    x, g = point, gradient
+    dtype = x.type.dtype
+    half, tenth, enough = (np.asarray(value, dtype) for value in (0.5, 0.1, SUFFICIENT))
+    zero, nothing = pt.zeros((), dtype), pt.zeros_like(g)
+
+    def searched(begin: Any, s: Any, Hs: Any, model: Any, size: Any, along: Any, factor: Any, within: Any) -> list[Any]:
+        """The first step, of the sizes from `size` on, to a point with a sufficient decrease of the model."""
+        slope = g + Hs
+
+        def turn(count: Any, size: Any, found: Any, *_: Any) -> Any:
+            trial = box.moved(begin, size * along) - x
+            Ht = product(trial)
+            value = dot(g, trial) + half * dot(trial, Ht)
+            found = (value <= model + enough * dot(slope, trial - s)) & (norm(trial) <= within)
+            kept = [pt.switch(found, new, old) for new, old in zip((trial, Ht, value), (s, Hs, model), strict=True)]
+            return [count + 1, factor * size, found, *kept], found
+
+        return repeat(turn, [np.int64(0), size, FALSE, s, Hs, model], 30)
+
+    direction = -g
+    cauchy = searched(x, nothing, nothing, zero, radius / norm(g), direction, tenth, radius)
+    count, _, found, *held = cauchy
+    small = forcing(box.residual(x, g))
+
+    def inside(s: Any) -> tuple[Any, Any]:
+        there = box.moved(x, s)
+        return there, pt.eq(box.active(there), 0).astype(dtype)
+
+    def face(turns: Any, products: Any, far: Any, s: Any, Hs: Any, model: Any) -> Any:
+        there, mask = inside(s)
+        reduced = mask * (g + Hs)
+        solution = conjugate_gradients(
+            lambda v: mask * product(mask * v), reduced, steps, tolerance=small, radius=radius
+        )
+        along = mask * solution.vector
+        infinite = np.asarray(np.inf, dtype)
+        tried, _, found, s, Hs, model = searched(there, s, Hs, model, pt.ones_like(model), along, half, infinite)
+        far = found & (pt.eq(solution.reason, BOUNDARY) | pt.eq(solution.reason, CURVED))
+        _, next_mask = inside(s)
+        solved = ~(norm(next_mask * (g + Hs)) > small)
+        done = ~found | far | solved | pt.all(pt.eq(mask, next_mask))
+        return [turns + 1, products + solution.products + tried, far, s, Hs, model], done
+
+    initial = [np.int64(0), count, FALSE, *held]
+    _, products, far, s, _, model = repeat(face, initial, pt.switch(found & pt.gt(steps, 0), FACES, 0))
+    return Minimizer(s, model, products, far | (norm(s) >= half * radius))

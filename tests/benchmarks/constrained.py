@@ -27,6 +27,7 @@ from bounded import PROBLEMS
 
 RULES = {
     "lbfgs": optapi.lbfgs,
+    "trust_region_cg": optapi.trust_region_cg,
     "barzilai_borwein": optapi.barzilai_borwein,
 }
 METHODS = {

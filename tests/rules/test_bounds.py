@@ -14,7 +14,7 @@ from optapi import PYTHON, line_search
 from optapi.feasible import Box
 from optapi.graph.numpy_linker import STEP
 from optapi.rules._linear_algebra import CompactHessian, eliminated
-from optapi.rules._projected import cauchy_point
+from optapi.rules._projected import cauchy_point, newton_step
 
 
 BOUNDED = {problem.name: problem for problem in bounded.PROBLEMS}
@@ -230,6 +230,46 @@ def test_barzilai_borwein_reaches_the_minimum(name):
     run = of(problem, rule=optapi.barzilai_borwein, tolerance=1e-6)()
     assert (run.stop.get_value(), run.reason) == (1, 0)
     assert problem.reached(run.cost) == problem.minimum
+
+
+@pytest.mark.parametrize(("n", "condition", "degenerate"), [(5, 1e4, False), (30, 1e2, True)])
+def test_trust_region_cg_on_random_quadratic_programs(n, condition, degenerate):
+    A, b, low, high, solution, multipliers = quadratic_program(n, condition, degenerate)
+    cost = lambda x: pt.sum(x * pt.dot(A, x)) / 2 - pt.sum(b * x)  # noqa: E731
+    run = Run(np.zeros(n), cost, low, high, rule=optapi.trust_region_cg, tolerance=1e-7)()
+    assert run.reason == 0
+    assert run.evaluations <= 15
+    np.testing.assert_allclose(run.x, solution, atol=1e-6)
+    strong = abs(multipliers) > 1e-3
+    np.testing.assert_array_equal(run.x[strong], solution[strong])
+
+
+def test_trust_region_cg_reaches_the_minimum():
+    problem = BOUNDED["ROSEN5_LOWER"]
+    run = of(problem, rule=optapi.trust_region_cg, tolerance=1e-6)()
+    assert run.reason == 0
+    assert problem.reached(run.cost) == problem.minimum
+    for options in ({"escape": True}, {"preconditioner": [np.ones(5)]}):
+        with pytest.raises(ValueError, match="bounds do not go together with preconditioner= and escape="):
+            of(problem, rule=optapi.trust_region_cg, **options)
+
+
+@pytest.mark.parametrize("radius", [0.1, 100.0])
+def test_the_newton_step_is_in_the_box_and_lower_than_the_best_cauchy_point(radius):
+    """Also of a Hessian with negative eigenvalues."""
+    rng = np.random.default_rng(5)
+    H = rng.normal(size=(8, 8))
+    H, g, low, high = H + H.T, rng.normal(size=8), -rng.random(8), rng.random(8)
+    x = np.where(rng.random(8) < 0.3, high, rng.uniform(low, high))
+    limits, where = Box(pt.constant(low), pt.constant(high)), [pt.constant(v) for v in (x, g)]
+    found = newton_step(limits, *where, lambda v: pt.dot(H, v), pt.constant(radius), 100)
+    step, model, products = pytensor.function([], found[:3], mode=PYTHON)()
+    assert np.all((low - 1e-15 <= x + step) & (x + step <= high + 1e-15))
+    np.testing.assert_allclose(model, g @ step + step @ H @ step / 2)
+    assert 0 < products < 200
+    paths = [np.clip(x - a * g, low, high) - x for a in radius / np.linalg.norm(g) * 0.1 ** np.arange(6)]
+    allowed = [s for s in paths if g @ s + s @ H @ s / 2 <= 0.01 * g @ s]
+    assert model <= min(g @ s + s @ H @ s / 2 for s in allowed[:1]) + 1e-15
 
 
 # First-order rules
