@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pytensor.compile.mode import Mode
 
-from ..checks import check_flag
+from ..checks import as_numbers, check_flag
 from ..files import refusing
 from ..pytree import PyTree, point
 from ..state import is_names
@@ -88,7 +88,8 @@ class minimize_iterator(Run):
         How the rule is compiled. By default it is written out in Python, which is ready at once; ``"NUMBA"`` takes half
         a minute, and is faster where `f` costs next to nothing.
     **options
-        Options of the rule. Where the rule's own `tolerance` is None by default, it is 1e-5 here.
+        Options of the rule. Where the rule's own `tolerance` is None by default, it is 1e-5 here. An `x_scale` is put
+        together as `x0` is, unless it is a number or a name.
 
     Attributes
     ----------
@@ -142,6 +143,8 @@ class minimize_iterator(Run):
         structure, start = point("x0", x0)
         rule = rule_of(opt_algo)
         options = check_rule(rule, options, minimize_iterator, "x0, f and df", symbolic=False)
+        if "x_scale" in options:
+            options["x_scale"] = by_leaf(options["x_scale"], structure)
         if not (mode is None or isinstance(mode, str | Mode)):
             raise TypeError(f"mode is {mode!r}; pass a PyTensor mode or the name of one")
         given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
@@ -381,6 +384,13 @@ def minimize(
     for _ in iterator:
         pass
     return iterator.result if full_output else iterator.x
+
+
+def by_leaf(x_scale: Any, structure: PyTree) -> Any:
+    """`x_scale`, a name, a number or a pytree of this structure, as a rule takes it: copies of the leaves as a list."""
+    if isinstance(x_scale, str | float | int | np.number | None):
+        return x_scale
+    return [as_numbers(place, leaf).copy() for place, leaf in structure.leaves("x_scale", x_scale, "x0")]
 
 
 def is_plain(option: object) -> bool:
