@@ -228,6 +228,7 @@ class CompiledMinimizer:
         return CompiledRun(self._program, evaluator, self._termination, monitor, values)
 
     def _go(self, run: CompiledRun, inputs: list[Any], resumed: bool = False) -> OptimizeResult:
+        # No call stands between the test and the setting, or a second thread could pass.
         if self._running:
             raise RuntimeError(RUNNING)
         self._running = True
