@@ -75,9 +75,9 @@ def hessian_free(parameters: Variables, cost: Variable | None = None, gradients:
     step_size : scalar or schedule, optional
         The first :math:`a` that is tried, by default 1.
     damping : scalar
-        :math:`\lambda` at first, in units of the cost over those of the parameters, or of `x_scale`, squared. For costs that are means of
-        sums over outputs, values from 0.1 to 45 are in use. :math:`\lambda` never becomes smaller than the machine
-        precision times this.
+        :math:`\lambda` at first, in units of the cost over those of the parameters, or of `x_scale`, squared. For costs
+        that are means of sums over outputs, values from 0.1 to 45 are in use. :math:`\lambda` never becomes smaller
+        than the machine precision times this.
     damping_growth : scalar
         The factor :math:`3/2` of the formula, and the inverse of :math:`2/3`; at least 1.
     start_decay : scalar
