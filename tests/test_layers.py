@@ -14,7 +14,7 @@ PACKAGE = Path(optapi.__file__).parent
 # A module imports only from those before it; so a wing, a line here, imports only from those above, but for what state
 # needs of PyTensor.
 ORDER = [
-    *("typing", "checks", "notes", "updates", "pytree", "files", "graph.compat", "state", "vectors"),
+    *("typing", "hints", "checks", "notes", "updates", "pytree", "files", "graph.compat", "state", "vectors"),
     *("graph.replace", "graph.loops", "graph.batches", "graph.oracle", "graph.derivatives"),
     *("graph.products", "graph.numpy_linker"),
     *("graph.numba", "graph.jax", "graph.threads"),
