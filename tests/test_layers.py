@@ -24,10 +24,10 @@ ORDER = [
     *("rules.stochastic_quasi_newton", "rules.natural_gradient"),
     *("rules.newton", "rules.least_squares", "rules.hessian_free"),
     *("stopping", "tuning", "transforms", "stateful"),
-    *("drivers.locks", "drivers.covariance", "drivers.evaluator", "drivers.gradient_check", "drivers.options"),
-    *("drivers.results", "drivers.termination", "drivers.progress", "drivers.program", "drivers.oracle_program"),
-    *("drivers.loop_program", "drivers.run", "drivers.numpy", "drivers.compiled", "drivers.scipy"),
-    *("profiles", "plot", "testing"),
+    *("drivers.locks", "drivers.covariance", "drivers.differences", "drivers.evaluator", "drivers.gradient_check"),
+    *("drivers.options", "drivers.results", "drivers.termination", "drivers.progress", "drivers.program"),
+    *("drivers.oracle_program", "drivers.loop_program", "drivers.run", "drivers.numpy", "drivers.compiled"),
+    *("drivers.scipy", "scipy", "profiles", "plot", "testing"),
     "__init__",
 ]
 
