@@ -31,5 +31,9 @@ Tree: TypeAlias = "ArrayLike | Sequence[Tree] | Mapping[Any, Tree]"
 OptAlgo: TypeAlias = Callable[..., Updates] | str
 # A derivative; True where the function returns it too, None where it builds a PyTensor scalar.
 Derivative: TypeAlias = Callable[..., Any] | bool | None
+# A loss of residuals: a name, or a function from z to rho(z), see `optapi.least_squares`.
+Loss: TypeAlias = str | Callable[[Any], Any]
+# Scales of parameters: numbers, arrays one for each parameter, or a name, see `optapi.levenberg_marquardt`.
+XScale: TypeAlias = "ArrayLike | Sequence[ArrayLike] | Variable | str | None"
 # How PyTensor compiles.
 CompileMode: TypeAlias = Mode | str | None
