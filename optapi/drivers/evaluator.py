@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import isfinite
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytensor
@@ -95,6 +95,7 @@ class Evaluator:
     """
 
     MEMORY = 4
+    kind: ClassVar[type[Evaluation]] = Evaluation
 
     def __init__(self, f: Callable[..., Any], df: Callable[..., Any] | bool, structure: PyTree,
                  args: tuple[Any, ...] = (), hessp: Callable[..., Any] | None = None):  # fmt: skip
@@ -121,7 +122,7 @@ class Evaluator:
 
     def at(self, arrays: Sequence[np.ndarray]) -> Evaluation:
         """What is known of the point of `arrays`, which are kept; they must not change."""
-        evaluation = Evaluation(arrays)
+        evaluation = self.kind(arrays)
         for known in (self.held, *reversed(self.recent)):
             if known is not None and known.key == evaluation.key:
                 return known
