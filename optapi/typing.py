@@ -33,5 +33,7 @@ Tree: TypeAlias = "ArrayLike | Sequence[Tree] | Mapping[Any, Tree]"
 OptAlgo: TypeAlias = Callable[..., Updates] | str
 # A derivative; True where the function returns it too, a scheme of differences, or None for what the function allows.
 Derivative: TypeAlias = Callable[..., Any] | bool | str | None
+# A loss of residuals: a name, or a function from z to rho(z), see `optapi.least_squares`.
+Loss: TypeAlias = str | Callable[[Any], Any]
 # How PyTensor compiles.
 CompileMode: TypeAlias = Mode | str | None

@@ -18,7 +18,7 @@ ORDER = [
     *("graph.replace", "graph.loops", "graph.batches", "graph.oracle", "graph.derivatives"),
     *("graph.products", "graph.numpy_linker"),
     *("graph.numba", "graph.jax", "graph.threads"),
-    *("schedules", "line_search", "moments", "gradients", "scaling", "objective"),
+    *("schedules", "line_search", "moments", "gradients", "scaling", "losses", "objective"),
     *("rules._linear_algebra", "rules._descent"),
     *("rules.first_order", "rules.per_parameter_rates", "rules.conjugate_gradient", "rules.quasi_newton"),
     *("rules.stochastic_quasi_newton", "rules.natural_gradient"),

@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from math import isfinite
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytensor
@@ -114,6 +114,7 @@ class Evaluator:
 
     MEMORY = 4
     differences: Differences | None = None
+    kind: ClassVar[type[Evaluation]] = Evaluation
 
     def __init__(self, f: Callable[..., Any], df: Callable[..., Any] | bool, structure: PyTree,
                  args: tuple[Any, ...] = (), hessp: Callable[..., Any] | None = None):  # fmt: skip
@@ -140,7 +141,7 @@ class Evaluator:
 
     def at(self, arrays: Sequence[np.ndarray]) -> Evaluation:
         """What is known of the point of `arrays`, which are kept; they must not change."""
-        evaluation = Evaluation(arrays)
+        evaluation = self.kind(arrays)
         for known in (self.held, *reversed(self.recent)):
             if known is not None and known.key == evaluation.key:
                 return known
