@@ -31,7 +31,9 @@ Array: TypeAlias = TensorVariable | np.ndarray
 Tree: TypeAlias = "ArrayLike | Sequence[Tree] | Mapping[Any, Tree]"
 # A rule, or the name of one of this package.
 OptAlgo: TypeAlias = Callable[..., Updates] | str
-# A derivative; True where the function returns it too, None where it builds a PyTensor scalar.
-Derivative: TypeAlias = Callable[..., Any] | bool | None
+# A derivative; True where the function returns it too, a scheme of differences, or None for what the function allows.
+Derivative: TypeAlias = Callable[..., Any] | bool | str | None
+# A loss of residuals: a name, or a function from z to rho(z), see `optapi.least_squares`.
+Loss: TypeAlias = str | Callable[[Any], Any]
 # How PyTensor compiles.
 CompileMode: TypeAlias = Mode | str | None

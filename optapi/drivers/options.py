@@ -18,6 +18,8 @@ SYMBOLIC = ("residuals", "outputs", "per_example")
 TOLERANCE = 1e-5
 # What a driver passes to a rule.
 PASSED = ("parameters", "cost", "gradients", "stop", "updates")
+# Algorithms of SciPy that have no counterpart here, by their names in small letters without signs.
+SCIPYS = {"neldermead": "Nelder-Mead", "powell": "Powell", "cobyla": "COBYLA", "cobyqa": "COBYQA", "tnc": "TNC"}
 # SciPy's names of options, and ours.
 SCIPY_NAMES = {
     "maxiter": "max_iterations",
@@ -151,6 +153,12 @@ def rule_of(opt_algo: OptAlgo, argument: str = "opt_algo") -> Any:
         return opt_algo
     rule = own_rule(opt_algo)
     if rule is None:
+        scipys = SCIPYS.get("".join(filter(str.isalnum, opt_algo)).lower())
+        if scipys is not None:
+            raise ValueError(
+                f"{argument} is {opt_algo!r}, an algorithm of SciPy that optapi does not have; call "
+                f"scipy.optimize.minimize(f, x0, method={scipys!r}), or pass 'lbfgs', which also works without df"
+            )
         names = _own_rules()
         near = difflib.get_close_matches(opt_algo.lower(), names, n=3, cutoff=0.5)
         meant = f"did you mean {' or '.join(map(repr, near))}?" if near else f"pass one of {', '.join(names)}"

@@ -155,6 +155,14 @@ class CompactInverseHessian(NamedTuple):
         """Whether there is no pair."""
         return pt.all(pt.eq(self.curvatures, 0))
 
+    def older(self, condition: Tensor) -> CompactInverseHessian:
+        """These pairs without the newest where `condition` is true, with its scale; else all of them."""
+        newest = condition & pt.eq(pt.arange(self.memory), (self.slot + self.memory - 1) % self.memory)
+        inverse = pt.switch(newest[:, None] | newest, pt.zeros_like(self.inverse), self.inverse)
+        return self._replace(
+            inverse=inverse, curvatures=pt.switch(newest, pt.zeros_like(self.curvatures), self.curvatures)
+        )
+
     def times(self, g: Array) -> Any:
         """The product of the inverse Hessian with the vector `g`, a variable or an array as the fields are."""
         memory = self.memory
