@@ -11,11 +11,11 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Constant
 
-from ..checks import as_dtype, called, check_count, check_gradients, check_updates
+from ..checks import as_dtype, called, check_choice, check_count, check_gradients, check_parameters, check_updates
 from ..graph.loops import FALSE, repeat
 from ..notes import note, noted
 from ..objective import Objective
-from ..typing import Array, Scalar, Tensor, Updates
+from ..typing import Array, Scalar, Tensor, Updates, Variables
 from ..vectors import dot, norm, unit
 
 
@@ -416,17 +416,35 @@ def preconditioner_diagonal(f: Objective, preconditioner: Any, floor: Scalar | N
     TypeError, ValueError
         If it is not such a list, or an element is known to be negative or not finite.
     """
-    parts = check_gradients(preconditioner, f.parameters, "preconditioner")
-    for part, parameter in zip(parts, f.parameters, strict=True):
+    diagonal = f.pack(_preconditioner(f.parameters, preconditioner))
+    if floor is not None:
+        diagonal = pt.maximum(diagonal, as_dtype(pt.as_tensor(floor), f.dtype) * pt.max(diagonal))
+    return diagonal
+
+
+def preconditioner_scale(parameters: Variables, preconditioner: Any) -> Any:
+    """The option `preconditioner`, a name or a diagonal as in `preconditioner_diagonal`, as an `x_scale`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `preconditioner_diagonal`, or if it is another name than "curvature".
+    """
+    if isinstance(preconditioner, str):
+        check_choice("preconditioner", preconditioner, ("curvature",))
+        return preconditioner
+    return [1 / pt.sqrt(part) for part in _preconditioner(check_parameters(parameters), preconditioner)]
+
+
+def _preconditioner(parameters: list[Any], preconditioner: Any) -> list[Any]:
+    parts = check_gradients(preconditioner, parameters, "preconditioner")
+    for part, parameter in zip(parts, parameters, strict=True):
         if isinstance(part, Constant) and not np.all((part.data >= 0) & np.isfinite(part.data)):
             raise ValueError(
                 f"the preconditioner of {called(parameter)} has elements that are negative or not finite; pass typical "
                 "second derivatives of the cost, for instance the mean square of an input"
             )
-    diagonal = f.pack(parts)
-    if floor is not None:
-        diagonal = pt.maximum(diagonal, as_dtype(pt.as_tensor(floor), f.dtype) * pt.max(diagonal))
-    return diagonal
+    return parts
 
 
 def _marks(steps: int) -> np.ndarray:

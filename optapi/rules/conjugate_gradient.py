@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,10 +15,10 @@ from ..checks import as_dtype, as_tensor, check_count, scalar
 from ..graph.loops import FALSE, cond
 from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Objective
-from ..typing import Scalar, StepSize, Tensor, Updates, Variables
+from ..typing import Scalar, StepSize, Tensor, Updates, Variables, XScale
 from ..vectors import dot, unit
 from ._descent import Descent
-from ._linear_algebra import CompactInverseHessian, ratio
+from ._linear_algebra import CompactInverseHessian, preconditioner_scale, ratio
 
 
 # From the direction d, the gradient g at its start and the gradient g_new at the end of the line search to beta; with a
@@ -145,7 +145,8 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
                        stop: Variable | None = None, updates: Updates | None = None, *,
                        beta: Formula = beta_polak_ribiere, memory: int = 0, step_size: StepSize | None = None,
                        restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
-                       line_search: LineSearch = precise, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+                       line_search: LineSearch = precise, exact: bool | None = None, x_scale: XScale | None = None,
+                       preconditioner: Sequence[Any] | str | None = None, tolerance: Scalar | None = 1e-5,
                        ascent: bool = False, name: str = "conjugate_gradient") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients: the negative gradient plus :math:`\beta` times the previous direction.
 
@@ -158,7 +159,7 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, exact, x_scale, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     beta : callable
         The formula of :math:`\beta`: `beta_fletcher_reeves`, `beta_polak_ribiere`, `beta_hestenes_stiefel`,
@@ -182,6 +183,10 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
         The number of steps between restarts; in theory the number of components.
     line_search : callable
         As in every rule that searches. By default `strong_wolfe` with a curvature of 0.1.
+    preconditioner : list of variables or arrays, or "curvature", optional
+        For each parameter a diagonal :math:`D` of its shape that approximates that of the Hessian, not negative. The
+        rule then works in the variables :math:`D^{1/2} x`, so that gradients become :math:`D^{-1} g` in its directions:
+        the same as an `x_scale` of :math:`D^{-1/2}`. Zeros count as 1. It is read in the first call and kept.
 
     Notes
     -----
@@ -203,9 +208,14 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
     >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.conjugate_gradient, beta=liu_storey).round(4)
     array([1., 1.])
     """
+    if preconditioner is not None:
+        if x_scale is not None:
+            raise ValueError("x_scale and preconditioner are two ways to say the same here; pass one of them")
+        x_scale = preconditioner_scale(parameters, preconditioner)
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
+        x_scale=x_scale,
+    )  # fmt: skip
     if not callable(beta):
         raise TypeError(f"beta is {beta!r}; pass a function of a direction and two gradients, as beta_polak_ribiere")
     start = Descent.start(f, line_search, exact)
@@ -263,7 +273,8 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
 def fletcher_reeves(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                     stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
                     restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
-                    line_search: LineSearch = precise, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+                    line_search: LineSearch = precise, exact: bool | None = None, x_scale: XScale | None = None,
+                    preconditioner: Sequence[Any] | str | None = None, tolerance: Scalar | None = 1e-5,
                     ascent: bool = False, name: str = "fletcher_reeves") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Fletcher and Reeves.
 
@@ -274,9 +285,9 @@ def fletcher_reeves(parameters: Variables, cost: Variable | None = None, gradien
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, exact, x_scale, tolerance, ascent, name
         As in every rule that searches.
-    step_size, restart_overlap, restart_every, line_search
+    step_size, restart_overlap, restart_every, line_search, preconditioner
         As in `conjugate_gradient`, and so are the cost per call and the memory.
 
     References
@@ -295,7 +306,8 @@ def fletcher_reeves(parameters: Variables, cost: Variable | None = None, gradien
 def polak_ribiere(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                   stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
                   restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
-                  line_search: LineSearch = precise, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+                  line_search: LineSearch = precise, exact: bool | None = None, x_scale: XScale | None = None,
+                  preconditioner: Sequence[Any] | str | None = None, tolerance: Scalar | None = 1e-5,
                   ascent: bool = False, name: str = "polak_ribiere") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Polak and Ribière, with a lower bound of 0 (PR+).
 
@@ -305,9 +317,9 @@ def polak_ribiere(parameters: Variables, cost: Variable | None = None, gradients
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, exact, x_scale, tolerance, ascent, name
         As in every rule that searches.
-    step_size, restart_overlap, restart_every, line_search
+    step_size, restart_overlap, restart_every, line_search, preconditioner
         As in `conjugate_gradient`, and so are the cost per call and the memory.
 
     References
@@ -327,7 +339,8 @@ def polak_ribiere(parameters: Variables, cost: Variable | None = None, gradients
 def hestenes_stiefel(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                      stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
                      restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
-                     line_search: LineSearch = precise, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+                     line_search: LineSearch = precise, exact: bool | None = None, x_scale: XScale | None = None,
+                     preconditioner: Sequence[Any] | str | None = None, tolerance: Scalar | None = 1e-5,
                      ascent: bool = False, name: str = "hestenes_stiefel") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Hestenes and Stiefel.
 
@@ -338,9 +351,9 @@ def hestenes_stiefel(parameters: Variables, cost: Variable | None = None, gradie
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, exact, x_scale, tolerance, ascent, name
         As in every rule that searches.
-    step_size, restart_overlap, restart_every, line_search
+    step_size, restart_overlap, restart_every, line_search, preconditioner
         As in `conjugate_gradient`, and so are the cost per call and the memory.
 
     References
@@ -359,7 +372,8 @@ def hestenes_stiefel(parameters: Variables, cost: Variable | None = None, gradie
 def dai_yuan(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
              restart_overlap: Scalar | None = 0.5, restart_every: int | None = None, line_search: LineSearch = precise,
-             exact: bool | None = None, tolerance: Scalar | None = 1e-5, ascent: bool = False,
+             exact: bool | None = None, x_scale: XScale | None = None,
+             preconditioner: Sequence[Any] | str | None = None, tolerance: Scalar | None = 1e-5, ascent: bool = False,
              name: str = "dai_yuan") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Dai and Yuan.
 
@@ -370,9 +384,9 @@ def dai_yuan(parameters: Variables, cost: Variable | None = None, gradients: Var
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, exact, x_scale, tolerance, ascent, name
         As in every rule that searches.
-    step_size, restart_overlap, restart_every, line_search
+    step_size, restart_overlap, restart_every, line_search, preconditioner
         As in `conjugate_gradient`, and so are the cost per call and the memory.
 
     References
@@ -392,7 +406,8 @@ def hager_zhang_cg(parameters: Variables, cost: Variable | None = None, gradient
                    stop: Variable | None = None, updates: Updates | None = None, *, theta: Scalar = 1.0,
                    truncation: Scalar = 0.4, memory: int = 4, step_size: StepSize | None = None,
                    restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
-                   line_search: LineSearch = strong_wolfe, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+                   line_search: LineSearch = strong_wolfe, exact: bool | None = None, x_scale: XScale | None = None,
+                   preconditioner: Sequence[Any] | str | None = None, tolerance: Scalar | None = 1e-5,
                    ascent: bool = False, name: str = "hager_zhang_cg") -> Updates:  # fmt: skip
     r"""Limited-memory conjugate gradients by the formula of Hager and Zhang (CG_DESCENT).
 
@@ -407,7 +422,7 @@ def hager_zhang_cg(parameters: Variables, cost: Variable | None = None, gradient
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, exact, x_scale, tolerance, ascent, name
         As in every rule that searches.
     theta : scalar
         :math:`\theta`, at least 1/4: 2 in the papers, 1 in version 6 of the authors' program.
@@ -416,7 +431,7 @@ def hager_zhang_cg(parameters: Variables, cost: Variable | None = None, gradient
     memory : int
         How many pairs are kept, that of the last step included; 0 for the rule of 2005, which takes about twice the
         evaluations.
-    step_size, restart_overlap, restart_every
+    step_size, restart_overlap, restart_every, preconditioner
         As in `conjugate_gradient`, and so are the cost per call and the memory.
     line_search : callable
         As in every rule that searches. By default `strong_wolfe`; with no memory give it a curvature of 0.1.
@@ -442,7 +457,7 @@ def hager_zhang_cg(parameters: Variables, cost: Variable | None = None, gradient
 def scaled_conjugate_gradient(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                               stop: Variable | None = None, updates: Updates | None = None, *,
                               step_size: StepSize | None = None, scale: Scalar | None = None, exact: bool | None = None,
-                              tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                              x_scale: XScale | None = None, tolerance: Scalar | None = 1e-5, ascent: bool = False,
                               name: str = "scaled_conjugate_gradient") -> Updates:  # fmt: skip
     r"""Møller's scaled conjugate gradients: the step size from the curvature along the direction, without a search.
 
@@ -461,13 +476,13 @@ def scaled_conjugate_gradient(parameters: Variables, cost: Variable | None = Non
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, exact, x_scale, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
         An upper bound of :math:`a`; :math:`\lambda` is increased to meet it. By default there is none.
     scale : scalar, optional
-        :math:`\lambda` at first, in units of the cost over those of the parameters squared. By default 1e-6, but no
-        more than the curvature along the first direction.
+        :math:`\lambda` at first, in units of the cost over those of the parameters, or of `x_scale`, squared. By
+        default 1e-6, but no more than the curvature along the first direction.
 
     Notes
     -----
@@ -489,8 +504,9 @@ def scaled_conjugate_gradient(parameters: Variables, cost: Variable | None = Non
     array([1., 1.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
+        x_scale=x_scale,
+    )  # fmt: skip
     start = Descent.start(f, partial(fixed, max_trials=1), exact)
     x, g = start.point, start.gradient
     beta_d = f.state("beta_d", (f.size,))

@@ -16,6 +16,7 @@ from optapi.scaling import equilibrated
 RULES = [
     *("lbfgs", "bfgs", "sr1", "barzilai_borwein", "newton", "newton_cg", "trust_region_cg"),
     *("hessian_free", "krylov_subspace_descent"),
+    *("conjugate_gradient", "polak_ribiere", "hager_zhang_cg", "scaled_conjugate_gradient"),
 ]
 START = np.array([-1.2, 1.0])
 
@@ -71,6 +72,30 @@ def test_a_preconditioner_from_the_curvature(rule):
     )
     assert result.success
     assert result.nhev <= 12
+
+
+@pytest.mark.parametrize("rule", ["polak_ribiere", "hager_zhang_cg"])
+def test_a_preconditioner_of_conjugate_gradients(rule):
+    f, df, hessp = logistic(2000, UNITS)
+    runs = [
+        optapi.minimize(np.zeros(20), f, df, rule, hessp=hessp, full_output=True, tolerance=1e-6, **options)
+        for options in (
+            {"x_scale": 1 / UNITS},
+            {"preconditioner": [UNITS**2]},
+            {"x_scale": "curvature"},
+            {"preconditioner": "curvature"},
+            {},
+        )
+    ]
+    assert all(run.success for run in runs)
+    given, diagonal, found, curvature, plain = (run.nfev for run in runs)
+    assert (given, found) == (diagonal, curvature)
+    assert 3 * max(given, found) < plain
+    np.testing.assert_allclose(runs[0].x, runs[1].x, rtol=1e-6)
+    with pytest.raises(ValueError, match="x_scale and preconditioner are two ways to say the same"):
+        optapi.minimize(np.zeros(20), f, df, rule, x_scale="start", preconditioner="curvature")
+    with pytest.raises(ValueError, match="preconditioner is 'start'; pass"):
+        optapi.minimize(np.zeros(20), f, df, rule, preconditioner="start")
 
 
 @pytest.mark.parametrize("rule", RULES)
