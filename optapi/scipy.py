@@ -253,7 +253,8 @@ def minimize(fun: Callable[..., Any], x0: Any, args: Any = (), method: Any = Non
     -----
     The rules are `bfgs`, `lbfgs`, `polak_ribiere`, `newton_cg`, and for all trust regions `trust_region_cg`, which
     solves the model by conjugate gradients. Their trial points are not SciPy's, so numbers of calls differ. A step that
-    a trust region refuses is part of the iteration. ``hess="2-point"`` and the other schemes are products by central
+    a trust region refuses is part of the iteration. Forward differences with SciPy's default steps become central ones
+    where they have lost their digits. ``hess="2-point"`` and the other schemes are products by central
     differences of `jac`.
 
     Examples
@@ -284,7 +285,9 @@ def minimize(fun: Callable[..., Any], x0: Any, args: Any = (), method: Any = Non
             raise ValueError(f"Jacobian is required for the method {method}")
         derivative: Any = True if jac is True else Shaped(jac)
     else:
-        derivative = steps(jac if jac in SCHEMES else None, given["eps"], given["finite_diff_rel_step"])
+        scheme, relative = jac if jac in SCHEMES else None, given["finite_diff_rel_step"]
+        is_default = relative is None if scheme else given["eps"] is chosen.defaults["eps"]
+        derivative = steps(scheme, given["eps"], relative, fixed=not is_default)
     for argument, value in (("hess", hess), ("hessp", hessp)):
         if value is not None and argument not in chosen.uses:
             about = "Hessian" if argument == "hess" else "Hessian-vector product"

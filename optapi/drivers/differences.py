@@ -17,6 +17,8 @@ import numpy as np
 SCHEMES = {"2-point": (1 / 2, 1 / 2), "3-point": (1 / 3, 2 / 3), "cs": (1 / 2, 1.0)}
 # A cost whose relative error is so many times the rounding of a number is noisy.
 NOISY = 1000
+# So many derivatives after each other are taken before forward differences are compared with central ones.
+CHECKED = 20
 # A difference with fewer such roundings of the cost has no digits.
 DIGITS = 1000
 
@@ -79,6 +81,9 @@ class Differences:
     most 1; and it is 1 where the component is zero at the start, or so small that a difference would have no digits.
     Where a value is not finite, the difference is one-sided, with the other neighbor.
 
+    Forward differences lose their digits where the derivative becomes small. So each 20th derivative is by central
+    ones, and if the two differ by more than a tenth, all are from then on.
+
     If the cost is noisy at the start, the steps of ``"2-point"`` are those of Moré and Wild (2012), from the noise and
     the second derivatives there; those of ``"3-point"`` the power of the noise.
 
@@ -93,6 +98,8 @@ class Differences:
         Steps, SciPy's ``eps``. With either, or with `scipy`, the steps are SciPy's, and noise is not looked for.
     scipy : bool
         Whether sizes are SciPy's, :math:`\max(1, |x_i|)`.
+    fixed : bool
+        Whether forward differences are not compared with central ones.
 
     Attributes
     ----------
@@ -109,21 +116,25 @@ class Differences:
     Estimating computational noise, and (2012), Estimating derivatives of noisy simulations.
     """
 
-    def __init__(self, scheme: str, relative: Any = None, absolute: Any = None, scipy: bool = False):
+    def __init__(self, scheme: str, relative: Any = None, absolute: Any = None, scipy: bool = False,
+                 fixed: bool = False):  # fmt: skip
         if scheme not in SCHEMES:
             raise ValueError(f"df is {scheme!r}; pass a function, True, or one of {', '.join(map(repr, SCHEMES))}")
         self.scheme, self.relative, self.absolute = scheme, relative, absolute
         self.own = not scipy and relative is None and absolute is None
+        self.fixed = fixed
         self._epsilon: np.ndarray | None = None
         self._scale: Any = None
         self.floor: np.ndarray | None = None
         self.steps: np.ndarray | None = None
         self.noise = 0.0
+        self.taken = 0
 
     def found(self) -> dict[str, Any]:
-        """What was found out at the start, as plain numbers."""
+        """What was found out on the way, as plain numbers."""
         vectors = {name: getattr(self, name) for name in ("floor", "steps")}
-        return {"noise": self.noise, **{k: None if v is None else v.tolist() for k, v in vectors.items()}}
+        plain = {name: None if vector is None else vector.tolist() for name, vector in vectors.items()}
+        return {"scheme": self.scheme, "noise": self.noise, "taken": self.taken, **plain}
 
     def restore(self, found: dict[str, Any], size: int) -> None:
         """Take up what `found` returned of a point with `size` components.
@@ -135,7 +146,7 @@ class Differences:
         """
         if not is_found(found) or any(found[k] is not None and len(found[k]) != size for k in ("floor", "steps")):
             raise ValueError("its steps of differences are not those of its point")
-        self.noise = found["noise"]
+        self.scheme, self.noise, self.taken = found["scheme"], found["noise"], found["taken"]
         self.floor, self.steps = (None if found[k] is None else np.array(found[k]) for k in ("floor", "steps"))
 
     def error(self, epsilon: float) -> float:
@@ -153,9 +164,22 @@ class Differences:
         x = flat(point)
         if self._epsilon is None:
             self._epsilon = np.concatenate([np.full(a.size, np.finfo(a.dtype).eps, "float64") for a in point])
+        self.taken += 1
         if self.own and self.floor is None:
             return self._first(costs, point, x, self._epsilon, cost)
-        return unflat(self._at(costs, point, self._steps(x), cost), point)
+        slope = self._at(costs, point, self._steps(x), cost)
+        if self.taken % CHECKED == 0 and self.scheme == "2-point" and not (self.fixed or self.noise):
+            slope = self._checked(costs, point, x, slope, cost)
+        return unflat(slope, point)
+
+    def _checked(self, costs: Costs, point: Any, x: np.ndarray, forward: np.ndarray, cost: float) -> np.ndarray:
+        """The central differences, which are taken from now on if the `forward` ones are no longer right."""
+        central = Differences("3-point", scipy=not self.own)
+        central.floor, central._epsilon = self.floor, self._epsilon
+        slope = central._at(costs, point, central._steps(x), cost)
+        if np.max(np.abs(forward - slope), initial=0.0) > np.max(np.abs(slope), initial=0.0) / 10:
+            self.scheme, self.absolute, self._scale = "3-point", None, None
+        return slope
 
     def _first(self, costs: Costs, point: Any, x: np.ndarray, epsilon: np.ndarray, cost: float) -> list[np.ndarray]:
         """The first derivative of all, which finds out about sizes and noise."""
@@ -215,7 +239,9 @@ class Differences:
 
 def is_found(found: object) -> bool:
     """Whether `found` is such as `Differences.found` returns."""
-    if not isinstance(found, dict) or set(found) != {"noise", "floor", "steps"}:
+    if not isinstance(found, dict) or set(found) != {"scheme", "noise", "taken", "floor", "steps"}:
+        return False
+    if found["scheme"] not in SCHEMES or type(found["taken"]) is not int or found["taken"] < 0:
         return False
     vectors = [found[k] for k in ("floor", "steps") if found[k] is not None]
     numbers = [found["noise"], *(v for vector in vectors for v in (vector if isinstance(vector, list) else [None]))]

@@ -126,6 +126,7 @@ class minimize_iterator(Run):
     A derivative by ``"2-point"`` takes a call of `f` for each component and has half of the digits of the cost,
     ``"3-point"`` two calls and two thirds, ``"cs"`` one call with complex numbers and all. The step is
     :math:`\epsilon^{1/2}`, or :math:`\epsilon^{1/3}`, times the size of the component, with the precision of its dtype.
+    Each 20th derivative by ``"2-point"`` is compared with ``"3-point"``, which is taken from where the two differ.
     If values near the start show that `f` is noisier than rounding, an `OptimizationWarning` says so, and the step
     follows the noise, as Moré and Wild (2012) have it.
 

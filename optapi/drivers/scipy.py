@@ -99,11 +99,11 @@ def scipy_method(opt_algo: OptAlgo, **options: Any) -> Callable[..., Any]:
     return method
 
 
-def steps(jac: str | None, absolute: Any, relative: Any = None) -> Differences:
+def steps(jac: str | None, absolute: Any, relative: Any = None, fixed: bool = True) -> Differences:
     """SciPy's differences: with its absolute steps by default, with relative ones for a scheme."""
     if jac is None:
-        return Differences("2-point", absolute=absolute)
-    return Differences(jac, relative=relative, scipy=True)
+        return Differences("2-point", absolute=absolute, fixed=fixed)
+    return Differences(jac, relative=relative, scipy=True, fixed=fixed)
 
 
 class ComplexWhereTaken(Differences):

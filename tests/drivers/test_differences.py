@@ -326,3 +326,26 @@ def test_steps_for_noise():
     costs = lambda points: [3 * p[0][0] ** 2 + 0.5 * p[0][1] ** 2 for p in points]  # noqa: E731
     h = noisy_steps(costs, [x], x, np.abs(x), 5e-10, 1e-10, 5.0)
     np.testing.assert_allclose(h, 8**0.25 * np.sqrt(5e-10 / np.array([6.0, 1.0])), rtol=1e-2)
+
+
+def test_forward_differences_become_central_where_they_have_lost_their_digits():
+    """Else bfgs goes on from here for 15000 iterations: at the minimum the derivative is not below the tolerance."""
+    start, f = [1.3, 0.7, 0.8, 1.9], Counting(lambda x: rosen(x - 1))
+    for options in ({"scipy": True}, {}):
+        f.calls = 0
+        result = minimize(start, f, Differences("2-point", **options), "bfgs", max_iterations=300, full_output=True)
+        assert result.success
+        np.testing.assert_allclose(result.x, 2, atol=1e-4)
+        assert f.calls < 1500
+    differences = Differences("2-point")
+    x = np.array([1.0, 1.0])
+    slopes = [differences(lambda points: [rosen(p[0]) for p in points], [x + 0.1], rosen(x + 0.1)) for _ in range(20)]
+    assert differences.scheme == "2-point"
+    for _ in range(20):
+        differences(lambda points: [rosen(p[0]) for p in points], [x], 0.0)
+    assert differences.scheme == "3-point"
+    np.testing.assert_allclose(slopes[-1][0], slopes[0][0], rtol=1e-6)
+    fixed = Differences("2-point", scipy=True, fixed=True)
+    for _ in range(40):
+        fixed(lambda points: [rosen(p[0]) for p in points], [x], 0.0)
+    assert fixed.scheme == "2-point"

@@ -85,6 +85,7 @@ def table(rows: list[tuple[Suite, dict[str, str], Recorder]]) -> str:
     lines = [f"SciPy {scipy.__version__}.", ""]
     lines += ["| tests of SciPy | run | pass | need bounds or constraints | fail |", "|---|--:|--:|--:|--:|"]
     failed: Counter[str] = Counter()
+    all_passed = all_counted = 0
     names: dict[str, list[str]] = {}
     for suite, listed, recorder in rows:
         outcomes = {test: outcome for test, outcome in recorder.outcomes.items() if outcome != "skipped"}
@@ -92,9 +93,12 @@ def table(rows: list[tuple[Suite, dict[str, str], Recorder]]) -> str:
         others = [test for test, outcome in outcomes.items() if outcome == "failed" and listed[test] != "bounds"]
         passed = sum(outcome == "passed" for outcome in outcomes.values())
         lines.append(f"| `{suite.module}` | {len(outcomes)} | {passed} | {bounds} | {len(others)} |")
+        all_passed, all_counted = all_passed + passed, all_counted + len(outcomes) - bounds
         failed.update(listed[test] for test in others)
         for test in others:
             names.setdefault(listed[test], []).append(test.rpartition("::")[2])
+    share = f"{100 * all_passed / max(all_counted, 1):.0f} %"
+    lines += ["", f"Of the {all_counted} that need neither bounds nor constraints, {all_passed} pass: {share}."]
     lines += ["", "| why a test fails | tests | which |", "|---|--:|---|"]
     for reason, count in failed.most_common():
         which = ", ".join(f"`{name}`" for name in dict.fromkeys(names[reason]))
