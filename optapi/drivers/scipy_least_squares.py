@@ -75,7 +75,11 @@ class Tolerances(Relative):
         fall, ftol, xtol = cost(before) - cost(now), self.cost_tolerance or 0.0, self.step_tolerance or 0.0
         along = self.evaluator.weighted_jacobian(before) @ step
         promised = -float(self.evaluator.gradients(before)[0] @ step) - float(along @ along) / 2
+        # A damped step says little: what is left is what the undamped one promises.
         small = fall < ftol * cost(before) and fall > promised / 4
+        if small:
+            left = -float(self.evaluator.gradients(now)[0] @ self.evaluator.undamped(now)) / 2
+            small = left <= ftol * cost(before)
         return small, bool(np.linalg.norm(step) < xtol * (xtol + np.linalg.norm(x)))
 
     def settled(self, before: Evaluation, now: Any, cost: Callable[[Evaluation], float]) -> Ending | None:
