@@ -6,7 +6,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 CODE := optapi tests examples docs
 PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 # One thread for each of the workers, which are as many as there are cores.
-PYTEST := -m pytest --numprocesses auto --dist worksteal
+PYTEST := -m pytest --numprocesses auto --dist worksteal --durations 15 --durations-min 2
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: help demo test check check-all lint types test-compiled test-long test-other test-other-contract test-other-c notebooks check-notebooks docs \

@@ -20,6 +20,8 @@ Scalar: TypeAlias = float | np.floating | np.integer | TensorVariable
 StepSize: TypeAlias = Scalar | Callable[[Any], Any]
 # Which parameters: a bool for each, or a function that is asked about each.
 Mask: TypeAlias = Sequence[bool] | Callable[[Any], bool]
+# Typical sizes of the parameters: a number, an array, one of these for each parameter, or where they come from.
+XScale: TypeAlias = "str | ArrayLike | Variable | Sequence[Any] | Mapping[Any, Any]"
 # From a variable to its next value.
 Updates: TypeAlias = dict[Any, Any]
 # A symbolic tensor; and one that is symbolic or not, for functions that serve both.
@@ -29,11 +31,9 @@ Array: TypeAlias = TensorVariable | np.ndarray
 Tree: TypeAlias = "ArrayLike | Sequence[Tree] | Mapping[Any, Tree]"
 # A rule, or the name of one of this package.
 OptAlgo: TypeAlias = Callable[..., Updates] | str
-# A derivative; True where the function returns it too, None where it builds a PyTensor scalar.
-Derivative: TypeAlias = Callable[..., Any] | bool | None
+# A derivative; True where the function returns it too, a scheme of differences, or None for what the function allows.
+Derivative: TypeAlias = Callable[..., Any] | bool | str | None
 # A loss of residuals: a name, or a function from z to rho(z), see `optapi.least_squares`.
 Loss: TypeAlias = str | Callable[[Any], Any]
-# Scales of parameters: numbers, arrays one for each parameter, or a name, see `optapi.levenberg_marquardt`.
-XScale: TypeAlias = "ArrayLike | Sequence[ArrayLike] | Variable | str | None"
 # How PyTensor compiles.
 CompileMode: TypeAlias = Mode | str | None

@@ -276,6 +276,8 @@ def by_value(value: Any) -> Hashable:
         return kind, value
     if kind is float or isinstance(value, np.floating | np.integer | np.bool_):
         return kind, value.tobytes() if isinstance(value, np.generic) else value.hex()
+    if kind is np.ndarray and value.dtype.kind in "fiub":
+        return kind, value.dtype.str, value.shape, value.tobytes()
     if kind in (list, tuple):
         return kind, tuple(map(by_value, value))
     if kind is functools.partial:

@@ -134,7 +134,8 @@ class Descent(NamedTuple):
     @property
     def resolved(self) -> Any:
         """A length that changes the point, and the gradient there, by much more than rounding."""
-        return np.asarray(np.sqrt(np.finfo(self.point.type.dtype).eps), self.point.type.dtype) * largest(self.point)
+        size = largest(self.objective.unscaled(self.point))
+        return np.asarray(np.sqrt(np.finfo(self.point.type.dtype).eps), self.point.type.dtype) * size
 
     @property
     def first_step(self) -> Any:
@@ -159,7 +160,8 @@ class Descent(NamedTuple):
                 f"line_search is {line_search!r}; pass a function of optapi.line_search, for instance weak_wolfe"
             )
         current, evaluations, point_state = objective.current(exact)
-        converged, is_noisy = objective.converged([current.gradient]), not takes_noise and objective.is_noisy
+        converged = objective.converged([objective.unscaled(current.gradient)])
+        is_noisy = not takes_noise and objective.is_noisy
         if is_noisy:
             converged = FALSE
             if objective.stop is not None:
@@ -196,15 +198,16 @@ class Descent(NamedTuple):
             d = pt.switch(steepest, -g, direction)
         size = f.step_size(pt.switch(steepest, self.first_step, 1) if first is None else first).astype(f.dtype)
         # A step size that another call has left may be too small to move any component of this point.
-        movement = largest(pt.switch(pt.eq(d, 0), d, d / x))
+        movement = largest(pt.switch(pt.eq(d, 0), d, f.scaled(d) / x))
         least = np.asarray(4 * np.finfo(f.dtype).eps, f.dtype) / movement
         size = pt.switch((size > 0) & (size < least), least, size)
         # The unit of the line is of the size of the first trial, so that slopes are of that of the cost: no overflow.
         u = unit(size)
         p = u * d
+        step = f.scaled(p)
 
         def line(a: Any) -> Trial:
-            trial = f.at(x + a.astype(f.dtype) * p)
+            trial = f.at(x + a.astype(f.dtype) * step)
             return Trial(trial.cost, dot(trial.gradient, p), (trial.point, trial.gradient))
 
         size = pt.switch(self.finished, pt.zeros_like(size), size / u)
@@ -220,7 +223,8 @@ class Descent(NamedTuple):
         # Only a step along the steepest descent clears the memory of a rule, so that a run which ends because the
         # search fails still has its inverse Hessian to report.
         restarted = steepest & ~failed
-        return End(x_new, result.trial.cost, g_new, x_new - x, g_new - g, d, steepest, failed, restarted, result)
+        s = f.unscaled(x_new - x)
+        return End(x_new, result.trial.cost, g_new, s, g_new - g, d, steepest, failed, restarted, result)
 
     def trust_region(self, propose: Callable[..., Proposal], sizes: Sequence[Any], adjust: Callable[..., Sequence[Any]],
                      min_quality: Scalar | np.ndarray,
@@ -277,7 +281,7 @@ class Descent(NamedTuple):
         def turn(count: Any, products: Any, promise: Any, lowest: Any, point: Any, cost: Any, gradient: Any,
                  *sizes: Any) -> Any:  # fmt: skip
             proposal = propose(*sizes)
-            trial = f.at(x + proposal.step)
+            trial = f.at(x + f.scaled(proposal.step))
             slope = Trial(trial.cost, dot(trial.gradient, proposal.step))
             promise = least_fall(promise, one, dot(self.gradient, proposal.step), slope)
             lowest = pt.switch(trial.cost < lowest, trial.cost, lowest)
@@ -309,7 +313,7 @@ class Descent(NamedTuple):
         last = repeat(turn, initial, pt.switch(able, MAX_TRIALS, 0))
         count, products, promise, lowest, x_new, cost, g_new, *sizes = last
         failed = pt.eq(count, 0) | pt.all(pt.eq(x_new, x))
-        s = x_new - x
+        s = f.unscaled(x_new - x)
         trial = Trial(cost, dot(self.gradient, s), (x_new, g_new))
         result = Step(pt.ones_like(cost), trial, count, failed, promise=promise, lowest=lowest)
         # Without a restart there is nothing else to try, so a failure is as final as along the steepest descent.
@@ -346,16 +350,18 @@ class Descent(NamedTuple):
             As `new`, for state that has not changed where `End.failed` is true, see `Objective.finish`.
         """
         f = self.objective
+        # In the units of the parameters.
+        gradient, next_gradient = f.unscaled(self.gradient), f.unscaled(end.gradient)
         new = {**dict(zip(f.parameters, f.unpack(end.point), strict=True)), **new, self.search_failed: end.failed}
         if self.point_state:
-            new |= zip(self.point_state, (end.point, end.cost, end.gradient), strict=True)
+            new |= zip(self.point_state, (end.point, end.cost, next_gradient), strict=True)
         new |= zip(self.search_state, end.result.memory, strict=True)
-        converged = FALSE if self.is_noisy else f.converged([end.gradient]) | pt.all(pt.eq(end.gradient, 0))
+        converged = FALSE if self.is_noisy else f.converged([next_gradient]) | pt.all(pt.eq(next_gradient, 0))
         failed = end.failed & end.steepest
-        error, size = resolution(self.cost, self.gradient), largest(end.gradient)
+        error, size = resolution(self.cost, self.gradient), largest(next_gradient)
         # A cost is not known better than it changes where the point rounds.
         epsilon = np.asarray(np.finfo(f.dtype).eps, f.dtype)
-        hidden = error + epsilon * dot(abs(self.gradient), abs(self.point))
+        hidden = error + epsilon * dot(abs(gradient), abs(self.point))
         promise, unbounded = end.result.promise, FALSE
         if f.stop is not None:
             # What a search promised that has failed counts with what that along the steepest descent promises.
@@ -365,7 +371,7 @@ class Descent(NamedTuple):
             unbounded = self._is_unbounded(end, size, new)
             # At round-off level a run may go round among points of about the same cost.
             stalled = f.state("stalled_calls", dtype="int64")
-            lowest, least = self.cost, largest(self.gradient)
+            lowest, least = self.cost, largest(gradient)
             if self.point_state:
                 # The lowest cost so far counts as long as the point is that of the last call.
                 lowest = self._lowest("lowest_cost", lowest, end.cost, new)
@@ -408,7 +414,8 @@ class Descent(NamedTuple):
         if end.result.lowest is None:
             return FALSE
         first = self.objective.state("first_gradient", fill=np.nan)
-        new[first] = pt.switch(pt.isnan(first), largest(self.gradient), first)
+        gradient = self.objective.unscaled(self.gradient)
+        new[first] = pt.switch(pt.isnan(first), largest(gradient), first)
         lowest = end.result.lowest
         single = "float32" in (lowest.type.dtype, self.gradient.type.dtype)
         return (lowest < np.asarray(-1e30 if single else -1e100, lowest.type.dtype)) & ~(size < new[first])

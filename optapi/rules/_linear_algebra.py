@@ -155,6 +155,14 @@ class CompactInverseHessian(NamedTuple):
         """Whether there is no pair."""
         return pt.all(pt.eq(self.curvatures, 0))
 
+    def older(self, condition: Tensor) -> CompactInverseHessian:
+        """These pairs without the newest where `condition` is true, with its scale; else all of them."""
+        newest = condition & pt.eq(pt.arange(self.memory), (self.slot + self.memory - 1) % self.memory)
+        inverse = pt.switch(newest[:, None] | newest, pt.zeros_like(self.inverse), self.inverse)
+        return self._replace(
+            inverse=inverse, curvatures=pt.switch(newest, pt.zeros_like(self.curvatures), self.curvatures)
+        )
+
     def times(self, g: Array) -> Any:
         """The product of the inverse Hessian with the vector `g`, a variable or an array as the fields are."""
         memory = self.memory
@@ -531,28 +539,38 @@ def inverse_hessian(updates: Updates) -> Any:
     array([[0.5, 0. ],
            [0. , 0.1]])
     """
-    return inverse_hessian_of([v.get_value() for v in check_updates(updates) if note(v, "inverse_hessian")])
+    values, scales = (
+        [v.get_value() for v in check_updates(updates) if note(v, kind)] for kind in ("inverse_hessian", "x_scale")
+    )
+    return inverse_hessian_of(values, scales)
 
 
-def inverse_hessian_of(values: Sequence[Any]) -> Any:
-    """`inverse_hessian` from the values of the state that `inverse_hessian_state` made; they are not copied."""
+def inverse_hessian_of(values: Sequence[Any], scales: Sequence[Any] = ()) -> Any:
+    """`inverse_hessian` from the values of the state that `inverse_hessian_state` made; they are not copied.
+
+    `scales` are those of `x_scale` if there are any, in whose units that state is.
+    """
     if not values:
         return None
-    if len(values) == 1:
-        return values[0]
-    if len(values) != len(CompactInverseHessian._fields):
+    # Not a number before they are known: the rule has not made a step.
+    scales = [np.where(np.isnan(D), 1, D).astype(D.dtype) for D in scales]
+    if len(values) not in (1, len(CompactInverseHessian._fields)) or len(scales) > 1:
         raise ValueError("updates joins several rules with an inverse Hessian; pass the updates of one")
+    if len(values) == 1:
+        return values[0] if not scales else scales[0][..., :, None] * values[0] * scales[0][..., None, :]
     from scipy.sparse.linalg import LinearOperator
 
     if np.ndim(values[-1]) > 0:  # those of a batch: one operator for each member
-        return [inverse_hessian_of(member) for member in zip(*values, strict=True)]
+        return [
+            inverse_hessian_of(member, [D[i] for D in scales]) for i, member in enumerate(zip(*values, strict=True))
+        ]
     pairs = CompactInverseHessian(*values)
     size = pairs.vectors.shape[1]
     # Not a local function, so that a result pickles.
-    product = partial(_product, pairs)
+    product = partial(_product, pairs, scales[0] if scales else 1)
     return LinearOperator((size, size), matvec=product, rmatvec=product, dtype=pairs.vectors.dtype)
 
 
-def _product(pairs: CompactInverseHessian, vector: Any) -> Any:
+def _product(pairs: CompactInverseHessian, scale: Any, vector: Any) -> Any:
     # SciPy also passes columns.
-    return pairs.times(np.ravel(vector))
+    return scale * pairs.times(scale * np.ravel(vector))

@@ -9,7 +9,7 @@ from pytensor.graph.basic import Variable
 from ..checks import check_choice, check_count
 from ..line_search import LineSearch, nonmonotone, strong_wolfe
 from ..objective import Objective
-from ..typing import Scalar, StepSize, Updates, Variables
+from ..typing import Scalar, StepSize, Updates, Variables, XScale
 from ..vectors import dot, norm
 from ._descent import Descent
 from ._linear_algebra import (
@@ -26,7 +26,8 @@ from ._linear_algebra import (
 def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
           memory: int = 10, line_search: LineSearch = strong_wolfe, exact: bool | None = None,
-          tolerance: Scalar | None = 1e-5, ascent: bool = False, name: str = "lbfgs") -> Updates:  # fmt: skip
+          x_scale: XScale | None = None, tolerance: Scalar | None = 1e-5, ascent: bool = False,
+          name: str = "lbfgs") -> Updates:  # fmt: skip
     r"""Limited-memory BFGS.
 
     .. math:: x \leftarrow x - a H g
@@ -38,7 +39,7 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, line_search, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, line_search, exact, x_scale, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
         The first step size that a search tries. By default 1, and about :math:`1 / \max(1, \|g\|)` along a
@@ -76,8 +77,9 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
     0
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
+        x_scale=x_scale,
+    )  # fmt: skip
     start = Descent.start(f, line_search, exact)
     pairs = CompactInverseHessian.begin(f, check_count("memory", memory))
     end = start.line_search(-pairs.times(start.gradient), step_size, restart=pairs.empty)
@@ -87,8 +89,8 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
 
 def bfgs(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
-         line_search: LineSearch = strong_wolfe, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
-         ascent: bool = False, name: str = "bfgs") -> Updates:  # fmt: skip
+         line_search: LineSearch = strong_wolfe, exact: bool | None = None, x_scale: XScale | None = None,
+         tolerance: Scalar | None = 1e-5, ascent: bool = False, name: str = "bfgs") -> Updates:  # fmt: skip
     r"""BFGS, with the inverse Hessian as a matrix.
 
     .. math::
@@ -103,7 +105,7 @@ def bfgs(parameters: Variables, cost: Variable | None = None, gradients: Variabl
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, line_search, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, line_search, exact, x_scale, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
         The first step size that a search tries. By default 1, and about :math:`1 / \max(1, \|g\|)` along a
@@ -129,8 +131,9 @@ def bfgs(parameters: Variables, cost: Variable | None = None, gradients: Variabl
            [1. , 2.1]])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
+        x_scale=x_scale,
+    )  # fmt: skip
     check_square(f, "lbfgs")
     start = Descent.start(f, line_search, exact)
     H = inverse_hessian_state(f, "inverse_hessian", (f.size, f.size), fill=np.eye(f.size))
@@ -147,8 +150,8 @@ def bfgs(parameters: Variables, cost: Variable | None = None, gradients: Variabl
 
 def sr1(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
         stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
-        line_search: LineSearch = strong_wolfe, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
-        ascent: bool = False, name: str = "sr1") -> Updates:  # fmt: skip
+        line_search: LineSearch = strong_wolfe, exact: bool | None = None, x_scale: XScale | None = None,
+        tolerance: Scalar | None = 1e-5, ascent: bool = False, name: str = "sr1") -> Updates:  # fmt: skip
     r"""The symmetric rank-one method, with the inverse Hessian as a matrix.
 
     .. math::
@@ -164,7 +167,7 @@ def sr1(parameters: Variables, cost: Variable | None = None, gradients: Variable
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, line_search, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, line_search, exact, x_scale, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
         The first step size that a search tries. By default 1, and about :math:`1 / \max(1, \|g\|)` along a
@@ -186,8 +189,9 @@ def sr1(parameters: Variables, cost: Variable | None = None, gradients: Variable
     array([1., 1.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
+        x_scale=x_scale,
+    )  # fmt: skip
     check_square(f, "lbfgs")
     start = Descent.start(f, line_search, exact)
     H = inverse_hessian_state(f, "inverse_hessian", (f.size, f.size), fill=np.eye(f.size))
@@ -210,7 +214,7 @@ def sr1(parameters: Variables, cost: Variable | None = None, gradients: Variable
 def barzilai_borwein(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                      stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
                      kind: str = "alternate", line_search: LineSearch = nonmonotone, exact: bool | None = None,
-                     tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                     x_scale: XScale | None = None, tolerance: Scalar | None = 1e-5, ascent: bool = False,
                      name: str = "barzilai_borwein") -> Updates:  # fmt: skip
     r"""The method of Barzilai and Borwein: gradient descent with two-point step sizes.
 
@@ -224,7 +228,7 @@ def barzilai_borwein(parameters: Variables, cost: Variable | None = None, gradie
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, line_search, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, line_search, exact, x_scale, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
         :math:`a`, in the place of the step sizes above.
@@ -250,8 +254,9 @@ def barzilai_borwein(parameters: Variables, cost: Variable | None = None, gradie
     """
     check_choice("kind", kind, ("long", "short", "alternate"))
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
+        x_scale=x_scale,
+    )  # fmt: skip
     start = Descent.start(f, line_search, exact)
     new: Updates = {}
     if step_size is not None:
