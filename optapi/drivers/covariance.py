@@ -152,7 +152,7 @@ def precision(point: Sequence[np.ndarray]) -> float:
 
 
 def inverted(matrix: np.ndarray, variance: float | None, error: float, absolute_sigma: bool = False) -> Array:
-    """The covariance that belongs to `matrix`, that of second derivatives or :math:`J`, whose relative error is `error`.
+    """The covariance of `matrix`, that of second derivatives or :math:`J`, whose relative error is `error`.
 
     Raises
     ------

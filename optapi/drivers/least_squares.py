@@ -38,6 +38,8 @@ from .termination import STATUSES, Ending, Termination, is_same
 
 # How large a step is in machine precisions, of each kind of differences.
 METHODS = {"2-point": 1 / 2, "3-point": 1 / 3, "cs": 1}
+# The tolerances of cost and step by default: differences are not exact enough for more.
+TOLERANCES = {"exact": (None, 1e-10), "cs": (None, 1e-10), "3-point": (1e-14, 1e-9), "2-point": (1e-12, 1e-7)}
 # The relative size of steps near the minimizer, where it is worth the time to look how far that is.
 NEAR = 1e-3
 
@@ -48,26 +50,35 @@ class Differences(NamedTuple):
     Attributes
     ----------
     method : "2-point", "3-point" or "cs"
-    step : float or array, optional
-        The relative step.
+    step : float, array, "relative" or None
+        The relative step: by default one that depends on the precision, times each component; None for SciPy's own,
+        where that of components that are smaller than 1 is that of 1.
     workers : int or map-like callable, optional
         What evaluates in parallel.
+    sparsity : tuple, optional
+        The structure of the Jacobian with its groups of columns.
     """
 
     method: str
-    step: Any = None
+    step: Any = "relative"
     workers: Any = None
+    sparsity: Any = None
 
-    def __call__(self, function: Callable[[Any], Any], x: np.ndarray, values: np.ndarray, **more: Any) -> Any:
+    def count(self, size: int) -> int:
+        """How many calls the Jacobian by so many components takes."""
+        return 2 * size if self.method == "3-point" else size
+
+    def __call__(self, function: Callable[[Any], Any], x: np.ndarray, values: np.ndarray) -> Any:
         """The Jacobian of `function`, which has the `values` at the vector `x`."""
         from scipy.optimize._numdiff import approx_derivative
 
-        more |= {} if self.workers is None else {"workers": self.workers}
+        more = {} if self.workers is None else {"workers": self.workers}
         step = self.step
-        if step is None:
-            # By default SciPy's steps are those of a component of size 1 where it is smaller.
+        if isinstance(step, str):
             step = max(float(np.finfo(array.dtype).eps) for array in (x, values)) ** METHODS[self.method]
-        return approx_derivative(function, x, method=self.method, rel_step=step, f0=values, **more)
+        return approx_derivative(
+            function, x, method=self.method, rel_step=step, f0=values, sparsity=self.sparsity, **more
+        )
 
 
 class Fit(Evaluation):
@@ -89,12 +100,18 @@ class FitEvaluator(Evaluator):
     f : callable
         From a point to the residuals; if `df` is True, to the residuals and the Jacobian.
     df : callable, True or Differences
+        See `least_squares`.
     structure : PyTree
     args : tuple
     robust : Robust
         The loss.
     length : int, optional
         How many residuals there are; by default as many as there are first.
+
+    Attributes
+    ----------
+    differences : int
+        How many of the calls of `f` were for differences.
     """
 
     kind: ClassVar[type[Evaluation]] = Fit
@@ -103,7 +120,7 @@ class FitEvaluator(Evaluator):
                  length: int | None = None):  # fmt: skip
         super().__init__(f, df, structure, args)
         self.robust, self.length = robust, length
-        self.is_differenced = isinstance(df, Differences)
+        self.is_differenced, self.differences = isinstance(df, Differences), 0
 
     def residuals(self, evaluation: Any) -> np.ndarray:
         """The residuals at a point as a vector, by a call of `f` unless they are known."""
@@ -207,21 +224,37 @@ class FitEvaluator(Evaluator):
         return jacobians
 
     def _differences(self, evaluation: Any, values: np.ndarray) -> Arrays:
-        ends = np.cumsum([array.size for array in evaluation.point])[:-1]
-
-        def function(x: np.ndarray) -> np.ndarray:
-            self.nfev += 1
-            parts = [
-                part.reshape(a.shape).astype(np.result_type(a.dtype, "complex64") if x.dtype.kind == "c" else a.dtype)
-                for part, a in zip(np.split(x, ends), evaluation.point, strict=True)
-            ]
-            return np.ravel(self.f(self.structure.build(parts), *self.args))
-
-        self.njev += 1
+        function = Raveled(self.f, self.structure, kinds_of(evaluation.point), self.args)
         x = np.concatenate([array.ravel() for array in evaluation.point])
-        J = np.reshape(self.df(function, x, values), (values.size, x.size))
-        parts = np.split(J, ends, axis=1)
-        return [np.array(part.reshape(-1, *a.shape), a.dtype) for part, a in zip(parts, evaluation.point, strict=True)]
+        self.njev += 1
+        J = self.df(function, x, values)
+        # In another process nothing is counted.
+        calls = function.calls if self.df.workers is None else self.df.count(x.size)
+        self.nfev, self.differences = self.nfev + calls, self.differences + calls
+        J = np.reshape(J.toarray() if hasattr(J, "toarray") else J, (values.size, x.size))
+        ends = np.cumsum([array.size for array in evaluation.point])[:-1]
+        return [
+            np.array(part.reshape(-1, *a.shape), a.dtype)
+            for part, a in zip(np.split(J, ends, axis=1), evaluation.point, strict=True)
+        ]
+
+
+class Raveled:
+    """A function of a point as one from a vector to a vector, which can be pickled if the function can."""
+
+    def __init__(self, f: Callable[..., Any], structure: PyTree, kinds: Kinds, args: tuple[Any, ...]):
+        self.f, self.structure, self.kinds, self.args = f, structure, kinds, args
+        self.calls = 0
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        self.calls += 1
+        parts, begin = [], 0
+        for shape, dtype in self.kinds:
+            end = begin + prod(shape)
+            kind = np.result_type(dtype, "complex64") if x.dtype.kind == "c" else dtype
+            parts.append(x[begin:end].reshape(shape).astype(kind))
+            begin = end
+        return np.ravel(self.f(self.structure.build(parts), *self.args))
 
 
 @lru_cache(maxsize=16)
@@ -299,7 +332,8 @@ def evaluator_of(f: Callable[..., Any], jac: Any, args: Any, structure: PyTree, 
         jac = Differences(jac)
     if not (callable(jac) or jac is True or jac is None):
         raise ValueError(
-            f"jac is {jac!r}; pass a function, True if residuals returns it too, None, or one of {', '.join(map(repr, METHODS))}"
+            f"jac is {jac!r}; pass a function, True if residuals returns it too, None, or a name of differences: "
+            f"{', '.join(map(repr, METHODS))}"
         )
     args = args if isinstance(args, tuple) else (args,)
     if jac is None:
@@ -309,8 +343,8 @@ def evaluator_of(f: Callable[..., Any], jac: Any, args: Any, structure: PyTree, 
             jac = Differences("2-point")
             warnings.warn(
                 f"the Jacobian is taken by differences, since {getattr(f, '__name__', 'residuals')} cannot be "
-                f'differentiated: called with PyTensor variables, {error}. Pass jac=, a function or "2-point", or write '
-                "it with functions of pytensor.tensor",
+                f'differentiated: called with PyTensor variables, {error}. Pass jac=, a function or "2-point", or '
+                "write it with functions of pytensor.tensor",
                 OptimizationWarning,
                 stacklevel=4,
             )
@@ -466,11 +500,11 @@ def run_of(evaluator: FitEvaluator, start: Arrays, opt_algo: OptAlgo, options: d
     return FitRun(program, evaluator, termination, Monitor(name_of(rule), *monitor), program.start(start))
 
 
-def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None, opt_algo: OptAlgo = "levenberg_marquardt", *,
-                  loss: Loss = "linear", f_scale: float = 1.0, x_scale: Any = "jac", args: Any = (),
-                  tolerance: float = 0.0, cost_tolerance: float | None = None, step_tolerance: float | None = 1e-10,
-                  max_iterations: int | None = None, max_evaluations: int | None = None,
-                  time_limit: float | None = None, target: float | None = None,
+def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
+                  opt_algo: OptAlgo = "levenberg_marquardt", *, loss: Loss = "linear", f_scale: float = 1.0,
+                  x_scale: Any = "jac", args: Any = (), tolerance: float = 0.0, cost_tolerance: float | None = None,
+                  step_tolerance: float | None = None, max_iterations: int | None = None,
+                  max_evaluations: int | None = None, time_limit: float | None = None, target: float | None = None,
                   callback: Callable[..., Any] | None = None, progressbar: bool | str = False,
                   verbose: bool | int = False, trace: bool = False, mode: CompileMode = None,
                   **options: Any) -> FitResult:  # fmt: skip
@@ -504,7 +538,9 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None, opt_
     cost_tolerance : float, optional
         It has converged when an iteration changes the cost by no more than this times the cost.
     step_tolerance : float, optional
-        It has converged when an iteration changes no component of the point by more than this times the component.
+        It has converged when the undamped step of Gauss and Newton changes no component of the point by more than this
+        times the component. If neither is given, this is 1e-10; with the differences ``"3-point"`` it is 1e-9 and the
+        other 1e-14, with ``"2-point"`` 1e-7 and 1e-12.
     max_iterations, max_evaluations, time_limit, target, callback, progressbar, verbose, trace, mode
         As for `minimize_iterator`.
     **options
@@ -542,6 +578,8 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None, opt_
         options |= {"loss": loss, "f_scale": f_scale}
     if x_scale is not None:
         options["x_scale"] = scales("x_scale", x_scale, structure)
+    if cost_tolerance is None and step_tolerance is None:
+        cost_tolerance, step_tolerance = TOLERANCES[evaluator.df.method if evaluator.is_differenced else "exact"]
     limits = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
     run = run_of(
         evaluator,

@@ -355,6 +355,41 @@ def checked(called: Sequence[Oracle]) -> Iterator[None]:
             oracle.failure = None
 
 
+class Elementwise(Op):
+    """``z -> (values, first derivatives, second derivatives)`` of a Python callable, whose rows these are."""
+
+    __props__ = ("call",)
+
+    def __init__(self, call: Callable[[np.ndarray], Any]):
+        self.call = call
+
+    def make_node(self, *inputs: Variable) -> Apply:
+        return Apply(self, list(inputs), [inputs[0].type() for _ in range(3)])
+
+    def perform(self, node: Apply, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        for storage, row in zip(outputs, self.call(inputs[0]), strict=True):
+            storage[0] = np.asarray(row, inputs[0].dtype)
+
+    def pullback(self, inputs: Sequence[Any], outputs: Sequence[Any], cotangents: Sequence[Any]) -> list[Variable]:
+        pulled = [
+            c * slope
+            for c, slope in zip(cotangents[:2], outputs[1:], strict=True)
+            if not isinstance(c.type, DisconnectedType)
+        ]
+        return [sum(pulled[1:], pulled[0])]
+
+
+def elementwise(call: Callable[[np.ndarray], Any]) -> Callable[[Any], Any]:
+    """A function of tensors that Python computes with its derivatives: from an array to the three rows."""
+    operation = Elementwise(call)
+
+    def function(z: Any) -> Any:
+        values: Any = operation(z, return_list=True)
+        return values[0]
+
+    return function
+
+
 class ProductError(Op):
     """``() -> error``, the relative error of an oracle's products with second derivatives. It equals only itself."""
 
