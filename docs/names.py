@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import optapi
+import optapi.scipy
 
 
 # In the source of a page, and alone on its line: all names of the module, with their docstrings.
@@ -39,6 +40,7 @@ def public() -> dict[str, dict[str, Any]]:
         else:
             module = getattr(thing, "__module__", "").removeprefix("optapi.")
             found.setdefault(module if name != "PYTHON" else "graph.numpy_linker", {})[f"optapi.{name}"] = thing
+    found["scipy"] = {f"optapi.scipy.{name}": getattr(optapi.scipy, name) for name in optapi.scipy.__all__}
     return {module: dict(sorted(things.items(), key=place)) for module, things in found.items()}
 
 

@@ -30,6 +30,8 @@ arguments are a TypeError or ValueError that names the argument, a variable that
 and `updates` is as it was after any error.
 """
 
+from typing import TYPE_CHECKING
+
 from . import gradients, line_search, plot, profiles, schedules, stopping, testing, transforms
 from .checks import OptimizationWarning
 from .drivers.compiled import CompiledMinimizer, compile_minimizer, sample_starts
@@ -43,6 +45,7 @@ from .graph.batches import batch
 from .graph.loops import cond, hold, loop, repeat
 from .graph.numpy_linker import PYTHON
 from .graph.oracle import Oracle
+from .hints import unknown as _unknown
 from .objective import Objective
 from .profiles import benchmark
 from .rules._linear_algebra import inverse_hessian
@@ -185,6 +188,12 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+if not TYPE_CHECKING:  # a type checker knows the names, and would take any
+
+    def __getattr__(name: str) -> object:
+        raise AttributeError(_unknown("optapi", name, __all__))
 
 
 def __dir__() -> list[str]:

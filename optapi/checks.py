@@ -232,6 +232,55 @@ def check_mask(mask: Sequence[bool] | Callable[[Any], bool] | None, parameters: 
     return chosen
 
 
+def check_x_scale(
+    x_scale: object, parameters: Sequence[Any], shapes: Sequence[tuple[int, ...]], names: Sequence[str]
+) -> Any:
+    """`x_scale`: one of `names`, or a list with the sizes of each parameter, positive arrays of its shape or variables.
+
+    A number is that of all, an array or a list of numbers that of one parameter, a list has an entry for each, and a
+    dictionary for some of them, from parameters or their names; it is 1 for the others.
+    """
+    if isinstance(x_scale, str):
+        check_choice("x_scale", x_scale, names)
+        return x_scale
+    if isinstance(x_scale, Mapping):
+        given = {p: x_scale[key] for p in parameters for key in (p, p.name) if key is not None and key in x_scale}
+        if not given or len(given) != len(x_scale):
+            known = ", ".join(str(p.name or p) for p in parameters)
+            raise ValueError(f"x_scale has the keys {list(x_scale)}; pass some of the parameters {known}")
+        entries = [given.get(p, 1.0) for p in parameters]
+    elif isinstance(x_scale, list | tuple) and not (len(parameters) == 1 and all(isinstance(v, Real) for v in x_scale)):
+        entries = list(x_scale)
+        if len(entries) != len(parameters):
+            raise ValueError(f"x_scale has {len(entries)} entries for {len(parameters)} parameters; pass one for each")
+    elif len(parameters) > 1 and np.ndim(x_scale) > 0:  # type: ignore[arg-type]
+        raise ValueError(f"x_scale is an array for {len(parameters)} parameters; pass a list with one for each")
+    else:
+        entries = [x_scale] * len(parameters)
+    return [_sizes_of(entry, p, shape) for entry, p, shape in zip(entries, parameters, shapes, strict=True)]
+
+
+def _sizes_of(entry: Any, parameter: Any, shape: tuple[int, ...]) -> Any:
+    """The sizes `entry` of the components of `parameter`, as a variable or an array of its shape and dtype."""
+    wanted = f"pass positive numbers, or an array of shape {shape} of them"
+    if isinstance(entry, Variable):
+        if not is_dense(entry) or entry.type.dtype.startswith("complex") or entry.type.ndim > parameter.type.ndim:
+            raise TypeError(f"x_scale of {called(parameter)} is of type {entry.type}; {wanted}")
+        return as_dtype(entry, parameter.type.dtype) + pt.zeros_like(parameter)  # type: ignore[arg-type]
+    if entry is None or isinstance(entry, bool | np.bool_ | str | bytes):
+        raise TypeError(f"x_scale of {called(parameter)} is {entry!r}; {wanted}")
+    sizes = as_numbers(f"x_scale of {called(parameter)}", entry)
+    try:
+        sizes = np.broadcast_to(sizes, shape)
+    except ValueError as error:
+        raise ValueError(f"x_scale of {called(parameter)} has shape {sizes.shape}; {wanted}") from error
+    with np.errstate(over="ignore", under="ignore"):
+        sizes = sizes.astype(parameter.type.dtype)
+    if not np.all((sizes >= np.finfo(sizes.dtype).tiny) & np.isfinite(sizes)):
+        raise ValueError(f"x_scale of {called(parameter)} has sizes that are not positive, or not finite; {wanted}")
+    return sizes
+
+
 def check_stop(stop: object) -> Any:
     """`stop`: None, or a shared integer scalar."""
     return None if stop is None else shared_scalar("stop", stop, integer_dtypes)

@@ -59,9 +59,9 @@ class Box(NamedTuple):
         low, high = step <= nearly * (self.low - point), step >= nearly * (self.high - point)
         return pt.switch(low, self.low, pt.switch(high, self.high, self.project(point + step)))
 
-    def longest(self, point: Tensor, direction: Tensor) -> Any:
-        """The largest multiple of `direction` that stays inside; infinite if all do."""
-        room = pt.switch(direction > 0, self.high - point, self.low - point)
+    def longest(self, direction: Tensor, point: Tensor | float = 0.0) -> Any:
+        """The largest multiple of `direction` from `point` on that stays inside; infinite if all do."""
+        room = pt.switch(direction > 0, self.high, self.low) - pt.as_tensor(point).astype(direction.type.dtype)
         moves = pt.neq(direction, 0)
         return 1 / largest(pt.switch(moves, direction / pt.switch(moves, room, pt.ones_like(room)), direction))
 

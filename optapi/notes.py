@@ -12,6 +12,8 @@ PyTensor copies the variable. These are all that optapi writes and reads:
     gradient, packed and with the signs of a minimization.
 ``inverse_hessian``
     True for a matrix that is the inverse Hessian, and for each part of a `CompactInverseHessian`.
+``x_scale``
+    True for the vector of typical sizes by which a rule has scaled the parameters.
 ``transformed``
     True for a gradient that was clipped, decayed or otherwise changed, so that it is not that of the cost.
 """
@@ -23,7 +25,7 @@ from typing import Any
 from pytensor.graph.basic import Variable
 
 
-NOTES = ("state", "role", "kept", "inverse_hessian", "transformed")
+NOTES = ("state", "role", "kept", "inverse_hessian", "x_scale", "transformed")
 
 
 def noted(variable: Variable, **notes: Any) -> Any:

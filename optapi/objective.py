@@ -32,6 +32,7 @@ from .checks import (
     check_parameters,
     check_stop,
     check_updates,
+    check_x_scale,
     is_generator,
     is_zero,
     scalar,
@@ -51,7 +52,8 @@ from .graph.loops import FALSE, as_update, cond, hold, like
 from .graph.replace import replaced
 from .moments import running_average
 from .notes import noted
-from .typing import Bounds, Mask, Scalar, StepSize, Tensor, Updates, Variables
+from .scaling import equilibrated, sizes
+from .typing import Bounds, Mask, Scalar, StepSize, Tensor, Updates, Variables, XScale
 from .updates import extend
 
 
@@ -59,8 +61,28 @@ from .updates import extend
 Product = Callable[[Any, Any], Any]
 
 
+class Kept(NamedTuple):
+    """A vector that is worked out in the first call and kept as state.
+
+    Attributes
+    ----------
+    value : vector
+        In this call and all later ones.
+    state : variable
+    products : integer scalar variable or None
+        How many products with second derivatives it took in this call; None if it takes none.
+    """
+
+    value: Any
+    state: Any
+    products: Any = None
+
+
 class Point(NamedTuple):
-    """A point with the cost and the gradient there, the point and the gradient packed into vectors."""
+    """A point with the cost and the gradient there, the point and the gradient packed into vectors.
+
+    The point is in the units of the parameters, the gradient in those of `x_scale`, see `Objective.scaled`.
+    """
 
     point: Any
     cost: Any
@@ -82,6 +104,8 @@ class Objective:
         that prefix already.
     boxes : list of Box or None, or None
         The bounds of each parameter; None without bounds.
+    x_scale : Kept or None
+        The typical sizes of the components.
 
     Examples
     --------
@@ -107,6 +131,7 @@ class Objective:
     ascent: bool
     name: str
     boxes: list[Box | None] | None = None
+    x_scale: Kept | None = None
     _count: Any = field(default=None, init=False)
     _momenta: dict[Any, Any] = field(default_factory=dict, init=False)
 
@@ -114,12 +139,12 @@ class Objective:
     def of(cls, parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
            stop: Variable | None = None, updates: Updates | None = None, *, tolerance: Scalar | None = None,
            ascent: bool = False, name: str, needs_cost: bool = False,
-           bounds: Bounds | None = None) -> Objective:  # fmt: skip
+           x_scale: XScale | None = None, bounds: Bounds | None = None) -> Objective:  # fmt: skip
         """Check the arguments that all rules have, and open the rule.
 
         Parameters
         ----------
-        parameters, cost, gradients, stop, updates, tolerance, ascent, name, bounds
+        parameters, cost, gradients, stop, updates, tolerance, ascent, name, x_scale, bounds
             As the user passed them.
         needs_cost : bool
             Whether the rule evaluates the cost and its gradients at other points than the parameters' values.
@@ -149,7 +174,10 @@ class Objective:
         gradients = [as_dtype(g, p.type.dtype) for g, p in zip(gradients, parameters, strict=True)]
         if check_flag("ascent", ascent):
             cost, gradients = None if cost is None else pt.neg(cost), [pt.neg(g) for g in gradients]
-        return cls(parameters, cost, gradients, stop, updates, tolerance, bool(ascent), _unused(name, updates), limits)
+        f = cls(parameters, cost, gradients, stop, updates, tolerance, bool(ascent), _unused(name, updates), limits)
+        if x_scale is not None:
+            f.x_scale = f._scales(x_scale)
+        return f
 
     # What a rule reads
 
@@ -313,8 +341,51 @@ class Objective:
         return None if self.boxes is None else packed(self.boxes, self.parameters, self.dtype)
 
     def residual(self, point: Tensor, gradient: Tensor) -> Any:
-        """What vanishes at a solution, of packed vectors: the gradient, with bounds the projected gradient."""
+        """What vanishes at a solution, in units of the parameters: their gradient, with bounds the projected one."""
+        gradient = self.unscaled(gradient)
         return gradient if self.box is None else self.box.residual(point, gradient)
+
+    # Scales: a rule with `x_scale` works on vectors z with x = x0 + D z from any point x0, and points stay as they are,
+    # so that to scale them and back rounds none.
+
+    def scaled(self, vector: Tensor) -> Any:
+        """`vector` times `x_scale`: from a step to that of the parameters, from their gradient to that of the rule."""
+        return vector if self.x_scale is None else self.x_scale.value * vector
+
+    def unscaled(self, vector: Tensor) -> Any:
+        """The inverse of `scaled`."""
+        return vector if self.x_scale is None else vector / self.x_scale.value
+
+    def _scales(self, x_scale: XScale) -> Kept:
+        """The option `x_scale`, checked, as one vector. What is not known beforehand is kept from the first call on."""
+        shapes = [state.shape_of(p) for p in self.parameters]
+        given = check_x_scale(x_scale, self.parameters, shapes, ("start", "curvature"))
+        if given == "curvature":
+            kept = self.equilibrium("x_scale")
+        elif given == "start" or any(isinstance(part, Variable) for part in given):
+            scale, unknown = self._unset("x_scale")
+            first = sizes(self.pack(self.parameters if given == "start" else list(map(pt.as_tensor, given))))
+            kept = Kept(pt.switch(unknown, first, scale), scale)
+        else:
+            scale = self.state("x_scale", (self.size,), fill=np.concatenate([part.ravel() for part in given]))
+            kept = Kept(scale, scale)
+        noted(kept.state, x_scale=True)
+        return kept
+
+    def equilibrium(self, role: str) -> Kept:
+        """Scales with which the rows of the Hessian at the start have about length 1, see `scaling.equilibrated`."""
+        product, (scale, unknown) = self.curvature(), self._unset(role)
+
+        def found(x: Any) -> list[Any]:
+            return list(equilibrated(lambda v: product(x, v), self.size, self.dtype))
+
+        first = cond(unknown, found, [self.pack(self.parameters)], [scale, pt.constant(np.int64(0))])
+        return Kept(first[0], scale, first[1])
+
+    def _unset(self, role: str) -> tuple[Any, Any]:
+        """State for a vector, and whether this call is the one that works it out."""
+        kept = self.state(role, (self.size,), fill=np.nan)
+        return kept, pt.any(pt.isnan(kept)) & ~self.stopped
 
     # The cost elsewhere, for rules that work on one vector
 
@@ -352,7 +423,7 @@ class Objective:
         # Parameters of a narrower dtype than the vector round: the point is where the cost was evaluated. Else it is
         # `point`, which rewrites would find out part by part.
         rounds = any(p.type.dtype != self.dtype for p in self.parameters)
-        return Point(self.pack(tensors) if rounds else point, cost, self.pack(gradients))
+        return Point(self.pack(tensors) if rounds else point, cost, self.scaled(self.pack(gradients)))
 
     def product(self, point: Tensor, vector: Tensor) -> Any:
         """The product of the Hessian at the packed vector `point` with the packed `vector`.
@@ -412,8 +483,8 @@ class Objective:
 
         def product(point: Any, vector: Any) -> Any:
             point, vector = like(point, placeholder), like(vector, placeholder)
-            replacements = dict(zip(self.parameters, self.unpack(point), strict=True)) | {placeholder: vector}
-            return substituted(products, replacements)[0]
+            replacements = dict(zip(self.parameters, self.unpack(point), strict=True))
+            return self.scaled(substituted(products, replacements | {placeholder: self.scaled(vector)})[0])
 
         return product
 
@@ -451,7 +522,7 @@ class Objective:
         if self.box is not None:
             x = self.box.project(x)
         if not self._is_exact(exact):
-            here = Point(x, self.cost, self.pack(self.gradients)) if self.box is None else self.at(x)
+            here = Point(x, self.cost, self.scaled(self.pack(self.gradients))) if self.box is None else self.at(x)
             return here, pt.constant(np.int64(1)), ()
         # NaN equals nothing, so at first no point is known.
         kept = (
@@ -462,7 +533,7 @@ class Objective:
         for part, variable in zip(Point._fields, kept, strict=True):
             noted(variable, kept=part)
         known = self.stopped | (pt.all(pt.eq(x, kept[0])) & ~pt.isnan(kept[1]))
-        cost, gradient = cond(~known, lambda point: self.at(point)[1:], [x], kept[1:])
+        cost, gradient = cond(~known, lambda point: self.at(point)[1:], [x], [kept[1], self.scaled(kept[2])])
         return Point(x, cost, gradient), pt.switch(known, 0, 1).astype("int64"), kept
 
     def _is_exact(self, exact: bool | None) -> bool:
@@ -518,23 +589,31 @@ class Objective:
                 stopped = {m: pt.switch(free, new[m], pt.zeros_like(m)) for m, q in self._momenta.items() if q is p}
                 new = {**new, **stopped, p: projected}
                 inside.append(pt.all(pt.eq(p, box.project(p))))
+        if self.x_scale is not None:
+            new = {**new, self.x_scale.state: self.x_scale.value}
+        reports, counted = reports or {}, None if self.x_scale is None else self.x_scale.products
         new = {variable: as_update(value, variable) for variable, value in new.items()}
         if self.stop is not None:
             converged = self.converged() if converged is None else converged
             # A start that is not feasible does not stay where it is.
             still = self.stopped | conjunction([converged, *inside])
             new = hold(new, still)
-            for role, value in (reports or {}).items():
-                reported, value = self._reported(role, value)
+            reported_as = dict(zip(reports, reports, strict=True))
+            if counted is not None:
+                # Not the name of the rule's own state, as the products that L-BFGS keeps.
+                reported_as.setdefault("products", "x_scale_products")
+                reports = {**reports, "products": reports.get("products", 0) + counted}
+            for role, value in reports.items():
+                reported, value = self._reported(role, value, reported_as[role])
                 new[reported] = like(pt.switch(self.stopped, reported, value), reported)
             new[self.stop] = like(still | finished, self.stop)
         new |= {variable: as_update(value, variable) for variable, value in (unheld or {}).items()}
         return extend(self.updates, new)
 
-    def _reported(self, role: str, value: Any) -> tuple[Any, Any]:
+    def _reported(self, role: str, value: Any, name: str) -> tuple[Any, Any]:
         """The state variable that reports `value`, and its next value."""
         dtype = value.type.dtype
-        reported = state.state(f"{self.name}/{role}", dtype=dtype, fill=0 if dtype == "int64" else np.nan, role=role)
+        reported = state.state(f"{self.name}/{name}", dtype=dtype, fill=0 if dtype == "int64" else np.nan, role=role)
         if role in ("evaluations", "products"):
             return reported, reported + value
         return reported, -value if role == "cost" and self.ascent else value

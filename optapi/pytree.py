@@ -6,7 +6,7 @@ of a NumPy function are pytrees, and so are the models of stateful optimizers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Number
 from typing import Any, TypeGuard
@@ -14,6 +14,30 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from .typing import Tree
+
+
+class NamedList(list[Any]):
+    """A list whose entries are found by their names too.
+
+    Parameters
+    ----------
+    values : iterable
+    names : sequence of str
+    """
+
+    def __init__(self, values: Iterable[Any], names: Sequence[str]):
+        super().__init__(values)
+        self._names = tuple(names)
+
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, str):
+            return super().__getitem__(key)
+        if key not in self._names:
+            raise KeyError(f"there is no {key!r}; there are {', '.join(self._names)}")
+        return self[self._names.index(key)]
+
+    def __reduce__(self) -> Any:
+        return type(self), (list(self), self._names)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ StepSize: TypeAlias = Scalar | Callable[[Any], Any]
 Mask: TypeAlias = Sequence[bool] | Callable[[Any], bool]
 # A pair (low, high) for each parameter, by the parameter or in a list, or one for all; see `feasible.boxes`.
 Bounds: TypeAlias = Mapping[Any, Any] | Sequence[Any]
+# Typical sizes of the parameters: a number, an array, one of these for each parameter, or where they come from.
+XScale: TypeAlias = "str | ArrayLike | Variable | Sequence[Any] | Mapping[Any, Any]"
 # From a variable to its next value.
 Updates: TypeAlias = dict[Any, Any]
 # A symbolic tensor; and one that is symbolic or not, for functions that serve both.
@@ -31,7 +33,9 @@ Array: TypeAlias = TensorVariable | np.ndarray
 Tree: TypeAlias = "ArrayLike | Sequence[Tree] | Mapping[Any, Tree]"
 # A rule, or the name of one of this package.
 OptAlgo: TypeAlias = Callable[..., Updates] | str
-# A derivative; True where the function returns it too, None where it builds a PyTensor scalar.
-Derivative: TypeAlias = Callable[..., Any] | bool | None
+# A derivative; True where the function returns it too, a scheme of differences, or None for what the function allows.
+Derivative: TypeAlias = Callable[..., Any] | bool | str | None
+# A loss of residuals: a name, or a function from z to rho(z), see `optapi.least_squares`.
+Loss: TypeAlias = str | Callable[[Any], Any]
 # How PyTensor compiles.
 CompileMode: TypeAlias = Mode | str | None

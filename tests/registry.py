@@ -92,6 +92,7 @@ ROWS = [
     Case(optapi.newton_cg, {"escape": True}),
     Case(optapi.trust_region_cg, {}),
     Case(optapi.trust_region_cg, {"escape": True}),
+    Case(optapi.newton_cg, {"x_scale": "curvature", "preconditioner": "curvature"}),
     Case(optapi.gauss_newton, {}),
     Case(optapi.levenberg_marquardt, {}),
     Case(readme_rule(), {"step_size": 0.1}, settles=False),

@@ -317,6 +317,7 @@ MAY_BE_RIGHT = {
     "Scalar": NUMBERS | {"symbolic integer"},
     "StepSize": NUMBERS | {"symbolic integer"},
     "StepSizes": NUMBERS | {"function", "class", "generator"},
+    "XScale": NUMBERS - {"zero", "negative"} | {"symbolic vector", "symbolic integer"},
     "str": set(),
     "Updates": {"empty dictionary"},
     "Bounds": {"empty dictionary"},

@@ -16,6 +16,7 @@ from registry import ROWS, SOME_ROWS, structure
 
 import optapi
 from optapi.drivers.options import SYMBOLIC
+from optapi.graph.numpy_linker import STEP
 
 
 THOROUGH = int(os.environ.get("OPTAPI_INJECTIONS", "1")) > 1
@@ -176,7 +177,7 @@ def test_compiled(row, made):
     try:
         cost = made(call, p)
         options = {**options_of(row), "max_iterations": ITERATIONS}
-        run = optapi.compile_minimizer([p], cost, row.rule, mode=optapi.PYTHON, **options)
+        run = optapi.compile_minimizer([p], cost, row.rule, mode=STEP, **options)
     except NotImplementedError:
         assert made is as_op  # it has no second derivatives
         return

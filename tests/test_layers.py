@@ -14,20 +14,20 @@ PACKAGE = Path(optapi.__file__).parent
 # A module imports only from those before it; so a wing, a line here, imports only from those above, but for what state
 # needs of PyTensor.
 ORDER = [
-    *("typing", "checks", "notes", "updates", "pytree", "files", "graph.compat", "state", "vectors"),
+    *("typing", "hints", "checks", "notes", "updates", "pytree", "files", "graph.compat", "state", "vectors"),
     *("graph.replace", "graph.loops", "graph.batches", "graph.oracle", "graph.derivatives"),
     *("graph.products", "graph.ordered", "graph.numpy_linker"),
     *("graph.numba", "graph.jax", "graph.threads"),
-    *("schedules", "line_search", "moments", "gradients", "feasible", "objective"),
+    *("schedules", "line_search", "moments", "gradients", "scaling", "losses", "feasible", "objective"),
     *("rules._linear_algebra", "rules._descent", "rules._projected"),
     *("rules.first_order", "rules.per_parameter_rates", "rules.conjugate_gradient", "rules.quasi_newton"),
     *("rules.stochastic_quasi_newton", "rules.natural_gradient"),
     *("rules.newton", "rules.least_squares", "rules.hessian_free"),
     *("stopping", "tuning", "transforms", "stateful"),
-    *("drivers.locks", "drivers.covariance", "drivers.evaluator", "drivers.gradient_check", "drivers.options"),
-    *("drivers.results", "drivers.termination", "drivers.progress", "drivers.program", "drivers.oracle_program"),
-    *("drivers.loop_program", "drivers.run", "drivers.numpy", "drivers.compiled", "drivers.scipy"),
-    *("profiles", "plot", "testing"),
+    *("drivers.locks", "drivers.covariance", "drivers.differences", "drivers.evaluator", "drivers.gradient_check"),
+    *("drivers.options", "drivers.results", "drivers.termination", "drivers.progress", "drivers.program"),
+    *("drivers.oracle_program", "drivers.loop_program", "drivers.run", "drivers.numpy", "drivers.compiled"),
+    *("drivers.scipy", "scipy", "profiles", "plot", "testing"),
     "__init__",
 ]
 

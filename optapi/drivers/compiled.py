@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from copy import deepcopy
+from functools import partial
 from hashlib import sha256
 from typing import Any, ClassVar
 
@@ -17,7 +18,8 @@ from pytensor.graph.basic import Constant, Variable
 from ..checks import as_numbers, called, check_choice, check_count, check_flag, check_shared
 from ..feasible import Box, boxes, put_inside
 from ..graph.compat import assign
-from ..pytree import PyTree, largest
+from ..pytree import NamedList, PyTree, largest
+from ..state import labels
 from ..typing import Bounds, CompileMode, OptAlgo, Updates, Variables
 from .evaluator import Evaluator
 from .loop_program import LoopProgram, Problem
@@ -126,9 +128,9 @@ class CompiledRun(Run):
 class CompiledMinimizer:
     """A compiled minimization; `compile_minimizer` makes it.
 
-    Called with the values of the inputs, ``run(*inputs)``, it minimizes from the values that the parameters have now,
-    the rule as new, and returns an `OptimizeResult`, in which points are lists of arrays, one for each parameter. The
-    parameters then hold its `x`.
+    Called with the values of the inputs, ``run(*inputs)``, by place or by name, it minimizes from the values that the
+    parameters have now, the rule as new, and returns an `OptimizeResult`, in which points are lists of arrays, one for
+    each parameter, found by position or by the parameter's name. The parameters then hold its `x`.
 
     `x` is the point that the rule holds at the end, if the rule reports the cost there, as all do that search: it is
     then the best but where a search lets the cost rise. Of the other rules it is the best finite point seen, and of a
@@ -155,7 +157,7 @@ class CompiledMinimizer:
     --------
     >>> p = pytensor.shared(np.array([5.0]), name="p")
     >>> run = optapi.compile_minimizer([p], pt.sum((p**2 - 4) ** 2), "lbfgs", mode=optapi.PYTHON)
-    >>> run().x[0].round(3)
+    >>> run().x["p"].round(3)
     array([2.])
     >>> p.set_value(np.array([-1.0]))
     >>> run().x[0].round(3)
@@ -181,16 +183,16 @@ class CompiledMinimizer:
     def opt_algo(self) -> Any:
         return self._problem.rule
 
-    def __call__(self, *inputs: Any) -> OptimizeResult:
+    def __call__(self, *inputs: Any, **named: Any) -> OptimizeResult:
         """Minimize from the values that the parameters have now."""
         self._check_idle()
         if not all(np.isfinite(p.get_value(borrow=True)).all() for p in self._problem.parameters):
             raise ValueError("the parameters have values that are not finite; start from finite ones, or restart()")
-        checked = self._checked(inputs)
+        checked = self._checked(inputs, named)
         self._monitor.begin()
         return self._go(self._new_run(None, self._monitor, checked), checked)
 
-    def resume(self, *inputs: Any) -> OptimizeResult:
+    def resume(self, *inputs: Any, **named: Any) -> OptimizeResult:
         """Go on where the last minimization has ended: at a limit, by its callback or by an interrupt.
 
         It goes on bit for bit as if it had not ended, and the limits count anew. The values of the parameters do not
@@ -198,7 +200,7 @@ class CompiledMinimizer:
 
         Parameters
         ----------
-        *inputs : arrays
+        *inputs, **named : arrays
             The same as before.
 
         Raises
@@ -209,7 +211,7 @@ class CompiledMinimizer:
         self._check_idle()
         if self._run is None:
             raise ValueError("there is no minimization to resume; begin one by calling this object")
-        values = self._checked(inputs)
+        values = self._checked(inputs, named)
         if fingerprint(values) != self._run.inputs:
             raise ValueError("the inputs are not those of the minimization to resume; begin a new one for others")
         return self._go(self._run, values, resumed=True)
@@ -224,12 +226,14 @@ class CompiledMinimizer:
         """A run from `point`, by default from the values that the parameters have now; without inputs, one to load."""
         limits = None if inputs is None else self._program.limits(inputs)
         values = self._program.start_at(point, limits)
-        structure = PyTree.of([p.get_value(borrow=True) for p in self._problem.parameters])
+        names = labels(self._problem.parameters)
+        structure = PyTree(partial(NamedList, names=names), tuple(range(len(names))), (PyTree(),) * len(names))
         evaluator = Evaluator(self._program.evaluate, True, structure, tuple(inputs or ()))
         evaluator.limits = limits
         return CompiledRun(self._program, evaluator, self._termination, monitor, values)
 
     def _go(self, run: CompiledRun, inputs: list[Any], resumed: bool = False) -> OptimizeResult:
+        # No call stands between the test and the setting, or a second thread could pass.
         if self._running:
             raise RuntimeError(RUNNING)
         self._running = True
@@ -263,13 +267,17 @@ class CompiledMinimizer:
         held = {place: held.get(place, position.values[place]) for place in self._program.given}
         assign([self._program.given[place] for place in held], [deepcopy(value) for value in held.values()])
 
-    def _checked(self, inputs: Sequence[Any]) -> list[Any]:
+    def _checked(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
         """The values of the inputs, as the compiled function takes them."""
         wanted = self._problem.inputs
-        if len(inputs) != len(wanted):
-            names = ", ".join(str(v.name or v) for v in wanted)
-            raise TypeError(f"{len(inputs)} inputs are given; pass {f'{len(wanted)}: {names}' if wanted else 'none'}")
-        values = []
+        names, rest = ", ".join(str(v.name or v) for v in wanted), wanted[len(inputs) :]
+        for name in named:
+            if [v.name for v in rest].count(name) != 1:
+                raise TypeError(f"no input is called {name!r} that is not given by its place; the inputs are {names}")
+        if len(inputs) + len(named) != len(wanted):
+            count = len(inputs) + len(named)
+            raise TypeError(f"{count} inputs are given; pass {f'{len(wanted)}: {names}' if wanted else 'none'}")
+        inputs, values = [*inputs, *(named[v.name] for v in rest)], []
         for variable, value in zip(wanted, inputs, strict=True):
             try:
                 values.append(variable.type.filter(value, allow_downcast=None))
@@ -284,7 +292,7 @@ class CompiledMinimizer:
     # Many starts
 
     def from_starts(self, starts: Sequence[ArrayLike] | Mapping[Any, ArrayLike], *inputs: Any, workers: int = 1,
-                    together: bool | None = None) -> list[OptimizeResult]:  # fmt: skip
+                    together: bool | None = None, **named: Any) -> list[OptimizeResult]:  # fmt: skip
         """Minimize from many starts.
 
         Parameters
@@ -293,7 +301,8 @@ class CompiledMinimizer:
             For each parameter an array with one axis more, the first: a row for each start; of one parameter, the
             array alone; or a dictionary from parameters to such arrays, where the others start from their values now.
             `sample_starts` makes them.
-        *inputs : arrays
+        *inputs, **named : arrays
+            The inputs, by place or by name.
         workers : int
             How many threads. More than one need a mode that leaves Python alone: ``"NUMBA"`` or ``"JAX"``.
         together : bool, optional
@@ -323,7 +332,7 @@ class CompiledMinimizer:
             raise RuntimeError(RUNNING)
         self._running = True
         try:
-            return self._from_starts(self._rows(starts), self._checked(inputs), workers, together)
+            return self._from_starts(self._rows(starts), self._checked(inputs, named), workers, together)
         finally:
             self._running = False
 

@@ -123,7 +123,7 @@ def products(parameters: Sequence[Any], cost: Any, residuals: Sequence[Any] | No
 def information(
     function: Callable[..., Any], point: Sequence[np.ndarray], inputs: Sequence[Any], of_residuals: bool
 ) -> tuple[np.ndarray, float | None]:
-    """The matrix of second derivatives; or :math:`J^T J` and the variance of the residuals, NaN if they are too few."""
+    """The matrix of second derivatives; or :math:`J` and the variance of the residuals, NaN if they are too few."""
     columns, size = [], sum(array.size for array in point)
     values: Any = ()
     for vectors in basis(point):
@@ -134,7 +134,7 @@ def information(
         return (matrix + matrix.T) / 2, None
     squares = sum(float(np.sum(np.square(r, dtype="float64"))) for r in values[len(values) // 2 :])
     spare = matrix.shape[1] - size
-    return matrix @ matrix.T, squares / spare if spare > 0 else np.nan
+    return matrix.T, squares / spare if spare > 0 else np.nan
 
 
 def basis(point: Sequence[np.ndarray]) -> Any:
@@ -152,7 +152,7 @@ def precision(point: Sequence[np.ndarray]) -> float:
 
 
 def inverted(matrix: np.ndarray, variance: float | None, error: float, absolute_sigma: bool = False) -> Array:
-    """The covariance that belongs to `matrix`, whose relative error is `error`.
+    """The covariance of `matrix`, that of second derivatives or :math:`J`, whose relative error is `error`.
 
     Raises
     ------
@@ -162,13 +162,23 @@ def inverted(matrix: np.ndarray, variance: float | None, error: float, absolute_
     """
     if check_flag("absolute_sigma", absolute_sigma) and variance is None:
         raise ValueError("absolute_sigma is about residuals, which this minimization does not have; leave it out")
-    diagonal = np.diag(matrix)
     if not np.isfinite(matrix).all():
         raise ValueError("there is no covariance here: the second derivatives are not finite at this point")
-    # Of components in their own units, so that no choice of units decides.
-    units = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    values, vectors = np.linalg.eigh(matrix / np.outer(units, units))
-    if not (diagonal > 0).all() or not (values > len(values) * error).all():
+    # Of components in their own units, so that no choice of units decides; and of J itself, whose condition is the root
+    # of that of its square.
+    if variance is None:
+        diagonal = np.diag(matrix)
+        units = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+        values, vectors = np.linalg.eigh(matrix / np.outer(units, units))
+        positive = (diagonal > 0).all() and bool((values > len(values) * error).all())
+    else:
+        norms = np.linalg.norm(matrix, axis=0)
+        units = np.where(norms > 0, norms, 1.0)
+        _, s, rows = np.linalg.svd(matrix / units, full_matrices=len(matrix) < len(units))
+        values, vectors = np.zeros(len(units)), rows.T
+        values[: len(s)] = s**2
+        positive = (norms > 0).all() and bool((values > (len(values) * error) ** 2).all())
+    if not positive:
         raise ValueError(
             "there is no covariance here: the matrix of second derivatives is not positive definite (its smallest "
             f"eigenvalue is {values.min():.3g} with all of its diagonal scaled to 1). The point is no minimum, or the "

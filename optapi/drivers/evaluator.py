@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import pickle
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from math import isfinite
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
-from ..checks import check_cost
+from ..checks import OptimizationWarning, check_cost
 from ..feasible import projected_gradients
 from ..graph.derivatives import differentiate
 from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays, central_difference
 from ..pytree import PyTree, derivatives, largest, named, number
 from ..typing import CompileMode, Derivative
+from .differences import SCHEMES, Differences, Workers
 from .locks import BUILDING
 
+
+DIFFERENCED = (
+    "df is None, and f does not take PyTensor variables, to be differentiated ({why}); so the derivative is by "
+    "differences of f. Pass df, or write f with pytensor.tensor; df='2-point' takes differences without this warning."
+)
+NOISY = (
+    "f is noisy: near the start its relative error is {noise:.1g}, more than rounding. The steps of the differences "
+    "follow the noise; results have no more digits than it leaves."
+)
+# How far beside the start an expression is compared with the function.
+BESIDE = 1e-4
 
 # The shapes and dtypes of arrays.
 Kinds = list[tuple[tuple[int, ...], str]]
@@ -93,9 +109,13 @@ class Evaluator:
     ----------
     nfev, njev, nhev : int
         How often `f`, `df` and `hessp` were called; with `df` True a call of `f` is one of each.
+    differences : Differences or None
+        What takes the place of `df`.
     """
 
     MEMORY = 4
+    differences: Differences | None = None
+    kind: ClassVar[type[Evaluation]] = Evaluation
 
     def __init__(self, f: Callable[..., Any], df: Callable[..., Any] | bool, structure: PyTree,
                  args: tuple[Any, ...] = (), hessp: Callable[..., Any] | None = None):  # fmt: skip
@@ -123,7 +143,7 @@ class Evaluator:
 
     def at(self, arrays: Sequence[np.ndarray]) -> Evaluation:
         """What is known of the point of `arrays`, which are kept; they must not change."""
-        evaluation = Evaluation(arrays)
+        evaluation = self.kind(arrays)
         for known in (self.held, *reversed(self.recent)):
             if known is not None and known.key == evaluation.key:
                 return known
@@ -185,6 +205,9 @@ class Evaluator:
             name, value = named("df", self.df), self.df(self._argument(point), *self.args)
         return derivatives(name, value, self.structure, point)
 
+    def close(self) -> None:
+        """Give back what it holds: nothing is asked for soon."""
+
     def _argument(self, arrays: Arrays) -> Any:
         return self.structure.build([array.copy() for array in arrays])
 
@@ -194,6 +217,106 @@ class Evaluator:
                 f"df is True, so f has to return a cost and a derivative; it returned a {type(value).__name__}"
             )
         return value[0], value[1]
+
+
+def complex_number(name: str, value: object) -> complex:
+    """`value`, which the function `name` returned at a complex point, as a complex number."""
+    array = np.asarray(value)
+    if array.dtype.kind != "c" or array.size != 1:
+        raise ValueError(
+            f"{name} returned {array.dtype} of shape {array.shape} at a complex point; df='cs' needs a complex number. "
+            "Use functions that take complex numbers, not abs or max, or df='3-point'"
+        )
+    return complex(array.reshape(()))
+
+
+def warn(message: str, kind: type[Warning] = OptimizationWarning) -> None:
+    """Warn of the line of the user, outside of this package and of PyTensor, which calls an oracle."""
+    frame: Any = sys._getframe(1)
+    level = 2
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in ("optapi", "pytensor"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, kind, stacklevel=level)
+
+
+class Applied:
+    """A function with its further arguments, that can be pickled if they can."""
+
+    __slots__ = ("args", "function")
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]):
+        self.function, self.args = function, args
+
+    def __call__(self, point: Any) -> Any:
+        return self.function(point, *self.args)
+
+
+class DifferencedEvaluator(Evaluator):
+    """An evaluator of a function without derivative, which takes differences, whose calls of `f` are counted.
+
+    Parameters
+    ----------
+    f, structure, args, hessp
+        As for `Evaluator`.
+    differences : Differences
+    workers : Workers
+        Where the values that a derivative takes are evaluated.
+
+    Attributes
+    ----------
+    njev : int
+        How many derivatives were taken.
+    """
+
+    differences: Differences
+
+    def __init__(self, f: Callable[..., Any], differences: Differences, structure: PyTree, args: tuple[Any, ...] = (),
+                 hessp: Callable[..., Any] | None = None, workers: Workers | None = None):  # fmt: skip
+        super().__init__(f, False, structure, args, hessp)
+        self.differences, self.workers = differences, workers or Workers()
+        self._epsilon = 0.0
+
+    @property
+    def gradient_error(self) -> float:
+        return self.differences.error(self._epsilon)
+
+    def gradients(self, evaluation: Evaluation) -> Arrays:
+        if evaluation.gradients is None:
+            cost, point = self.cost(evaluation), evaluation.point
+            if not isfinite(cost):
+                evaluation.gradients = [np.full_like(array, np.nan) for array in point]
+            else:
+                self.njev += 1
+                self._epsilon = max((float(np.finfo(array.dtype).eps) for array in point), default=0.0)
+                quiet = self.differences.noise == 0
+                evaluation.gradients = self.differences(self._costs, point, cost)
+                if quiet and self.differences.noise:
+                    warn(NOISY.format(noise=self.differences.noise))
+        return evaluation.gradients
+
+    def _derivative(self, point: Arrays) -> Arrays:
+        return self.gradients(self.at(point))
+
+    def _costs(self, points: Iterable[list[np.ndarray]]) -> list[Any]:
+        """The costs at `points`."""
+        name = named("f", self.f)
+        take = complex_number if self.differences.scheme == "cs" else number
+        build, costs = self.structure.build, []
+        if self.workers.workers is None:
+            for point in points:
+                self.nfev += 1
+                costs.append(take(name, self.f(build(point), *self.args)))
+            return costs
+        try:
+            values = list(self.workers.map(Applied(self.f, self.args), map(build, points)))
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            error.add_note("workers= evaluates f in other processes; f and args have to be such as pickle takes")
+            raise
+        self.nfev += len(values)
+        return [take(name, value) for value in values]
+
+    def close(self) -> None:
+        self.workers.close()
 
 
 class Symbolic:
@@ -220,19 +343,11 @@ class Symbolic:
             pt.tensor(f"x{position}", shape=shape, dtype=np.dtype(dtype).name)
             for position, (shape, dtype) in enumerate(kinds)
         ]
-        try:
-            cost = self.f(self.structure.build(self._variables), *self.args)
-        except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
-            raise TypeError(
-                "df is None, so f was called with PyTensor variables, to be differentiated, and raised a "
-                f"{type(error).__name__}. Pass df, or df=True if f returns the derivative too, or write f with "
-                "functions of pytensor.tensor, for instance pt.sum in the place of np.sum"
-            ) from error
-        if not isinstance(cost, TensorVariable):
-            raise TypeError(
-                f"df is None, so f has to build a PyTensor scalar of PyTensor variables; it returned a "
-                f"{type(cost).__name__}. Pass df, or df=True if f returns the derivative too"
-            )
+        cost = self.f(self.structure.build(self._variables), *self.args)
+        if not isinstance(cost, Variable):
+            raise TypeError(f"it returned a {type(cost).__name__}, which is no expression of the variables")
+        if isinstance(cost, TensorVariable) and cost.type.ndim and set(cost.type.shape) == {1}:
+            cost = cost.reshape(())
         with BUILDING:
             self._gradients = differentiate(check_cost(cost), self._variables)
             self._evaluate = pytensor.function(self._variables, [cost, *self._gradients], mode=self.mode)
@@ -258,24 +373,77 @@ class Symbolic:
                 self._multiply = pytensor.function(inputs, products, mode=self.mode, on_unused_input="ignore")
         return self.structure.build(self._multiply(*self._leaves(point), *self._leaves(vector)))
 
+    def contradiction(self, start: Sequence[np.ndarray]) -> str | None:
+        """How values of `f` itself differ from those of the expression, at the start and beside it.
+
+        None if they do not, or if `f` returns no numbers for arrays.
+        """
+        for factor in (0.0, 1.0):
+            ways = [(np.abs(a) + 1) * (1 + np.arange(a.size).reshape(a.shape) % 7) for a in start]
+            point = [(a + factor * BESIDE * way).astype(a.dtype) for a, way in zip(start, ways, strict=True)]
+            try:
+                value = number("f", self.f(self.structure.build([array.copy() for array in point]), *self.args))
+            except Exception:
+                return None
+            cost = float(self._evaluate(*point)[0])
+            epsilon = max((float(np.finfo(array.dtype).eps) for array in point), default=0.0)
+            if not abs(value - cost) <= epsilon**0.5 * max(abs(value), abs(cost)) and not (value != value != cost):
+                return f"as an expression it is {cost:.9g} where it is {value:.9g} of numbers"
+        return None
+
     def _leaves(self, point: Any) -> list[Any]:
         return [leaf for _, leaf in self.structure.leaves("x", point)]
 
 
 def evaluator_of(f: Callable[..., Any], df: Derivative, args: Any, hessp: Callable[..., Any] | None, structure: PyTree,
-                 start: Sequence[np.ndarray], mode: CompileMode) -> Evaluator:  # fmt: skip
+                 start: Sequence[np.ndarray], mode: CompileMode,
+                 workers: int | Callable[..., Any] | None = None) -> Evaluator:  # fmt: skip
     """An evaluator of `f` and `df` in all their forms."""
     if not callable(f):
         raise TypeError(f"f is {f!r}; pass a function from a point to the cost")
     df = True if isinstance(df, np.bool_) and df else df
+    if isinstance(df, str):
+        df = Differences(df)
     if not (callable(df) or df is True or df is None):
         raise TypeError(
-            f"df is {df!r}; pass the derivative of f, True if f returns it too, or None if f builds a PyTensor scalar"
+            f"df is {df!r}; pass the derivative of f, True if f returns it too, {', '.join(map(repr, SCHEMES))} for "
+            "differences, or None for what f allows"
         )
     if hessp is not None and not callable(hessp):
         raise TypeError(f"hessp is {hessp!r}; pass a function of a point and a vector")
-    args = args if isinstance(args, tuple) else (args,)
+    args, evaluated_by = args if isinstance(args, tuple) else (args,), Workers(workers)
     if df is None:
-        symbolic = Symbolic(f, structure, kinds_of(start), args, mode)
-        return Evaluator(symbolic, True, structure, args, hessp or symbolic.product)
+        symbolic = symbolic_of(f, structure, start, args, mode)
+        if symbolic is not None:
+            return Evaluator(symbolic, True, structure, args, hessp or symbolic.product)
+        df = Differences("2-point")
+    if isinstance(df, Differences):
+        return DifferencedEvaluator(f, df, structure, args, hessp, evaluated_by)
     return Evaluator(f, df, structure, args, hessp)
+
+
+def symbolic_of(f: Callable[..., Any], structure: PyTree, start: Sequence[np.ndarray], args: tuple[Any, ...],
+                mode: CompileMode) -> Symbolic | None:  # fmt: skip
+    """`f` as an expression; None, with a warning that says why, if it does not make a right one of variables.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it does not take arrays either.
+    """
+    try:
+        symbolic = Symbolic(f, structure, kinds_of(start), args, mode)
+        why = symbolic.contradiction(start)
+    except Exception as error:
+        symbolic, failure, why = None, error, f"{type(error).__name__}: {error}".splitlines()[0]
+        try:
+            value = f(structure.build([array.copy() for array in start]), *args)
+        except Exception as other:
+            other.add_note(f"df is None, so f was first called with PyTensor variables, which raised {why}")
+            raise
+        if isinstance(value, Variable):
+            raise TypeError(f"df is None, and f makes no scalar of PyTensor variables: {failure}") from error
+    if why is None:
+        return symbolic
+    warn(DIFFERENCED.format(why=why))
+    return None

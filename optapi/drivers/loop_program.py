@@ -40,7 +40,7 @@ from .program import Places, Program, apply, as_function, full, values_of
 from .termination import Ending
 
 
-MODES = "'NUMBA', 'JAX', 'CVM' or optapi.PYTHON"
+MODES = "'NUMBA', 'JAX', 'CVM' or 'PYTHON'"
 
 
 class Problem(NamedTuple):
@@ -89,13 +89,7 @@ class Problem(NamedTuple):
         return any(is_generator(variable) or variable in self.updates for variable in ancestors([self.cost]))
 
     def __reduce__(self) -> Any:
-        # A mode of optapi means itself.
-        return _problem, (*self[:-1], None if self.mode is PYTHON else self.mode, self.mode is PYTHON)
-
-
-def _problem(*parts: Any) -> Problem:
-    *most, mode, python = parts
-    return Problem._make([*most, PYTHON if python else mode])
+        return type(self), (*self[:-1], "PYTHON" if self.mode is PYTHON else self.mode)
 
 
 class LoopProgram(Program):
@@ -489,7 +483,7 @@ def check_mode(mode: CompileMode, draws: bool) -> Any:
         if draws:
             raise ValueError(
                 "mode is JAX, where random generators belong to the compiled function, so that no minimization could "
-                "be begun anew or saved; for a cost that draws use 'NUMBA', 'CVM' or optapi.PYTHON"
+                "be begun anew or saved; for a cost that draws use 'NUMBA', 'CVM' or 'PYTHON'"
             )
     elif compiles_whole_graphs(known):
         raise ValueError(f"mode has a {name}, which cannot run loops; use {MODES}")

@@ -10,15 +10,16 @@ from typing import Any, ClassVar
 import numpy as np
 from pytensor.compile.mode import Mode
 
-from ..checks import check_flag
+from ..checks import as_numbers, check_flag
 from ..feasible import limits, put_inside
 from ..files import refusing
 from ..pytree import PyTree, point
 from ..state import is_names
 from ..typing import CompileMode, Derivative, OptAlgo, Tree
-from .evaluator import Evaluation, evaluator_of, kinds_of
+from .differences import is_found
+from .evaluator import Evaluation, evaluator_of, kinds_of, warn
 from .gradient_check import Comparison, along, compare
-from .options import check_rule, name_of, option_of, options_of, own_rule, rule_of
+from .options import check_rule, name_of, option_of, options_of, own_rule, public_name, rule_of
 from .oracle_program import OracleProgram
 from .progress import Checkpoint, Monitor
 from .run import LIMITS, Run, entries, read
@@ -29,8 +30,11 @@ from .termination import Ending, Termination
 LIMITED = [field.name for field in fields(Termination) if field.name != "ascent"]
 
 
+BY_DIFFERENCES = "That may be all that differences tell: pass df, or df='3-point', or raise the tolerance."
+
+
 class minimize_iterator(Run):
-    """A minimization that takes a step at each ``next``, and can be looked at, changed, saved and resumed in between.
+    r"""A minimization that takes a step at each ``next``, and can be looked at, changed, saved and resumed in between.
 
     ::
 
@@ -45,12 +49,14 @@ class minimize_iterator(Run):
     f : callable
         ``f(x, *args)``, the cost: a number, or an array of size 1. It is called once for each point, with an array, or
         a structure of arrays as `x0` is, that it may keep or change.
-    df : callable, True or None
+    df : callable, True, "2-point", "3-point", "cs" or None
         ``df(x, *args)``, the derivative, of the shape of `x0`; called once for each point where the cost is finite. If
-        True, `f` returns the pair of the cost and the derivative. If None, `f` builds a PyTensor scalar of PyTensor
-        variables, which is differentiated.
-    opt_algo : callable or str
-        A rule, for instance `optapi.lbfgs`, or its name, ``"lbfgs"``.
+        True, `f` returns the pair of the cost and the derivative. With the name of a scheme it is by forward, central
+        or complex differences, whose calls of `f` count; see Notes. If None, `f` is tried with PyTensor variables:
+        where it builds a scalar of them, that is differentiated; else it is ``"2-point"``, with an
+        `OptimizationWarning`.
+    opt_algo : callable or str, optional
+        A rule, for instance `optapi.lbfgs`, or its name; by default ``"lbfgs"``.
     args : tuple
         Further arguments of `f`, `df` and `hessp`.
     max_iterations : int, optional
@@ -85,14 +91,18 @@ class minimize_iterator(Run):
     hessp : callable, optional
         ``hessp(x, v, *args)``, the product of the matrix of second derivatives at `x` with `v`. By default it is a
         central difference of `df`. Of use to rules that need such products.
+    workers : int or callable, optional
+        Where `f` is evaluated for differences: in so many processes, -1 for one for each processor, or by a function
+        such as `map`, for instance the `map` of an executor. `f` then must be such as pickle takes.
     mode : PyTensor mode or str, optional
         How the rule is compiled. By default it is written out in Python, which is ready at once; ``"NUMBA"`` takes half
         a minute, and is faster where `f` costs next to nothing.
     **options
-        Options of the rule. Where the rule's own `tolerance` is None by default, it is 1e-5 here. `bounds`, of a rule
-        that takes them, are put together as `x0` is: of a vector a pair ``(low, high)`` for each component or SciPy's
-        ``Bounds``, of another array a pair of numbers or arrays, of a dictionary those of some of its keys; or one pair
-        of numbers for all. None is no bound. `x0` is put inside, and no point outside is evaluated for a step.
+        Options of the rule. Where the rule's own `tolerance` is None by default, it is 1e-5 here. An `x_scale` is put
+        together as `x0` is, unless it is a number or a name. `bounds`, of a rule that takes them, are too: of a vector
+        a pair ``(low, high)`` for each component or SciPy's ``Bounds``, of another array a pair of numbers or arrays,
+        of a dictionary those of some of its keys; or one pair of numbers for all. None is no bound. `x0` is put inside,
+        and no step leads outside.
 
     Attributes
     ----------
@@ -117,6 +127,15 @@ class minimize_iterator(Run):
     -----
     Since `x` is the best point, the cost is evaluated at each iterate also for rules that need only the derivative.
 
+    A derivative by ``"2-point"`` takes a call of `f` for each component and has half of the digits of the cost,
+    ``"3-point"`` two calls and two thirds, ``"cs"`` one call with complex numbers and all. The step is
+    :math:`\epsilon^{1/2}`, or :math:`\epsilon^{1/3}`, times the size of the component, with the precision of its dtype.
+    Each 20th derivative by ``"2-point"`` is compared with ``"3-point"``, which is taken from where the two differ.
+    If values near the start show that `f` is noisier than rounding, an `OptimizationWarning` says so, and the step
+    follows the noise, as Moré and Wild (2012) have it.
+
+    An `f` that is tried with PyTensor variables is called twice more with arrays, to see that both agree.
+
     An exception of `f` or `df` comes out as it is, and so does KeyboardInterrupt. The iteration has then not happened:
     all is as it was before it, but for the numbers of calls, and ``next`` tries again.
 
@@ -135,17 +154,24 @@ class minimize_iterator(Run):
     [1. 1.] Converged: no component of the derivative is larger than 1e-05 in absolute value.
     """
 
-    def __init__(self, x0: Tree, f: Callable[..., Any], df: Derivative, opt_algo: OptAlgo, *, args: Any = (),
+    def __init__(self, x0: Tree, f: Callable[..., Any], df: Derivative = None, opt_algo: OptAlgo | None = None, *,
+                 args: Any = (),
                  max_iterations: int | None = None, max_evaluations: int | None = None, time_limit: float | None = None,
                  target: float | None = None, cost_tolerance: float | None = None, step_tolerance: float | None = None,
                  callback: Callable[..., Any] | None = None, progressbar: bool | str = False,
                  verbose: bool | int = False, trace: bool = False,
                  checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
-                 check_gradient: bool = False, hessp: Callable[..., Any] | None = None, mode: CompileMode = None,
+                 check_gradient: bool = False, hessp: Callable[..., Any] | None = None,
+                 workers: int | Callable[..., Any] | None = None, mode: CompileMode = None,
                  **options: Any):  # fmt: skip
         structure, start = point("x0", x0)
-        rule = rule_of(opt_algo)
+        rule = rule_of("lbfgs" if opt_algo is None else opt_algo)
+        name = public_name(df) if callable(df) else df if isinstance(df, str) else None
+        if own_rule(name) is not None:
+            raise TypeError(f"df is the rule {name}; pass it as opt_algo={name!r}")
         options = check_rule(rule, options, minimize_iterator, "x0, f and df", symbolic=False)
+        if "x_scale" in options:
+            options["x_scale"] = by_leaf(options["x_scale"], structure)
         if not (mode is None or isinstance(mode, str | Mode)):
             raise TypeError(f"mode is {mode!r}; pass a PyTensor mode or the name of one")
         bounds = limits(options.get("bounds"), structure, start)
@@ -159,7 +185,7 @@ class minimize_iterator(Run):
         if checkpoint is not None:
             structure.described()
         self._check_gradient = check_flag("check_gradient", check_gradient)
-        evaluator = evaluator_of(f, df, args, hessp, structure, start, mode)
+        evaluator = evaluator_of(f, df, args, hessp, structure, start, mode, workers)
         evaluator.limits = bounds
         program = OracleProgram(rule, options, kinds_of(start), mode)
         self._running = False
@@ -167,6 +193,8 @@ class minimize_iterator(Run):
         super().__init__(program, evaluator, termination, monitor, program.start(start))
 
     def _why(self) -> str:
+        if self._evaluator.differences is not None:
+            return BY_DIFFERENCES
         # The run is over, so there is time to compare the derivative with the cost, when it is first asked for.
         now = self._position.now
         if self._compared is None or self._compared[0] is not now:
@@ -200,12 +228,14 @@ class minimize_iterator(Run):
         self._running = True
         try:
             if self._position.ending is not None:
+                self._evaluator.close()
                 raise StopIteration
             if self._check_gradient and not self._position.begun and self.nit == 0:
                 comparison = compare(self._evaluator, self._position.now)
                 if not comparison.agrees:
                     raise ValueError(f"{comparison}; check f and df, or leave check_gradient out")
             if not self._step():
+                self._evaluator.close()
                 raise StopIteration
             return self
         except BaseException:
@@ -254,11 +284,12 @@ class minimize_iterator(Run):
         "others": is_names,
         "driver": lambda value: isinstance(value, dict) and set(value) == {*LIMITED, "trace"},
         "mode": lambda value: value is None or isinstance(value, str),
+        "differences": lambda value: value is None or is_found(value),
         "structure": lambda value: PyTree.from_description(value).described() == value,
     }
 
     def _own(self) -> dict[str, Any]:
-        program, termination = self._program, self._termination
+        program, termination, differences = self._program, self._termination, self._evaluator.differences
         return {
             "options": {
                 name: option.item() if isinstance(option, np.generic) else option
@@ -268,6 +299,7 @@ class minimize_iterator(Run):
             "others": [name for name, option in program.options.items() if not is_plain(option)],
             "driver": {name: getattr(termination, name) for name in LIMITED} | {"trace": self._monitor.trace},
             "mode": program.mode if isinstance(program.mode, str) else None,
+            "differences": differences.found() if differences is not None else None,
             "structure": self._evaluator.structure.described(),
         }
 
@@ -286,8 +318,8 @@ class minimize_iterator(Run):
         self._save(path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], f: Callable[..., Any], df: Derivative, opt_algo: OptAlgo | None = None,
-             **kwargs: Any) -> minimize_iterator:  # fmt: skip
+    def load(cls, path: str | os.PathLike[str], f: Callable[..., Any], df: Derivative = None,
+             opt_algo: OptAlgo | None = None, **kwargs: Any) -> minimize_iterator:  # fmt: skip
         """The minimization that was saved to the file `path`.
 
         It goes on exactly as the saved one would have gone on, bit for bit.
@@ -345,6 +377,13 @@ class minimize_iterator(Run):
                 with refusing(path):  # if what the file says is no better alone, it is the fault of the file
                     OracleProgram(rule, options, kinds_of(start), saved["mode"]).start(start)
             raise
+        found, differences = description["differences"], loaded._evaluator.differences
+        if (found is None) != (differences is None):
+            taken = "a derivative" if found is None else "differences of f"
+            raise ValueError(f"{path} was saved with {taken} in the place of df; pass the same df")
+        if differences is not None:
+            with refusing(path):
+                differences.restore(found, sum(array.size for array in start))
         loaded._restore(path, description, arrays)
         position = loaded._position
         # The limits and the target may be others now.
@@ -356,9 +395,10 @@ class minimize_iterator(Run):
 
 
 def minimize(
-    x0: Tree, f: Callable[..., Any], df: Derivative, opt_algo: OptAlgo, *, full_output: bool = False, **kwargs: Any
-) -> Any:
-    """A point that minimizes the function `f` with derivative `df`.
+    x0: Tree, f: Callable[..., Any], df: Derivative = None, opt_algo: OptAlgo | None = None, *,
+    full_output: bool = False, **kwargs: Any
+) -> Any:  # fmt: skip
+    """A point that minimizes the function `f`.
 
     Parameters
     ----------
@@ -372,6 +412,12 @@ def minimize(
     as `x0`, or OptimizeResult
         The best point with a finite cost that was seen.
 
+    Warns
+    -----
+    OptimizationWarning
+        If only the point is returned and the status is not success, with the message; and as said at
+        `minimize_iterator` of `df` and noise.
+
     Raises
     ------
     TypeError, ValueError
@@ -384,12 +430,27 @@ def minimize(
     >>> from optapi import lbfgs, minimize
     >>> minimize(np.zeros(2), lambda x: np.sum((x - 3) ** 2), lambda x: 2 * (x - 3), lbfgs)
     array([3., 3.])
+    >>> minimize(np.zeros(2), lambda x: ((x - 3) ** 2).sum())
+    array([3., 3.])
+    >>> minimize(np.zeros(2), lambda x: np.linalg.norm(x - 3) ** 2, "2-point").round(6)
+    array([3., 3.])
     """
     check_flag("full_output", full_output)
     iterator = minimize_iterator(x0, f, df, opt_algo, **kwargs)
     for _ in iterator:
         pass
-    return iterator.result if full_output else iterator.x
+    if full_output:
+        return iterator.result
+    if not iterator.success:
+        warn(iterator.message)
+    return iterator.x
+
+
+def by_leaf(x_scale: Any, structure: PyTree) -> Any:
+    """`x_scale`, a name, a number or a pytree of this structure, as a rule takes it: copies of the leaves as a list."""
+    if isinstance(x_scale, str | float | int | np.number | None):
+        return x_scale
+    return [as_numbers(place, leaf).copy() for place, leaf in structure.leaves("x_scale", x_scale, "x0")]
 
 
 def is_plain(option: object) -> bool:

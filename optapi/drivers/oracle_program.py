@@ -21,7 +21,7 @@ import numpy as np
 import pytensor
 
 from ..graph.numpy_linker import STEP, NumpyLinker
-from ..graph.oracle import Arrays, Oracle
+from ..graph.oracle import Arrays, Oracle, VectorOracle
 from ..typing import CompileMode, Updates
 from .covariance import precision
 from .evaluator import Evaluation, Evaluator, Kinds
@@ -72,11 +72,10 @@ class Step:
         return new
 
 
-def build(
-    rule: Callable[..., Updates], options: Mapping[str, Any], models: Sequence[np.ndarray], mode: CompileMode
-) -> Step:
+def build(rule: Callable[..., Updates], options: Mapping[str, Any], models: Sequence[np.ndarray], mode: CompileMode,
+          length: int | None = None) -> Step:  # fmt: skip
     """`rule` with `options` for parameters like `models`, compiled."""
-    oracle, parameters, stop, updates = on_oracle(rule, options, models)
+    oracle, parameters, stop, updates = on_oracle(rule, options, models, length)
     with warnings.catch_warnings():
         # That it calls Python is what is wanted.
         warnings.filterwarnings("ignore", message="Numba will use object mode")
@@ -90,16 +89,21 @@ def build(
     return Step(function, oracle, start, places, quiet)
 
 
-def on_oracle(rule: Callable[..., Updates], options: Mapping[str, Any], models: Sequence[np.ndarray]) -> Any:
-    """An oracle, parameters like `models`, a stop, and the updates that `rule` makes of them."""
-    oracle = Oracle(None)
+def on_oracle(rule: Callable[..., Updates], options: Mapping[str, Any], models: Sequence[np.ndarray],
+              length: int | None = None) -> Any:  # fmt: skip
+    """An oracle, parameters like `models`, a stop, and the updates that `rule` makes of them.
+
+    The oracle is of a cost, or with a `length` of so many residuals.
+    """
+    oracle = Oracle(None) if length is None else VectorOracle(None, length)
     parameters = [
         pytensor.shared(model.copy(), name=f"x{position}" if len(models) > 1 else "x", shape=model.shape)
         for position, model in enumerate(models)
     ]
     stop = pytensor.shared(np.int64(0), name="stop")
     try:
-        return oracle, parameters, stop, apply(rule, parameters, cost=oracle(parameters), stop=stop, **options)
+        given = {"cost" if length is None else "residuals": oracle(parameters)}
+        return oracle, parameters, stop, apply(rule, parameters, stop=stop, **given, **options)
     except (TypeError, ValueError) as error:
         for name in SYMBOLIC:
             if f"{name}=" in str(error) or f"'{name}'" in str(error):
@@ -164,28 +168,31 @@ class OracleProgram(Program):
     kinds : list of tuple
         The shapes and dtypes of the parameters, see `kinds_of`.
     mode : PyTensor mode, or str
+    length : int, optional
+        How many residuals the oracle has; by default it has a cost.
     """
 
     evaluates_start = True
 
-    def __init__(self, rule: Callable[..., Any], options: Mapping[str, Any], kinds: Kinds, mode: CompileMode):
-        self.rule, self.options, self.kinds = rule, dict(options), kinds
+    def __init__(self, rule: Callable[..., Any], options: Mapping[str, Any], kinds: Kinds, mode: CompileMode,
+                 length: int | None = None):  # fmt: skip
+        self.rule, self.options, self.kinds, self.length = rule, dict(options), kinds, length
         self.mode = STEP if mode is None else mode
         self._own: list[Step] = []
         self.key: Hashable | None = None
         try:
             name = f"mode {mode}" if isinstance(mode, str) else self.mode
             values = tuple((option, by_value(value)) for option, value in options.items())
-            self.key = (by_value(rule), values, tuple(kinds), name, pytensor.config.floatX)
+            self.key = (by_value(rule), values, tuple(kinds), name, pytensor.config.floatX, length)
         except Incomparable:
             pass
 
     def __reduce__(self) -> Any:
-        return OracleProgram, (self.rule, self.options, self.kinds, None if self.mode is STEP else self.mode)
+        return type(self), (self.rule, self.options, self.kinds, None if self.mode is STEP else self.mode, self.length)
 
     def __deepcopy__(self, memo: Any) -> OracleProgram:
         # Options may be variables that mean themselves.
-        return OracleProgram(self.rule, self.options, self.kinds, self.mode)
+        return type(self)(self.rule, self.options, self.kinds, self.mode, self.length)
 
     @cached_property
     def places(self) -> Places:  # type: ignore[override]
@@ -198,7 +205,7 @@ class OracleProgram(Program):
             with self.step() as step:
                 start = step.start
         else:
-            start = values_of(on_oracle(self.rule, self.options, parameters)[-1])
+            start = values_of(on_oracle(self.rule, self.options, parameters, self.length)[-1])
         values = list(map(full, start))
         for place, parameter in zip(self.places.parameters, parameters, strict=True):
             values[place] = parameter.copy()
@@ -229,7 +236,7 @@ class OracleProgram(Program):
         if step is None:
             with BUILDING:
                 models = [np.zeros(shape, dtype) for shape, dtype in self.kinds]
-                step = build(self.rule, self.options, models, self.mode)
+                step = build(self.rule, self.options, models, self.mode, self.length)
         if step.draws:
             self.key = None  # without a seed a rule draws anew each time that it is built
         try:
@@ -269,6 +276,8 @@ def by_value(value: Any) -> Hashable:
         return kind, value
     if kind is float or isinstance(value, np.floating | np.integer | np.bool_):
         return kind, value.tobytes() if isinstance(value, np.generic) else value.hex()
+    if kind is np.ndarray and value.dtype.kind in "fiub":
+        return kind, value.dtype.str, value.shape, value.tobytes()
     if kind in (list, tuple):
         return kind, tuple(map(by_value, value))
     if kind is np.ndarray and value.dtype.kind in "fiub":

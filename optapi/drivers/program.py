@@ -49,8 +49,8 @@ class Places:
         From a role to where it is reported, see `optapi.reports`.
     kept : list of int
         Where the rule keeps the point held, its cost and its gradient, as one vector each; empty if it does not.
-    inverse : list of int
-        Where it keeps an inverse Hessian.
+    inverse, scales : list of int
+        Where it keeps an inverse Hessian, and the typical sizes in whose units that is.
     """
 
     names: list[str]
@@ -59,6 +59,7 @@ class Places:
     roles: dict[str, list[int]]
     kept: list[int]
     inverse: list[int]
+    scales: list[int]
 
     @classmethod
     def of(cls, updates: Updates, parameters: Sequence[Any], stop: Any) -> Places:
@@ -75,7 +76,7 @@ class Places:
             where.get(stop),
             {role: [where[v] for v in variables] for role, variables in reports(updates).items()},
             [kept[part] for part in Point._fields] if is_whole else [],
-            [place for v, place in where.items() if note(v, "inverse_hessian")],
+            *([place for v, place in where.items() if note(v, kind)] for kind in ("inverse_hessian", "x_scale")),
         )
 
 
@@ -165,7 +166,8 @@ class Program:
 
     def inverse_hessian(self, values: Any) -> Any:
         """What the rule knows of the inverse of the matrix of second derivatives, or None."""
-        inverse = inverse_hessian_of([values[place] for place in self.places.inverse])
+        held = ([values[place] for place in places] for places in (self.places.inverse, self.places.scales))
+        inverse = inverse_hessian_of(*held)
         return inverse.copy() if isinstance(inverse, np.ndarray) else inverse
 
     def second_derivatives(self, point: Arrays, evaluator: Evaluator, inputs: Sequence[Any]) -> SecondDerivatives:

@@ -1,14 +1,15 @@
-"""The rules as methods of `scipy.optimize.minimize`."""
+"""The rules as methods of `scipy.optimize.minimize`, and what its functions are made to be for them."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..typing import OptAlgo
+from .differences import Costs, Differences
 from .numpy import minimize, minimize_iterator
 from .options import SCIPY_NAMES, name_of, rule_of
 
@@ -17,7 +18,7 @@ def scipy_method(opt_algo: OptAlgo, **options: Any) -> Callable[..., Any]:
     """A rule as SciPy takes a method: ``scipy.optimize.minimize(fun, x0, jac=jac, method=scipy_method(lbfgs))``.
 
     It serves wherever SciPy takes a method, for instance in the `minimizer_kwargs` of ``basinhopping`` and
-    ``dual_annealing``.
+    ``dual_annealing``. Programs that only name a method of SciPy run on the rules by `optapi.scipy.minimize`.
 
     Parameters
     ----------
@@ -32,10 +33,8 @@ def scipy_method(opt_algo: OptAlgo, **options: Any) -> Callable[..., Any]:
     -------
     callable
         It returns SciPy's ``OptimizeResult``. `tol` is the rule's `tolerance`, unless `gtol` or `tolerance` is given.
-        Without `jac` it takes SciPy's forward differences, with the step `eps` of the options, by default the root of
-        the machine precision of `x0`; their calls of the function count. So it does with ``jac="3-point"`` and
-        ``"cs"``, which SciPy hands on to no method that is a function. A `hess` that is a function, whose matrices may
-        be sparse or linear operators, is used where a rule needs products, as `hessp` is.
+        A `hess` that is a function, whose matrices may be sparse or linear operators, is used where a rule needs
+        products, as `hessp` is.
 
     Raises
     ------
@@ -44,6 +43,14 @@ def scipy_method(opt_algo: OptAlgo, **options: Any) -> Callable[..., Any]:
         that is not a function.
     TypeError
         At an unknown option, here or when it is called.
+
+    Notes
+    -----
+    Without `jac` the derivative is by SciPy's forward differences, with the step `eps` of the options, by default the
+    root of the machine precision of `x0` times ``max(1, abs(x))``; their calls of the function count. SciPy does not
+    tell a method that is a function of ``jac="3-point"`` or ``"cs"``. So at the start `fun` is also tried with complex
+    numbers: where these give the derivative that the forward differences give, it is by the complex step from then on,
+    which is at least as precise as what was asked for. With `eps`, nothing is tried.
 
     Examples
     --------
@@ -73,17 +80,12 @@ def scipy_method(opt_algo: OptAlgo, **options: Any) -> Callable[..., Any]:
         if tolerance is not None:
             keywords.setdefault("tolerance", tolerance)
         step = keywords.pop("eps", None)
-        counted = Counted(fun)
         if hessp is None and hess is not None:
-            # SciPy takes sparse matrices and linear operators too, and shapes are what its methods make of them.
-            hessp = lambda x, v, *args: np.asarray(hess(x, *args) @ v).reshape(x.shape)  # noqa: E731
-        if callable(jac):
-            derivative = lambda x, *args: np.reshape(jac(x, *args), x.shape)  # noqa: E731
-        else:
-            derivative = counted.forward_difference(step)
+            hessp = Products(hess)
+        derivative = Shaped(jac) if callable(jac) else ComplexWhereTaken() if step is None else steps(None, step)
         result = minimize(
             x0,
-            counted,
+            fun,
             derivative,
             rule,
             args=args,
@@ -92,44 +94,78 @@ def scipy_method(opt_algo: OptAlgo, **options: Any) -> Callable[..., Any]:
             full_output=True,
             **keywords,
         )
-        return OptimizeResult({**result, "nfev": counted.calls})
+        return OptimizeResult(result)
 
     return method
 
 
-class Counted:
-    """A function that counts its calls, and remembers the last one."""
+def steps(jac: str | None, absolute: Any, relative: Any = None, fixed: bool = True) -> Differences:
+    """SciPy's differences: with its absolute steps by default, with relative ones for a scheme."""
+    if jac is None:
+        return Differences("2-point", absolute=absolute, fixed=fixed)
+    return Differences(jac, relative=relative, scipy=True, fixed=fixed)
 
-    def __init__(self, function: Callable[..., Any]):
-        self.function = function
-        self.calls = 0
-        self.last: tuple[Any, Any] | None = None
+
+class ComplexWhereTaken(Differences):
+    """SciPy's forward differences; by the complex step from the first derivative on, if both are the same there."""
+
+    def __init__(self) -> None:
+        super().__init__("2-point", scipy=True)
+        self.tried = False
+
+    def __call__(self, costs: Costs, point: Sequence[np.ndarray], cost: float) -> list[np.ndarray]:
+        slope = super().__call__(costs, point, cost)
+        if self.tried:
+            return slope
+        self.tried, self.scheme = True, "cs"
+        try:
+            with np.errstate(all="ignore"):
+                exact = super().__call__(costs, point, cost)
+            error = 1e-6 * (max(float(np.max(np.abs(g), initial=0.0)) for g in exact) + abs(cost))
+            if all(np.allclose(g, s, rtol=1e-5, atol=error) for g, s in zip(exact, slope, strict=True)):
+                return exact
+        except Exception:  # of a function that takes real numbers only
+            pass
+        self.scheme = "2-point"
+        return slope
+
+
+class Shaped:
+    """A derivative as SciPy takes it, a number, row or column too, in the shape of the point."""
+
+    def __init__(self, jac: Callable[..., Any]):
+        self.jac = jac
 
     def __call__(self, x: Any, *args: Any) -> Any:
-        self.calls += 1
-        kept = x.copy()
-        value = self.function(x, *args)
-        self.last = kept, value
-        return value
+        return np.reshape(self.jac(x, *args), x.shape)
 
-    def forward_difference(self, step: float | None) -> Callable[..., Any]:
-        """SciPy's own forward differences of the function."""
 
-        def derivative(x: Any, *args: Any) -> Any:
-            from scipy.optimize import approx_fprime
+class Products:
+    """Products with the matrix that `hess` returns, dense, sparse or a linear operator; it is called once for a point.
 
-            known = self.last
+    Attributes
+    ----------
+    calls : int
+    matrix
+        The last one.
+    """
 
-            def function(moved: Any) -> Any:
-                # It asks for the value at x first, which the minimization has asked for just before.
-                if known is not None and np.array_equal(moved, known[0]):
-                    return known[1]
-                return self(moved.copy(), *args)
+    def __init__(self, hess: Callable[..., Any]):
+        self.hess = hess
+        self.calls = 0
+        self.matrix: Any = None
+        self._at: bytes | None = None
 
-            return approx_fprime(x, function, np.sqrt(np.finfo(x.dtype).eps) if step is None else step)
+    def at(self, x: Any, *args: Any) -> Any:
+        """The matrix at `x`."""
+        key = x.tobytes()
+        if self._at != key:
+            self.calls += 1
+            self.matrix, self._at = self.hess(x.copy(), *args), key
+        return self.matrix
 
-        derivative.error = step  # type: ignore[attr-defined]
-        return derivative
+    def __call__(self, x: Any, v: Any, *args: Any) -> Any:
+        return np.asarray(self.at(x, *args) @ v).reshape(x.shape)
 
 
 def translated(options: dict[str, Any]) -> dict[str, Any]:

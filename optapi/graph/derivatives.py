@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
-from pytensor.gradient import NullTypeGradError
+from pytensor.gradient import NullTypeGradError, disconnected_grad
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.shape import Shape
@@ -33,6 +33,11 @@ def differentiate(cost: Any, parameters: Sequence[Any]) -> list[Any]:
                 "or check that the cost was built from this very variable"
             )
     return gradients
+
+
+def held(value: Any) -> Any:
+    """`value`, which counts as a constant where it is differentiated."""
+    return disconnected_grad(value)
 
 
 def known_shapes(outputs: Sequence[Any]) -> list[Any]:

@@ -25,7 +25,7 @@ import numpy as np
 import pytensor
 from pytensor.compile.aliasing import alias_root, infer_reuse_pattern, view_tree_set
 from pytensor.compile.builders import OpFromGraph
-from pytensor.compile.mode import Mode
+from pytensor.compile.mode import Mode, predefined_modes
 from pytensor.compile.ops import DeepCopyOp, ViewOp
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.destroyhandler import DestroyHandler
@@ -151,6 +151,7 @@ class NumpyLinker(PerformLinker):
 
 # "optapi_python" rewrites the bodies of loops in PyTensor 3.0.
 PYTHON = Mode(NumpyLinker(), RewriteDatabaseQuery(include=["fast_run", "py_only", "optapi_python"]))
+predefined_modes["PYTHON"] = PYTHON  # as those of PyTensor, it has a name
 
 # For a step of a rule on a NumPy function. Rules are built of few operations, which are merged and otherwise run as
 # they are: to rewrite them would take longer than many a minimization.

@@ -1,7 +1,8 @@
 """The oracle: a cost with gradients that a Python callable computes, as an expression that any rule can minimize.
 
 ``cost = Oracle(call)([p, q])`` is a scalar variable. Its gradients are those that ``call(p, q)`` returns, at any point
-at which a rule evaluates it.
+at which a rule evaluates it. ``r = VectorOracle(call, length)([p, q])`` is a vector, such as residuals or constraints,
+whose derivatives are the Jacobians that the callable returns.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import HasInnerGraph, Op
 from pytensor.graph.traversal import ancestors
 
-from ..checks import as_dtype, as_list, as_tensor, check_callable, check_parameters
+from ..checks import as_dtype, as_list, as_tensor, check_callable, check_count, check_parameters
 from ..pytree import derivative, number
 from ..typing import Variables
 
@@ -87,8 +88,16 @@ class Oracle:
         """The cost as a scalar variable in float64, differentiable in `parameters` and not in `inputs`."""
         parameters = check_parameters(as_list("parameters", parameters))
         data = [as_tensor(f"inputs[{position}]", value) for position, value in enumerate(inputs)]
-        variables: Any = Evaluation(self, len(parameters))(*parameters, *data, return_list=True)
+        variables: Any = self.operation(self, len(parameters))(*parameters, *data, return_list=True)
         return variables[0]
+
+    @property
+    def operation(self) -> Any:
+        return Evaluation
+
+    def types(self, parameters: Sequence[Any]) -> list[Any]:
+        """Variables like the value and its derivatives by `parameters`."""
+        return [pt.scalar(dtype="float64"), *(p.type() for p in parameters)]
 
     def check(self) -> None:
         """Raise the exception that was kept, if there is one, and be ready again."""
@@ -96,19 +105,25 @@ class Oracle:
         if failure is not None:
             raise failure
 
-    def evaluate(self, arrays: Sequence[np.ndarray], count: int) -> tuple[float, Sequence[np.ndarray]]:
-        """The cost and its gradients in the first `count` of `arrays`, or NaN."""
+    def evaluate(self, arrays: Sequence[np.ndarray], count: int) -> tuple[Any, Sequence[np.ndarray]]:
+        """The value and its derivatives in the first `count` of `arrays`, or NaN."""
         if self.failure is None:
             try:
                 call: Any = self.call
                 with self._errors():
-                    cost, gradients = call(*[array.copy() for array in arrays])
-                if len(gradients) != count:
-                    raise ValueError(f"the callable returned {len(gradients)} gradients for {count} parameters")
-                return number("the callable", cost), self._checked(gradients, arrays)
+                    value, derivatives = call(*[array.copy() for array in arrays])
+                if len(derivatives) != count:
+                    raise ValueError(f"the callable returned {len(derivatives)} gradients for {count} parameters")
+                return self._answer(value, derivatives, arrays[:count])
             except BaseException as failure:
                 self.failure = failure
-        return np.nan, [np.full_like(array, np.nan) for array in arrays[:count]]
+        return self._nothing(arrays[:count])
+
+    def _answer(self, value: Any, derivatives: Sequence[Any], arrays: Sequence[np.ndarray]) -> tuple[Any, Arrays]:
+        return number("the callable", value), self._checked(derivatives, arrays)
+
+    def _nothing(self, arrays: Sequence[np.ndarray]) -> tuple[Any, Arrays]:
+        return np.nan, [np.full_like(array, np.nan) for array in arrays]
 
     def multiply(self, arrays: Sequence[np.ndarray], count: int) -> Sequence[np.ndarray]:
         """The products with the second derivatives: of the parameters, the vectors and the inputs in `arrays`."""
@@ -141,6 +156,61 @@ class Oracle:
         return [derivative("the callable", value, model) for value, model in zip(values, models, strict=False)]
 
 
+class VectorOracle(Oracle):
+    """A vector that a Python callable computes together with its Jacobians, such as residuals or constraints.
+
+    It is called once where the vector and its derivatives are asked for at a point. Products with the Jacobian, of
+    either side, are those with the arrays; second derivatives are not known.
+
+    Parameters
+    ----------
+    call : callable
+        ``call(*parameters, *inputs) -> (values, jacobians)``, on arrays that it may keep or change. The values are a
+        vector of shape ``(length,)``, the Jacobians one array for each parameter, of shape ``(length, *its shape)``.
+    length : int
+
+    Examples
+    --------
+    >>> from optapi.graph.oracle import VectorOracle
+    >>> def call(x):
+    ...     return np.array([x[0] - 1, x[0] * x[1]]), [np.array([[1.0, 0.0], [x[1], x[0]]])]
+    >>> x = pytensor.shared(np.array([3.0, 2.0]), name="x", shape=(2,))
+    >>> r = VectorOracle(call, 2)([x])
+    >>> pytensor.function([], [r, pytensor.grad(pt.sum(r**2) / 2, x)], mode=optapi.PYTHON)()
+    [array([2., 6.]), array([14., 18.])]
+    """
+
+    def __init__(self, call: Callable[..., tuple[Any, Sequence[Any]]] | None, length: int):
+        super().__init__(call)
+        self.length = check_count("length", length, low=0)
+        self.differenced = False
+
+    @property
+    def operation(self) -> Any:
+        return VectorEvaluation
+
+    def types(self, parameters: Sequence[Any]) -> list[Any]:
+        jacobians = [pt.tensor(dtype=p.type.dtype, shape=(self.length, *p.type.shape)) for p in parameters]
+        return [pt.tensor(dtype="float64", shape=(self.length,)), *jacobians]
+
+    def _answer(self, value: Any, derivatives: Sequence[Any], arrays: Sequence[np.ndarray]) -> tuple[Any, Arrays]:
+        [values] = self._rows([value], [np.empty(())])
+        return values, self._rows(derivatives, arrays)
+
+    def _rows(self, values: Sequence[Any], models: Sequence[np.ndarray]) -> Arrays:
+        """`values` as arrays that have rows like `models`, one for each component of the vector."""
+        arrays = []
+        for value, model in zip(values, models, strict=True):
+            array, wanted = np.asarray(value, model.dtype), (self.length, *model.shape)
+            if array.shape != wanted:
+                raise ValueError(f"the callable returned an array of shape {array.shape} in the place of {wanted}")
+            arrays.append(array)
+        return arrays
+
+    def _nothing(self, arrays: Sequence[np.ndarray]) -> tuple[Any, Arrays]:
+        return np.full(self.length, np.nan), [np.full((self.length, *a.shape), np.nan, a.dtype) for a in arrays]
+
+
 class Evaluation(Op):
     """``(parameters, inputs) -> (cost, gradients)``. It equals only itself."""
 
@@ -150,13 +220,13 @@ class Evaluation(Op):
 
     def make_node(self, *inputs: Variable) -> Apply:
         inputs = tuple(map(pt.as_tensor, inputs))
-        return Apply(self, inputs, [pt.scalar(dtype="float64"), *(p.type() for p in inputs[: self.count])])
+        return Apply(self, inputs, self.oracle.types(inputs[: self.count]))
 
     def perform(self, node: Apply, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        cost, gradients = self.oracle.evaluate(inputs, self.count)
-        outputs[0][0] = np.asarray(cost)
-        for storage, gradient in zip(outputs[1:], gradients, strict=True):
-            storage[0] = gradient
+        value, derivatives = self.oracle.evaluate(inputs, self.count)
+        outputs[0][0] = np.asarray(value)
+        for storage, array in zip(outputs[1:], derivatives, strict=True):
+            storage[0] = array
 
     def do_constant_folding(self, fgraph: FunctionGraph, node: Apply) -> bool:
         return False
@@ -184,6 +254,33 @@ class Evaluation(Op):
         slope = sum((pt.sum(g * v) for g, v in moved), pt.constant(np.float64(0.0)))
         products = Product(self.oracle, self.count).of(parameters, vectors, others)
         return [slope.astype("float64"), *products]
+
+
+class VectorEvaluation(Evaluation):
+    """``(parameters, inputs) -> (values, jacobians)``. It equals only itself."""
+
+    def pullback(self, inputs: Sequence[Any], outputs: Sequence[Any], cotangents: Sequence[Any]) -> list[Variable]:
+        parameters, others = inputs[: self.count], inputs[self.count :]
+        v, *of_jacobians = cotangents
+        if not all(isinstance(c.type, DisconnectedType) for c in of_jacobians):
+            unknown = "second derivatives of a vector oracle are not known"
+            pulled = [grad_undefined(self, i, p, unknown) for i, p in enumerate(parameters)]
+        elif isinstance(v.type, DisconnectedType):
+            pulled = [DisconnectedType()() for _ in parameters]
+        else:
+            pulled = [
+                (J.reshape((J.shape[0], -1)) * as_dtype(v, J.type.dtype)[:, None]).sum(axis=0).reshape(p.shape)
+                for J, p in zip(outputs[1:], parameters, strict=True)
+            ]
+        return [*pulled, *(DisconnectedType()() for _ in others)]
+
+    def pushforward(self, inputs: Sequence[Any], outputs: Sequence[Any], tangents: Sequence[Any]) -> list[Variable]:
+        vectors = tangents[: self.count]
+        moved = [(J, v) for J, v in zip(outputs[1:], vectors, strict=True) if not isinstance(v.type, DisconnectedType)]
+        if not moved:
+            return [DisconnectedType()() for _ in outputs]
+        pushed: Any = sum((J.reshape((J.shape[0], -1)) * v.ravel()).sum(axis=1) for J, v in moved)
+        return [pushed.astype("float64"), *(DisconnectedType()() for _ in outputs[1:])]
 
 
 class Product(Op):
@@ -256,6 +353,41 @@ def checked(called: Sequence[Oracle]) -> Iterator[None]:
         # One exception is passed on, and what comes next begins as new.
         for oracle in called:
             oracle.failure = None
+
+
+class Elementwise(Op):
+    """``z -> (values, first derivatives, second derivatives)`` of a Python callable, whose rows these are."""
+
+    __props__ = ("call",)
+
+    def __init__(self, call: Callable[[np.ndarray], Any]):
+        self.call = call
+
+    def make_node(self, *inputs: Variable) -> Apply:
+        return Apply(self, list(inputs), [inputs[0].type() for _ in range(3)])
+
+    def perform(self, node: Apply, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        for storage, row in zip(outputs, self.call(inputs[0]), strict=True):
+            storage[0] = np.asarray(row, inputs[0].dtype)
+
+    def pullback(self, inputs: Sequence[Any], outputs: Sequence[Any], cotangents: Sequence[Any]) -> list[Variable]:
+        pulled = [
+            c * slope
+            for c, slope in zip(cotangents[:2], outputs[1:], strict=True)
+            if not isinstance(c.type, DisconnectedType)
+        ]
+        return [sum(pulled[1:], pulled[0])]
+
+
+def elementwise(call: Callable[[np.ndarray], Any]) -> Callable[[Any], Any]:
+    """A function of tensors that Python computes with its derivatives: from an array to the three rows."""
+    operation = Elementwise(call)
+
+    def function(z: Any) -> Any:
+        values: Any = operation(z, return_list=True)
+        return values[0]
+
+    return function
 
 
 class ProductError(Op):

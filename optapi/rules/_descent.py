@@ -22,6 +22,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from ..checks import OptimizationWarning, shown, takes
+from ..feasible import Box
 from ..graph.loops import FALSE, repeat
 from ..line_search import LineSearch, Step, Trial, least_fall, resolution
 from ..objective import Objective
@@ -133,13 +134,30 @@ class Descent(NamedTuple):
 
     @property
     def residual(self) -> Any:
-        """What vanishes at a solution: the gradient, with bounds the projected gradient."""
+        """What vanishes at a solution, in units of the parameters: the gradient, with bounds the projected gradient."""
         return self.objective.residual(self.point, self.gradient)
+
+    @property
+    def room(self) -> Box | None:
+        """The box of the steps that stay inside of the bounds, None without bounds; in units of `x_scale`."""
+        f = self.objective
+        return None if f.box is None else Box(*(f.unscaled(side - self.point) for side in f.box))
+
+    @property
+    def descent(self) -> Any:
+        """The step of the steepest descent, with bounds as far as its projection."""
+        return -self.gradient if self.room is None else self.room.project(-self.gradient)
+
+    def moved(self, step: Tensor) -> Any:
+        """The point that is `step`, in units of the parameters, away."""
+        box = self.objective.box
+        return self.point + step if box is None else box.moved(self.point, step)
 
     @property
     def resolved(self) -> Any:
         """A length that changes the point, and the gradient there, by much more than rounding."""
-        return np.asarray(np.sqrt(np.finfo(self.point.type.dtype).eps), self.point.type.dtype) * largest(self.point)
+        size = largest(self.objective.unscaled(self.point))
+        return np.asarray(np.sqrt(np.finfo(self.point.type.dtype).eps), self.point.type.dtype) * size
 
     @property
     def first_step(self) -> Any:
@@ -148,7 +166,7 @@ class Descent(NamedTuple):
         It is :math:`1 / \max(1, \|g\|)`, but at least what changes the point, and to first order the cost, by more than
         rounding.
         """
-        size = norm(self.residual)
+        size = norm(self.gradient if self.room is None else self.descent)
         length = pt.maximum(pt.minimum(size, pt.ones_like(size)), self.resolved)
         return pt.maximum(length, (resolution(self.cost, size) / size).astype(length.type.dtype)) / size
 
@@ -198,30 +216,29 @@ class Descent(NamedTuple):
         restart : boolean scalar variable, optional
             Where true, the search is along the steepest descent whatever `direction` is.
         """
-        f, x, g, box = self.objective, self.point, self.gradient, self.objective.box
+        f, x, g, room = self.objective, self.point, self.gradient, self.room
         if direction is None:
-            d, steepest = -self.residual, pt.constant(np.bool_(True))
+            d, steepest = self.descent, pt.constant(np.bool_(True))
         else:
             steepest = ~(dot(g, direction) < 0) | pt.gt(self.search_failed, 0)
             if restart is not None:
                 steepest = steepest | restart
-            d = pt.switch(steepest, -self.residual, direction)
+            d = pt.switch(steepest, self.descent, direction)
         size = f.step_size(pt.switch(steepest, self.first_step, 1) if first is None else first).astype(f.dtype)
         # A step size that another call has left may be too small to move any component of this point.
-        movement = largest(pt.switch(pt.eq(d, 0), d, d / x))
+        movement = largest(pt.switch(pt.eq(d, 0), d, f.scaled(d) / x))
         least = np.asarray(4 * np.finfo(f.dtype).eps, f.dtype) / movement
         size = pt.switch((size > 0) & (size < least), least, size)
         # The unit of the line is of the size of the first trial, so that slopes are of that of the cost: no overflow.
         u = unit(size)
         p = u * d
-        options = {}
-        if box is not None:
+        step, options = f.scaled(p), {}
+        if room is not None:
             # All of a step of a rule that knows the bounds is feasible but for rounding.
-            options["limit"] = pt.maximum(box.longest(x, d), 1) / u
+            options["limit"] = pt.maximum(room.longest(d), 1) / u
 
         def line(a: Any) -> Trial:
-            step = a.astype(f.dtype) * p
-            trial = f.at(x + step if box is None else box.moved(x, step))
+            trial = f.at(self.moved(a.astype(f.dtype) * step))
             return Trial(trial.cost, dot(trial.gradient, p), (trial.point, trial.gradient))
 
         size = pt.switch(self.finished, pt.zeros_like(size), size / u)
@@ -237,7 +254,8 @@ class Descent(NamedTuple):
         # Only a step along the steepest descent clears the memory of a rule, so that a run which ends because the
         # search fails still has its inverse Hessian to report.
         restarted = steepest & ~failed
-        return End(x_new, result.trial.cost, g_new, x_new - x, g_new - g, d, steepest, failed, restarted, result)
+        s = f.unscaled(x_new - x)
+        return End(x_new, result.trial.cost, g_new, s, g_new - g, d, steepest, failed, restarted, result)
 
     def trust_region(self, propose: Callable[..., Proposal], sizes: Sequence[Any], adjust: Callable[..., Sequence[Any]],
                      min_quality: Scalar | np.ndarray,
@@ -294,7 +312,7 @@ class Descent(NamedTuple):
         def turn(count: Any, products: Any, promise: Any, lowest: Any, point: Any, cost: Any, gradient: Any,
                  *sizes: Any) -> Any:  # fmt: skip
             proposal = propose(*sizes)
-            trial = f.at(x + proposal.step if f.box is None else f.box.moved(x, proposal.step))
+            trial = f.at(self.moved(f.scaled(proposal.step)))
             slope = Trial(trial.cost, dot(trial.gradient, proposal.step))
             promise = least_fall(promise, one, dot(self.gradient, proposal.step), slope)
             lowest = pt.switch(trial.cost < lowest, trial.cost, lowest)
@@ -302,7 +320,10 @@ class Descent(NamedTuple):
             found = self.cost - trial.cost
             quality = (found + noise) / (proposal.decrease + noise)
             by_slopes = -dot(self.gradient + trial.gradient, proposal.step) / (2 * proposal.decrease)
-            falls = norm(f.residual(trial.point, trial.gradient)) < norm(self.residual)
+            slopes = trial.gradient, self.gradient
+            if f.box is not None:
+                slopes = f.residual(trial.point, trial.gradient), self.residual
+            falls = norm(slopes[0]) < norm(slopes[1])
             flat = (proposal.decrease < hidden) & (found > -hidden) & falls & (by_slopes > quality)
             quality = pt.switch(flat, by_slopes, quality)
             quality = pt.switch(valid, quality, -pt.ones_like(quality)).astype(f.dtype)
@@ -326,7 +347,7 @@ class Descent(NamedTuple):
         last = repeat(turn, initial, pt.switch(able, MAX_TRIALS, 0))
         count, products, promise, lowest, x_new, cost, g_new, *sizes = last
         failed = pt.eq(count, 0) | pt.all(pt.eq(x_new, x))
-        s = x_new - x
+        s = f.unscaled(x_new - x)
         trial = Trial(cost, dot(self.gradient, s), (x_new, g_new))
         result = Step(pt.ones_like(cost), trial, count, failed, promise=promise, lowest=lowest)
         # Without a restart there is nothing else to try, so a failure is as final as along the steepest descent.
@@ -363,18 +384,19 @@ class Descent(NamedTuple):
             As `new`, for state that has not changed where `End.failed` is true, see `Objective.finish`.
         """
         f = self.objective
+        # In the units of the parameters.
+        gradient, next_gradient = self.residual, f.residual(end.point, end.gradient)
         new = {**dict(zip(f.parameters, f.unpack(end.point), strict=True)), **new, self.search_failed: end.failed}
         if self.point_state:
-            new |= zip(self.point_state, (end.point, end.cost, end.gradient), strict=True)
+            new |= zip(self.point_state, (end.point, end.cost, f.unscaled(end.gradient)), strict=True)
         new |= zip(self.search_state, end.result.memory, strict=True)
-        residual = f.residual(end.point, end.gradient)
-        converged = f.converged([residual]) | pt.all(pt.eq(residual, 0))
+        converged = f.converged([next_gradient]) | pt.all(pt.eq(next_gradient, 0))
         converged = FALSE if self.is_noisy else converged & pt.isfinite(end.cost)
         failed = end.failed & end.steepest
-        error, size = resolution(self.cost, self.gradient), largest(residual)
+        error, size = resolution(self.cost, self.gradient), largest(next_gradient)
         # A cost is not known better than it changes where the point rounds.
         epsilon = np.asarray(np.finfo(f.dtype).eps, f.dtype)
-        hidden = error + epsilon * dot(abs(self.residual), abs(self.point))
+        hidden = error + epsilon * dot(abs(gradient), abs(self.point))
         promise, unbounded = end.result.promise, FALSE
         if f.stop is not None:
             # What a search promised that has failed counts with what that along the steepest descent promises.
@@ -384,7 +406,7 @@ class Descent(NamedTuple):
             unbounded = self._is_unbounded(end, size, new)
             # At round-off level a run may go round among points of about the same cost.
             stalled = f.state("stalled_calls", dtype="int64")
-            lowest, least = self.cost, largest(self.residual)
+            lowest, least = self.cost, largest(gradient)
             if self.point_state:
                 # The lowest cost so far counts as long as the point is that of the last call.
                 lowest = self._lowest("lowest_cost", lowest, end.cost, new)
@@ -427,7 +449,8 @@ class Descent(NamedTuple):
         if end.result.lowest is None:
             return FALSE
         first = self.objective.state("first_gradient", fill=np.nan)
-        new[first] = pt.switch(pt.isnan(first), largest(self.residual), first)
+        gradient = self.residual
+        new[first] = pt.switch(pt.isnan(first), largest(gradient), first)
         lowest = end.result.lowest
         single = "float32" in (lowest.type.dtype, self.gradient.type.dtype)
         return (lowest < np.asarray(-1e30 if single else -1e100, lowest.type.dtype)) & ~(size < new[first])

@@ -11,11 +11,11 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Constant
 
-from ..checks import as_dtype, called, check_count, check_gradients, check_updates
+from ..checks import as_dtype, called, check_choice, check_count, check_gradients, check_parameters, check_updates
 from ..graph.loops import FALSE, repeat
 from ..notes import note, noted
 from ..objective import Objective
-from ..typing import Array, Scalar, Tensor, Updates
+from ..typing import Array, Scalar, Tensor, Updates, Variables
 from ..vectors import dot, norm, unit
 
 
@@ -154,6 +154,14 @@ class CompactInverseHessian(NamedTuple):
     def empty(self) -> Any:
         """Whether there is no pair."""
         return pt.all(pt.eq(self.curvatures, 0))
+
+    def older(self, condition: Tensor) -> CompactInverseHessian:
+        """These pairs without the newest where `condition` is true, with its scale; else all of them."""
+        newest = condition & pt.eq(pt.arange(self.memory), (self.slot + self.memory - 1) % self.memory)
+        inverse = pt.switch(newest[:, None] | newest, pt.zeros_like(self.inverse), self.inverse)
+        return self._replace(
+            inverse=inverse, curvatures=pt.switch(newest, pt.zeros_like(self.curvatures), self.curvatures)
+        )
 
     def times(self, g: Array) -> Any:
         """The product of the inverse Hessian with the vector `g`, a variable or an array as the fields are."""
@@ -533,17 +541,35 @@ def preconditioner_diagonal(f: Objective, preconditioner: Any, floor: Scalar | N
     TypeError, ValueError
         If it is not such a list, or an element is known to be negative or not finite.
     """
-    parts = check_gradients(preconditioner, f.parameters, "preconditioner")
-    for part, parameter in zip(parts, f.parameters, strict=True):
+    diagonal = f.pack(_preconditioner(f.parameters, preconditioner))
+    if floor is not None:
+        diagonal = pt.maximum(diagonal, as_dtype(pt.as_tensor(floor), f.dtype) * pt.max(diagonal))
+    return diagonal
+
+
+def preconditioner_scale(parameters: Variables, preconditioner: Any) -> Any:
+    """The option `preconditioner`, a name or a diagonal as in `preconditioner_diagonal`, as an `x_scale`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `preconditioner_diagonal`, or if it is another name than "curvature".
+    """
+    if isinstance(preconditioner, str):
+        check_choice("preconditioner", preconditioner, ("curvature",))
+        return preconditioner
+    return [1 / pt.sqrt(part) for part in _preconditioner(check_parameters(parameters), preconditioner)]
+
+
+def _preconditioner(parameters: list[Any], preconditioner: Any) -> list[Any]:
+    parts = check_gradients(preconditioner, parameters, "preconditioner")
+    for part, parameter in zip(parts, parameters, strict=True):
         if isinstance(part, Constant) and not np.all((part.data >= 0) & np.isfinite(part.data)):
             raise ValueError(
                 f"the preconditioner of {called(parameter)} has elements that are negative or not finite; pass typical "
                 "second derivatives of the cost, for instance the mean square of an input"
             )
-    diagonal = f.pack(parts)
-    if floor is not None:
-        diagonal = pt.maximum(diagonal, as_dtype(pt.as_tensor(floor), f.dtype) * pt.max(diagonal))
-    return diagonal
+    return parts
 
 
 def _marks(steps: int) -> np.ndarray:
@@ -656,29 +682,39 @@ def inverse_hessian(updates: Updates) -> Any:
     array([[0.5, 0. ],
            [0. , 0.1]])
     """
-    return inverse_hessian_of([v.get_value() for v in check_updates(updates) if note(v, "inverse_hessian")])
+    values, scales = (
+        [v.get_value() for v in check_updates(updates) if note(v, kind)] for kind in ("inverse_hessian", "x_scale")
+    )
+    return inverse_hessian_of(values, scales)
 
 
-def inverse_hessian_of(values: Sequence[Any]) -> Any:
-    """`inverse_hessian` from the values of the state that `inverse_hessian_state` made; they are not copied."""
+def inverse_hessian_of(values: Sequence[Any], scales: Sequence[Any] = ()) -> Any:
+    """`inverse_hessian` from the values of the state that `inverse_hessian_state` made; they are not copied.
+
+    `scales` are those of `x_scale` if there are any, in whose units that state is.
+    """
     if not values:
         return None
-    if len(values) == 1:
-        return values[0]
+    # Not a number before they are known: the rule has not made a step.
+    scales = [np.where(np.isnan(D), 1, D).astype(D.dtype) for D in scales]
     kinds: dict[int, Any] = {len(kind._fields): kind for kind in (CompactInverseHessian, CompactHessian)}
-    if len(values) not in kinds:
+    if len(values) not in (1, *kinds) or len(scales) > 1:
         raise ValueError("updates joins several rules with an inverse Hessian; pass the updates of one")
+    if len(values) == 1:
+        return values[0] if not scales else scales[0][..., :, None] * values[0] * scales[0][..., None, :]
     from scipy.sparse.linalg import LinearOperator
 
     if np.ndim(values[-1]) > 0:  # those of a batch: one operator for each member
-        return [inverse_hessian_of(member) for member in zip(*values, strict=True)]
+        return [
+            inverse_hessian_of(member, [D[i] for D in scales]) for i, member in enumerate(zip(*values, strict=True))
+        ]
     pairs = kinds[len(values)](*values)
     size = pairs.vectors.shape[1]
     # Not a local function, so that a result pickles.
-    product = partial(_product, pairs)
+    product = partial(_product, pairs, scales[0] if scales else 1)
     return LinearOperator((size, size), matvec=product, rmatvec=product, dtype=pairs.vectors.dtype)
 
 
-def _product(pairs: CompactInverseHessian | CompactHessian, vector: Any) -> Any:
+def _product(pairs: CompactInverseHessian | CompactHessian, scale: Any, vector: Any) -> Any:
     # SciPy also passes columns.
-    return pairs.times(np.ravel(vector))
+    return scale * pairs.times(scale * np.ravel(vector))

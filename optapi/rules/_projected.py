@@ -25,34 +25,34 @@ from ._linear_algebra import (
 )
 
 
-def model_step(box: Box, point: Tensor, gradient: Tensor, pairs: CompactHessian) -> Any:
+def model_step(room: Box, gradient: Tensor, pairs: CompactHessian) -> Any:
     r"""The step of L-BFGS-B: the model :math:`g^T d + \frac12 d^T B d` is minimized on the face of its Cauchy point.
 
-    The minimizer over the components that are free at the Cauchy point is projected on the box. Where the step to it
-    does not descend, it is shortened instead, to where the way from the Cauchy point leaves the box.
+    The minimizer over the components that are free at the Cauchy point is projected on the `room`, the box of steps.
+    Where the step to it does not descend, it is shortened instead, to where the way from the Cauchy point leaves the
+    box.
 
     References
     ----------
     Byrd, Lu, Nocedal and Zhu (1995), A limited memory algorithm for bound constrained optimization, section 5.1;
     Morales and Nocedal (2011), Remark on algorithm 778, section 3, for the projection.
     """
-    x, g, V, theta = point, gradient, pairs.vectors, pairs.scale
+    g, V, theta = gradient, pairs.vectors, pairs.scale
     K = pairs.matrix()
     M = eliminated(K, pt.eye(K.type.shape[0], dtype=K.type.dtype))
-    cauchy, free = cauchy_point(box, x, g, V, M, theta)
-    mask = free.astype(x.type.dtype)
-    s = cauchy - x
+    s, free = cauchy_step(room, g, V, M, theta)
+    mask = free.astype(g.type.dtype)
     r = mask * (g + theta * (s - combined(V, times(M, times(V, s)))))
     VF = V * mask
     v = eliminated(K - pt.dot(VF, VF.T), times(VF, r)[:, None])[:, 0]
     d = -(r + combined(VF, v)) / theta
-    projected = box.project(cauchy + d)
-    shortened = box.moved(cauchy, pt.minimum(box.longest(cauchy, d), 1) * d)
-    return pt.switch(dot(g, projected - x) < 0, projected, shortened) - x
+    projected = room.project(s + d)
+    shortened = room.moved(s, pt.minimum(room.longest(d, s), 1) * d)
+    return pt.switch(dot(g, projected) < 0, projected, shortened)
 
 
-def cauchy_point(box: Box, x: Tensor, g: Tensor, V: Tensor, M: Tensor, theta: Tensor) -> tuple[Any, Any]:
-    r"""The first minimizer of the model along the path :math:`P(x - t g)`, and which components are free there.
+def cauchy_step(room: Box, g: Tensor, V: Tensor, M: Tensor, theta: Tensor) -> tuple[Any, Any]:
+    r"""The step to the first minimizer of the model along :math:`P(-t g)`, and which components are free there.
 
     On that path a component stops at its breakpoint, where it reaches its bound, and the model is a parabola between
     breakpoints. All of them are worked out at once: in the order of the breakpoints, sums from the far end over the
@@ -62,8 +62,9 @@ def cauchy_point(box: Box, x: Tensor, g: Tensor, V: Tensor, M: Tensor, theta: Te
     ----------
     Byrd, Lu, Nocedal and Zhu (1995), section 4, where the sums are updated from one interval to the next.
     """
-    inf = np.asarray(np.inf, x.type.dtype)
-    t = pt.switch(pt.eq(g, 0), inf, (x - pt.switch(g < 0, box.high, box.low)) / g)
+    inf = np.asarray(np.inf, g.type.dtype)
+    bound = pt.switch(g < 0, room.high, room.low)
+    t = pt.switch(pt.eq(g, 0), inf, -bound / g)
     stuck = t <= 0
     t, moving = pt.switch(stuck, inf, t), pt.switch(stuck, pt.zeros_like(g), g)
     order, end = in_order(t)
@@ -71,19 +72,18 @@ def cauchy_point(box: Box, x: Tensor, g: Tensor, V: Tensor, M: Tensor, theta: Te
     sums = cumulative(pt.concatenate([V, moving[None]]) * moving, order[::-1])[:, ::-1]
     P, G = sums[:-1], sums[-1]  # -V d and d'd of the direction d in each interval
     passed = P * pt.switch(pt.isinf(end), pt.zeros_like(end), end - begin)
-    C = cumulative(passed, np.arange(V.type.shape[1])) - passed  # -V (x(t) - x) where the interval begins
+    C = cumulative(passed, np.arange(V.type.shape[1])) - passed  # -V s where the interval begins
     MP = pt.dot(M, P)
     slope = -G + theta * (begin * G - pt.sum(MP * C, axis=0))
-    least = np.asarray(np.finfo(x.type.dtype).eps, x.type.dtype)
+    least = np.asarray(np.finfo(g.type.dtype).eps, g.type.dtype)
     curved = theta * pt.maximum(G - pt.sum(MP * P, axis=0), least * G)
     # The first interval with a minimizer has the first minimizer, as none lies before its interval.
     fall = pt.maximum(-slope, pt.zeros_like(slope))
     ends = (G <= 0) | (fall < curved * (end - begin))
     last = pt.min(pt.switch(ends & ~pt.isinf(begin), begin + pt.switch(G > 0, fall / curved, fall), inf))
     hit = t <= last
-    bound = pt.switch(g < 0, box.high, box.low)
-    point = pt.switch(hit, bound, box.project(x - pt.switch(hit, pt.zeros_like(t), last) * moving))
-    return point, ~(hit | stuck)
+    step = pt.switch(hit, bound, room.project(-pt.switch(hit, pt.zeros_like(t), last) * moving))
+    return step, ~(hit | stuck)
 
 
 # The part of the decrease of a linear model that counts as sufficient; how many faces one step may look at.
@@ -110,11 +110,11 @@ class Minimizer(NamedTuple):
     at_boundary: Any
 
 
-def newton_step(box: Box, point: Tensor, gradient: Tensor, product: Callable[[Any], Any], radius: Tensor,
+def newton_step(room: Box, gradient: Tensor, product: Callable[[Any], Any], radius: Tensor,
                 steps: int | Tensor) -> Minimizer:  # fmt: skip
     r"""The step of TRON: from the Cauchy point, conjugate gradients on one face of the box after the other.
 
-    The Cauchy point is :math:`P(x - a g)` with the largest :math:`a` of a sequence, each a tenth of the one before,
+    The Cauchy point is :math:`P(-a g)` with the largest :math:`a` of a sequence, each a tenth of the one before,
     that decreases the model :math:`g^T s + \frac12 s^T H s` by a part of what its linear part says. On the face of the
     point held, conjugate gradients lead to a step, and a projected search along it to the next point. It ends when no
     further component has met its bound, the gradient of the model on the face is small, or the region ends.
@@ -124,17 +124,16 @@ def newton_step(box: Box, point: Tensor, gradient: Tensor, product: Callable[[An
     Lin and Moré (1999), Newton's method for large bound-constrained optimization problems, sections 3 and 4. There the
     first :math:`a` is that of the last step, and grows; here the step it begins with is as long as the region.
     """
-    x, g = point, gradient
-    dtype = x.type.dtype
+    g, dtype = gradient, gradient.type.dtype
     half, tenth, enough = (np.asarray(value, dtype) for value in (0.5, 0.1, SUFFICIENT))
     zero, nothing = pt.zeros((), dtype), pt.zeros_like(g)
 
-    def searched(begin: Any, s: Any, Hs: Any, model: Any, size: Any, along: Any, factor: Any, within: Any) -> list[Any]:
+    def searched(s: Any, Hs: Any, model: Any, size: Any, along: Any, factor: Any, within: Any) -> list[Any]:
         """The first step, of the sizes from `size` on, to a point with a sufficient decrease of the model."""
         slope = g + Hs
 
         def turn(count: Any, size: Any, found: Any, *_: Any) -> Any:
-            trial = box.moved(begin, size * along) - x
+            trial = room.moved(s, size * along)
             Ht = product(trial)
             value = dot(g, trial) + half * dot(trial, Ht)
             found = (value <= model + enough * dot(slope, trial - s)) & (norm(trial) <= within)
@@ -143,26 +142,23 @@ def newton_step(box: Box, point: Tensor, gradient: Tensor, product: Callable[[An
 
         return repeat(turn, [np.int64(0), size, FALSE, s, Hs, model], 30)
 
-    direction = -g
-    cauchy = searched(x, nothing, nothing, zero, radius / norm(g), direction, tenth, radius)
-    count, _, found, *held = cauchy
-    small = forcing(box.residual(x, g))
+    count, _, found, *held = searched(nothing, nothing, zero, radius / norm(g), -g, tenth, radius)
+    small = forcing(room.project(-g))
 
-    def inside(s: Any) -> tuple[Any, Any]:
-        there = box.moved(x, s)
-        return there, pt.eq(box.active(there), 0).astype(dtype)
+    def inside(s: Any) -> Any:
+        return pt.eq(room.active(s), 0).astype(dtype)
 
     def face(turns: Any, products: Any, far: Any, s: Any, Hs: Any, model: Any) -> Any:
-        there, mask = inside(s)
+        mask = inside(s)
         reduced = mask * (g + Hs)
         solution = conjugate_gradients(
             lambda v: mask * product(mask * v), reduced, steps, tolerance=small, radius=radius
         )
         along = mask * solution.vector
         infinite = np.asarray(np.inf, dtype)
-        tried, _, found, s, Hs, model = searched(there, s, Hs, model, pt.ones_like(model), along, half, infinite)
+        tried, _, found, s, Hs, model = searched(s, Hs, model, pt.ones_like(model), along, half, infinite)
         far = found & (pt.eq(solution.reason, BOUNDARY) | pt.eq(solution.reason, CURVED))
-        _, next_mask = inside(s)
+        next_mask = inside(s)
         solved = ~(norm(next_mask * (g + Hs)) > small)
         done = ~found | far | solved | pt.all(pt.eq(mask, next_mask))
         return [turns + 1, products + solution.products + tried, far, s, Hs, model], done

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,17 +15,17 @@ from ..checks import as_dtype, as_tensor, check_count, scalar
 from ..graph.loops import FALSE, cond
 from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Objective
-from ..typing import Scalar, StepSize, Tensor, Updates, Variables
+from ..typing import Scalar, StepSize, Tensor, Updates, Variables, XScale
 from ..vectors import dot, unit
 from ._descent import Descent
-from ._linear_algebra import ratio
+from ._linear_algebra import CompactInverseHessian, preconditioner_scale, ratio
 
 
-# From the direction d, the gradient g at its start and the gradient g_new at the end of the line search to beta.
-Formula = Callable[[Any, Any, Any], Any]
+# From the direction d, the gradient g at its start and the gradient g_new at the end of the line search to beta; with a
+# memory also from P (g_new - g).
+Formula = Callable[..., Any]
 
-# Conjugacy needs steps that come close to the minimizer along the line. Also the formula of Hager and Zhang: with their
-# own search the evaluations are 1.25 to 1.7 times those of SciPy's CG.
+# Conjugacy needs steps that come close to the minimizer along the line.
 precise = partial(strong_wolfe, curvature=0.1)
 
 
@@ -106,8 +106,9 @@ def beta_dai_yuan(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
     return quotient(dot(g_new, g_new), dot(d, g_new - g))
 
 
-def beta_hager_zhang(d: Tensor, g: Tensor, g_new: Tensor, theta: Scalar = 2.0, truncation: Scalar = 0.4) -> Any:
-    r"""The formula of Hager and Zhang, bounded from below by :math:`\eta d^T g / \|d\|^2`; see `hager_zhang_cg`.
+def beta_hager_zhang(d: Tensor, g: Tensor, g_new: Tensor, theta: Scalar = 1.0, truncation: Scalar = 0.4,
+                     preconditioned: Tensor | None = None) -> Any:  # fmt: skip
+    r"""The formula of Hager and Zhang, bounded from below; see `hager_zhang_cg`.
 
     Parameters
     ----------
@@ -117,6 +118,9 @@ def beta_hager_zhang(d: Tensor, g: Tensor, g_new: Tensor, theta: Scalar = 2.0, t
         :math:`\theta`, at least 1/4.
     truncation : scalar
         :math:`\eta`, not negative.
+    preconditioned : vector, optional
+        :math:`P y`, with :math:`y = g_{new} - g` and the preconditioner :math:`P`; by default :math:`y`. The lower
+        bound of :math:`\beta` is then :math:`-\eta`, else :math:`\eta d^T g / \|d\|^2`.
 
     Examples
     --------
@@ -127,17 +131,22 @@ def beta_hager_zhang(d: Tensor, g: Tensor, g_new: Tensor, theta: Scalar = 2.0, t
     d, g, g_new = vectors(d=d, g=g, g_new=g_new)
     theta, eta = scalar("theta", theta, low=0.25), scalar("truncation", truncation, low=0)
     theta, eta = (as_dtype(s, d.type.dtype) for s in (theta, eta))
-    y = g_new - g
+    y = Py = g_new - g
+    bound = eta * quotient(dot(d, g), dot(d, d))
+    if preconditioned is not None:
+        (Py,) = vectors(preconditioned=preconditioned)
+        bound = -eta
     dy = dot(d, y)
-    beta = quotient(dot(y, g_new) - theta * quotient(dot(y, y) * dot(d, g_new), dy), dy)
-    return pt.maximum(beta, eta * quotient(dot(d, g), dot(d, d)))
+    beta = quotient(dot(Py, g_new) - theta * quotient(dot(y, Py) * dot(d, g_new), dy), dy)
+    return pt.maximum(beta, bound)
 
 
 def conjugate_gradient(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                        stop: Variable | None = None, updates: Updates | None = None, *,
-                       beta: Formula = beta_polak_ribiere, step_size: StepSize | None = None,
+                       beta: Formula = beta_polak_ribiere, memory: int = 0, step_size: StepSize | None = None,
                        restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
-                       line_search: LineSearch = precise, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+                       line_search: LineSearch = precise, exact: bool | None = None, x_scale: XScale | None = None,
+                       preconditioner: Sequence[Any] | str | None = None, tolerance: Scalar | None = 1e-5,
                        ascent: bool = False, name: str = "conjugate_gradient") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients: the negative gradient plus :math:`\beta` times the previous direction.
 
@@ -150,17 +159,23 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, exact, x_scale, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     beta : callable
         The formula of :math:`\beta`: `beta_fletcher_reeves`, `beta_polak_ribiere`, `beta_hestenes_stiefel`,
         `beta_dai_yuan`, `beta_hager_zhang`, or any function from the direction :math:`d`, the gradient :math:`g` at its
         start and the gradient :math:`g_{new}` at the end of the line search, all vectors, to a scalar. A value that is
         not finite means a restart.
+    memory : int
+        How many pairs of a step and a change of the gradient are kept. With pairs the direction is
+        :math:`-P g + \beta d`, where the preconditioner :math:`P` is the inverse Hessian of L-BFGS from all of them but
+        the newest, which is that of :math:`d`. The formula gets :math:`P (g_{new} - g)` as the keyword
+        `preconditioned`; of those above `beta_hager_zhang` takes it. A step along the steepest descent removes all
+        pairs.
     step_size : scalar or schedule, optional
         The first step size that a search tries. By default the one with the same decrease to first order as the
-        previous step, :math:`a_{prev} g_{prev}^T d_{prev} / g^T d`, and :math:`1 / \max(1, \|g\|)` without a
-        previous step.
+        previous step, :math:`a_{prev} g_{prev}^T d_{prev} / g^T d`, or with a `memory` 1; and without a previous step
+        :math:`1 / \max(1, \|g\|)`.
     restart_overlap : scalar or None
         :math:`\nu`; None for no such restarts. Powell's is 0.2; with 0.5 the rules of this module took the fewest
         evaluations, over the problems of Moré, Garbow and Hillstrom.
@@ -168,16 +183,22 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
         The number of steps between restarts; in theory the number of components.
     line_search : callable
         As in every rule that searches. By default `strong_wolfe` with a curvature of 0.1.
+    preconditioner : list of variables or arrays, or "curvature", optional
+        For each parameter a diagonal :math:`D` of its shape that approximates that of the Hessian, not negative. The
+        rule then works in the variables :math:`D^{1/2} x`, so that gradients become :math:`D^{-1} g` in its directions:
+        the same as an `x_scale` of :math:`D^{-1/2}`. Zeros count as 1. It is read in the first call and kept.
 
     Notes
     -----
-    Cost per call: two or three evaluations of the cost and its gradients. State: one number per parameter component,
-    and two more if `exact` is True.
+    Cost per call: two or three evaluations of the cost and its gradients, mostly one with a `memory` of :math:`m`, and
+    then :math:`12mn` multiplications. State: one number per parameter component, :math:`2m` more with a `memory`, and
+    two more if `exact` is True.
 
     References
     ----------
     Nocedal and Wright (2006), Numerical optimization, algorithm 5.4, with the first trial of equation 3.59; Powell
-    (1977), Restart procedures for the conjugate gradient method.
+    (1977), Restart procedures for the conjugate gradient method; Buckley and LeNir (1983), QN-like variable storage
+    conjugate gradients, for the preconditioner.
 
     Examples
     --------
@@ -187,9 +208,14 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
     >>> optapi.minimize([-1.2, 1.0], rosen, rosen_der, optapi.conjugate_gradient, beta=liu_storey).round(4)
     array([1., 1.])
     """
+    if preconditioner is not None:
+        if x_scale is not None:
+            raise ValueError("x_scale and preconditioner are two ways to say the same here; pass one of them")
+        x_scale = preconditioner_scale(parameters, preconditioner)
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
+        x_scale=x_scale,
+    )  # fmt: skip
     if not callable(beta):
         raise TypeError(f"beta is {beta!r}; pass a function of a direction and two gradients, as beta_polak_ribiere")
     start = Descent.start(f, line_search, exact)
@@ -198,21 +224,37 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
     # The state is beta d, not the next direction: it is added to the gradient of the next call, so that with
     # exact=False a call uses the gradient of its own data.
     beta_d = f.state("beta_d", (f.size,))
-    decrease = f.state("decrease")
+    pairs = CompactInverseHessian.begin(f, memory) if check_count("memory", memory, low=0) else None
+    # The newest pair is left to beta: with it P y would be the last step, and beta next to 0.
+    if pairs is None:
+        Pg, fresh = g, pt.eq(steps, 0)
+    else:
+        Pg, fresh = pairs.older(steps > 0).times(g), pairs.empty
 
     moved = start.evaluations > 0 if start.point_state else FALSE
-    # In units of the gradient, so that no product overflows; beta does not depend on them.
-    u = unit(g)
-    slope, gg = dot(g / u, (beta_d - g) / u), dot(g / u, g / u)
-    restart = moved | pt.eq(steps, 0) | ~(slope <= -0.01 * gg)
-    d = pt.switch(restart, -g, beta_d - g)
-    if step_size is None:
-        same_decrease = decrease / u / pt.switch(restart, gg, -slope) / u
-        valid = ~moved & (same_decrease > 0) & pt.isfinite(same_decrease)
-        step_size = pt.switch(valid, same_decrease, start.first_step)
-    end = start.line_search(d, step_size, restart)
-
-    b = as_tensor("what beta returned", beta(end.direction / u, g / u, end.gradient / u))
+    # In units of the vectors, so that no product overflows; beta does not depend on them.
+    u, v = unit(g), unit(Pg)
+    slope, gPg = dot(g / u, (beta_d - Pg) / v), dot(g / u, Pg / v)
+    restart = moved | fresh | ~(slope <= -0.01 * gPg)
+    d = pt.switch(restart, -g, beta_d - Pg)
+    new: Updates = {}
+    if pairs is None:
+        decrease = f.state("decrease")
+        if step_size is None:
+            same_decrease = decrease / u / pt.switch(restart, gPg, -slope) / u
+            valid = ~moved & (same_decrease > 0) & pt.isfinite(same_decrease)
+            step_size = pt.switch(valid, same_decrease, start.first_step)
+        end = start.line_search(d, step_size, restart)
+        new[decrease] = -end.result.size * u * u * dot(g / u, end.direction / u)
+        b, unheld = beta(end.direction / u, g / u, end.gradient / u), None
+    else:
+        end = start.line_search(d, step_size, restart)
+        pushed = pairs.cleared(end.restarted).push(end.step, end.change, unless=end.failed)
+        v = unit(end.direction)
+        Py = pushed.older(~end.failed).times(end.change) / v
+        b = beta(end.direction / v, g / u, end.gradient / u, preconditioned=Py)
+        unheld = dict(zip(pairs, pushed, strict=True))
+    b = as_tensor("what beta returned", b)
     restart = end.failed | ~pt.isfinite(b)
     if restart_overlap is not None:
         # Without Powell's restarts fletcher_reeves and dai_yuan take 2.7 and 2.9 times the evaluations of SciPy's CG on
@@ -223,18 +265,16 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
     next_steps = pt.switch(end.steepest, 0, steps) + 1
     if restart_every is not None:
         restart = restart | (next_steps >= check_count("restart_every", restart_every))
-    new = {
-        steps: pt.switch(restart, 0, next_steps),
-        beta_d: pt.switch(restart, pt.zeros_like(beta_d), b.astype(f.dtype) * end.direction),
-        decrease: -end.result.size * u * u * dot(g / u, end.direction / u),
-    }
-    return start.finish(end, new)
+    new[steps] = pt.switch(restart, 0, next_steps)
+    new[beta_d] = pt.switch(restart, pt.zeros_like(beta_d), b.astype(f.dtype) * end.direction)
+    return start.finish(end, new, unheld=unheld)
 
 
 def fletcher_reeves(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                     stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
                     restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
-                    line_search: LineSearch = precise, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+                    line_search: LineSearch = precise, exact: bool | None = None, x_scale: XScale | None = None,
+                    preconditioner: Sequence[Any] | str | None = None, tolerance: Scalar | None = 1e-5,
                     ascent: bool = False, name: str = "fletcher_reeves") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Fletcher and Reeves.
 
@@ -245,9 +285,9 @@ def fletcher_reeves(parameters: Variables, cost: Variable | None = None, gradien
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, exact, x_scale, tolerance, ascent, name
         As in every rule that searches.
-    step_size, restart_overlap, restart_every, line_search
+    step_size, restart_overlap, restart_every, line_search, preconditioner
         As in `conjugate_gradient`, and so are the cost per call and the memory.
 
     References
@@ -266,7 +306,8 @@ def fletcher_reeves(parameters: Variables, cost: Variable | None = None, gradien
 def polak_ribiere(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                   stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
                   restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
-                  line_search: LineSearch = precise, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+                  line_search: LineSearch = precise, exact: bool | None = None, x_scale: XScale | None = None,
+                  preconditioner: Sequence[Any] | str | None = None, tolerance: Scalar | None = 1e-5,
                   ascent: bool = False, name: str = "polak_ribiere") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Polak and Ribière, with a lower bound of 0 (PR+).
 
@@ -276,9 +317,9 @@ def polak_ribiere(parameters: Variables, cost: Variable | None = None, gradients
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, exact, x_scale, tolerance, ascent, name
         As in every rule that searches.
-    step_size, restart_overlap, restart_every, line_search
+    step_size, restart_overlap, restart_every, line_search, preconditioner
         As in `conjugate_gradient`, and so are the cost per call and the memory.
 
     References
@@ -298,7 +339,8 @@ def polak_ribiere(parameters: Variables, cost: Variable | None = None, gradients
 def hestenes_stiefel(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                      stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
                      restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
-                     line_search: LineSearch = precise, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+                     line_search: LineSearch = precise, exact: bool | None = None, x_scale: XScale | None = None,
+                     preconditioner: Sequence[Any] | str | None = None, tolerance: Scalar | None = 1e-5,
                      ascent: bool = False, name: str = "hestenes_stiefel") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Hestenes and Stiefel.
 
@@ -309,9 +351,9 @@ def hestenes_stiefel(parameters: Variables, cost: Variable | None = None, gradie
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, exact, x_scale, tolerance, ascent, name
         As in every rule that searches.
-    step_size, restart_overlap, restart_every, line_search
+    step_size, restart_overlap, restart_every, line_search, preconditioner
         As in `conjugate_gradient`, and so are the cost per call and the memory.
 
     References
@@ -330,7 +372,8 @@ def hestenes_stiefel(parameters: Variables, cost: Variable | None = None, gradie
 def dai_yuan(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
              restart_overlap: Scalar | None = 0.5, restart_every: int | None = None, line_search: LineSearch = precise,
-             exact: bool | None = None, tolerance: Scalar | None = 1e-5, ascent: bool = False,
+             exact: bool | None = None, x_scale: XScale | None = None,
+             preconditioner: Sequence[Any] | str | None = None, tolerance: Scalar | None = 1e-5, ascent: bool = False,
              name: str = "dai_yuan") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Dai and Yuan.
 
@@ -341,9 +384,9 @@ def dai_yuan(parameters: Variables, cost: Variable | None = None, gradients: Var
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, exact, x_scale, tolerance, ascent, name
         As in every rule that searches.
-    step_size, restart_overlap, restart_every, line_search
+    step_size, restart_overlap, restart_every, line_search, preconditioner
         As in `conjugate_gradient`, and so are the cost per call and the memory.
 
     References
@@ -360,37 +403,45 @@ def dai_yuan(parameters: Variables, cost: Variable | None = None, gradients: Var
 
 
 def hager_zhang_cg(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
-                   stop: Variable | None = None, updates: Updates | None = None, *, theta: Scalar = 2.0,
-                   truncation: Scalar = 0.4, step_size: StepSize | None = None, restart_overlap: Scalar | None = 0.5,
-                   restart_every: int | None = None, line_search: LineSearch = precise, exact: bool | None = None,
-                   tolerance: Scalar | None = 1e-5, ascent: bool = False,
-                   name: str = "hager_zhang_cg") -> Updates:  # fmt: skip
-    r"""Nonlinear conjugate gradients by the formula of Hager and Zhang (CG_DESCENT).
+                   stop: Variable | None = None, updates: Updates | None = None, *, theta: Scalar = 1.0,
+                   truncation: Scalar = 0.4, memory: int = 4, step_size: StepSize | None = None,
+                   restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
+                   line_search: LineSearch = strong_wolfe, exact: bool | None = None, x_scale: XScale | None = None,
+                   preconditioner: Sequence[Any] | str | None = None, tolerance: Scalar | None = 1e-5,
+                   ascent: bool = False, name: str = "hager_zhang_cg") -> Updates:  # fmt: skip
+    r"""Limited-memory conjugate gradients by the formula of Hager and Zhang (CG_DESCENT).
 
     .. math::
-        \beta = \max\left(\frac{1}{d^T y} \left(y - \theta \frac{\|y\|^2}{d^T y} d\right)^T g_{new},
-        \eta \frac{d^T g}{\|d\|^2}\right), \qquad y = g_{new} - g
+        d \leftarrow -P g_{new} + \beta d, \qquad
+        \beta = \max\left(\frac{1}{d^T y} \left(P y - \theta \frac{y^T P y}{d^T y} d\right)^T g_{new},
+        -\eta\right), \qquad y = g_{new} - g
 
-    All directions descend, :math:`g^T d \le -(1 - 1/(4 \theta)) \|g\|^2`, with any search.
+    with :math:`P` the inverse Hessian of L-BFGS from the pairs of steps and changes of the gradient before the last
+    step. With no memory :math:`P = I`, and the bound is :math:`\eta d^T g / \|d\|^2`. All directions descend,
+    :math:`g^T d \le -(1 - 1/(4 \theta)) g^T P g`, with any search.
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, exact, x_scale, tolerance, ascent, name
         As in every rule that searches.
     theta : scalar
         :math:`\theta`, at least 1/4: 2 in the papers, 1 in version 6 of the authors' program.
     truncation : scalar
         :math:`\eta`, how negative :math:`\beta` may become.
-    step_size, restart_overlap, restart_every, line_search
-        As in `conjugate_gradient`, and so are the cost per call and the memory. The authors' own search is
-        `optapi.line_search.hager_zhang`; the default took fewer evaluations over the problems of Moré, Garbow and
-        Hillstrom.
+    memory : int
+        How many pairs are kept, that of the last step included; 0 for the rule of 2005, which takes about twice the
+        evaluations.
+    step_size, restart_overlap, restart_every, preconditioner
+        As in `conjugate_gradient`, and so are the cost per call and the memory.
+    line_search : callable
+        As in every rule that searches. By default `strong_wolfe`; with no memory give it a curvature of 0.1.
 
     References
     ----------
     Hager and Zhang (2005), A new conjugate gradient method with guaranteed descent and an efficient line search,
-    equation 1.6; the lower limit of :math:`\beta`, which does not depend on the units of the cost, is that of Hager and
-    Zhang (2013), The limited memory conjugate gradient method.
+    equation 1.6; Hager and Zhang (2013), The limited memory conjugate gradient method, for the lower bound of
+    :math:`\beta`, which does not depend on the units of the cost, and for the formula with a preconditioner. Theirs
+    works in the space of the last 11 steps, and is L-BFGS where there are no more components.
 
     Examples
     --------
@@ -406,7 +457,7 @@ def hager_zhang_cg(parameters: Variables, cost: Variable | None = None, gradient
 def scaled_conjugate_gradient(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                               stop: Variable | None = None, updates: Updates | None = None, *,
                               step_size: StepSize | None = None, scale: Scalar | None = None, exact: bool | None = None,
-                              tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                              x_scale: XScale | None = None, tolerance: Scalar | None = 1e-5, ascent: bool = False,
                               name: str = "scaled_conjugate_gradient") -> Updates:  # fmt: skip
     r"""Møller's scaled conjugate gradients: the step size from the curvature along the direction, without a search.
 
@@ -425,13 +476,13 @@ def scaled_conjugate_gradient(parameters: Variables, cost: Variable | None = Non
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, exact, x_scale, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
         An upper bound of :math:`a`; :math:`\lambda` is increased to meet it. By default there is none.
     scale : scalar, optional
-        :math:`\lambda` at first, in units of the cost over those of the parameters squared. By default 1e-6, but no
-        more than the curvature along the first direction.
+        :math:`\lambda` at first, in units of the cost over those of the parameters, or of `x_scale`, squared. By
+        default 1e-6, but no more than the curvature along the first direction.
 
     Notes
     -----
@@ -453,8 +504,9 @@ def scaled_conjugate_gradient(parameters: Variables, cost: Variable | None = Non
     array([1., 1.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
+        x_scale=x_scale,
+    )  # fmt: skip
     start = Descent.start(f, partial(fixed, max_trials=1), exact)
     x, g = start.point, start.gradient
     beta_d = f.state("beta_d", (f.size,))

@@ -15,7 +15,7 @@ from ..checks import as_dtype, as_list, check_count, is_zero
 from ..graph.loops import FALSE, repeat
 from ..line_search import LineSearch, Trial, backtracking, strong_wolfe
 from ..objective import Objective
-from ..typing import Scalar, StepSize, Updates, Variables
+from ..typing import Scalar, StepSize, Updates, Variables, XScale
 from ..vectors import dot, norm
 from ._descent import Descent
 from ._linear_algebra import (
@@ -43,8 +43,9 @@ def hessian_free(parameters: Variables, cost: Variable | None = None, gradients:
                  start_decay: Scalar = 0.95, steps: int = 250, progress: Scalar = 5e-4,
                  preconditioner: Sequence[Any] | None = None, exponent: Scalar = 0.75, hidden: Variables | None = None,
                  structural_damping: Scalar = 0.03, curvature_givens: Mapping[Any, Any] | None = None,
-                 line_search: LineSearch = shorten, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
-                 ascent: bool = False, name: str = "hessian_free") -> Updates:  # fmt: skip
+                 line_search: LineSearch = shorten, exact: bool | None = None, x_scale: XScale | None = None,
+                 tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                 name: str = "hessian_free") -> Updates:  # fmt: skip
     r"""Martens' Hessian-free optimization: truncated Newton steps with damping, for large problems like deep networks.
 
     .. math:: x \leftarrow x + a d, \qquad (G + \lambda I) d \approx -g
@@ -65,7 +66,7 @@ def hessian_free(parameters: Variables, cost: Variable | None = None, gradients:
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, exact, x_scale, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     outputs : variable or list of variables, optional
         Functions of the parameters. The cost must depend on the parameters only through them and be convex in them: for
@@ -74,9 +75,9 @@ def hessian_free(parameters: Variables, cost: Variable | None = None, gradients:
     step_size : scalar or schedule, optional
         The first :math:`a` that is tried, by default 1.
     damping : scalar
-        :math:`\lambda` at first, in units of the cost over those of the parameters squared. For costs that are means of
-        sums over outputs, values from 0.1 to 45 are in use. :math:`\lambda` never becomes smaller than the machine
-        precision times this.
+        :math:`\lambda` at first, in units of the cost over those of the parameters, or of `x_scale`, squared. For costs
+        that are means of sums over outputs, values from 0.1 to 45 are in use. :math:`\lambda` never becomes smaller
+        than the machine precision times this.
     damping_growth : scalar
         The factor :math:`3/2` of the formula, and the inverse of :math:`2/3`; at least 1.
     start_decay : scalar
@@ -147,8 +148,9 @@ def hessian_free(parameters: Variables, cost: Variable | None = None, gradients:
     True
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
+        x_scale=x_scale,
+    )  # fmt: skip
     steps = check_count("steps", steps)
     growth = f.scalar("damping_growth", damping_growth, low=1).astype(f.dtype)
     decay = as_dtype(f.scalar("start_decay", start_decay, 0, 1), f.dtype)
@@ -167,7 +169,7 @@ def hessian_free(parameters: Variables, cost: Variable | None = None, gradients:
     )
     diagonal = None
     if preconditioner is not None:
-        diagonal = (preconditioner_diagonal(f, preconditioner) + lam) ** as_dtype(power, f.dtype)
+        diagonal = (f.scaled(f.scaled(preconditioner_diagonal(f, preconditioner))) + lam) ** as_dtype(power, f.dtype)
 
     solution = conjugate_gradients(
         lambda v: product(x, v) + lam * v,
@@ -222,7 +224,7 @@ def _backtracked(f: Objective, x: Any, iterates: Iterates, skip: Any) -> tuple[A
     # Costs alone decide here; the line search that follows evaluates the gradient too, which is that of the next call.
     def turn(row: Any, *best: Any) -> tuple[list[Any], Any]:
         d = iterates.vectors[row]
-        cost = f.at(x + d).cost
+        cost = f.at(x + f.scaled(d)).cost
         # A cost that is not finite does not end the loop.
         cost = pt.switch(pt.isfinite(cost), cost, np.asarray(np.inf, cost.type.dtype))
         better = cost <= best[-1]
@@ -240,7 +242,8 @@ def krylov_subspace_descent(parameters: Variables, cost: Variable | None = None,
                             max_trials: int | None = None, floor: Scalar = 1e-4,
                             preconditioner: Sequence[Any] | None = None,
                             curvature_givens: Mapping[Any, Any] | None = None, line_search: LineSearch = shorten,
-                            exact: bool | None = None, tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                            exact: bool | None = None, x_scale: XScale | None = None,
+                            tolerance: Scalar | None = 1e-5, ascent: bool = False,
                             name: str = "krylov_subspace_descent") -> Updates:  # fmt: skip
     r"""Krylov subspace descent: the minimizer of the cost itself in a space of few dimensions.
 
@@ -253,7 +256,7 @@ def krylov_subspace_descent(parameters: Variables, cost: Variable | None = None,
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, exact, x_scale, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     outputs : variable or list of variables, optional
         As in `hessian_free`.
@@ -301,8 +304,9 @@ def krylov_subspace_descent(parameters: Variables, cost: Variable | None = None,
     True
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
+        x_scale=x_scale,
+    )  # fmt: skip
     k = check_count("dimensions", dimensions)
     max_trials = 2 * k if max_trials is None else check_count("max_trials", max_trials)
     k = max(1, min(k, f.size))
@@ -313,7 +317,7 @@ def krylov_subspace_descent(parameters: Variables, cost: Variable | None = None,
     step = f.state("step", (f.size,))
     diagonal = pt.ones_like(g)
     if preconditioner is not None:
-        diagonal = preconditioner_diagonal(f, preconditioner, floor)
+        diagonal = f.scaled(f.scaled(preconditioner_diagonal(f, preconditioner, floor)))
 
     basis, projected = _krylov_basis(lambda v: product(x, v), g, diagonal, step, k, start.finished)
     scaled = _whitened(basis, projected, floor)
@@ -373,7 +377,7 @@ def _minimized(f: Objective, x: Any, cost: Any, g: Any, rows: Any, limit: Any, m
 
         def line(a: Any) -> Trial:
             trial = c + a.astype(dtype) * d
-            point = f.at(x + times(rows.T, trial))
+            point = f.at(x + f.scaled(times(rows.T, trial)))
             slope = times(rows, point.gradient)
             return Trial(point.cost, dot(slope, d), (trial, slope))
 

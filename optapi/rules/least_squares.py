@@ -9,12 +9,13 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from ..checks import check_choice, check_count, check_outputs, check_parameters
+from ..checks import as_numbers, as_tensor, called, check_choice, check_count, check_outputs, check_parameters
 from ..graph.derivatives import known_shapes, pushforward
 from ..graph.loops import FALSE
 from ..line_search import LineSearch, fixed, strong_wolfe
+from ..losses import Robust
 from ..objective import Objective
-from ..typing import Scalar, StepSize, Updates, Variables
+from ..typing import Loss, Scalar, StepSize, Updates, Variables, XScale
 from ..vectors import dot, largest, norm
 from ._descent import Descent, Proposal
 from ._linear_algebra import conjugate_gradients, forcing, guarded, limit, ratio, rows, times
@@ -22,7 +23,8 @@ from ._linear_algebra import conjugate_gradients, forcing, guarded, limit, ratio
 
 def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                  stop: Variable | None = None, updates: Updates | None = None, *, residuals: Variables,
-                 step_size: StepSize | None = None, solver: str = "svd", cg_steps: int | None = None,
+                 loss: Loss = "linear", f_scale: Scalar = 1.0, step_size: StepSize | None = None,
+                 x_scale: XScale | None = None, solver: str = "svd", cg_steps: int | None = None,
                  line_search: LineSearch = strong_wolfe, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
                  ascent: bool = False, name: str = "gauss_newton") -> Updates:  # fmt: skip
     r"""The method of Gauss and Newton for least squares, with a line search.
@@ -41,11 +43,24 @@ def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients:
     parameters, gradients, stop, updates, line_search, exact, tolerance, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     cost : scalar variable, optional
-        By default :math:`\frac12 \|r\|^2`. One that is given must equal it, but for a constant.
+        By default :math:`\frac12 \|r\|^2`, or with a `loss` that of the loss. One that is given must equal it, but for
+        a constant.
     residuals : variable or list of variables
         :math:`r`: floating-point tensors of any shapes, built from the parameters.
+    loss : str or callable
+        What large residuals count. With :math:`z = (r / C)^2` the cost is :math:`\frac12 C^2 \sum \rho(z)`, as of
+        ``scipy.optimize.least_squares``: ``"linear"`` :math:`\rho = z`, the sum of squares; ``"soft_l1"``
+        :math:`2 (\sqrt{1 + z} - 1)`; ``"huber"`` :math:`z` up to 1 and :math:`2 \sqrt z - 1` beyond; ``"cauchy"``
+        :math:`\ln(1 + z)`; ``"arctan"`` :math:`\arctan z`; or a function from a tensor :math:`z` to :math:`\rho(z)`.
+        The step is then that of residuals and derivatives that are weighted as by Triggs, see Notes.
+    f_scale : scalar
+        :math:`C`, from which size on a residual counts as an outlier. Not used with ``"linear"``.
     step_size : scalar or schedule, optional
         As in `newton`.
+    x_scale : None, number, array, list of arrays or "jac"
+        The typical sizes of the parameters: an array, or one for each parameter. The method is then that of the
+        parameters divided by them, which counts where :math:`J` has not full rank, and for ``"cg"``. ``"jac"`` takes
+        one over the norms of the columns of :math:`J`; it needs the solver ``"svd"``.
     solver : "svd" or "cg"
         With ``"svd"`` :math:`J` is formed and decomposed; singular values below :math:`\max(m, n) \epsilon` times the
         largest count as zero, with :math:`\epsilon` the machine precision. With ``"cg"`` conjugate gradients on
@@ -68,13 +83,18 @@ def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients:
 
     Notes
     -----
+    With a robust loss :math:`J` and :math:`r` are replaced by :math:`w J` and :math:`\rho' r / w` with :math:`w^2 =
+    \max(\rho' + 2 \rho'' z, \epsilon)`, which have the gradient of the cost and, where they are positive, the second
+    derivatives of the loss (Triggs, McLauchlan, Hartley and Fitzgibbon, 2000, Bundle adjustment: a modern synthesis,
+    section 4.3, as SciPy takes them).
+
     With :math:`m` residuals and :math:`n` components. Cost per call with ``"svd"``: :math:`J` by :math:`n` derivatives
     along a component, each about two evaluations of the residuals, and its decomposition, about
     :math:`6mn^2 + 20n^3` multiplications; memory: some copies of :math:`J`. With ``"cg"``: for each step of the
     conjugate gradients a product :math:`J^T (J v)`, which costs about two evaluations of the gradient; memory: a few
     vectors. Both: mostly one evaluation of the cost and its gradients, more while the search brackets a step.
 
-    The NumPy interface has no residuals; build them with PyTensor, and call the rule.
+    For residuals of NumPy see `least_squares`.
 
     References
     ----------
@@ -94,35 +114,38 @@ def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients:
     1.0 0.513
     """
     f, parts = _opened(
-        parameters, cost, gradients, stop, updates, residuals, tolerance=tolerance, ascent=ascent, name=name
-    )
-    check_choice("solver", solver, ("svd", "cg"))
-    if cg_steps is not None:
-        check_count("cg_steps", cg_steps)
+        parameters, cost, gradients, stop, updates, residuals, loss, f_scale, tolerance=tolerance, ascent=ascent,
+        name=name,
+    )  # fmt: skip
+    _check_solver(solver, cg_steps, x_scale)
+    D = _weights(f, x_scale)
     start = Descent.start(f, line_search, exact)
     needed = ~start.finished
     if solver == "svd":
-        right, s, components = _decomposed(_jacobian(f, parts, needed), f.pack(parts))
+        transposed = _jacobian(f, parts, needed)
+        if isinstance(x_scale, str):
+            D = _nonzero(_column_norms(transposed))
+        right, s, components = _decomposed(transposed if D is None else transposed / D[:, None], f.pack(parts))
         length = pt.maximum(right.shape[0], components.shape[0]).astype(f.dtype)
         # With a zero, since without residuals or parameters there is no singular value.
         largest = pt.max(pt.concatenate([np.zeros(1, f.dtype), s]))
         nonzero = s > length * np.asarray(np.finfo(f.dtype).eps, f.dtype) * largest
-        direction = -times(right, ratio(components, s, nonzero))
+        direction = _unscaled(-times(right, ratio(components, s, nonzero)), D)
         products = pt.switch(needed, f.size, 0).astype("int64")
     else:
-        product, g, x = f.curvature(residuals=parts), start.gradient, start.point
+        product, g = _product(f, parts, start, D)
         steps = pt.switch(needed, limit(cg_steps, f.size), 0)
-        solution = conjugate_gradients(lambda v: product(x, v), g, steps, tolerance=forcing(g))
-        direction, products = solution.vector, solution.products
+        solution = conjugate_gradients(product, g, steps, tolerance=forcing(g))
+        direction, products = _unscaled(solution.vector, D), solution.products
     return start.finish(start.line_search(direction, step_size), {}, reports={"products": products})
 
 
 def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                         stop: Variable | None = None, updates: Updates | None = None, *, residuals: Variables,
-                        step_size: StepSize | None = None, damping: Scalar = 1e-3, x_scale: str | None = None,
-                        solver: str = "svd", cg_steps: int | None = None, exact: bool | None = None,
-                        tolerance: Scalar | None = 1e-5, ascent: bool = False,
-                        name: str = "levenberg_marquardt") -> Updates:  # fmt: skip
+                        loss: Loss = "linear", f_scale: Scalar = 1.0, step_size: StepSize | None = None,
+                        damping: Scalar = 1e-3, x_scale: XScale | None = None, solver: str = "svd",
+                        cg_steps: int | None = None, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+                        ascent: bool = False, name: str = "levenberg_marquardt") -> Updates:  # fmt: skip
     r"""The method of Levenberg and Marquardt for least squares, with Nielsen's rule for the damping.
 
     .. math:: f(x) = \tfrac12 \|r(x)\|^2, \qquad x \leftarrow x + p, \qquad
@@ -140,8 +163,8 @@ def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gra
     ----------
     parameters, gradients, stop, updates, exact, tolerance, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
-    cost : scalar variable, optional
-        By default :math:`\frac12 \|r\|^2`. One that is given must equal it, but for a constant.
+    cost, loss, f_scale : optional
+        As in `gauss_newton`.
     residuals : variable or list of variables
         :math:`r`: floating-point tensors of any shapes, built from the parameters.
     step_size : scalar or schedule, optional
@@ -150,10 +173,11 @@ def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gra
     damping : scalar
         The factor of the first :math:`\mu`: 1e-6 for a start close to a minimizer, else 1e-3 or even 1. Not used with
         `step_size`.
-    x_scale : None or "jac"
-        What :math:`D` is: by default the identity. With ``"jac"`` it holds the largest norms of the columns of
-        :math:`J` so far, which makes the steps independent of the units of the parameters; this needs the solver
-        ``"svd"``.
+    x_scale : None, number, array, list of arrays or "jac"
+        What :math:`D^{-1}` is: by default the identity. The typical sizes of the parameters, a number, an array, or one
+        for each parameter; the method is then that of the parameters divided by them. With ``"jac"`` :math:`D` holds
+        the largest norms of the columns of :math:`J` so far, which makes the steps independent of the units of the
+        parameters; this needs the solver ``"svd"``.
     solver : "svd" or "cg"
         With ``"svd"`` :math:`J D^{-1}` is formed and decomposed once for all :math:`\mu` of a call, so that its
         condition is not squared. With ``"cg"`` conjugate gradients on the equations above end as in `newton_cg`, and
@@ -180,7 +204,7 @@ def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gra
     evaluation of the cost and its gradients for each :math:`\mu` that is tried, mostly one. With ``"svd"`` another
     :math:`\mu` costs :math:`n^2` multiplications; with ``"cg"`` it costs a run of conjugate gradients.
 
-    The NumPy interface has no residuals; build them with PyTensor, and call the rule.
+    For residuals of NumPy see `least_squares`.
 
     References
     ----------
@@ -203,29 +227,25 @@ def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gra
     """
     # No scales by default: with the largest norms of the columns so far, fewer of the 35 problems of Moré, Garbow and
     # Hillstrom are solved from far starts.
-    if not (x_scale is None or (isinstance(x_scale, str) and x_scale == "jac")):
-        raise ValueError(f'x_scale is {x_scale!r}; pass None or "jac"')
-    check_choice("solver", solver, ("svd", "cg"))
-    if cg_steps is not None:
-        check_count("cg_steps", cg_steps)
-    if x_scale == "jac" and solver == "cg":
-        raise ValueError('x_scale is "jac", which needs the matrix of derivatives; pass solver="svd"')
+    _check_solver(solver, cg_steps, x_scale)
     f, parts = _opened(
-        parameters, cost, gradients, stop, updates, residuals, tolerance=tolerance, ascent=ascent, name=name
-    )
+        parameters, cost, gradients, stop, updates, residuals, loss, f_scale, tolerance=tolerance, ascent=ascent,
+        name=name,
+    )  # fmt: skip
+    D = _weights(f, x_scale)
     start = Descent.start(f, partial(fixed, max_trials=1), exact)
     needed = ~start.finished
     tau, mu = f.scalar("damping", damping, low=0), f.state("damping", fill=np.nan)
     new: Updates = {}
 
     if solver == "svd":
-        formed, D = pt.switch(needed, f.size, 0).astype("int64"), None
+        formed = pt.switch(needed, f.size, 0).astype("int64")
         transposed = _jacobian(f, parts, needed)
-        if x_scale == "jac":
-            norms = pt.sqrt(pt.sum(transposed**2, axis=1))
+        if isinstance(x_scale, str):
             max_norms = f.state("column_norms", (f.size,))
-            new[max_norms] = pt.maximum(max_norms, pt.switch(pt.isfinite(norms), norms, pt.zeros_like(norms)))
-            D = pt.switch(new[max_norms] > 0, new[max_norms], pt.ones_like(norms))
+            new[max_norms] = pt.maximum(max_norms, _column_norms(transposed))
+            D = _nonzero(new[max_norms])
+        if D is not None:
             transposed = transposed / D[:, None]
         right, s, components = _decomposed(transposed, f.pack(parts))
         diagonal = largest(pt.sum(transposed**2, axis=1))
@@ -235,21 +255,21 @@ def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gra
             p = -times(right, weights)
             # All terms are positive: nothing cancels.
             decrease = pt.sum(weights**2 * (s**2 + 2 * mu)) / 2
-            return Proposal(p if D is None else p / D, decrease)
+            return Proposal(_unscaled(p, D), decrease)
 
     else:
-        product, g, x = f.curvature(residuals=parts), start.gradient, start.point
+        product, g = _product(f, parts, start, D)
         residual, steps = forcing(g), limit(cg_steps, f.size)
         unknown = needed & pt.isnan(mu) if step_size is None else FALSE
-        first = conjugate_gradients(lambda v: product(x, v), g, pt.switch(unknown, 1, 0))
+        first = conjugate_gradients(product, g, pt.switch(unknown, 1, 0))
         formed = first.products
         # One step of conjugate gradients is -g times the inverse of the curvature along g.
         diagonal = norm(g) / norm(first.vector)
 
         def propose(mu: Any, nu: Any) -> Proposal:
-            solution = conjugate_gradients(lambda v: product(x, v) + mu * v, g, steps, tolerance=residual)
+            solution = conjugate_gradients(lambda v: product(v) + mu * v, g, steps, tolerance=residual)
             decrease = mu * dot(solution.vector, solution.vector) / 2 - solution.model
-            return Proposal(solution.vector, decrease, solution.products)
+            return Proposal(_unscaled(solution.vector, D), decrease, solution.products)
 
     initial = tau.astype(f.dtype) * diagonal if step_size is None else 1 / f.step_size(step_size).astype(f.dtype)
     tiny = np.asarray(np.finfo(f.dtype).tiny, f.dtype)
@@ -269,17 +289,71 @@ def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gra
     return start.finish(end, new, patience=30, reports={"products": formed + products})
 
 
-def _opened(
-    parameters: Variables, cost: Any, gradients: Any, stop: Any, updates: Updates | None, residuals: Any, **kwargs: Any
-) -> tuple[Objective, list[Any]]:
-    """The objective, and the residuals as a list."""
-    parts = check_outputs("residuals", residuals, check_parameters(parameters))
+def _opened(parameters: Variables, cost: Any, gradients: Any, stop: Any, updates: Updates | None, residuals: Any,
+            loss: Loss, f_scale: Scalar, **kwargs: Any) -> tuple[Objective, list[Any]]:  # fmt: skip
+    """The objective, and the residuals as a list, weighted where the loss is robust."""
+    parts, robust = check_outputs("residuals", residuals, check_parameters(parameters)), Robust.of(loss, f_scale)
     if cost is None:
         if kwargs["ascent"]:
             raise ValueError("ascent=True maximizes, and a sum of squares is minimized; pass cost=, minus half of it")
-        sums = [pt.sum(part**2) for part in parts]
-        cost = (pt.add(*sums) if len(sums) > 1 else sums[0]) / 2
-    return Objective.of(parameters, cost, gradients, stop, updates, needs_cost=True, **kwargs), parts
+        cost = robust.cost(parts)
+    f = Objective.of(parameters, cost, gradients, stop, updates, needs_cost=True, **kwargs)
+    return f, robust.linearized(parts)
+
+
+def _check_solver(solver: str, cg_steps: int | None, x_scale: XScale | None) -> None:
+    check_choice("solver", solver, ("svd", "cg"))
+    if cg_steps is not None:
+        check_count("cg_steps", cg_steps)
+    if isinstance(x_scale, str) and x_scale == "jac" and solver == "cg":
+        raise ValueError('x_scale is "jac", which needs the matrix of derivatives; pass solver="svd"')
+
+
+def _weights(f: Objective, x_scale: XScale | None) -> Any:
+    """The diagonal of :math:`D` as a vector, one over the scales; None where it is the identity or not yet known."""
+    if x_scale is None or (isinstance(x_scale, str) and x_scale == "jac"):
+        return None
+    wanted = 'pass None, "jac", a positive number, or an array of such for each parameter'
+    several = len(f.parameters) > 1 and isinstance(x_scale, list | tuple)
+    given = list(x_scale) if several else [x_scale] * len(f.parameters)
+    if isinstance(x_scale, str) or len(given) != len(f.parameters):
+        raise ValueError(f"x_scale is {x_scale!r}; {wanted}")
+    scales = []
+    for p, scale in zip(f.parameters, given, strict=True):
+        if not isinstance(scale, Variable):
+            scale = as_numbers("x_scale", scale)
+            if not (np.isfinite(scale).all() and (scale > 0).all()):
+                raise ValueError(f"x_scale is {x_scale!r}; {wanted}")
+        tensor, shape = as_tensor("x_scale", scale), f.shape(p)
+        known = tensor.type.shape
+        if len(known) > len(shape) or any(
+            n not in (None, 1, m) for n, m in zip(known[::-1], shape[::-1], strict=False)
+        ):
+            raise ValueError(f"x_scale has the shape {known} for the parameter {called(p)} of shape {shape}; {wanted}")
+        scales.append(pt.broadcast_to(tensor, shape))
+    return 1 / f.pack(scales)
+
+
+def _column_norms(transposed: Any) -> Any:
+    """The norms of the columns of the Jacobian, 0 where they are not finite."""
+    norms = pt.sqrt(pt.sum(transposed**2, axis=1))
+    return pt.switch(pt.isfinite(norms), norms, pt.zeros_like(norms))
+
+
+def _nonzero(norms: Any) -> Any:
+    return pt.switch(norms > 0, norms, pt.ones_like(norms))
+
+
+def _unscaled(step: Any, D: Any) -> Any:
+    return step if D is None else step / D
+
+
+def _product(f: Objective, parts: list[Any], start: Descent, D: Any) -> tuple[Any, Any]:
+    """The product of :math:`J^T J` with a vector at the start of the call, and the gradient, both in units of `D`."""
+    product, x = f.curvature(residuals=parts), start.point
+    if D is None:
+        return lambda v: product(x, v), start.gradient
+    return lambda v: product(x, v / D) / D, start.gradient / D
 
 
 def _jacobian(f: Objective, parts: list[Any], needed: Any) -> Any:

@@ -10,12 +10,12 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from ..checks import check_flag
+from ..checks import check_choice, check_flag
 from ..graph.loops import FALSE, repeat
 from ..graph.oracle import product_error
 from ..line_search import LineSearch, fixed, strong_wolfe
-from ..objective import Objective
-from ..typing import Bounds, Scalar, StepSize, Updates, Variables
+from ..objective import Kept, Objective
+from ..typing import Bounds, Scalar, StepSize, Updates, Variables, XScale
 from ..vectors import dot, largest, norm
 from ._descent import ZERO, Descent, End, Proposal
 from ._linear_algebra import (
@@ -36,7 +36,8 @@ from ._projected import newton_step
 def newton(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
            stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
            escape: bool = True, line_search: LineSearch = strong_wolfe, exact: bool | None = None,
-           tolerance: Scalar | None = 1e-5, ascent: bool = False, name: str = "newton") -> Updates:  # fmt: skip
+           x_scale: XScale | None = None, tolerance: Scalar | None = 1e-5, ascent: bool = False,
+           name: str = "newton") -> Updates:  # fmt: skip
     r"""Newton's method, with the Hessian as a matrix.
 
     .. math:: x \leftarrow x - a Q |\Lambda|^{-1} Q^T g, \qquad H = Q \Lambda Q^T
@@ -50,7 +51,7 @@ def newton(parameters: Variables, cost: Variable | None = None, gradients: Varia
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, line_search, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, line_search, exact, x_scale, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
         The first step size that a search tries, by default 1, and about :math:`1 / \max(1, \|g\|)` along a steepest
@@ -86,8 +87,9 @@ def newton(parameters: Variables, cost: Variable | None = None, gradients: Varia
     array([1., 1.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
+        x_scale=x_scale,
+    )  # fmt: skip
     check_square(f, "newton_cg or trust_region_cg")
     start = Descent.start(f, line_search, exact)
     # At a start that has converged the Hessian says whether it is a minimum.
@@ -103,9 +105,9 @@ def newton(parameters: Variables, cost: Variable | None = None, gradients: Varia
 
 def newton_cg(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
               stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
-              cg_steps: int | None = None, preconditioner: Sequence[Any] | None = None, escape: bool = False,
-              line_search: LineSearch = strong_wolfe, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
-              ascent: bool = False, name: str = "newton_cg") -> Updates:  # fmt: skip
+              cg_steps: int | None = None, preconditioner: Sequence[Any] | str | None = None, escape: bool = False,
+              line_search: LineSearch = strong_wolfe, exact: bool | None = None, x_scale: XScale | None = None,
+              tolerance: Scalar | None = 1e-5, ascent: bool = False, name: str = "newton_cg") -> Updates:  # fmt: skip
     r"""Newton's method with conjugate gradients and a line search, also called truncated Newton.
 
     .. math:: x \leftarrow x + a d, \qquad \|H d + g\| \le \min(1/2, \sqrt{\|g\|}) \, \|g\|
@@ -121,17 +123,19 @@ def newton_cg(parameters: Variables, cost: Variable | None = None, gradients: Va
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, line_search, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, line_search, exact, x_scale, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
         As in `newton`.
     cg_steps : int, optional
         The largest number of steps of the conjugate gradients in a call; by default 20 for each component.
-    preconditioner : list of variables or arrays, optional
+    preconditioner : list of variables or arrays, or "curvature", optional
         :math:`P`: for each parameter a diagonal of its shape that approximates that of :math:`H`, not negative, as in
         `hessian_free`. The conjugate gradients then work on :math:`P^{-1/2} H P^{-1/2}`, and their tolerance is that of
-        :math:`P^{-1/2} g`. Elements below :math:`\epsilon` times the largest are raised to this. By default the
-        identity.
+        :math:`P^{-1/2} g`. Elements below :math:`\epsilon` times the largest are raised to this. With
+        ``"curvature"`` :math:`P` is found in the first call and kept: its inverse root makes the rows of :math:`H` at
+        the start as long as each other, for up to 6 products. By default the identity. `x_scale` also scales the search
+        along the steepest descent.
     escape : bool
         Whether to leave a start at which the gradient meets the tolerance, if conjugate gradients for a random vector
         meet negative curvature there, as `newton` does; they take up to `cg_steps` products.
@@ -162,8 +166,9 @@ def newton_cg(parameters: Variables, cost: Variable | None = None, gradients: Va
     array([1., 1.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
+        x_scale=x_scale,
+    )  # fmt: skip
     start = Descent.start(f, line_search, exact)
     model = Model.at(start, preconditioner)
     steps = limit(cg_steps, f.size)
@@ -171,14 +176,16 @@ def newton_cg(parameters: Variables, cost: Variable | None = None, gradients: Va
     solution = model.solved(pt.switch(start.finished, 0, steps), follow=True)
     products = solution.products if least is None else solution.products + least.products
     start, end = _searched(start, solution.vector, step_size, least)
-    return start.finish(end, {}, reports={"products": products})
+    new, reports = model.closing(products)
+    return start.finish(end, new, reports=reports)
 
 
 def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                     stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
                     max_radius: Scalar | None = None, accept: Scalar = 0.15, cg_steps: int | None = None,
-                    preconditioner: Sequence[Any] | None = None, escape: bool = False, exact: bool | None = None,
-                    bounds: Bounds | None = None, tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                    preconditioner: Sequence[Any] | str | None = None, escape: bool = False,
+                    exact: bool | None = None, x_scale: XScale | None = None, bounds: Bounds | None = None,
+                    tolerance: Scalar | None = 1e-5, ascent: bool = False,
                     name: str = "trust_region_cg") -> Updates:  # fmt: skip
     r"""Newton's method with conjugate gradients in a trust region, by Steihaug and Toint.
 
@@ -198,18 +205,18 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, exact, x_scale, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
-        The radius at first, in units of the parameters, or with a `preconditioner` of :math:`\|P^{1/2} p\|`; by default
-        1, or what changes the point by more than rounding.
+        The radius at first, in units of the parameters or of `x_scale`, or with a `preconditioner` of
+        :math:`\|P^{1/2} p\|`; by default 1, or what changes the point by more than rounding.
     max_radius : scalar, optional
         The largest radius; by default there is none.
     accept : scalar
         The ratio above which a step is taken, from 0 to 1/4.
     cg_steps : int, optional
         The largest number of steps of the conjugate gradients for one step; by default 20 for each component.
-    preconditioner : list of variables or arrays, optional
+    preconditioner : list of variables or arrays, or "curvature", optional
         As in `newton_cg`. The region is then :math:`\|P^{1/2} p\| \le \Delta`.
     escape : bool
         As in `newton_cg`.
@@ -242,17 +249,9 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
     array([1., 1.])
     """
     f = Objective.of(
-        parameters,
-        cost,
-        gradients,
-        stop,
-        updates,
-        tolerance=tolerance,
-        ascent=ascent,
-        name=name,
-        needs_cost=True,
-        bounds=bounds,
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
+        x_scale=x_scale, bounds=bounds,
+    )  # fmt: skip
     if f.box is not None and (preconditioner is not None or check_flag("escape", escape)):
         raise ValueError("bounds do not go together with preconditioner= and escape=; leave these out")
     start = Descent.start(f, partial(fixed, max_trials=1), exact)
@@ -267,8 +266,8 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
         return radius if max_radius is None else pt.minimum(radius, max_radius)
 
     def propose(radius: Any) -> Proposal:
-        if f.box is not None:
-            found = newton_step(f.box, start.point, start.gradient, model.product, radius, steps)
+        if start.room is not None:
+            found = newton_step(start.room, start.gradient, model.product, radius, steps)
             return Proposal(found.step, -found.model, found.products, found.at_boundary)
         solution = model.solved(pt.switch(away, 0, steps), radius=radius)
         step, decrease = solution.vector, -solution.model
@@ -293,7 +292,8 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
     end, (next_radius, products) = start.trust_region(propose, [current], adjust, min_quality, restart=[unset])
     if least is not None:
         end, products = _lower(known, end, away), products + least.products
-    return start.finish(end, {radius: next_radius}, patience=30, reports={"products": products})
+    new, reports = model.closing(products)
+    return start.finish(end, {radius: next_radius, **new}, patience=30, reports=reports)
 
 
 # So many times its rounding error a negative curvature has to be, for a point to be left at which the gradient meets
@@ -326,7 +326,7 @@ class Curved(NamedTuple):
 
     def step(self, start: Descent) -> Any:
         """The first step to try from there: as long as the largest component, or 1 from the origin."""
-        size = largest(start.point)
+        size = largest(start.objective.unscaled(start.point))
         return pt.switch(size > 0, size, pt.ones_like(size)) * self.vector
 
 
@@ -340,20 +340,33 @@ class Model(NamedTuple):
         From a vector to the product of the Hessian with it.
     scale : vector or None
         The roots of the elements of the preconditioner.
+    kept : Kept or None
+        Their inverses, if the preconditioner is "curvature".
     """
 
     start: Descent
     product: Any
     scale: Any
+    kept: Kept | None = None
 
     @classmethod
     def at(cls, start: Descent, preconditioner: Any) -> Model:
-        f, scale = start.objective, None
+        f, scale, kept = start.objective, None, None
         product = f.curvature()
-        if preconditioner is not None:
+        if isinstance(preconditioner, str):
+            check_choice("preconditioner", preconditioner, ("curvature",))
+            kept = f.equilibrium("preconditioner")
+            scale = 1 / kept.value
+        elif preconditioner is not None:
             scale = pt.sqrt(preconditioner_diagonal(f, preconditioner, np.finfo(f.dtype).eps))
-            scale = pt.switch(scale > 0, scale, pt.ones_like(scale))
-        return cls(start, lambda v: product(start.point, v), scale)
+            scale = f.scaled(pt.switch(scale > 0, scale, pt.ones_like(scale)))
+        return cls(start, lambda v: product(start.point, v), scale, kept)
+
+    def closing(self, products: Any) -> tuple[Updates, dict[str, Any]]:
+        """The next value of the state, and the report of the products: `products`, and those for the state."""
+        if self.kept is None:
+            return {}, {"products": products}
+        return {self.kept.state: self.kept.value}, {"products": products + self.kept.products}
 
     def norm(self, step: Any) -> Any:
         """The length of a step, by the preconditioner."""

@@ -11,7 +11,7 @@ from pytensor.graph.basic import Variable
 from ..checks import check_choice, check_count
 from ..line_search import LineSearch, nonmonotone, strong_wolfe
 from ..objective import Objective
-from ..typing import Bounds, Scalar, StepSize, Updates, Variables
+from ..typing import Bounds, Scalar, StepSize, Updates, Variables, XScale
 from ..vectors import dot, largest, norm
 from ._descent import Descent, End
 from ._linear_algebra import (
@@ -30,8 +30,8 @@ from ._projected import model_step
 def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
           memory: int = 10, line_search: LineSearch = strong_wolfe, exact: bool | None = None,
-          bounds: Bounds | None = None, tolerance: Scalar | None = 1e-5, ascent: bool = False,
-          name: str = "lbfgs") -> Updates:  # fmt: skip
+          x_scale: XScale | None = None, bounds: Bounds | None = None, tolerance: Scalar | None = 1e-5,
+          ascent: bool = False, name: str = "lbfgs") -> Updates:  # fmt: skip
     r"""Limited-memory BFGS.
 
     .. math:: x \leftarrow x - a H g
@@ -43,7 +43,7 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, line_search, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, line_search, exact, x_scale, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
         The first step size that a search tries. By default 1, and about :math:`1 / \max(1, \|g\|)` along a
@@ -109,17 +109,9 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
     array([0.5 , 0.25])
     """
     f = Objective.of(
-        parameters,
-        cost,
-        gradients,
-        stop,
-        updates,
-        tolerance=tolerance,
-        ascent=ascent,
-        name=name,
-        needs_cost=True,
-        bounds=bounds,
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
+        x_scale=x_scale, bounds=bounds,
+    )  # fmt: skip
     start = Descent.start(f, line_search, exact)
     check_count("memory", memory)
     if f.box is not None:
@@ -133,7 +125,8 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
 def _bounded(start: Descent, pairs: CompactHessian, step_size: StepSize | None) -> Updates:
     """`lbfgs` with bounds."""
     box: Any = start.objective.box
-    direction = model_step(box, start.point, start.gradient, pairs) if start.objective.size else start.gradient
+    room: Any = start.room
+    direction = model_step(room, start.gradient, pairs) if start.objective.size else start.gradient
     end = start.line_search(direction, step_size, restart=pairs.empty)
     pushed = pairs.cleared(end.restarted).push(end.step, end.change, unless=end.failed)
     unheld = dict(zip(pairs[1:], pushed[1:], strict=True))
@@ -142,8 +135,8 @@ def _bounded(start: Descent, pairs: CompactHessian, step_size: StepSize | None) 
 
 def bfgs(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
-         line_search: LineSearch = strong_wolfe, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
-         ascent: bool = False, name: str = "bfgs") -> Updates:  # fmt: skip
+         line_search: LineSearch = strong_wolfe, exact: bool | None = None, x_scale: XScale | None = None,
+         tolerance: Scalar | None = 1e-5, ascent: bool = False, name: str = "bfgs") -> Updates:  # fmt: skip
     r"""BFGS, with the inverse Hessian as a matrix.
 
     .. math::
@@ -158,7 +151,7 @@ def bfgs(parameters: Variables, cost: Variable | None = None, gradients: Variabl
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, line_search, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, line_search, exact, x_scale, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
         The first step size that a search tries. By default 1, and about :math:`1 / \max(1, \|g\|)` along a
@@ -184,8 +177,9 @@ def bfgs(parameters: Variables, cost: Variable | None = None, gradients: Variabl
            [1. , 2.1]])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
+        x_scale=x_scale,
+    )  # fmt: skip
     check_square(f, "lbfgs")
     start = Descent.start(f, line_search, exact)
     H = inverse_hessian_state(f, "inverse_hessian", (f.size, f.size), fill=np.eye(f.size))
@@ -202,8 +196,8 @@ def bfgs(parameters: Variables, cost: Variable | None = None, gradients: Variabl
 
 def sr1(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
         stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
-        line_search: LineSearch = strong_wolfe, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
-        ascent: bool = False, name: str = "sr1") -> Updates:  # fmt: skip
+        line_search: LineSearch = strong_wolfe, exact: bool | None = None, x_scale: XScale | None = None,
+        tolerance: Scalar | None = 1e-5, ascent: bool = False, name: str = "sr1") -> Updates:  # fmt: skip
     r"""The symmetric rank-one method, with the inverse Hessian as a matrix.
 
     .. math::
@@ -219,7 +213,7 @@ def sr1(parameters: Variables, cost: Variable | None = None, gradients: Variable
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, line_search, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, line_search, exact, x_scale, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
         The first step size that a search tries. By default 1, and about :math:`1 / \max(1, \|g\|)` along a
@@ -241,8 +235,9 @@ def sr1(parameters: Variables, cost: Variable | None = None, gradients: Variable
     array([1., 1.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
+        x_scale=x_scale,
+    )  # fmt: skip
     check_square(f, "lbfgs")
     start = Descent.start(f, line_search, exact)
     H = inverse_hessian_state(f, "inverse_hessian", (f.size, f.size), fill=np.eye(f.size))
@@ -265,8 +260,8 @@ def sr1(parameters: Variables, cost: Variable | None = None, gradients: Variable
 def barzilai_borwein(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                      stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
                      kind: str = "alternate", line_search: LineSearch = nonmonotone, exact: bool | None = None,
-                     bounds: Bounds | None = None, tolerance: Scalar | None = 1e-5, ascent: bool = False,
-                     name: str = "barzilai_borwein") -> Updates:  # fmt: skip
+                     x_scale: XScale | None = None, bounds: Bounds | None = None, tolerance: Scalar | None = 1e-5,
+                     ascent: bool = False, name: str = "barzilai_borwein") -> Updates:  # fmt: skip
     r"""The method of Barzilai and Borwein: gradient descent with two-point step sizes.
 
     .. math:: x \leftarrow x - a g, \qquad a = \frac{s^T s}{s^T y} \text{ (long)} \quad\text{or}\quad
@@ -279,7 +274,7 @@ def barzilai_borwein(parameters: Variables, cost: Variable | None = None, gradie
 
     Parameters
     ----------
-    parameters, cost, gradients, stop, updates, line_search, exact, tolerance, ascent, name
+    parameters, cost, gradients, stop, updates, line_search, exact, x_scale, tolerance, ascent, name
         As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
     step_size : scalar or schedule, optional
         :math:`a`, in the place of the step sizes above.
@@ -311,17 +306,9 @@ def barzilai_borwein(parameters: Variables, cost: Variable | None = None, gradie
     """
     check_choice("kind", kind, ("long", "short", "alternate"))
     f = Objective.of(
-        parameters,
-        cost,
-        gradients,
-        stop,
-        updates,
-        tolerance=tolerance,
-        ascent=ascent,
-        name=name,
-        needs_cost=True,
-        bounds=bounds,
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
+        x_scale=x_scale, bounds=bounds,
+    )  # fmt: skip
     start = Descent.start(f, line_search, exact)
     new: Updates = {}
     if step_size is not None:
@@ -346,13 +333,12 @@ def _default(start: Descent) -> Any:
     """The step size without positive curvature."""
     if start.objective.box is None:
         return start.first_step
-    return pt.maximum(largest(start.point), 1) / largest(start.residual)
+    return pt.maximum(largest(start.objective.unscaled(start.point)), 1) / largest(start.descent)
 
 
 def _along_gradient(start: Descent, size: Any) -> End:
     """The search from a step of this `size` along the gradient, with bounds along the way to its projection."""
-    f, box = start.objective, start.objective.box
-    if box is None:
+    f, room = start.objective, start.room
+    if room is None:
         return start.line_search(first=size)
-    size = f.step_size(size).astype(f.dtype)
-    return start.line_search(box.moved(start.point, -size * start.gradient) - start.point, first=1.0)
+    return start.line_search(room.project(-f.step_size(size).astype(f.dtype) * start.gradient), first=1.0)

@@ -1,8 +1,10 @@
 # ruff: noqa: T201
 """Rules on the problems of Moré, Garbow and Hillstrom, beside SciPy's methods of the same kind.
 
-Run by hand: ``python tests/benchmarks/more_garbow_hillstrom.py --output docs/problems.md``. Both work on the cost and
-gradient that PyTensor compiles, in pure Python, and end at the same gradient tolerance.
+Run by hand, with the rules in the order of the page: ``python tests/benchmarks/more_garbow_hillstrom.py lbfgs bfgs sr1
+hager_zhang_cg polak_ribiere fletcher_reeves hestenes_stiefel dai_yuan scaled_conjugate_gradient newton newton_cg
+trust_region_cg levenberg_marquardt --single lbfgs newton_cg trust_region_cg --scale --output docs/problems.md``. Both
+work on the cost and gradient that PyTensor compiles, in pure Python, and end at the same gradient tolerance.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ from scipy.optimize import least_squares, minimize
 import optapi
 
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "rules"))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from more_garbow_hillstrom import PROBLEMS
+from test_scale import SEARCHING, quartic
 
 
 # SciPy's method of the same kind. The others are judged beside its conjugate gradients.
@@ -218,6 +222,72 @@ def marquardt_section(problems):
     return "\n".join(["## levenberg_marquardt and MINPACK's", "", summary, "", *lines, ""])
 
 
+def single_section(name, problems, tolerance):
+    """The Markdown of one rule in float32: where it says success, and how far the minimum is in float64."""
+    lines = [
+        "| | problem | n | cost | above the minimum | says | iterations | evaluations |",
+        "|--:|---|--:|--:|--:|---|--:|--:|",
+    ]
+    near, told = [], 0
+    for problem in problems:
+        run = run_ours(getattr(optapi, name), problem, METHODS[name], tolerance, "float32")
+        minimum = min((*problem.minima, *problem.others), key=lambda minimum: abs(run.value - minimum))
+        # What a cost is as a multiple of: by how much it fell, from the start in float32 on.
+        fell = float(problem.evaluate(problem.start)[0]) - minimum
+        above = (run.value - minimum) / fell if fell > 0 else math.inf
+        says = {"0": "converged", "7": "converged to the precision of the cost"}.get(run.why)
+        if above <= 1e-6:
+            near.append(problem)
+            told += says is not None
+        cells = [problem.number, problem.name, problem.start.size, f"{run.value:.6g}", f"{above:.1e}"]
+        cells += [says or {"2": "no further progress"}.get(run.why, run.why), run.iterations, run.cells[-1]]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    summary = (
+        f"In float32, `{name}` comes within 1e-6 of a minimum of {len(near)} of {len(problems)} problems, as a part of "
+        f"what the cost falls from the start, and says success at {told} of these."
+    )
+    return "\n".join([f"## {name} in float32", "", summary, "", *lines, ""])
+
+
+def scale_section(names):
+    """The Markdown of the shares of a family of inputs in units beyond those in which the tests ask for all."""
+    powers = {"float64": (20, 40, 80), "float32": (8, 10, 12)}
+    heads = [f"{dtype}, 1e±{power}" for dtype in powers for power in powers[dtype]]
+    lines = ["| | " + " | ".join(heads) + " |", "|---|" + "--:|" * len(heads)]
+    lines += [
+        f"| `{name}` | "
+        + " | ".join(f"{share(name, dtype, power):.0%}" for dtype in powers for power in powers[dtype])
+        + " |"
+        for name in names
+    ]
+    summary = (
+        "A separable quartic of two components with its minimizer at (1, 2) units of the parameters: the share of 12 "
+        "inputs solved, with success and to 6 digits (3 in float32), where the units of the parameters and of the cost "
+        "are 1 or the power at the head of the column. Up to 1e±12, in float32 1e±6, the tests ask for all. "
+        "Inputs whose derivatives at the start are not normal numbers of the precision are left out."
+    )
+    return "\n".join(["## Units of the parameters and of the cost", "", summary, "", *lines, ""])
+
+
+def share(name, dtype, power):
+    """The share of the inputs of the tests of scales that the rule solves, in units of 10 to this power."""
+    relative, digits = {"float64": (1e-6, 1e-6), "float32": (1e-4, 1e-3)}[dtype]
+    solved = []
+    for x_power, cost_power in ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, -1), (1, 0)):
+        x_unit, cost_unit = 10.0 ** (power * x_power), 10.0 ** (power * cost_power)
+        f, df, hessp = quartic(dtype, x_unit, cost_unit)
+        for start in ([3, -2], [0, 0]):
+            x0 = np.asarray(x_unit, dtype) * np.asarray(start, dtype)
+            with np.errstate(all="ignore"):
+                sizes = np.abs([f(x0), *df(x0), *hessp(x0, np.asarray([x_unit, x_unit], dtype)), x_unit**2])
+                if not np.all((sizes >= np.finfo(dtype).tiny) & (sizes <= np.finfo(dtype).max)):
+                    continue
+                options = {"tolerance": relative * cost_unit / x_unit, "full_output": True, "hessp": hessp}
+                result = optapi.minimize(x0, f, df, name, **options)
+            solved.append(result.success and np.allclose(result.x / x_unit, [1, 2], rtol=digits, atol=0))
+    return np.mean(solved)
+
+
 INTRODUCTION = """# The problems of Moré, Garbow and Hillstrom
 
 What the rules do on the 35 problems of Moré, Garbow and Hillstrom (1981), Testing unconstrained optimization software,
@@ -245,24 +315,33 @@ def main():
     parser.add_argument("--tolerance", type=float, default=1e-6)
     parser.add_argument("--problems", type=int, nargs="*", help="the numbers of the problems; by default all")
     parser.add_argument("--output", type=Path, help="the file to write")
+    parser.add_argument("--single", nargs="*", default=[], help="names of rules that have a section in float32, too")
+    parser.add_argument("--scale", action="store_true", help="the shares of inputs solved in extreme units, too")
     arguments = parser.parse_args()
 
     dtype = "float32" if arguments.float32 else "float64"
     problems = [p for p in PROBLEMS if not arguments.problems or p.number in arguments.problems]
     options = {"line_search": getattr(optapi.line_search, arguments.line_search)} if arguments.line_search else {}
     sections, theirs = [], {}
+
+    def add(text):
+        print(text, flush=True)
+        sections.append(text)
+
     for name in arguments.rules:
         if name == "levenberg_marquardt":
-            sections.append(marquardt_section(problems))
-            print(sections[-1], flush=True)
+            add(marquardt_section(problems))
             continue
         method = METHODS.get(name, "CG")
         if method not in theirs:
             theirs[method] = [run_scipy(p, method, arguments.tolerance, dtype) for p in problems]
         rule = getattr(optapi, name)
         ours = [run_ours(rule, p, method, arguments.tolerance, dtype, **options) for p in problems]
-        sections.append(section(name, method, list(zip(problems, ours, theirs[method], strict=True))))
-        print(sections[-1], flush=True)
+        add(section(name, method, list(zip(problems, ours, theirs[method], strict=True))))
+    for name in arguments.single:
+        add(single_section(name, problems, arguments.tolerance))
+    if arguments.scale:
+        add(scale_section([name for name in arguments.rules if name in SEARCHING]))
     versions = {"pytensor": pytensor.__version__, "scipy": scipy.__version__}
     page = INTRODUCTION.format(dtype=dtype, tolerance=arguments.tolerance, **versions)
     if arguments.output:

@@ -132,6 +132,30 @@ def test_several_parameters_inputs_and_dtypes():
     assert run([3.0, 3.0], 1.0).x[0] == pytest.approx([3.0, 3.0], abs=1e-5)
 
 
+def test_inputs_and_points_by_name():
+    parameters, cost, inputs = bowl()
+    run = compile_minimizer(parameters, cost, "lbfgs", inputs=inputs, mode="PYTHON")
+    result = run([1.0, -2.0], v=0.5)
+    assert result.x["a"] is result.x[0]
+    assert result.x["b"] == pytest.approx(0.5, abs=1e-5)
+    assert result.jac["b"].dtype == "float32"
+    assert isinstance(result.x, list)
+    assert pickle.loads(pickle.dumps(result)).x["b"] == result.x["b"]
+    with pytest.raises(KeyError, match="there is no 'c'; there are a, b"):
+        result.x["c"]
+    run.restart()
+    same(run(v=0.5, u=[1.0, -2.0]), result)
+    for arguments, named, message in [
+        (([1.0, -2.0],), {}, "pass 2: u, v"),
+        (([1.0, -2.0], 0.5), {"v": 0.5}, "'v' that is not given by its place"),
+        (([1.0, -2.0],), {"w": 0.5}, "no input is called 'w'"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            run(*arguments, **named)
+    rows = [np.zeros((2, 2)), np.zeros(2)]
+    assert run.from_starts(rows, u=[1.0, -2.0], v=0.5)[0].x["b"] == pytest.approx(0.5, abs=1e-5)
+
+
 def test_float32():
     x, run = made(start=START.astype("float32"), tolerance=1e-2)
     result = run()

@@ -119,7 +119,7 @@ def test_args_reach_the_functions():
         minimize(START, f, df, optapi.lbfgs, args=(2.0,)), minimize(START, f, df, optapi.lbfgs, args=2.0)
     )
     hessp = Counting(lambda x, v, scale: scale * A @ v)
-    minimize(START, f, df, newton_step, args=(3.0,), hessp=hessp, max_iterations=1)
+    minimize(START, f, df, newton_step, args=(3.0,), hessp=hessp, max_iterations=1, full_output=True)
     assert hessp.calls == 1
 
 
@@ -203,10 +203,10 @@ def test_a_rule_may_name_its_first_parameter_as_it_likes():
 
 @pytest.mark.parametrize(
     "cost, error",
-    [(lambda x: 3.0, "returned a float"), (lambda x: x**2, "cost has 1 dimensions"), (lambda x: pt.scalar(), "'x0'")],
+    [(lambda x: pt.as_tensor(x) ** 2, "cost has 1 dimensions"), (lambda x: pt.scalar(), "'x0'")],
 )
-def test_df_none_needs_a_scalar_expression(cost, error):
-    with pytest.raises((TypeError, ValueError), match=error):
+def test_df_none_needs_a_scalar(cost, error):
+    with pytest.raises(TypeError, match=error):
         minimize(START, cost, None, optapi.lbfgs)
 
 
@@ -405,7 +405,7 @@ def test_warnings_of_the_function_are_its_own():
         return np.log(x - 1)[0] if x[0] < 1 else f(x)
 
     with pytest.warns(RuntimeWarning, match="invalid value"):
-        minimize(START, cost, df, optapi.lbfgs)
+        minimize(START, cost, df, optapi.lbfgs, full_output=True)
 
     def divides(x):
         with np.errstate(all="raise"):

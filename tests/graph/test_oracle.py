@@ -8,8 +8,9 @@ import pytest
 import optapi
 from optapi import Oracle
 from optapi.drivers.evaluator import Evaluator
-from optapi.graph.numpy_linker import PYTHON
-from optapi.graph.oracle import central_difference, product_error
+from optapi.graph.derivatives import pullback, pushforward
+from optapi.graph.numpy_linker import PYTHON, STEP
+from optapi.graph.oracle import VectorOracle, central_difference, product_error
 from optapi.pytree import PyTree
 
 
@@ -305,3 +306,78 @@ def test_the_evaluator_remembers_the_last_points():
     assert len(evaluator.recent) == Evaluator.MEMORY
     evaluator.evaluate(-points[0])  # minus zero is another point
     assert calls == ["f", "df"] * 2
+
+
+# Vectors with Jacobians
+
+
+def curve(a, b, data=1.0):
+    """Three numbers of a vector, a scalar and data; the Jacobians by hand."""
+    values = np.array([a[0] * b * data, np.sin(a[1]), a[0] - b**2])
+    rows = [np.array([[b * data, 0.0], [0.0, np.cos(a[1])], [1.0, 0.0]]), np.array([a[0] * data, 0.0, -2 * b])]
+    return values, rows
+
+
+def same_curve(a, b, data):
+    return pt.stack([a[0] * b * data, pt.sin(a[1]), a[0] - b**2])
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.filterwarnings("ignore:Numba will use object mode")
+def test_a_vector_with_its_jacobians(mode, dtype):
+    """Its products from either side, and one call for each point."""
+    calls = []
+    ps = [pytensor.shared(np.array(v, dtype), name=n, shape=np.shape(v)) for n, v in (("a", [0.5, -1.0]), ("b", 3.0))]
+    data = pt.dscalar("data")
+    v, w = pt.constant([1.0, -2.0, 0.5]), [pt.constant(np.array([0.3, 0.7], dtype)), pt.constant(np.array(2.0, dtype))]
+    oracle = VectorOracle(lambda *arrays: calls.append(1) or curve(*arrays), 3)
+    found = []
+    for r in (oracle(ps, data), same_curve(*ps, data)):
+        forward = pytensor.gradient.pushforward([r], ps, w, use_op_pushforward=True)
+        found.append([r, *pullback([r], ps, [v]), *pushforward([r], ps, w), *forward])
+    assert (found[0][0].type.dtype, found[0][0].type.shape) == ("float64", (3,))
+    values = pytensor.function([data], found[0] + found[1], mode=mode, on_unused_input="ignore")(2.0)
+    assert len(calls) == 1
+    count = len(found[0])
+    for ours, theirs in zip(values[:count], values[count:], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-13 if dtype == "float64" else 1e-6)
+
+
+def test_a_vector_has_no_second_derivatives():
+    p = pytensor.shared(np.array([1.0, 2.0]), name="p", shape=(2,))
+    r = VectorOracle(lambda x: (x**2, [np.diag(2 * x)]), 2)([p])
+    with pytest.raises(ValueError, match="needs second derivatives"):
+        optapi.newton([p], pt.sum(r**2))
+
+
+@pytest.mark.parametrize("options", [{}, {"solver": "cg"}, {"loss": "huber"}])
+@pytest.mark.parametrize("rule", [optapi.levenberg_marquardt, optapi.gauss_newton])
+def test_least_squares_of_a_vector(rule, options):
+    """The trajectory is that of symbolic residuals."""
+    paths = []
+    for symbolic in (False, True):
+        a, b = ps = [pytensor.shared(np.array([0.5, 1.0]), name="a", shape=(2,)), pytensor.shared(3.0, name="b")]
+        r = same_curve(a, b, 1.0) if symbolic else VectorOracle(curve, 3)(ps)
+        step = pytensor.function([], [], updates=rule(ps, residuals=r, **options), mode=STEP)
+        path = []
+        for _ in range(5):
+            step()
+            path.append([*a.get_value(), b.get_value()])
+        paths.append(path)
+    np.testing.assert_allclose(*paths, rtol=1e-9)
+
+
+def test_vectors_of_wrong_shape_and_failures():
+    p = pytensor.shared(np.ones(2), name="p", shape=(2,))
+    for call, error in (
+        (lambda x: (np.ones(2), [np.ones((3, 2))]), "returned an array of shape (2,) in the place of (3,)"),
+        (lambda x: (np.ones(3), [np.ones((2, 3))]), "returned an array of shape (2, 3) in the place of (3, 2)"),
+        (lambda x: 1 / 0, "division by zero"),
+    ):
+        oracle = VectorOracle(call, 3)
+        r = oracle([p])
+        assert np.isnan(pytensor.function([], r, mode=PYTHON)()).all()
+        with pytest.raises((ValueError, ZeroDivisionError)) as raised:
+            oracle.check()
+        assert error in str(raised.value)

@@ -25,10 +25,20 @@ def dai_yuan(d, g, g_new):
     return np.sum(g_new**2) / ((g_new - g) @ d)
 
 
-def hager_zhang(d, g, g_new, theta=2.0, eta=0.4):
-    """Hager and Zhang (2005), equation 1.6, with the lower limit of Hager and Zhang (2013)."""
+def hager_zhang(d, g, g_new, P=None, theta=1.0, eta=0.4):
+    """Hager and Zhang (2005), equation 1.6, with the lower limit and the preconditioner of Hager and Zhang (2013)."""
     y = g_new - g
-    return max((y - theta * d * (y @ y) / (d @ y)) @ g_new / (d @ y), eta * (d @ g) / (d @ d))
+    if P is None:
+        return max((y - theta * d * (y @ y) / (d @ y)) @ g_new / (d @ y), eta * (d @ g) / (d @ d))
+    return max((P @ y @ g_new - theta * (y @ P @ y) * (d @ g_new) / (d @ y)) / (d @ y), -eta)
+
+
+def lbfgs_matrix(H, pairs):
+    """Nocedal and Wright (2006), equation 7.16, from the first matrix `H`."""
+    for s, y in pairs:
+        V = np.eye(s.size) - np.outer(y, s) / (y @ s)
+        H = V.T @ H @ V + np.outer(s, s) / (y @ s)
+    return H
 
 
 def conjugate_gradient(
@@ -37,6 +47,7 @@ def conjugate_gradient(
     steps,
     beta,
     *,
+    memory=0,
     overlap=0.5,
     every=np.inf,
     line_search=PRECISE,
@@ -44,33 +55,44 @@ def conjugate_gradient(
 ):
     """Nocedal and Wright (2006), algorithm 5.4, with restarts, and the first trial of equation 3.59.
 
+    With a `memory` the preconditioner is L-BFGS's matrix of all pairs but the newest, of all pairs after a restart, and
+    the first trial is 1.
+
     With `along`, a list of points with the part of the next direction that is not the gradient's, each step starts from
     those, so that differences of round-off do not add up from step to step. Returns such a list.
     """
     cost, g = cost_and_gradient(x)
-    found, d, turns, decrease = [], -g, 0, 0.0
+    found, d, turns, decrease, pairs, P = [], -g, 0, 0.0, [], np.eye(x.size)
     for count in range(steps):
-        if not g @ d <= -0.01 * (g @ g):
-            d, turns = -g, 0
+        if not g @ d <= -0.01 * (g @ P @ g):
+            d, turns, pairs = -g, 0, []
         first = decrease / (g @ d) if decrease < 0 else 1 / max(1.0, np.sqrt(g @ g))
+        if pairs:
+            first = 1.0
 
         def line(a, x=x, d=d):
             cost, g = cost_and_gradient(x + a * d)
             return cost, g @ d
 
         a, _ = line_search(line, cost, g @ d, first)
-        there = x + a * d
+        there, before = x + a * d, x
         decrease, turns = a * (g @ d), turns + 1
 
         x = there if along is None else along[count][0]
         cost, g_new = cost_and_gradient(x)
+        if memory:
+            s, y = x - before, g_new - g
+            pairs = [*pairs, (s, y)][-memory:]
+            H0 = (s @ y) / (y @ y) * np.eye(x.size)
+            P = lbfgs_matrix(H0, pairs[:-1])
         share = np.zeros_like(x)
         if a == 0 or turns >= every or abs(g_new @ g) >= overlap * (g_new @ g_new):
             turns = 0
+            P = lbfgs_matrix(H0, pairs) if memory else P
         else:
-            share = beta(d, g, g_new) * d
+            share = (beta(d, g, g_new, P) if memory else beta(d, g, g_new)) * d
         found.append((there, share))
-        d, g = (share if along is None else along[count][1]) - g_new, g_new
+        d, g = (share if along is None else along[count][1]) - P @ g_new, g_new
     return found
 
 

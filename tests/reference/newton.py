@@ -55,7 +55,46 @@ class Decay:
         return H
 
 
+# SciPy's, with their first and second derivatives.
+LOSSES = {
+    "soft_l1": lambda z: (2 * (np.sqrt(1 + z) - 1), (1 + z) ** -0.5, -((1 + z) ** -1.5) / 2),
+    "huber": lambda z: (
+        np.where(z <= 1, z, 2 * np.sqrt(np.maximum(z, 1)) - 1),
+        np.where(z <= 1, 1, np.maximum(z, 1) ** -0.5),
+        np.where(z <= 1, 0, -(np.maximum(z, 1) ** -1.5) / 2),
+    ),
+    "cauchy": lambda z: (np.log(1 + z), 1 / (1 + z), -1 / (1 + z) ** 2),
+    "arctan": lambda z: (np.arctan(z), 1 / (1 + z**2), -2 * z / (1 + z**2) ** 2),
+}
+
+
+class Robust:
+    """A least-squares problem with a loss, as the weighted residuals and derivatives of Triggs, in SciPy's form."""
+
+    def __init__(self, problem, loss, f_scale):
+        self.problem, self.start = problem, problem.start
+        self.loss, self.f_scale = LOSSES[loss], f_scale
+
+    def weighted(self, x):
+        r, J = self.problem.residuals(x), self.problem.jacobian(x)
+        z = (r / self.f_scale) ** 2
+        rho = self.loss(z)
+        w = np.sqrt(np.maximum(rho[1] + 2 * rho[2] * z, np.finfo(float).eps))
+        return self.f_scale**2 * np.sum(rho[0]) / 2, rho[1] * r / w, w[:, None] * J
+
+    def cost(self, x):
+        return self.weighted(x)[0]
+
+    def residuals(self, x):
+        return self.weighted(x)[1]
+
+    def jacobian(self, x):
+        return self.weighted(x)[2]
+
+
 def cost(problem, x):
+    if isinstance(problem, Robust):
+        return problem.cost(x)
     return problem.residuals(x) @ problem.residuals(x) / 2
 
 
@@ -177,14 +216,14 @@ class GaussNewton(Run):
 
 
 class LevenbergMarquardt(Run):
-    """Madsen, Nielsen and Tingleff (2004), algorithm 3.16; with the scales of Moré (1978) if `scaled`."""
+    """Madsen, Nielsen and Tingleff (2004), algorithm 3.16; with scales, those of Moré (1978) if `scaled`."""
 
-    def __init__(self, scaled=False, tau=1e-3):
-        self.scaled, self.tau, self.mu, self.D = scaled, tau, None, 0.0
+    def __init__(self, scaled=False, tau=1e-3, x_scale=1.0):
+        self.scaled, self.tau, self.mu, self.D, self.x_scale = scaled, tau, None, 0.0, x_scale
 
     def step(self, problem, x):
         J, r = problem.jacobian(x), problem.residuals(x)
-        self.D = np.maximum(self.D, np.linalg.norm(J, axis=0)) if self.scaled else np.ones(x.size)
+        self.D = np.maximum(self.D, np.linalg.norm(J, axis=0)) if self.scaled else np.ones(x.size) / self.x_scale
         if self.mu is None:
             self.mu = self.tau * max(np.diag(J.T @ J) / self.D**2)
         nu = 2.0

@@ -14,7 +14,7 @@ from optapi import PYTHON, line_search
 from optapi.feasible import Box
 from optapi.graph.numpy_linker import STEP
 from optapi.rules._linear_algebra import CompactHessian, eliminated
-from optapi.rules._projected import cauchy_point, newton_step
+from optapi.rules._projected import cauchy_step, newton_step
 
 
 BOUNDED = {problem.name: problem for problem in bounded.PROBLEMS}
@@ -144,11 +144,11 @@ def test_the_cauchy_point_is_the_first_minimizer_on_the_path(seed):
     x = np.where(rng.random(7) < 0.3, low, rng.uniform(low, high))
     high[0] = np.inf
     theta, V, K = (pt.constant(v) for v in (H.scale, H.vectors, H.matrix()))
-    found = cauchy_point(
-        Box(pt.constant(low), pt.constant(high)), pt.constant(x), pt.constant(g), V, eliminated(K, pt.eye(8)), theta
-    )
-    point, free = pytensor.function([], found, mode=PYTHON)()
-    np.testing.assert_array_equal(free, (point != low) & (point != high))
+    room = Box(pt.constant(low - x), pt.constant(high - x))
+    found = cauchy_step(room, pt.constant(g), V, eliminated(K, pt.eye(8)), theta)
+    step, free = pytensor.function([], found, mode=PYTHON)()
+    np.testing.assert_array_equal(free, (step != low - x) & (step != high - x))
+    point = x + step
     assert np.any(free) and not np.all(free)
     B = by_recursion(pairs, 7)
 
@@ -261,8 +261,8 @@ def test_the_newton_step_is_in_the_box_and_lower_than_the_best_cauchy_point(radi
     H = rng.normal(size=(8, 8))
     H, g, low, high = H + H.T, rng.normal(size=8), -rng.random(8), rng.random(8)
     x = np.where(rng.random(8) < 0.3, high, rng.uniform(low, high))
-    limits, where = Box(pt.constant(low), pt.constant(high)), [pt.constant(v) for v in (x, g)]
-    found = newton_step(limits, *where, lambda v: pt.dot(H, v), pt.constant(radius), 100)
+    limits = Box(pt.constant(low - x), pt.constant(high - x))
+    found = newton_step(limits, pt.constant(g), lambda v: pt.dot(H, v), pt.constant(radius), 100)
     step, model, products = pytensor.function([], found[:3], mode=PYTHON)()
     assert np.all((low - 1e-15 <= x + step) & (x + step <= high + 1e-15))
     np.testing.assert_allclose(model, g @ step + step @ H @ step / 2)
@@ -270,6 +270,17 @@ def test_the_newton_step_is_in_the_box_and_lower_than_the_best_cauchy_point(radi
     paths = [np.clip(x - a * g, low, high) - x for a in radius / np.linalg.norm(g) * 0.1 ** np.arange(6)]
     allowed = [s for s in paths if g @ s + s @ H @ s / 2 <= 0.01 * g @ s]
     assert model <= min(g @ s + s @ H @ s / 2 for s in allowed[:1]) + 1e-15
+
+
+@pytest.mark.parametrize("rule", [optapi.lbfgs, optapi.barzilai_borwein, optapi.trust_region_cg])
+def test_x_scale_changes_units_and_no_bounds(rule):
+    """Three components with units from 1e-4 to 1e4, one of them on its bound."""
+    D, target = np.array([1e-4, 1.0, 1e4]), np.array([0.7, -0.2, 3.0])
+    low, high = D * -0.5, D * np.array([0.5, 2.0, 4.0])
+    run = Run(np.zeros(3), lambda x: pt.sum((x / D - target) ** 4), low, high, rule=rule, x_scale=D, tolerance=1e-6)()
+    assert run.reason in (0, 7)
+    np.testing.assert_allclose(run.x / D, [0.5, -0.2, 3.0], atol=0.05)
+    assert run.x[0] == high[0]
 
 
 # First-order rules

@@ -10,11 +10,14 @@ import pytest
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from reference import conjugate_gradient as reference
+from reference.quasi_newton import strong_wolfe as strong_wolfe_in_numpy
 
 import optapi
 from optapi.graph.numpy_linker import STEP
-from optapi.line_search import Step, hager_zhang, weak_wolfe
+from optapi.line_search import Step, hager_zhang, strong_wolfe, weak_wolfe
 
+
+precise = partial(strong_wolfe, curvature=0.1)
 
 FORMULAS = {
     optapi.fletcher_reeves: reference.fletcher_reeves,
@@ -101,6 +104,11 @@ def close(arrays, others):
 
 
 CASES = {rule.__name__: (rule, {}, partial(reference.conjugate_gradient, beta=f)) for rule, f in FORMULAS.items()}
+CASES["hager_zhang_cg"] = (
+    optapi.hager_zhang_cg,
+    {},
+    partial(reference.conjugate_gradient, beta=reference.hager_zhang, memory=4, line_search=strong_wolfe_in_numpy),
+)
 CASES |= {
     "no_restarts": (
         optapi.conjugate_gradient,
@@ -114,8 +122,18 @@ CASES |= {
     ),
     "theta": (
         optapi.hager_zhang_cg,
-        {"theta": 1.0, "truncation": 0.1},
-        partial(reference.conjugate_gradient, beta=partial(reference.hager_zhang, theta=1.0, eta=0.1)),
+        {"theta": 2.0, "truncation": 0.1, "memory": 2, "restart_overlap": None, "line_search": precise},
+        partial(
+            reference.conjugate_gradient,
+            beta=partial(reference.hager_zhang, theta=2.0, eta=0.1),
+            memory=2,
+            overlap=np.inf,
+        ),
+    ),
+    "no_memory": (
+        optapi.hager_zhang_cg,
+        {"memory": 0, "line_search": precise},
+        partial(reference.conjugate_gradient, beta=reference.hager_zhang),
     ),
 }
 
@@ -230,13 +248,40 @@ STARTS = np.random.default_rng(2).normal(size=(20, 6))
 
 @pytest.mark.parametrize("theta", [2.0, 1.0])
 def test_directions_of_hager_zhang_descend_whatever_the_search(theta):
-    line_search = partial(weak_wolfe, curvature=0.99)
-    run = Run(optapi.hager_zhang_cg, STARTS[0], rosenbrock, theta=theta, line_search=line_search, restart_overlap=None)
+    options = {"line_search": partial(weak_wolfe, curvature=0.99), "restart_overlap": None, "memory": 0}
+    run = Run(optapi.hager_zhang_cg, STARTS[0], rosenbrock, theta=theta, **options)
     found = directions(run, STARTS, lambda x: rosenbrock_in_numpy(x)[1], 60)
     ratios = [(g @ d) / (g @ g) for g, d in found]
     assert len(ratios) > 500
     assert max(ratios) <= -(1 - 1 / (4 * theta)) * (1 - 1e-12)
     assert max(ratios) > -0.99
+
+
+@pytest.mark.parametrize("theta", [2.0, 1.0])
+def test_directions_of_hager_zhang_descend_with_any_preconditioner(theta):
+    d, g, g_new, Py = (pt.dvector(name) for name in ("d", "g", "g_new", "Py"))
+    beta = optapi.beta_hager_zhang(d, g, g_new, theta=theta, preconditioned=Py)
+    formula = pytensor.function([d, g, g_new, Py], beta, mode=optapi.PYTHON)
+    rng = np.random.default_rng(8)
+    ratios = []
+    for _ in range(5000):
+        d, g, g_new, *root = rng.normal(size=(6, 3)) * rng.lognormal(size=(6, 1))
+        P = np.transpose(root) @ root
+        # A search by the Wolfe conditions ends where the slope has risen.
+        g_new = g_new if d @ (g_new - g) > 0 else 2 * g - g_new
+        direction = formula(d, g, g_new, P @ (g_new - g)) * d - P @ g_new
+        ratios.append((g_new @ direction) / (g_new @ P @ g_new))
+    limit = -(1 - 1 / (4 * theta))
+    assert limit - 0.05 < max(ratios) <= limit + 1e-9
+
+
+def test_the_memory_of_hager_zhang_is_state_where_there_is_one():
+    sizes = [
+        sum(v.size for v in Run(optapi.hager_zhang_cg, np.ones(50), rosenbrock, memory=m).begin if v.dtype.kind == "f")
+        for m in (0, 1, 4)
+    ]
+    assert 50 * 2 <= sizes[1] - sizes[0] < 50 * 3
+    assert 50 * 6 <= sizes[2] - sizes[1] < 50 * 7
 
 
 def test_directions_of_dai_yuan_descend_after_any_wolfe_search():
@@ -479,6 +524,8 @@ def test_bad_input():
         optapi.conjugate_gradient([p], pt.sum(p**2), beta=3)
     with pytest.raises(ValueError, match=r"theta is 0\.1; pass a number of at least 0\.25"):
         optapi.hager_zhang_cg([p], pt.sum(p**2), theta=0.1)
+    with pytest.raises(ValueError, match="memory is -1; pass an int of at least 0"):
+        optapi.hager_zhang_cg([p], pt.sum(p**2), memory=-1)
     with pytest.raises(TypeError, match="restart_every is a float; pass a Python int"):
         optapi.dai_yuan([p], pt.sum(p**2), restart_every=2.5)
     with pytest.raises(ValueError, match="restart_overlap is -1; pass a number of at least 0"):

@@ -1,7 +1,9 @@
 """The memory that rules take at their peak, in vectors of as many numbers as the parameters have."""
 
 import gc
+import inspect
 import json
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -12,6 +14,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from registry import public_rules
 
 import optapi
 from optapi import PYTHON
@@ -84,6 +87,27 @@ def test_first_order_rules_allocate_their_next_state_and_few_vectors(rule, vecto
     assert state == pytest.approx(vectors, abs=0.1)
     allocated, _ = peak(lambda: [step() for _ in range(3)])
     assert allocated <= 2 * vectors + 2.1
+
+
+def documented_state():
+    """The vectors of state that the documentation says for each rule, None for as many as there are components."""
+    page = (Path(__file__).parents[2] / "docs" / "rules" / "index.md").read_text().partition("## How much state")[2]
+    for vectors, rules in re.findall(r"^\| (\d+|n \+ 2) \| (.*) \|$", page, re.MULTILINE):
+        for name in re.findall("`([a-z0-9_]+)`", rules.partition(":")[0]):
+            yield name, None if vectors == "n + 2" else int(vectors)
+
+
+def test_the_documentation_says_how_much_state_a_rule_has():
+    said = dict(documented_state())
+    assert set(said) == {rule.__name__ for rule in public_rules()}
+    for rule in public_rules():
+        vectors = said[rule.__name__]
+        n = 1000 if vectors is None else 20_000
+        x = pytensor.shared(np.zeros(n), name="x", shape=(n,))
+        options = {"residuals": [x - 1]} if "residuals" in inspect.signature(rule).parameters else {}
+        updates = rule([x], pt.sum((x - 1) ** 2) / 2, stop=pytensor.shared(0), **options)
+        size = sum(v.get_value().size for v in updates if isinstance(v.get_value(), np.ndarray)) / n - 1
+        assert size == pytest.approx(n + 2 if vectors is None else vectors, abs=0.4), rule.__name__
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")

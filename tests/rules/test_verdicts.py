@@ -7,6 +7,7 @@ import pytest
 from pytensor.gradient import disconnected_grad
 
 import optapi
+from optapi.graph.numpy_linker import STEP
 
 
 SEARCHING = [
@@ -60,7 +61,7 @@ def test_the_same_for_a_symbolic_cost(rule, logistic):
     X, y, cost, wanted = logistic
     w = pytensor.shared(np.zeros(5, "f4"), name="w")
     z = pt.dot(X.astype("f4"), w)
-    minimizer = optapi.compile_minimizer([w], pt.sum(pt.softplus(z) - y.astype("f4") * z), rule, mode=optapi.PYTHON)
+    minimizer = optapi.compile_minimizer([w], pt.sum(pt.softplus(z) - y.astype("f4") * z), rule, mode=STEP)
     result = minimizer()
     assert result.status == 0
     assert cost(result.x[0].astype(float)) <= cost(wanted) * (1 + 1e-7)
@@ -110,7 +111,7 @@ def test_minus_infinity_at_a_finite_point():
     x, stop = pytensor.shared(np.array([1.0]), name="x"), pytensor.shared(0, name="stop")
     cost = pt.switch(x[0] > 0, x[0], -np.inf)
     updates = optapi.lbfgs([x], cost, gradients=[pt.ones_like(x) + 0 * x], stop=stop)
-    step = pytensor.function([], [], updates=updates, mode=optapi.PYTHON)
+    step = pytensor.function([], [], updates=updates, mode=STEP)
     step()
     assert (int(stop.get_value()), int(optapi.reports(updates)["reason"][0].get_value())) == (1, 8)
     assert x.get_value()[0] > 0
@@ -138,7 +139,7 @@ def test_a_derivative_that_does_not_fit_the_cost():
 def test_compiled_minimizations_are_not_told_of_options_that_they_do_not_have():
     x = pytensor.shared(np.array([2.0, 1.0]), name="x")
     cost = pt.sum(x**4 - 3 * x) + 20 * disconnected_grad(pt.sum(x))
-    run = optapi.compile_minimizer([x], cost, "lbfgs", mode=optapi.PYTHON)
+    run = optapi.compile_minimizer([x], cost, "lbfgs", mode=STEP)
     result = run()
     assert result.status == 2
     assert "check_gradient" not in result.message
@@ -163,7 +164,7 @@ def test_no_draw_of_a_noisy_cost_says_that_the_rule_has_converged(rule):
     with pytest.warns(optapi.OptimizationWarning, match=f"{rule} is made for one that stays the same") as warned:
         # Any gradient meets this tolerance.
         run = optapi.compile_minimizer(
-            [p], cost, rule, updates=updates, mode=optapi.PYTHON, max_iterations=5, tolerance=1e9, **options
+            [p], cost, rule, updates=updates, mode=STEP, max_iterations=5, tolerance=1e9, **options
         )
         result = run()
     assert len(warned) == 1
@@ -179,5 +180,5 @@ def test_what_updates_write_makes_a_cost_noisy():
 
 def test_a_rule_for_noisy_costs_says_when_it_has_converged():
     p, cost, _, updates = noisy_mean()
-    run = optapi.compile_minimizer([p], cost, "hessian_free", updates=updates, mode=optapi.PYTHON, tolerance=1e9)
+    run = optapi.compile_minimizer([p], cost, "hessian_free", updates=updates, mode=STEP, tolerance=1e9)
     assert run().status == 0

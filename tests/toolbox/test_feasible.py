@@ -58,8 +58,8 @@ def test_a_step_to_a_bound_ends_on_it(dtype):
 def test_the_longest_step_ends_at_the_first_bound():
     here, away = (pt.constant(np.array(values)) for values in ([0.5, 1.0, 2.0], [0.25, 0.0, -1.0]))
     limits = box([0, 0, 0], [1, 1, np.inf]), box([0, 1, -np.inf], [1, 1, 2])
-    assert [float(v) for v in evaluated(*(limit.longest(here, away) for limit in limits))] == [2.0, 2.0]
-    [found] = evaluated(box([-np.inf] * 3, [np.inf] * 3).longest(here, away))
+    assert [float(v) for v in evaluated(*(limit.longest(away, here) for limit in limits))] == [2.0, 2.0]
+    [found] = evaluated(box([-np.inf] * 3, [np.inf] * 3).longest(away, here))
     assert found == np.inf
 
 

@@ -1,0 +1,742 @@
+"""Least squares of functions, NumPy's or PyTensor's: fits, with what is reported of them."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import prod
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from numpy.typing import ArrayLike
+from pytensor.compile.mode import Mode
+from pytensor.tensor.variable import TensorVariable
+
+from ..checks import OptimizationWarning, as_numbers, check_callable, check_flag, check_number, shown
+from ..graph.derivatives import pushforward
+from ..graph.numpy_linker import PYTHON
+from ..graph.oracle import Arrays
+from ..losses import Robust
+from ..pytree import PyTree, named, point
+from ..rules._linear_algebra import rows
+from ..typing import Array, CompileMode, Loss, OptAlgo, Tree
+from .covariance import precision
+from .evaluator import Evaluation, Evaluator, Kinds, kinds_of
+from .locks import BUILDING
+from .options import check_rule, name_of, options_of, rule_of
+from .oracle_program import OracleProgram
+from .progress import Monitor
+from .results import OptimizeResult
+from .run import Position, Run
+from .termination import STATUSES, Ending, Termination, is_same
+
+
+# How large a step is in machine precisions, of each kind of differences.
+METHODS = {"2-point": 1 / 2, "3-point": 1 / 3, "cs": 1}
+# The tolerances of cost and step by default: differences are not exact enough for more.
+TOLERANCES = {"exact": (None, 1e-10), "cs": (None, 1e-10), "3-point": (1e-14, 1e-9), "2-point": (1e-12, 1e-7)}
+# The relative size of steps near the minimizer, where it is worth the time to look how far that is.
+NEAR = 1e-3
+
+
+class Differences(NamedTuple):
+    """A Jacobian by differences, with SciPy's steps.
+
+    Attributes
+    ----------
+    method : "2-point", "3-point" or "cs"
+    step : float, array, "relative" or None
+        The relative step: by default one that depends on the precision, times each component; None for SciPy's own,
+        where that of components that are smaller than 1 is that of 1.
+    workers : int or map-like callable, optional
+        What evaluates in parallel.
+    sparsity : tuple, optional
+        The structure of the Jacobian with its groups of columns.
+    """
+
+    method: str
+    step: Any = "relative"
+    workers: Any = None
+    sparsity: Any = None
+
+    def count(self, size: int) -> int:
+        """How many calls the Jacobian by so many components takes."""
+        return 2 * size if self.method == "3-point" else size
+
+    def __call__(self, function: Callable[[Any], Any], x: np.ndarray, values: np.ndarray) -> Any:
+        """The Jacobian of `function`, which has the `values` at the vector `x`."""
+        from scipy.optimize._numdiff import approx_derivative
+
+        more = {} if self.workers is None else {"workers": self.workers}
+        step = self.step
+        if isinstance(step, str):
+            step = max(float(np.finfo(array.dtype).eps) for array in (x, values)) ** METHODS[self.method]
+        return approx_derivative(
+            function, x, method=self.method, rel_step=step, f0=values, sparsity=self.sparsity, **more
+        )
+
+
+class Fit(Evaluation):
+    """A point with the residuals and their Jacobians there, None where they were not asked for."""
+
+    __slots__ = ("jacobians", "residuals")
+
+    def __init__(self, point: Sequence[np.ndarray], cost: float | None = None, gradients: Arrays | None = None):
+        super().__init__(point, cost, gradients)
+        self.residuals: np.ndarray | None = None
+        self.jacobians: Arrays | None = None
+
+
+class FitEvaluator(Evaluator):
+    """Residuals of NumPy arrays with their Jacobian, each called once for a point, and counted.
+
+    Parameters
+    ----------
+    f : callable
+        From a point to the residuals; if `df` is True, to the residuals and the Jacobian.
+    df : callable, True or Differences
+        See `least_squares`.
+    structure : PyTree
+    args : tuple
+    robust : Robust
+        The loss.
+    length : int, optional
+        How many residuals there are; by default as many as there are first.
+
+    Attributes
+    ----------
+    differences : int
+        How many of the calls of `f` were for differences.
+    """
+
+    kind: ClassVar[type[Evaluation]] = Fit
+
+    def __init__(self, f: Callable[..., Any], df: Any, structure: PyTree, args: tuple[Any, ...], robust: Robust,
+                 length: int | None = None):  # fmt: skip
+        super().__init__(f, df, structure, args)
+        self.robust, self.length = robust, length
+        self.is_differenced, self.differences = isinstance(df, Differences), 0
+
+    def residuals(self, evaluation: Any) -> np.ndarray:
+        """The residuals at a point as a vector, by a call of `f` unless they are known."""
+        if evaluation.residuals is None:
+            self.nfev += 1
+            value = self.f(self._argument(evaluation.point), *self.args)
+            if self.df is True:
+                self.njev += 1
+                value, jacobian = self._pair(value)
+            evaluation.residuals = self._vector(value)
+            if self.df is True:
+                evaluation.jacobians = self._rows(named("residuals", self.f), jacobian, evaluation)
+        return evaluation.residuals  # type: ignore[no-any-return]
+
+    def jacobians(self, evaluation: Any) -> Arrays:
+        """The Jacobians at a point by each array; NaN where the residuals are not finite."""
+        values = self.residuals(evaluation)
+        if evaluation.jacobians is None:
+            if not np.isfinite(values).all():
+                evaluation.jacobians = [np.full((values.size, *a.shape), np.nan, a.dtype) for a in evaluation.point]
+            elif self.is_differenced:
+                evaluation.jacobians = self._differences(evaluation, values)
+            else:
+                self.njev += 1
+                value = self.df(self._argument(evaluation.point), *self.args)
+                evaluation.jacobians = self._rows(named("jac", self.df), value, evaluation)
+        return evaluation.jacobians  # type: ignore[no-any-return]
+
+    def cost(self, evaluation: Any) -> float:
+        if evaluation.cost is None:
+            values = self.residuals(evaluation)
+            evaluation.cost = float(np.vdot(values, values)) / 2 if self.robust.is_linear else self.weighed(values)[0]
+        return evaluation.cost
+
+    def gradients(self, evaluation: Any) -> Arrays:
+        if evaluation.gradients is None:
+            values = self.residuals(evaluation)
+            slopes = values if self.robust.is_linear else self.weighed(values)[1]
+            evaluation.gradients = [np.asarray(np.tensordot(slopes, J, 1), J.dtype) for J in self.jacobians(evaluation)]
+        return evaluation.gradients
+
+    def weighed(self, values: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """The cost, its derivatives by the residuals, and the weights of the rows of the Jacobian, see `Robust`."""
+        cost, slopes, weights = weighing(self.robust.rho, float(self.robust.scale.data))(values.astype(float))
+        return float(cost), slopes, weights
+
+    def weighted_jacobian(self, evaluation: Any) -> np.ndarray:
+        """The Jacobian by all components as a matrix, its rows weighted where the loss is robust."""
+        values, parts = self.residuals(evaluation), self.jacobians(evaluation)
+        J = np.concatenate([part.reshape(values.size, -1) for part in parts], axis=1)
+        return J if self.robust.is_linear else self.weighed(values)[2][:, None] * J
+
+    def undamped(self, evaluation: Any) -> np.ndarray:
+        """The step of Gauss and Newton from a point."""
+        J, values = self.weighted_jacobian(evaluation), self.residuals(evaluation)
+        if not self.robust.is_linear:
+            _, slopes, weights = self.weighed(values)
+            values = slopes / weights
+        units = np.linalg.norm(J, axis=0)
+        units[~(units > 0)] = 1
+        if not (np.isfinite(J).all() and np.isfinite(values).all()):
+            return np.full(J.shape[1], np.nan)
+        step: np.ndarray = -np.linalg.lstsq(J / units, values, rcond=None)[0] / units
+        return step
+
+    def evaluate(self, *arrays: np.ndarray) -> tuple[Any, Arrays]:
+        """The residuals and their Jacobians, as an oracle calls it."""
+        evaluation = self.at(arrays)
+        return self.residuals(evaluation), self.jacobians(evaluation)
+
+    def _vector(self, value: Any) -> np.ndarray:
+        name = named("residuals", self.f)
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            array = np.asarray(None)
+        if array.dtype.kind not in "fiub":
+            raise ValueError(f"{name} returned {shown(value)}; it has to return an array of real numbers")
+        if self.length is None:
+            self.length = array.size
+        if array.size != self.length:
+            raise ValueError(
+                f"{name} returned an array of shape {array.shape}, which are {array.size} residuals; return the same "
+                f"number at each point, {self.length}"
+            )
+        return np.array(array.ravel(), array.dtype if array.dtype.kind == "f" else "float64")
+
+    def _rows(self, name: str, value: Any, evaluation: Any) -> Arrays:
+        """The Jacobian that the function `name` returned, as an array for each array of the point."""
+        places = self.structure.leaves(f"what {name} returned", value)
+        count, jacobians = evaluation.residuals.size, []
+        for (place, leaf), model in zip(places, evaluation.point, strict=True):
+            array = np.asarray(leaf.toarray() if hasattr(leaf, "toarray") else leaf)
+            wanted = (count, *model.shape)
+            if array.dtype.kind not in "fiub" or array.shape != wanted:
+                raise ValueError(
+                    f"{place} has shape {array.shape} for {count} residuals and an array of shape {model.shape}; it "
+                    f"has to be of real numbers and of shape {wanted}, a row for each residual"
+                )
+            jacobians.append(np.array(array, model.dtype))
+        return jacobians
+
+    def _differences(self, evaluation: Any, values: np.ndarray) -> Arrays:
+        function = Raveled(self.f, self.structure, kinds_of(evaluation.point), self.args)
+        x = np.concatenate([array.ravel() for array in evaluation.point])
+        self.njev += 1
+        J = self.df(function, x, values)
+        # In another process nothing is counted.
+        calls = function.calls if self.df.workers is None else self.df.count(x.size)
+        self.nfev, self.differences = self.nfev + calls, self.differences + calls
+        J = np.reshape(J.toarray() if hasattr(J, "toarray") else J, (values.size, x.size))
+        ends = np.cumsum([array.size for array in evaluation.point])[:-1]
+        return [
+            np.array(part.reshape(-1, *a.shape), a.dtype)
+            for part, a in zip(np.split(J, ends, axis=1), evaluation.point, strict=True)
+        ]
+
+
+class Raveled:
+    """A function of a point as one from a vector to a vector, which can be pickled if the function can."""
+
+    def __init__(self, f: Callable[..., Any], structure: PyTree, kinds: Kinds, args: tuple[Any, ...]):
+        self.f, self.structure, self.kinds, self.args = f, structure, kinds, args
+        self.calls = 0
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        self.calls += 1
+        parts, begin = [], 0
+        for shape, dtype in self.kinds:
+            end = begin + prod(shape)
+            kind = np.result_type(dtype, "complex64") if x.dtype.kind == "c" else dtype
+            parts.append(x[begin:end].reshape(shape).astype(kind))
+            begin = end
+        return np.ravel(self.f(self.structure.build(parts), *self.args))
+
+
+@lru_cache(maxsize=16)
+def weighing(rho: Any, f_scale: float) -> Any:
+    """A function from residuals to the cost, its derivatives by them, and the weights of the rows of the Jacobian."""
+    with BUILDING:
+        r = pt.dvector("r")
+        robust = Robust.of(rho, f_scale)
+        cost = robust.cost([r])
+        outputs = [cost, pytensor.grad(cost, r), pytensor.grad(pt.sum(robust.linearized([r])[0]), r)]
+        return pytensor.function([r], outputs, mode=PYTHON)
+
+
+class Symbolic:
+    """A function that builds residuals of PyTensor variables, as one of NumPy arrays that returns the Jacobian too.
+
+    Parameters
+    ----------
+    f : callable
+    structure : PyTree
+    kinds : list of tuple
+    args : tuple
+    mode : PyTensor mode, or str
+
+    Raises
+    ------
+    TypeError
+        If `f` does not take variables, or returns something else than a tensor.
+    """
+
+    def __init__(
+        self, f: Callable[..., Any], structure: PyTree, kinds: Kinds, args: tuple[Any, ...], mode: CompileMode
+    ):
+        self.structure = structure
+        self.__name__ = getattr(f, "__name__", type(f).__name__)
+        variables = [
+            pt.tensor(f"x{position}", shape=shape, dtype=np.dtype(dtype).name)
+            for position, (shape, dtype) in enumerate(kinds)
+        ]
+        try:
+            built = f(structure.build(variables), *args)
+        except Exception as error:
+            raise TypeError(f"it raised a {type(error).__name__}: {error}") from error
+        if not isinstance(built, TensorVariable) or built.type.dtype not in ("float64", "float32"):
+            raise TypeError(f"it returned {shown(built)}")
+        with BUILDING:
+            r = built.ravel().astype("float64")
+            ends = np.cumsum([prod(shape) for shape, _ in kinds])
+            parts = [slice(end - prod(shape), end) for end, (shape, _) in zip(ends, kinds, strict=True)]
+
+            def image(u: Any) -> Any:
+                vectors = [
+                    u[part].reshape(v.type.shape).astype(v.type.dtype) for part, v in zip(parts, variables, strict=True)
+                ]
+                return pushforward([r], variables, vectors)[0]
+
+            transposed = rows(image, ends[-1], r.shape[0], "float64", pt.constant(True))
+            jacobians = [
+                transposed[part].T.reshape((-1, *v.type.shape)) for part, v in zip(parts, variables, strict=True)
+            ]
+            self._evaluate = pytensor.function(variables, [r, *jacobians], mode=PYTHON if mode is None else mode)
+
+    def __call__(self, point: Any, *args: Any) -> tuple[Any, Any]:
+        """The residuals and the Jacobian at `point`."""
+        values, *jacobians = self._evaluate(*(leaf for _, leaf in self.structure.leaves("x", point)))
+        return values, self.structure.build(jacobians)
+
+
+def evaluator_of(f: Callable[..., Any], jac: Any, args: Any, structure: PyTree, start: Arrays, robust: Robust,
+                 mode: CompileMode, length: int | None = None) -> FitEvaluator:  # fmt: skip
+    """An evaluator of residuals and Jacobians in all their forms."""
+    check_callable("residuals", f, "a function from a point to the residuals")
+    jac = True if isinstance(jac, np.bool_) and jac else jac
+    if isinstance(jac, str) and jac in METHODS:
+        jac = Differences(jac)
+    if not (callable(jac) or jac is True or jac is None):
+        raise ValueError(
+            f"jac is {jac!r}; pass a function, True if residuals returns it too, None, or a name of differences: "
+            f"{', '.join(map(repr, METHODS))}"
+        )
+    args = args if isinstance(args, tuple) else (args,)
+    if jac is None:
+        try:
+            f, jac = Symbolic(f, structure, kinds_of(start), args, mode), True
+        except TypeError as error:
+            jac = Differences("2-point")
+            warnings.warn(
+                f"the Jacobian is taken by differences, since {getattr(f, '__name__', 'residuals')} cannot be "
+                f'differentiated: called with PyTensor variables, {error}. Pass jac=, a function or "2-point", or '
+                "write it with functions of pytensor.tensor",
+                OptimizationWarning,
+                stacklevel=4,
+            )
+    return FitEvaluator(f, jac, structure, args, robust, length)
+
+
+class FitProgram(OracleProgram):
+    """A rule on an oracle of residuals."""
+
+    def multiplied(self, point: Arrays, evaluator: Any) -> tuple[Callable[..., Any], bool, float, bool]:
+        evaluation = evaluator.at(point)
+        J, root = evaluator.weighted_jacobian(evaluation), np.sqrt(2 * evaluator.cost(evaluation))
+
+        def product(*arrays: np.ndarray) -> list[Any]:
+            return [J @ np.concatenate([vector.ravel() for vector in arrays[len(point) :]]), root]
+
+        return product, True, precision(point), evaluator.is_differenced
+
+
+@dataclass(frozen=True)
+class Relative(Termination):
+    """A termination whose tolerances of cost and step are relative, whatever the units of residuals and parameters.
+
+    A damped step may be small far from the minimizer. So the step is that of Gauss and Newton from the new point.
+    """
+
+    evaluator: Any = None
+
+    def settled(self, before: Evaluation, now: Any, cost: Callable[[Evaluation], float]) -> Ending | None:
+        tolerance = self.cost_tolerance
+        if tolerance is not None and abs(cost(before) - cost(now)) <= tolerance * cost(before):
+            return Ending.SAME_COST
+        x, old = (np.concatenate([array.ravel() for array in known.point]) for known in (now, before))
+        tolerance = self.step_tolerance
+        if tolerance is not None and (abs(x - old) <= max(tolerance, NEAR) * abs(x)).all():
+            step = self.evaluator.undamped(now)
+            if (abs(step) <= tolerance * abs(x)).all():
+                return Ending.SAME_POINT
+        return None
+
+
+class FitResult(OptimizeResult):
+    """The result of `least_squares` and of `curve_fit`: an `OptimizeResult` in which `fun` is the cost.
+
+    Attributes
+    ----------
+    residuals : vector
+        The residuals at `x`, without the loss.
+    jacobian : as the start
+        Their derivatives, arrays of shape ``(number of residuals, *shape of the array)``.
+
+    Examples
+    --------
+    >>> fit = optapi.curve_fit(lambda t, a, b: a * pt.exp(-b * t), np.arange(4.0), [5.1, 2.9, 1.9, 1.1], [1.0, 1.0])
+    >>> print(fit.summary())
+    levenberg_marquardt: converged, 4 residuals, 2 parameters
+          estimate  standard error
+    a        5.085           0.078
+    b       0.5195           0.014
+    residual standard deviation 0.0914 with 2 degrees of freedom
+    """
+
+    _names: Sequence[str] = ()
+    _rule = ""
+    _absolute = False
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """The number of residuals less the number of parameters."""
+        return int(self["residuals"].size - len(self._names))
+
+    def covariance(self, absolute_sigma: bool | None = None) -> Array:
+        """The covariance of the estimate `x`: that of Gauss-Newton, see `optapi.covariance`.
+
+        With a robust loss the Jacobian is weighted as in `levenberg_marquardt`, and the variance of the residuals is
+        twice the cost over the degrees of freedom.
+
+        Parameters
+        ----------
+        absolute_sigma : bool, optional
+            Whether the residuals are in units of their standard deviations; by default what `curve_fit` was told.
+        """
+        return super().covariance(self._absolute if absolute_sigma is None else absolute_sigma)
+
+    def standard_errors(self, absolute_sigma: bool | None = None) -> Tree:
+        return super().standard_errors(self._absolute if absolute_sigma is None else absolute_sigma)
+
+    def summary(self) -> str:
+        """Estimates with standard errors, the residual standard deviation, and why it ended, as a table to print."""
+        values = [value for _, leaf in PyTree.of(self["x"]).leaves("x", self["x"]) for value in np.ravel(leaf)]
+        try:
+            errors: Any = [f"{error:.2g}" for error in np.sqrt(np.diag(self.covariance()))]
+            note = []
+        except ValueError as error:
+            errors, note = ["?"] * len(values), [str(error)]
+        rows = [
+            ("", "estimate", "standard error"),
+            *((name, f"{v:.6g}", e) for name, v, e in zip(self._names, values, errors, strict=True)),
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        status = STATUSES.get(self["status"], "not finished")
+        freedom, lines = self.degrees_of_freedom, []
+        lines.append(f"{self._rule}: {status}, {self['residuals'].size} residuals, {len(values)} parameters")
+        lines += [f"{name:<{widths[0]}}  {v:>{widths[1]}}  {e:>{widths[2]}}" for name, v, e in rows]
+        if freedom > 0:
+            deviation = np.sqrt(2 * self["fun"] / freedom)
+            lines.append(f"residual standard deviation {deviation:.4g} with {freedom} degrees of freedom")
+        return "\n".join([*lines, *note, *([] if self["success"] else [self["message"]])])
+
+
+class FitRun(Run):
+    """A fit on its way."""
+
+    names: Sequence[str] = ()
+    absolute = False
+
+    def _after(self, values: Any, began: float) -> Position:
+        position, cost = super()._after(values, began), self._evaluator.cost
+        # The point held is the one that the tolerances are about.
+        converged = position.ending is not None and position.ending.status == 0
+        if converged and is_same(cost(position.now), cost(position.best), position.now.point):
+            position = position._replace(best=position.now)
+        return position
+
+    def _result(self, evaluation: Evaluation) -> FitResult:
+        evaluator: Any = self._evaluator
+        plain = super()._result(evaluation)
+        jacobian = self._built(evaluator.jacobians(evaluation))
+        result = FitResult({**plain, "residuals": evaluator.residuals(evaluation).copy(), "jacobian": jacobian})
+        hidden = {"_second": plain._second, "_names": self.names, "_absolute": self.absolute}
+        for name, value in (hidden | {"_rule": name_of(self._program.rule)}).items():
+            object.__setattr__(result, name, value)
+        return result
+
+
+def run_of(evaluator: FitEvaluator, start: Arrays, opt_algo: OptAlgo, options: dict[str, Any], termination: Termination,
+           monitor: Any, mode: CompileMode) -> FitRun:  # fmt: skip
+    """A fit from the point `start`, by a rule that takes residuals."""
+    rule = rule_of(opt_algo)
+    known, keywords = options_of(rule)
+    if known is not None and not keywords and "residuals" not in known:
+        raise ValueError(
+            f"opt_algo is {name_of(rule)}, which takes no residuals; pass optapi.levenberg_marquardt or "
+            "optapi.gauss_newton, or minimize half of the sum of squares with minimize"
+        )
+    if "residuals" in options:
+        raise TypeError("the keyword 'residuals' is not taken here; the rule gets it from x0, residuals and jac")
+    check_rule(rule, options | {"residuals": None}, least_squares, "x0, residuals and jac", symbolic=True)
+    if not (mode is None or isinstance(mode, str | Mode)):
+        raise TypeError(f"mode is {mode!r}; pass a PyTensor mode or the name of one")
+    length = evaluator.residuals(evaluator.at(start)).size
+    program = FitProgram(rule, options, kinds_of(start), mode, length)
+    return FitRun(program, evaluator, termination, Monitor(name_of(rule), *monitor), program.start(start))
+
+
+def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
+                  opt_algo: OptAlgo = "levenberg_marquardt", *, loss: Loss = "linear", f_scale: float = 1.0,
+                  x_scale: Any = "jac", args: Any = (), tolerance: float = 0.0, cost_tolerance: float | None = None,
+                  step_tolerance: float | None = None, max_iterations: int | None = None,
+                  max_evaluations: int | None = None, time_limit: float | None = None, target: float | None = None,
+                  callback: Callable[..., Any] | None = None, progressbar: bool | str = False,
+                  verbose: bool | int = False, trace: bool = False, mode: CompileMode = None,
+                  **options: Any) -> FitResult:  # fmt: skip
+    r"""The point where half of the sum of the squares of residuals is smallest, or the sum of a loss of them.
+
+    .. math:: f(x) = \tfrac12 C^2 \sum_i \rho\big((r_i(x) / C)^2\big), \qquad \rho(z) = z \text{ by default}
+
+    Parameters
+    ----------
+    x0 : array, or list, tuple or dict of arrays
+        The start, as for `minimize_iterator`.
+    residuals : callable
+        ``residuals(x, *args)``, an array of any shape, of as many numbers at each point; called once for each.
+    jac : callable, True, "2-point", "3-point", "cs" or None
+        The Jacobian, ``jac(x, *args)``, a matrix with a row for each residual; of structures a structure of arrays of
+        shape ``(number of residuals, *shape of the array)``; called once for each point. If True, `residuals` returns
+        the pair of both. With a name, differences with the steps of SciPy's function of this name; the calls count in
+        `nfev`. If None, `residuals` is tried with PyTensor variables and differentiated; where it does not take them,
+        ``"2-point"`` is taken and a warning says so.
+    opt_algo : callable or str
+        `levenberg_marquardt` or `gauss_newton`, or another rule that takes residuals.
+    loss, f_scale
+        See `gauss_newton`: ``"linear"``, ``"soft_l1"``, ``"huber"``, ``"cauchy"``, ``"arctan"`` or a function.
+    x_scale : number, array, structure of arrays as `x0`, "jac" or None
+        See `levenberg_marquardt`.
+    args : tuple
+        Further arguments of `residuals` and `jac`.
+    tolerance : float
+        It has converged when no component of the derivative of the cost is larger. That is in the units of the data,
+        so it is 0 by default, and the two relative tolerances decide.
+    cost_tolerance : float, optional
+        It has converged when an iteration changes the cost by no more than this times the cost.
+    step_tolerance : float, optional
+        It has converged when the undamped step of Gauss and Newton changes no component of the point by more than this
+        times the component. If neither is given, this is 1e-10; with the differences ``"3-point"`` it is 1e-9 and the
+        other 1e-14, with ``"2-point"`` 1e-7 and 1e-12.
+    max_iterations, max_evaluations, time_limit, target, callback, progressbar, verbose, trace, mode
+        As for `minimize_iterator`.
+    **options
+        Options of the rule.
+
+    Returns
+    -------
+    FitResult
+        An `OptimizeResult` as of all drivers: `fun` is the cost, a number, and `jac` its derivative. The `residuals`
+        and their `jacobian` are there too, `covariance`, `standard_errors`, and a `summary` to print.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as said here; the message names it.
+
+    Notes
+    -----
+    An iteration takes one evaluation of the residuals and of the Jacobian for each step that is tried, mostly one, and
+    a decomposition of the Jacobian; memory: some copies of it. Symbolic residuals are compiled by each call of this
+    function, which takes some tenths of a second.
+
+    Examples
+    --------
+    >>> times, seen = np.arange(5), np.array([1.0, 0.6, 0.35, 0.22, 0.13])
+    >>> fit = optapi.least_squares([2.0, 1.0], lambda x: x[0] * np.exp(-x[1] * times) - seen)
+    >>> fit.x.round(3), fit.standard_errors().round(3)
+    (array([0.999, 0.512]), array([0.006, 0.006]))
+    """
+    structure, start = point("x0", x0)
+    robust = Robust.of(loss, check_number("f_scale", f_scale, low=0))
+    evaluator = evaluator_of(residuals, jac, args, structure, start, robust, mode)
+    options |= {"tolerance": tolerance}
+    if not robust.is_linear:
+        options |= {"loss": loss, "f_scale": f_scale}
+    if x_scale is not None:
+        options["x_scale"] = scales("x_scale", x_scale, structure)
+    if cost_tolerance is None and step_tolerance is None:
+        cost_tolerance, step_tolerance = TOLERANCES[evaluator.df.method if evaluator.is_differenced else "exact"]
+    limits = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
+    run = run_of(
+        evaluator,
+        start,
+        opt_algo,
+        options,
+        replace(Relative.of(None, *limits), evaluator=evaluator),
+        (callback, progressbar, verbose, trace),
+        mode,
+    )
+    run.names = component_names(structure, start)
+    run._to_end()
+    result: Any = run.result
+    return result
+
+
+def scales(name: str, x_scale: Any, structure: PyTree) -> Any:
+    """`x_scale` as a rule takes it, in plain numbers, which can be compared."""
+    if x_scale is None or isinstance(x_scale, str):
+        return x_scale
+    if structure.kind is None or np.ndim(x_scale) == 0:
+        return as_numbers(name, x_scale).tolist()
+    return [as_numbers(place, leaf).tolist() for place, leaf in structure.leaves(name, x_scale, "x0")]
+
+
+def component_names(structure: PyTree, start: Arrays) -> list[str]:
+    """What the components of the point are called in a summary."""
+    names = []
+    for (place, _), array in zip(structure.leaves("x", structure.build(start)), start, strict=True):
+        place = place.removeprefix("x") if structure.kind is not None else place
+        place = place[2:-2] if place.startswith("['") and place.count("[") == 1 else place
+        names += [place + (f"[{', '.join(map(str, index))}]" if index else "") for index in np.ndindex(array.shape)]
+    return names
+
+
+def curve_fit(model: Callable[..., Any], x: Any, y: ArrayLike, p0: Tree | None = None,
+              sigma: ArrayLike | None = None, *, absolute_sigma: bool = False, jac: Any = None,
+              opt_algo: OptAlgo = "levenberg_marquardt", **kwargs: Any) -> FitResult:  # fmt: skip
+    r"""The parameters with which a model fits data best, in the sense of least squares.
+
+    The residuals are :math:`(m(x, p) - y) / \sigma`.
+
+    Parameters
+    ----------
+    model : callable
+        ``model(x, *p)``, of the shape of `y`: called with the components of `p0` one by one. If `p0` is a list of
+        arrays, with these; if it is a dictionary, ``model(x, **p)``.
+    x : anything
+        Where it was measured; handed on to `model` as it is, a list of numbers as an array.
+    y : array
+        The data.
+    p0 : vector, or list or dict of arrays, optional
+        The start; by default 1 for each argument of `model`.
+    sigma : number or array, optional
+        The standard deviations of the errors of `y`; or their covariance, a matrix.
+    absolute_sigma : bool
+        Whether `sigma` is meant as it is. By default only the ratios count, and the size comes from the residuals.
+    jac : callable, True, "2-point", "3-point", "cs" or None
+        The derivatives of the model, ``jac(x, *p)``, as in `least_squares`.
+    opt_algo, **kwargs
+        As for `least_squares`.
+
+    Returns
+    -------
+    FitResult
+        As of `least_squares`: the estimate is `x`, of the type of `p0`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as said here; the message names it.
+
+    Examples
+    --------
+    >>> def model(t, height, rate):
+    ...     return height * np.exp(-rate * t)
+    >>> fit = optapi.curve_fit(model, np.arange(5), [1.0, 0.6, 0.35, 0.22, 0.13], {"height": 2.0, "rate": 1.0})
+    >>> print(fit.x["rate"].round(3), fit.standard_errors()["rate"].round(3), fit.degrees_of_freedom)
+    0.512 0.006 3
+    """
+    check_callable("model", model, "a function of x and the parameters")
+    absolute = check_flag("absolute_sigma", absolute_sigma)
+    data = as_numbers("y", y)
+    if data.size == 0 or not np.isfinite(data).all():
+        raise ValueError("y is empty or has values that are not finite; leave those out, in x too")
+    x = np.asarray(x, float) if isinstance(x, list | tuple) else x
+    p0 = np.ones(len(parameter_names(model))) if p0 is None else p0
+    p0 = np.atleast_1d(np.asarray(p0)) if np.ndim(p0) == 0 and not isinstance(p0, dict) else p0  # type: ignore[arg-type]
+    structure, start = point("p0", p0)
+    whiten = whitening("sigma", sigma, data)
+
+    def apply(function: Callable[..., Any], p: Any) -> Any:
+        return function(x, **p) if structure.kind is dict else function(x, *p)
+
+    def residuals(p: Any) -> Any:
+        return whiten(apply(model, p) - data)
+
+    def derivatives(p: Any) -> Any:
+        leaves = structure.leaves("what jac returned", apply(jac, p))
+        return structure.build([whiten(np.asarray(leaf)) for _, leaf in leaves])
+
+    def both(p: Any) -> Any:
+        values, jacobian = apply(model, p)
+        leaves = structure.leaves("the derivatives that model returned", jacobian)
+        return whiten(values - data), structure.build([whiten(np.asarray(leaf)) for _, leaf in leaves])
+
+    residuals.__name__ = both.__name__ = getattr(model, "__name__", "model")
+    function, jacobian = both if jac is True else residuals, derivatives if callable(jac) else jac
+    result = least_squares(p0, function, jacobian, opt_algo, **kwargs)
+    if result["residuals"].size != data.size and data.size > 1:
+        raise ValueError(f"the model has {result['residuals'].size} values for {data.size} data; return one for each")
+    names = parameter_names(model, strict=False)
+    if structure.kind is None and len(names) == start[0].size:
+        object.__setattr__(result, "_names", names)
+    object.__setattr__(result, "_absolute", absolute)
+    return result
+
+
+def parameter_names(model: Callable[..., Any], strict: bool = True) -> list[str]:
+    """The names of the parameters of a model, what comes after its first argument.
+
+    Raises
+    ------
+    ValueError
+        If `strict`, and it has none, or any number of them.
+    """
+    try:
+        parameters = list(inspect.signature(model).parameters.values())[1:]
+    except (TypeError, ValueError):
+        parameters = []
+    plain = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if strict and not plain:
+        raise ValueError("p0 is None, and the model does not say how many parameters it has; pass p0=")
+    return plain
+
+
+def whitening(name: str, sigma: Any, data: np.ndarray) -> Callable[[Any], Any]:
+    """What divides residuals, or rows of a Jacobian, by their standard deviations."""
+    if sigma is None:
+        return lambda values: values
+    sigma = as_numbers(name, sigma)
+    if sigma.ndim == 2 and sigma.shape == (data.size, data.size) and data.ndim == 1:
+        try:
+            inverse = np.linalg.inv(np.linalg.cholesky(sigma))
+        except np.linalg.LinAlgError:
+            raise ValueError(f"{name} is a matrix that is not positive definite; pass the covariance of y") from None
+        return lambda values: inverse @ values
+    if sigma.size != 1 and sigma.shape != data.shape:
+        raise ValueError(
+            f"{name} has shape {sigma.shape} for y of shape {data.shape}; pass one number, one for each, or a matrix"
+        )
+    if not (np.isfinite(sigma).all() and (sigma > 0).all()):
+        raise ValueError(f"{name} has values that are not positive; pass the standard deviations of y")
+    weights = 1 / sigma
+
+    def divided(values: Any) -> Any:
+        more = values.ndim - data.ndim if weights.ndim else 0
+        return values * weights.reshape(weights.shape + (1,) * max(more, 0))
+
+    return divided

@@ -1,0 +1,185 @@
+"""Hints: what to type in the place of a wrong word.
+
+`WORDS` alone knows how SciPy, PyTorch, Optax and Keras call what has another name here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# From a keyword of another library to those of ours that may be meant; the first that is taken counts.
+WORDS = {
+    # SciPy
+    "fun": ("f", "cost", "residuals"),
+    "func": ("f", "cost", "residuals"),
+    "function": ("f", "cost", "residuals"),
+    "x": ("x0", "parameters"),
+    "x_0": ("x0",),
+    "init": ("x0", "parameters"),
+    "init_params": ("x0", "parameters"),
+    "jac": ("df", "gradients"),
+    "fprime": ("df", "gradients"),
+    "hess": ("hessp",),
+    "method": ("opt_algo",),
+    "tol": ("tolerance",),
+    "gtol": ("tolerance",),
+    "ftol": ("cost_tolerance",),
+    "xtol": ("step_tolerance",),
+    "maxiter": ("max_iterations",),
+    "max_iter": ("max_iterations",),
+    "max_iters": ("max_iterations",),
+    "maxfun": ("max_evaluations",),
+    "maxfev": ("max_evaluations",),
+    "max_nfev": ("max_evaluations",),
+    "maxcor": ("memory",),
+    "disp": ("verbose",),
+    "iprint": ("verbose",),
+    "return_all": ("trace",),
+    # PyTorch, Optax and Keras
+    "solver": ("opt_algo",),
+    "optimizer": ("opt_algo",),
+    "algorithm": ("opt_algo",),
+    "rule": ("opt_algo",),
+    "algo": ("opt_algo",),
+    "params": ("parameters", "x0"),
+    "variables": ("parameters",),
+    "loss": ("cost", "f"),
+    "objective": ("cost", "f"),
+    "grad": ("gradients", "df"),
+    "grads": ("gradients",),
+    "gradient": ("gradients", "df"),
+    "value_and_grad": ("df",),
+    "lr": ("step_size", "stepsize"),
+    "learning_rate": ("step_size", "stepsize"),
+    "init_value": ("step_size",),
+    "step": ("step_size", "stepsize"),
+    "stepsize": ("step_size",),
+    "step_size": ("stepsize",),
+    "betas": ("mean_weight", "mean_square_weight"),
+    "beta1": ("mean_weight",),
+    "beta_1": ("mean_weight",),
+    "b1": ("mean_weight",),
+    "beta2": ("mean_square_weight", "norm_weight"),
+    "beta_2": ("mean_square_weight", "norm_weight"),
+    "b2": ("mean_square_weight", "norm_weight"),
+    "rho": ("mean_square_weight",),
+    "eps": ("epsilon",),
+    "weight_decay": ("decay",),
+    "maximize": ("ascent",),
+    "history_size": ("memory",),
+    "memory_size": ("memory",),
+    "line_search_fn": ("line_search",),
+    "linesearch": ("line_search",),
+    "epochs": ("max_iterations",),
+    "steps": ("max_iterations",),
+    "num_steps": ("max_iterations",),
+    "n_iter": ("max_iterations",),
+    "niter": ("max_iterations",),
+}
+# Those that are a pair there.
+PAIRS = {"betas": "{0}= and {1}=, two numbers"}
+# What is no keyword here, and what to do.
+SENTENCES = {
+    "options": "pass what is in options as keywords, for instance max_iterations=100",
+    "clipnorm": "clip the gradients before the rule: optapi.gradients.clip_norm",
+    "clipvalue": "clip the gradients before the rule: optapi.gradients.clip",
+    "global_clipnorm": "clip the gradients before the rule: optapi.gradients.clip_global_norm",
+    "use_ema": "average the parameters after the rule: optapi.average",
+    "weight_decay": "add a penalty to the cost, or pass gradients that optapi.gradients.decay returns",
+    "nesterov": "the rule is optapi.nesterov",
+    "schedule": "pass the schedule as step_size",
+    "clip": "clip the gradients before the rule: optapi.gradients.clip",
+}
+# From a public name of another library, in small letters without underscores, to ours.
+NAMES = {
+    "gradientdescent": "sgd",
+    "steepestdescent": "sgd",
+    "lbfgsb": "lbfgs",
+    "fminlbfgsb": "lbfgs",
+    "fminbfgs": "bfgs",
+    "fmincg": "polak_ribiere",
+    "fminncg": "newton_cg",
+    "nonlinearcg": "polak_ribiere",
+    "cg": "conjugate_gradient",
+    "trustncg": "trust_region_cg",
+    "trustkrylov": "trust_region_cg",
+    "lm": "levenberg_marquardt",
+    "leastsq": "levenberg_marquardt",
+    "checkgrad": "check_gradient",
+    "asgd": "average",
+    "polyakaveraging": "average",
+    "swa": "average",
+    "ema": "average",
+    "applyifinite": "skip_nonfinite",
+    "applyiffinite": "skip_nonfinite",
+    "multisteps": "accumulate",
+    "reducelronplateau": "reduce_on_plateau",
+    "vmap": "batch",
+    "whileloop": "loop",
+    "clip": "gradients.clip",
+    "clipbyglobalnorm": "gradients.clip_global_norm",
+    "clipgradnorm": "gradients.clip_global_norm",
+    "cosinedecay": "schedules.Cosine",
+    "exponentialdecay": "schedules.Exponential",
+    "piecewiseconstant": "schedules.Piecewise",
+    "earlystopping": "stopping.patience",
+}
+
+
+def meant(name: str, known: Iterable[str]) -> str | None:
+    """What to type for the keyword `name` where those of `known` are taken; None if there is nothing near."""
+    known = list(known)
+    ours = [word for word in WORDS.get(name, ()) if word in known]
+    if name in PAIRS and len(ours) > 1:
+        return PAIRS[name].format(*ours)
+    if ours:
+        return f"{ours[0]}="
+    if name in SENTENCES:
+        return SENTENCES[name]
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"{near[0]}=" if near else None
+
+
+def unexpected(function: str, name: str, known: Sequence[str]) -> str:
+    """The message of `function` for the keyword `name`, which it does not take, while it takes `known`."""
+    hint = meant(name, known)
+    if hint is None:
+        return f"{function} takes no keyword {name!r}; it takes {', '.join(known)}"
+    return f"{function} takes no keyword {name!r}; {'use ' if hint.endswith(('=', 'numbers')) else ''}{hint}"
+
+
+def unknown(package: str, name: str, names: Sequence[str]) -> str:
+    """The message for ``package.name``, which there is not, where there are `names`."""
+    plain = {n.lower().replace("_", ""): n for n in names}
+    key = name.lower().replace("_", "")
+    found = plain.get(key) or NAMES.get(key)
+    if found is None:
+        near = difflib.get_close_matches(key, [*plain, *NAMES], n=1, cutoff=0.75)
+        found = (plain | NAMES)[near[0]] if near else None
+    return f"{package} has no {name!r}" + (f"; use {package}.{found}" if found else f"; dir({package}) lists its names")
+
+
+def hinted(function: Callable[P, R]) -> Callable[P, R]:
+    """`function`, which answers a keyword that it does not take with the one that is meant."""
+    signature = inspect.signature(function)
+    known = [n for n, p in signature.parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    known = [name for name in known if name != "self"]
+    called = function.__qualname__.removesuffix(".__init__")
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        # A call costs nothing more where it binds.
+        wrong: Any = next((name for name in kwargs if name not in known), None)
+        if wrong is not None:
+            raise TypeError(unexpected(called, wrong, known))
+        return function(*args, **kwargs)
+
+    return call

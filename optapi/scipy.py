@@ -1,0 +1,562 @@
+"""SciPy's own interface on the rules: ``from optapi.scipy import minimize`` in the place of SciPy's line.
+
+Order of arguments, names of methods, options, defaults, tests of convergence, messages and results are SciPy's.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+from scipy.linalg import LinAlgError, cholesky
+from scipy.optimize import HessianUpdateStrategy, LbfgsInvHessProduct, OptimizeResult, OptimizeWarning
+
+from .drivers.differences import SCHEMES
+from .drivers.evaluator import warn
+from .drivers.numpy import minimize_iterator
+from .drivers.progress import takes_result
+from .drivers.scipy import Products, Shaped, steps
+from .line_search import strong_wolfe
+from .rules._linear_algebra import CompactInverseHessian
+from .rules.conjugate_gradient import polak_ribiere
+from .rules.newton import newton_cg, trust_region_cg
+from .rules.quasi_newton import bfgs, lbfgs
+
+
+__all__ = ["minimize"]
+
+EPSILON = float(np.finfo(float).eps) ** 0.5
+SUCCESS = "Optimization terminated successfully."
+MAXITER = "Maximum number of iterations has been exceeded."
+NAN = "NaN result encountered."
+SMALL_FALL = "CONVERGENCE: RELATIVE REDUCTION OF F <= FACTR*EPSMCH"
+PRECISION = "Desired error not necessarily achieved due to precision loss."
+
+
+@dataclass
+class State:
+    """A minimization between two iterations, as a test of convergence sees it.
+
+    Attributes
+    ----------
+    x, fun, jac
+        The point, the cost and the derivative there.
+    step, fall
+        What the last iteration has changed; None and infinite at the start.
+    """
+
+    x: np.ndarray
+    fun: float
+    jac: np.ndarray
+    step: np.ndarray | None = None
+    fall: float = np.inf
+
+
+# From a state and SciPy's options to the message if it has converged, else None.
+Test = Callable[[State, dict[str, Any]], str | None]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of SciPy.
+
+    Attributes
+    ----------
+    rule : callable
+    defaults : dict
+        SciPy's options.
+    translated : callable
+        From SciPy's options to those of the rule.
+    test : callable
+        A `Test`.
+    tol : tuple of str
+        The options that `tol` sets.
+    precise, limit, stuck, nan : str
+        Messages: of a success that is the rule's, and of the statuses 1 to 3; None if the status of NaN is 2.
+    uses : tuple of str
+        Which of `hess` and `hessp` it takes, and then needs `jac`.
+    needs_hess : bool
+        Whether it needs one of these too.
+    limit_wins : bool
+        Whether the limit of iterations is the verdict where it converges at the last one.
+    warning : type
+        Of the warning with `disp`.
+    """
+
+    rule: Callable[..., Any]
+    defaults: dict[str, Any]
+    translated: Callable[[dict[str, Any]], dict[str, Any]]
+    test: Test
+    tol: tuple[str, ...] = ("gtol",)
+    precise: str = SUCCESS
+    limit: str = MAXITER
+    stuck: str = PRECISION
+    nan: str | None = NAN
+    uses: tuple[str, ...] = ()
+    needs_hess: bool = False
+    limit_wins: bool = True
+    warning: type[Warning] = OptimizeWarning
+
+
+def small_gradient(state: State, given: dict[str, Any]) -> str | None:
+    """The test of CG."""
+    return SUCCESS if np.linalg.norm(state.jac, given["norm"]) <= given["gtol"] else None
+
+
+def small_gradient_or_step(state: State, given: dict[str, Any]) -> str | None:
+    """The test of BFGS."""
+    xrtol = given["xrtol"]
+    if state.step is not None and np.linalg.norm(state.step) <= xrtol * (xrtol + np.linalg.norm(state.x)):
+        return SUCCESS
+    return small_gradient(state, given)
+
+
+def small_gradient_or_fall(state: State, given: dict[str, Any]) -> str | None:
+    """The test of L-BFGS-B."""
+    if np.max(np.abs(state.jac), initial=0.0) <= given["gtol"]:
+        return "CONVERGENCE: NORM OF PROJECTED GRADIENT <= PGTOL"
+    if state.step is not None and state.fall <= given["ftol"] * max(abs(state.fun + state.fall), abs(state.fun), 1.0):
+        return SMALL_FALL
+    return None
+
+
+def small_step(state: State, given: dict[str, Any]) -> str | None:
+    """The test of Newton-CG."""
+    short = state.step is not None and np.sum(np.abs(state.step)) <= state.x.size * given["xtol"]
+    return SUCCESS if short else None
+
+
+def short_gradient(state: State, given: dict[str, Any]) -> str | None:
+    """The test of the trust regions."""
+    return SUCCESS if np.linalg.norm(state.jac) < given["gtol"] else None
+
+
+def wolfe(given: dict[str, Any]) -> dict[str, Any]:
+    """The options of a rule with SciPy's constants of the Wolfe conditions."""
+    if not 0 < given["c1"] < given["c2"] < 1:
+        raise ValueError("'c1' and 'c2' do not satisfy 0 < c1 < c2 < 1.")
+    return {"line_search": partial(strong_wolfe, decrease=float(given["c1"]), curvature=float(given["c2"]))}
+
+
+def limited(given: dict[str, Any]) -> dict[str, Any]:
+    """The options of `lbfgs`."""
+    if not given["maxls"] > 0:
+        raise ValueError("maxls must be positive.")
+    return {"memory": int(given["maxcor"]), "line_search": partial(strong_wolfe, max_trials=int(given["maxls"]))}
+
+
+def region(given: dict[str, Any]) -> dict[str, Any]:
+    """The options of `trust_region_cg`."""
+    first, largest, accept = given["initial_trust_radius"], given["max_trust_radius"], given["eta"]
+    if not 0 <= accept < 0.25:
+        raise ValueError("invalid acceptance stringency: eta is to be at least 0 and below 0.25")
+    if largest <= 0:
+        raise ValueError("the max trust radius must be positive")
+    if first <= 0:
+        raise ValueError("the initial trust radius must be positive")
+    if first >= largest:
+        raise ValueError("the initial trust radius must be less than the max trust radius")
+    return {"step_size": float(first), "max_radius": float(largest), "accept": float(accept)}
+
+
+COMMON = {"maxiter": None, "disp": False, "return_all": False, "workers": None}
+SEARCHES = {**COMMON, "gtol": 1e-5, "norm": np.inf, "eps": EPSILON, "finite_diff_rel_step": None, "c1": 1e-4}
+TRUST = Method(
+    trust_region_cg,
+    {**COMMON, "gtol": 1e-4, "initial_trust_radius": 1.0, "max_trust_radius": 1000.0, "eta": 0.15, "inexact": True,
+     "subproblem_maxiter": None},
+    region,
+    short_gradient,
+    stuck="A bad approximation caused failure to predict improvement.",
+    uses=("hess", "hessp"),
+    needs_hess=True,
+    limit_wins=False,
+    warning=RuntimeWarning,
+)  # fmt: skip
+METHODS = {
+    "bfgs": Method(bfgs, {**SEARCHES, "c2": 0.9, "xrtol": 0, "hess_inv0": None}, wolfe, small_gradient_or_step),
+    "cg": Method(polak_ribiere, {**SEARCHES, "c2": 0.4}, wolfe, small_gradient),
+    "l-bfgs-b": Method(
+        lbfgs,
+        # Before 1.18 it had disp and iprint too.
+        {"maxcor": 10, "ftol": 2.2204460492503131e-09, "gtol": 1e-5, "eps": 1e-8, "maxfun": 15000, "maxiter": 15000,
+         "maxls": 20, "finite_diff_rel_step": None, "workers": None, "disp": None, "iprint": -1},
+        limited,
+        small_gradient_or_fall,
+        tol=("ftol", "gtol"),
+        precise=SMALL_FALL,
+        limit="STOP: TOTAL NO. OF ITERATIONS REACHED LIMIT",
+        stuck="ABNORMAL:",
+        nan=None,
+    ),
+    "newton-cg": Method(
+        newton_cg,
+        {**COMMON, "xtol": 1e-5, "eps": EPSILON, "c1": 1e-4, "c2": 0.9},
+        wolfe,
+        small_step,
+        tol=("xtol",),
+        limit=f"Warning: {MAXITER}",
+        stuck=f"Warning: {PRECISION}",
+        uses=("hess", "hessp"),
+        limit_wins=False,
+    ),
+    "trust-ncg": TRUST,
+    "trust-krylov": TRUST,
+    "trust-exact": replace(TRUST, uses=("hess",)),
+    "dogleg": replace(TRUST, uses=("hess",)),
+}  # fmt: skip
+# SciPy's methods for bounds and constraints, which have no counterpart yet.
+CONSTRAINED = {"slsqp": "SLSQP", "trust-constr": "trust-constr", "tnc": "TNC"}
+
+
+def minimize(fun: Callable[..., Any], x0: Any, args: Any = (), method: Any = None, jac: Any = None, hess: Any = None,
+             hessp: Any = None, bounds: Any = None, constraints: Any = (), tol: float | None = None,
+             callback: Callable[..., Any] | None = None,
+             options: dict[str, Any] | None = None) -> OptimizeResult:  # fmt: skip
+    """`scipy.optimize.minimize` on the rules.
+
+    Parameters
+    ----------
+    fun, x0, args, jac, hess, hessp, tol, callback, options
+        As for `scipy.optimize.minimize`, with the options that its method has.
+    method : str, optional
+        ``"BFGS"``, the default, ``"L-BFGS-B"``, ``"CG"``, ``"Newton-CG"``, ``"trust-ncg"``, ``"trust-krylov"``,
+        ``"trust-exact"`` or ``"dogleg"``, in any case of letters. A callable is passed on to SciPy.
+    bounds, constraints
+        Not yet taken, unless the bounds are infinite.
+
+    Returns
+    -------
+    scipy.optimize.OptimizeResult
+        With SciPy's fields for the method, statuses and messages. After SciPy's own sentence, the message of a status 2
+        says more. A minimization that has converged to the precision of the cost is a success; SciPy has status 2.
+
+    Warns
+    -----
+    scipy.optimize.OptimizeWarning, RuntimeWarning
+        As SciPy, of unknown options, and of arguments that the method does not use.
+
+    Raises
+    ------
+    NotImplementedError
+        If the method is one of SciPy that has no counterpart, or at bounds or constraints; the message says what to
+        call.
+    ValueError
+        As SciPy.
+
+    Notes
+    -----
+    The rules are `bfgs`, `lbfgs`, `polak_ribiere`, `newton_cg`, and for all trust regions `trust_region_cg`, which
+    solves the model by conjugate gradients. Their trial points are not SciPy's, so numbers of calls differ. A step that
+    a trust region refuses is part of the iteration. Forward differences with SciPy's default steps become central ones
+    where they have lost their digits. ``hess="2-point"`` and the other schemes are products by central
+    differences of `jac`.
+
+    Examples
+    --------
+    >>> from optapi.scipy import minimize
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> result = minimize(rosen, [1.3, 0.7, 0.8, 1.9, 1.2], jac=rosen_der, options={"gtol": 1e-8})
+    >>> result.x.round(6), result.message
+    (array([1., 1., 1., 1., 1.]), 'Optimization terminated successfully.')
+    """
+    if callable(method):
+        return scipy.optimize.minimize(
+            fun, x0, args, method, jac, hess, hessp, bounds, constraints, tol, callback, options
+        )
+    x = np.atleast_1d(np.asarray(x0))
+    if x.ndim != 1:
+        raise ValueError("'x0' must only have one dimension.")
+    args = args if isinstance(args, tuple) else (args,)
+    name = named(method, bounds, constraints)
+    chosen = METHODS[name]
+    if x.dtype not in ("float32", "float64") or name == "l-bfgs-b":
+        x = x.astype("float64")
+    given = options_of(name, method or "BFGS", options or {}, tol)
+    if given["maxiter"] is None:
+        given["maxiter"] = 200 * x.size
+    if chosen.uses or callable(jac) or jac is True:
+        if not (callable(jac) or jac is True):
+            raise ValueError(f"Jacobian is required for the method {method}")
+        derivative: Any = True if jac is True else Shaped(jac)
+    else:
+        scheme, relative = jac if jac in SCHEMES else None, given["finite_diff_rel_step"]
+        is_default = relative is None if scheme else given["eps"] is chosen.defaults["eps"]
+        derivative = steps(scheme, given["eps"], relative, fixed=not is_default)
+    for argument, value in (("hess", hess), ("hessp", hessp)):
+        if value is not None and argument not in chosen.uses:
+            about = "Hessian" if argument == "hess" else "Hessian-vector product"
+            warn(f"Method {method or 'BFGS'} does not use {about} information ({argument}).", RuntimeWarning)
+    products = products_of(chosen, given, hess, hessp)
+    if chosen.needs_hess and products is None and not isinstance(hess, str):
+        raise ValueError(f"The Hessian{' or its product' * ('hessp' in chosen.uses)} is required for {method}")
+    iterator = minimize_iterator(
+        x, Paired(fun) if jac is True else Scalar(fun), derivative, chosen.rule, args=args, hessp=products,
+        max_iterations=2**62, workers=given["workers"], tolerance=0.0, **chosen.translated(given),
+    )  # fmt: skip
+    if isinstance(products, Follower):
+        products.iterator = iterator
+    if given.get("hess_inv0") is not None:
+        begin_with(iterator, given["hess_inv0"])
+    try:
+        result = followed(iterator, chosen, given, callback, patience=1 + isinstance(products, Updated))
+    finally:
+        iterator._evaluator.close()
+    if isinstance(products, Products):
+        result["nhev"] = products.calls
+        if chosen.needs_hess:
+            result["hess"] = products.at(result.x, *args)
+    show(chosen, given, result)
+    return result
+
+
+def named(method: str | None, bounds: Any, constraints: Any) -> str:
+    """The key of the method in `METHODS`. What is not taken, is refused here."""
+    bounded, constrained = is_bounded(bounds), np.size(constraints) > 0 and constraints is not None
+    if method is None:
+        method = "SLSQP" if constrained else "L-BFGS-B" if bounded else "BFGS"
+    name = method.lower()
+    own = f"scipy.optimize.minimize(fun, x0, method={method!r})"
+    if name in CONSTRAINED:
+        raise NotImplementedError(f"the rules take no bounds or constraints yet, as {method} does; call {own}")
+    if name in ("nelder-mead", "powell", "cobyla", "cobyqa"):
+        raise NotImplementedError(f"{method} has no counterpart among the rules, which need derivatives; call {own}")
+    if name not in METHODS:
+        raise ValueError(f"Unknown solver {method}; pass one of {', '.join(METHODS)}")
+    if bounded and name == "l-bfgs-b":
+        raise NotImplementedError("the rules take no bounds yet; leave bounds out, or call scipy.optimize.minimize")
+    for argument, is_there in (("constraints", constrained), ("bounds", bounds is not None and name != "l-bfgs-b")):
+        if is_there:
+            warn(f"Method {method} cannot handle {argument}.", RuntimeWarning)
+    return name
+
+
+def is_bounded(bounds: Any) -> bool:
+    """Whether one of the bounds is finite."""
+    if bounds is None:
+        return False
+    if isinstance(bounds, scipy.optimize.Bounds):
+        return bool(np.isfinite(bounds.lb).any() or np.isfinite(bounds.ub).any())
+    return any(end is not None and np.isfinite(end) for pair in bounds for end in pair)
+
+
+def options_of(name: str, method: str, options: dict[str, Any], tol: float | None) -> dict[str, Any]:
+    """All options of a method, with those that are given; unknown ones are left out, with SciPy's warning."""
+    chosen = METHODS[name]
+    given = dict(options)
+    if tol is not None:
+        given = {**dict.fromkeys(chosen.tol, tol), **given}
+    if name == "l-bfgs-b" and given.pop("return_all", False):
+        warn(f"Method {method} does not support the return_all option.", RuntimeWarning)
+    unknown = [option for option in given if option not in chosen.defaults]
+    if unknown:
+        warn(f"Unknown solver options: {', '.join(unknown)}", OptimizeWarning)
+    return chosen.defaults | {option: value for option, value in given.items() if option in chosen.defaults}
+
+
+def products_of(chosen: Method, given: dict[str, Any], hess: Any, hessp: Any) -> Any:
+    """How a method multiplies with second derivatives; None for differences of the derivative."""
+    if callable(hess) and "hess" in chosen.uses:
+        return Products(hess)
+    if callable(hessp) and "hessp" in chosen.uses and not isinstance(hess, str):
+        return Multiplied(hessp)
+    if isinstance(hess, HessianUpdateStrategy) and "hessp" in chosen.uses:
+        return Updated(hess)
+    if hess is None and chosen.uses and not chosen.needs_hess and given["eps"] != EPSILON:
+        return Ahead(given["eps"])
+    return None
+
+
+def begin_with(iterator: minimize_iterator, hess_inv0: Any) -> None:
+    """Let BFGS begin with this inverse of the Hessian."""
+    H, n = np.array(hess_inv0, "float64"), iterator.x.size
+    try:
+        if H.shape != (n, n) or not np.array_equal(H, H.T):
+            raise LinAlgError
+        cholesky(H)
+    except (LinAlgError, ValueError):
+        raise ValueError("'hess_inv0' matrix isn't positive definite.") from None
+    values, places = list(iterator._position.values), iterator._program.places
+    (inverse,), updated = places.inverse, places.names.index("bfgs/updated")
+    values[inverse] = H.astype(values[inverse].dtype)
+    values[updated] = np.ones_like(values[updated])
+    iterator._position = iterator._position._replace(values=values)
+
+
+def followed(iterator: minimize_iterator, chosen: Method, given: dict[str, Any], callback: Any,
+             patience: int) -> OptimizeResult:  # fmt: skip
+    """The result of SciPy's loop around the iterations, which ends when the test is met `patience` times in a row.
+
+    The step of a quasi-Newton model, which may be poor, says less of the error than Newton's.
+    """
+    evaluator, by_result = iterator._evaluator, callback is not None and takes_result(callback)
+    now = iterator._position.now
+    cost = evaluator.cost(now)
+    state = State(now.point[0], cost, evaluator.gradients(now)[0])
+    points, nit, met, status = [state.x.copy()], 0, 0, None
+    message = chosen.test(state, given)
+    if given["maxiter"] <= 0 and (message is None or chosen.limit_wins):
+        status, message = 1, chosen.limit
+    elif message is not None:
+        status = 0
+    while status is None:
+        before = iterator._position.now
+        try:
+            next(iterator)
+        except StopIteration:
+            status, message = end_of(iterator, chosen)
+            break
+        now, nit = iterator._position.now, nit + 1
+        x, cost = now.point[0], evaluator.cost(now)
+        # An iteration without a better point, after which the rule begins anew, says nothing of convergence.
+        step = x - before.point[0] if now.key != before.key else None
+        state = State(x, cost, evaluator.gradients(now)[0], step, state.fun - cost)
+        if given.get("return_all"):
+            points.append(x.copy())
+        if callback is not None:
+            try:
+                if by_result:
+                    callback(intermediate_result=OptimizeResult(x=x.copy(), fun=cost))
+                else:
+                    callback(x.copy())
+            except StopIteration:
+                status, message = 99, "`callback` raised `StopIteration`."
+                break
+        message = chosen.test(state, given)
+        met = 0 if message is None else met + 1
+        if nit >= given["maxiter"] and (message is None or chosen.limit_wins):
+            status, message = 1, chosen.limit
+        elif iterator.nfev > given.get("maxfun", np.inf):
+            status, message = 1, "STOP: TOTAL NO. OF F,G EVALUATIONS EXCEEDS LIMIT"
+        elif met >= patience:
+            status = 0
+    result = OptimizeResult(
+        x=state.x.copy(), success=status == 0, status=status, message=message, fun=state.fun, jac=state.jac.copy(),
+        nit=nit, nfev=iterator.nfev, njev=iterator.njev,
+    )  # fmt: skip
+    if chosen.uses:
+        result["nhev"] = iterator.nhev
+    if chosen.rule is bfgs:
+        result["hess_inv"] = iterator.result.hess_inv
+    if chosen.rule is lbfgs:
+        result["hess_inv"] = pairs_of(iterator)
+    if given.get("return_all"):
+        result["allvecs"] = points
+    return result
+
+
+def end_of(iterator: minimize_iterator, chosen: Method) -> tuple[int, str]:
+    """SciPy's status and message where the rule itself has found its end."""
+    if iterator.status == 0:
+        return 0, chosen.precise
+    if iterator.status == 3 and chosen.nan is not None:
+        return 3, chosen.nan
+    return 2, f"{chosen.stuck} {iterator.message}"
+
+
+def pairs_of(iterator: minimize_iterator) -> LbfgsInvHessProduct:
+    """The pairs of `lbfgs` as SciPy has them, the oldest first."""
+    values = iterator._position.values
+    pairs = CompactInverseHessian(*(values[place] for place in iterator._program.places.inverse))
+    order = (np.arange(pairs.memory) + int(pairs.slot)) % pairs.memory
+    order = order[pairs.curvatures[order] != 0]
+    return LbfgsInvHessProduct(pairs.vectors[order], pairs.vectors[order + pairs.memory])
+
+
+def show(chosen: Method, given: dict[str, Any], result: OptimizeResult) -> None:
+    """Print what SciPy prints with `disp`."""
+    if not given.get("disp"):
+        return
+    lines = [
+        f"         Current function value: {result.fun:f}",
+        f"         Iterations: {result.nit:d}",
+        f"         Function evaluations: {result.nfev:d}",
+        f"         Gradient evaluations: {result.njev:d}",
+        *([f"         Hessian evaluations: {result.nhev:d}"] if chosen.uses else []),
+    ]
+    if result.status == 0:
+        lines.insert(0, result.message)
+    else:
+        warn(result.message, chosen.warning)
+    sys.stdout.write("\n".join([*lines, ""]))
+
+
+# Functions as SciPy takes them. They are classes, so that they pickle for `workers`.
+
+
+class Scalar:
+    """A cost that may return an array of size 1."""
+
+    def __init__(self, fun: Callable[..., Any]):
+        self.fun = fun
+
+    def __call__(self, x: Any, *args: Any) -> Any:
+        return self.number(self.fun(x, *args))
+
+    @staticmethod
+    def number(value: Any) -> Any:
+        if np.size(value) != 1:
+            raise ValueError("The user-provided objective function must return a scalar value.")
+        return value
+
+
+class Paired(Scalar):
+    """A cost that returns the derivative too."""
+
+    def __call__(self, x: Any, *args: Any) -> Any:
+        value, gradient = self.fun(x, *args)
+        return self.number(value), np.reshape(gradient, x.shape)
+
+
+class Multiplied:
+    """Products of any shape of a vector."""
+
+    def __init__(self, hessp: Callable[..., Any]):
+        self.hessp = hessp
+
+    def __call__(self, x: Any, v: Any, *args: Any) -> Any:
+        return np.reshape(self.hessp(x, v, *args), x.shape)
+
+
+class Follower:
+    """Products that take the derivatives of a minimization."""
+
+    iterator: minimize_iterator
+
+    def gradient(self, x: np.ndarray) -> np.ndarray:
+        """The derivative at `x`."""
+        evaluator = self.iterator._evaluator
+        return evaluator.gradients(evaluator.at([x]))[0]
+
+
+class Ahead(Follower):
+    """Forward differences of the derivative with the step `eps`."""
+
+    def __init__(self, eps: Any):
+        self.eps = eps
+
+    def __call__(self, x: Any, v: Any, *args: Any) -> Any:
+        return (self.gradient(x + self.eps * v) - self.gradient(x)) / self.eps
+
+
+class Updated(Follower):
+    """A quasi-Newton approximation of the Hessian, by SciPy's ``BFGS`` or ``SR1``."""
+
+    def __init__(self, strategy: HessianUpdateStrategy):
+        self.strategy = strategy
+        self.known: tuple[np.ndarray, np.ndarray] | None = None
+
+    def __call__(self, x: Any, v: Any, *args: Any) -> Any:
+        if self.known is None:
+            self.strategy.initialize(x.size, "hess")
+            self.known = x, self.gradient(x)
+        elif not np.array_equal(x, self.known[0]):
+            gradient = self.gradient(x)
+            self.strategy.update(x - self.known[0], gradient - self.known[1])
+            self.known = x, gradient
+        return self.strategy.dot(v)
