@@ -477,6 +477,7 @@ def plots():
     return True
 
 
+@pytest.mark.filterwarnings("ignore::optapi.OptimizationWarning")  # of the limit of iterations
 def test_valid_calls_are_valid():
     rules = {rule.__name__ for rule in public_rules()}  # see the contract tests
     for call, (function, make) in CALLS.items():
@@ -497,6 +498,7 @@ def test_wrong_arguments_are_refused(part):
 FLAGS = [argument for argument in arguments() if str(argument[-1].annotation).startswith("bool")]
 
 
+@pytest.mark.filterwarnings("ignore::optapi.OptimizationWarning")
 @pytest.mark.parametrize("argument", FLAGS, ids=lambda argument: f"{argument[0]}-{argument[3]}")
 def test_flags_are_flags(argument):
     """Whatever is annotated as a flag refuses what is none, and takes those of NumPy."""

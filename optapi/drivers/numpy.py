@@ -185,7 +185,7 @@ class minimize_iterator(Run):
         super().__init__(program, evaluator, termination, monitor, program.start(start))
 
     def _why(self) -> str:
-        if self._evaluator.differences is not None:
+        if self._evaluator.differenced is not None:
             return BY_DIFFERENCES
         # The run is over, so there is time to compare the derivative with the cost, when it is first asked for.
         now = self._position.now
@@ -280,7 +280,7 @@ class minimize_iterator(Run):
     }
 
     def _own(self) -> dict[str, Any]:
-        program, termination, differences = self._program, self._termination, self._evaluator.differences
+        program, termination, differences = self._program, self._termination, self._evaluator.differenced
         return {
             "options": {
                 name: option.item() if isinstance(option, np.generic) else option
@@ -368,7 +368,7 @@ class minimize_iterator(Run):
                 with refusing(path):  # if what the file says is no better alone, it is the fault of the file
                     OracleProgram(rule, options, kinds_of(start), saved["mode"]).start(start)
             raise
-        found, differences = description["differences"], loaded._evaluator.differences
+        found, differences = description["differences"], loaded._evaluator.differenced
         if (found is None) != (differences is None):
             taken = "a derivative" if found is None else "differences of f"
             raise ValueError(f"{path} was saved with {taken} in the place of df; pass the same df")
