@@ -9,7 +9,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from ..checks import as_numbers, as_tensor, called, check_choice, check_count, check_outputs, check_parameters
+from ..checks import check_choice, check_count, check_outputs, check_parameters, check_x_scale
 from ..graph.derivatives import known_shapes, pushforward
 from ..graph.loops import FALSE
 from ..line_search import LineSearch, fixed, strong_wolfe
@@ -24,7 +24,7 @@ from ._linear_algebra import conjugate_gradients, forcing, guarded, limit, ratio
 def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                  stop: Variable | None = None, updates: Updates | None = None, *, residuals: Variables,
                  loss: Loss = "linear", f_scale: Scalar = 1.0, step_size: StepSize | None = None,
-                 x_scale: XScale = None, solver: str = "svd", cg_steps: int | None = None,
+                 x_scale: XScale | None = None, solver: str = "svd", cg_steps: int | None = None,
                  line_search: LineSearch = strong_wolfe, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
                  ascent: bool = False, name: str = "gauss_newton") -> Updates:  # fmt: skip
     r"""The method of Gauss and Newton for least squares, with a line search.
@@ -143,7 +143,7 @@ def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients:
 def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                         stop: Variable | None = None, updates: Updates | None = None, *, residuals: Variables,
                         loss: Loss = "linear", f_scale: Scalar = 1.0, step_size: StepSize | None = None,
-                        damping: Scalar = 1e-3, x_scale: XScale = None, solver: str = "svd",
+                        damping: Scalar = 1e-3, x_scale: XScale | None = None, solver: str = "svd",
                         cg_steps: int | None = None, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
                         ascent: bool = False, name: str = "levenberg_marquardt") -> Updates:  # fmt: skip
     r"""The method of Levenberg and Marquardt for least squares, with Nielsen's rule for the damping.
@@ -301,7 +301,7 @@ def _opened(parameters: Variables, cost: Any, gradients: Any, stop: Any, updates
     return f, robust.linearized(parts)
 
 
-def _check_solver(solver: str, cg_steps: int | None, x_scale: XScale) -> None:
+def _check_solver(solver: str, cg_steps: int | None, x_scale: XScale | None) -> None:
     check_choice("solver", solver, ("svd", "cg"))
     if cg_steps is not None:
         check_count("cg_steps", cg_steps)
@@ -309,29 +309,12 @@ def _check_solver(solver: str, cg_steps: int | None, x_scale: XScale) -> None:
         raise ValueError('x_scale is "jac", which needs the matrix of derivatives; pass solver="svd"')
 
 
-def _weights(f: Objective, x_scale: XScale) -> Any:
+def _weights(f: Objective, x_scale: XScale | None) -> Any:
     """The diagonal of :math:`D` as a vector, one over the scales; None where it is the identity or not yet known."""
     if x_scale is None or (isinstance(x_scale, str) and x_scale == "jac"):
         return None
-    wanted = 'pass None, "jac", a positive number, or an array of such for each parameter'
-    several = len(f.parameters) > 1 and isinstance(x_scale, list | tuple)
-    given = list(x_scale) if several else [x_scale] * len(f.parameters)
-    if isinstance(x_scale, str) or len(given) != len(f.parameters):
-        raise ValueError(f"x_scale is {x_scale!r}; {wanted}")
-    scales = []
-    for p, scale in zip(f.parameters, given, strict=True):
-        if not isinstance(scale, Variable):
-            scale = as_numbers("x_scale", scale)
-            if not (np.isfinite(scale).all() and (scale > 0).all()):
-                raise ValueError(f"x_scale is {x_scale!r}; {wanted}")
-        tensor, shape = as_tensor("x_scale", scale), f.shape(p)
-        known = tensor.type.shape
-        if len(known) > len(shape) or any(
-            n not in (None, 1, m) for n, m in zip(known[::-1], shape[::-1], strict=False)
-        ):
-            raise ValueError(f"x_scale has the shape {known} for the parameter {called(p)} of shape {shape}; {wanted}")
-        scales.append(pt.broadcast_to(tensor, shape))
-    return 1 / f.pack(scales)
+    scales = check_x_scale(x_scale, f.parameters, [f.shape(p) for p in f.parameters], ("jac",))
+    return 1 / f.pack([pt.as_tensor(scale) for scale in scales])
 
 
 def _column_norms(transposed: Any) -> Any:
