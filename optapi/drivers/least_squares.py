@@ -403,10 +403,10 @@ class FitResult(OptimizeResult):
     >>> fit = optapi.curve_fit(lambda t, a, b: a * pt.exp(-b * t), np.arange(4.0), [5.1, 2.9, 1.9, 1.1], [1.0, 1.0])
     >>> print(fit.summary())
     levenberg_marquardt: converged, 4 residuals, 2 parameters
-          estimate  standard error
-    a        5.085           0.078
-    b       0.5195           0.014
-    residual standard deviation 0.0914 with 2 degrees of freedom
+       estimate  standard error
+    a   5.06033            0.11
+    b  0.514051           0.024
+    residual standard deviation 0.1139 with 2 degrees of freedom
     """
 
     _names: Sequence[str] = ()
@@ -571,7 +571,7 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
     >>> times, seen = np.arange(5), np.array([1.0, 0.6, 0.35, 0.22, 0.13])
     >>> fit = optapi.least_squares([2.0, 1.0], lambda x: x[0] * np.exp(-x[1] * times) - seen)
     >>> fit.x.round(3), fit.standard_errors().round(3)
-    (array([0.999, 0.512]), array([0.006, 0.006]))
+    (array([1.   , 0.513]), array([0.006, 0.006]))
     """
     structure, start = point("x0", x0)
     robust = Robust.of(loss, check_number("f_scale", f_scale, low=0))
@@ -665,7 +665,7 @@ def curve_fit(model: Callable[..., Any], x: Any, y: ArrayLike, p0: Tree | None =
     ...     return height * np.exp(-rate * t)
     >>> fit = optapi.curve_fit(model, np.arange(5), [1.0, 0.6, 0.35, 0.22, 0.13], {"height": 2.0, "rate": 1.0})
     >>> print(fit.x["rate"].round(3), fit.standard_errors()["rate"].round(3), fit.degrees_of_freedom)
-    0.512 0.006 3
+    0.513 0.006 3
     """
     check_callable("model", model, "a function of x and the parameters")
     absolute = check_flag("absolute_sigma", absolute_sigma)
