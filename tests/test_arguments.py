@@ -335,6 +335,7 @@ MAY_BE_RIGHT = {
     "XScale": NUMBERS - {"zero", "negative"} | {"symbolic vector", "symbolic integer"},
     "str": set(),
     "Updates": {"empty dictionary"},
+    "Bounds": {"empty dictionary"},
     "Variables": {"symbolic vector"},
     "Variable": set(),
     "Tensor": {"symbolic vector", "symbolic integer", "long vector", "zero", "negative", "true", "empty list"},

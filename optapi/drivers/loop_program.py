@@ -19,6 +19,7 @@ from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import ancestors, explicit_graph_inputs
 
 from ..checks import as_list, called, check_cost, check_outputs, check_shared, check_updates, is_generator
+from ..feasible import boxes, put_inside
 from ..graph.batches import batch
 from ..graph.compat import compiles_whole_graphs, free_callable, linked_by
 from ..graph.derivatives import differentiate
@@ -230,15 +231,42 @@ class LoopProgram(Program):
         """`function`, which several threads may call at a time where the mode allows it."""
         return free_callable(function) if self.is_free else function
 
-    def start_at(self, point: Sequence[np.ndarray] | None = None) -> Any:
-        """The values before the first iteration, at `point`; by default at the values that the parameters have now."""
+    def start_at(self, point: Sequence[np.ndarray] | None = None, limits: Any = None) -> Any:
+        """The values before the first iteration, at `point` or at the values that the parameters have now, inside."""
         values = self.values.copy() if self.is_packed else list(map(full, self.values))
         for place, variable in self.given.items():
             value = variable.get_value(borrow=True)
             values[place] = deepcopy(value) if is_generator(variable) else np.array(value)
         for place, array in zip(self.places.parameters, point or (), strict=point is not None):
             values[place] = np.asarray(array)
+        for place, array in zip(self.places.parameters, put_inside(self.point(values), limits), strict=True):
+            values[place] = array
         return values
+
+    def limits(self, inputs: Sequence[Any]) -> Any:
+        """The bounds of the parameters with these `inputs`, see `feasible.limits`; None without."""
+        return None if self._boxes is None else self._limits(*inputs)
+
+    @cached_property
+    def _boxes(self) -> Any:
+        return boxes(option_of(self.rule, self.options, "bounds"), self.problem.parameters)
+
+    @cached_property
+    def _limits(self) -> Callable[..., Any]:
+        problem = self.problem
+        shapes = [p.get_value(borrow=True).shape for p in problem.parameters]
+        sides = [side for box in self._boxes if box is not None for side in box]
+        with BUILDING:
+            function = pytensor.function(problem.inputs, sides, mode=PYTHON, on_unused_input="ignore")
+
+        def found(*inputs: Any) -> list[Any]:
+            values = iter(function(*inputs))
+            return [
+                None if box is None else tuple(np.broadcast_to(next(values), shape) for _ in box)
+                for box, shape in zip(self._boxes, shapes, strict=True)
+            ]
+
+        return found
 
     def advance(self, values: Any, evaluator: Evaluator, length: int, call: Any = None) -> Any:
         """The values at most `length` iterations later; `call` is that of a `batch`."""
