@@ -160,9 +160,9 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
     .. math:: d \leftarrow -g + \beta d, \qquad x \leftarrow x + a d
 
     with :math:`a` from a line search. The rule restarts, with :math:`-g` as the direction, where :math:`-g + \beta d`
-    does not descend by at least a hundredth of :math:`\|g\|^2`, where consecutive gradients are far from orthogonal,
-    :math:`|g_{new}^T g| \ge \nu \|g_{new}\|^2`, every `restart_every` steps, and at a point that is not that of the
-    last call.
+    does not descend by at least a hundredth of :math:`\|g\|^2`, at a point that is not that of the last call, where
+    consecutive gradients are far from orthogonal, :math:`|g_{new}^T g| \ge \nu \|g_{new}\|^2`, and every
+    `restart_every` steps.
 
     Parameters
     ----------
@@ -177,8 +177,8 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
         How many pairs of a step and a change of the gradient are kept. With pairs the direction is
         :math:`-P g + \beta d`, where the preconditioner :math:`P` is the inverse Hessian of L-BFGS from all of them but
         the newest, which is that of :math:`d`. The formula gets :math:`P (g_{new} - g)` as the keyword
-        `preconditioned`; of those above `beta_hager_zhang` takes it. A step along the steepest descent removes all
-        pairs.
+        `preconditioned`; of those above `beta_hager_zhang` takes it. By the last two tests for a restart the next
+        direction is then :math:`-P g` with all pairs; a step along the steepest descent removes them.
     step_size : scalar or schedule, optional
         The first step size that a search tries. By default the one with the same decrease to first order as the
         previous step, :math:`a_{prev} g_{prev}^T d_{prev} / g^T d`, or with a `memory` 1; and without a previous step
