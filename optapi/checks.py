@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -370,6 +371,15 @@ def check_callable(argument: str, value: object, wanted: str) -> None:
     """`value`, which can be called; messages ask for what is `wanted`."""
     if not callable(value) or isinstance(value, Variable):
         raise TypeError(f"{argument} is {shown(value)}; pass {wanted}")
+
+
+def takes(function: Callable[..., Any], keyword: str) -> bool:
+    """Whether `function` takes `keyword`, as far as its signature says."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    return any(p.name == keyword or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def check_steps(steps: object) -> Any:

@@ -21,6 +21,9 @@ the cost at the start is not finite, the slope there is not negative, or the fir
 the line is not evaluated and the search fails. A trial whose cost or slope is not finite is not accepted, and the next
 one is smaller.
 
+With a ``limit``, no step is longer. A trial at the limit of sufficient decrease, from which the line still goes down,
+is accepted whatever the curvature condition says.
+
 **Rounding.** The searches compare changes of the cost, :math:`\phi(a) - \phi(0)`. A change that is no larger than the
 rounding error of the cost, 8 times the machine precision times :math:`|\phi(0)|`, says nothing; in its place stands
 what the slopes say, :math:`a (\phi'(0) + \phi'(a)) / 2`. So a step that is too short to change the cost is lengthened,
@@ -113,7 +116,8 @@ Line = Callable[[Any], Trial]
 LineSearch = Callable[..., Step]
 
 
-def fixed(line: Line, start: Trial, first: Scalar = 1.0, *, shrink: Scalar = 0.5, max_trials: int = 40) -> Step:
+def fixed(line: Line, start: Trial, first: Scalar = 1.0, *, shrink: Scalar = 0.5, max_trials: int = 40,
+          limit: Scalar | None = None) -> Step:  # fmt: skip
     """The first step, whatever the cost at its end; it is shortened only while the trial is not finite.
 
     Parameters
@@ -124,6 +128,8 @@ def fixed(line: Line, start: Trial, first: Scalar = 1.0, *, shrink: Scalar = 0.5
         The ratio of the next step size to that of a trial which is not finite, between 0 and 1.
     max_trials : int
         The largest number of evaluations.
+    limit : scalar, optional
+        The largest step size, see the module.
 
     Returns
     -------
@@ -143,11 +149,11 @@ def fixed(line: Line, start: Trial, first: Scalar = 1.0, *, shrink: Scalar = 0.5
     def turn(a: Any, trial: Trial, best: Best) -> Decision:
         return Decision(factor * a, (), finite(trial), finite(trial))
 
-    return _search(line, start, first, max_trials, (), turn)
+    return _search(line, start, first, max_trials, (), turn, limit)
 
 
 def backtracking(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Scalar = 1e-4, min_shrink: Scalar = 0.1,
-                 max_shrink: Scalar = 0.5, max_trials: int = 40) -> Step:  # fmt: skip
+                 max_shrink: Scalar = 0.5, max_trials: int = 40, limit: Scalar | None = None) -> Step:  # fmt: skip
     r"""A step of sufficient decrease, by backtracking from the first one.
 
     The next step size is the minimizer of the cubic with the costs and slopes at 0 and at the trial, but at least
@@ -164,6 +170,8 @@ def backtracking(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Sca
         The bounds of the ratio of the next step size to the present one, between 0 and 1.
     max_trials : int
         The largest number of evaluations.
+    limit : scalar, optional
+        The largest step size, see the module.
 
     Returns
     -------
@@ -195,11 +203,11 @@ def backtracking(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Sca
         next_a = pt.switch(minimizer < max_shrink * a, pt.maximum(minimizer, min_shrink * a), max_shrink * a)
         return Decision(next_a, (), accepted, accepted)
 
-    return _search(line, start, first, max_trials, (), turn)
+    return _search(line, start, first, max_trials, (), turn, limit)
 
 
 def weak_wolfe(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Scalar = 1e-4, curvature: Scalar = 0.9,
-               max_trials: int = 40) -> Step:  # fmt: skip
+               max_trials: int = 40, limit: Scalar | None = None) -> Step:  # fmt: skip
     r"""A step that satisfies the weak Wolfe conditions, by doubling and bisection.
 
     The bracket :math:`(l, h)` starts as :math:`(0, \infty)`. A trial without sufficient decrease becomes :math:`h`; one
@@ -217,6 +225,8 @@ def weak_wolfe(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Scala
         :math:`c_2`, between :math:`c_1` and 1.
     max_trials : int
         The largest number of evaluations.
+    limit : scalar, optional
+        The largest step size, see the module.
 
     Returns
     -------
@@ -244,11 +254,12 @@ def weak_wolfe(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Scala
         next_a = pt.switch(pt.isinf(high), 2 * a, low + (high - low) / 2)
         return Decision(next_a, (high,), decreased, decreased & (trial.slope >= c2 * start.slope))
 
-    return _search(line, start, first, max_trials, [np.inf], turn)
+    return _search(line, start, first, max_trials, [np.inf], turn, limit, c1)
 
 
 def strong_wolfe(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Scalar = 1e-4, curvature: Scalar = 0.7,
-                 growth: Scalar = 10.0, error: Scalar | None = None, max_trials: int = 30) -> Step:  # fmt: skip
+                 growth: Scalar = 10.0, error: Scalar | None = None, max_trials: int = 30,
+                 limit: Scalar | None = None) -> Step:  # fmt: skip
     r"""A step that satisfies the strong Wolfe conditions, by cubic interpolation in a bracket.
 
     The bracket has the end :math:`l` of the lowest cost among the trials of sufficient decrease, and the other end
@@ -279,6 +290,8 @@ def strong_wolfe(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Sca
         :math:`\epsilon`, the relative error of the cost; by default 8 times the precision of its dtype.
     max_trials : int
         The largest number of evaluations.
+    limit : scalar, optional
+        The largest step size, see the module.
 
     Returns
     -------
@@ -327,11 +340,12 @@ def strong_wolfe(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Sca
         accepted = valid & (abs(trial.slope) <= -c2 * start.slope) & (better | (trial.cost <= ceiling))
         return Decision(next_a, (high, *q[1:]), better | accepted, accepted | pt.eq(next_a, q[0]))
 
-    return _search(line, start, first, max_trials, [np.inf, np.inf, 0.0], turn)
+    return _search(line, start, first, max_trials, [np.inf, np.inf, 0.0], turn, limit, c1)
 
 
 def more_thuente(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Scalar = 1e-3, curvature: Scalar = 0.9,
-                 width: Scalar = 0.1, max_trials: int = 20) -> Step:  # fmt: skip
+                 width: Scalar = 0.1, max_trials: int = 20,
+                 limit: Scalar | None = None) -> Step:  # fmt: skip
     r"""A step that satisfies the strong Wolfe conditions, by the search of Moré and Thuente.
 
     The interval of uncertainty has the best step :math:`x` as one end, and another end :math:`y`, infinite at first.
@@ -353,6 +367,8 @@ def more_thuente(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Sca
         The relative width of the interval at which the search ends, between 0 and 1.
     max_trials : int
         The largest number of evaluations.
+    limit : scalar, optional
+        The largest step size, see the module.
 
     Returns
     -------
@@ -408,7 +424,7 @@ def more_thuente(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Sca
         return Decision(next_a, new_state, accepted | (valid & ~higher), accepted | exhausted)
 
     initial = [pt.constant(np.bool_(True)), np.inf, 0.0, 0.0, np.inf, np.inf, np.inf]
-    return _search(line, start, first, max_trials, initial, turn)
+    return _search(line, start, first, max_trials, initial, turn, limit, c1)
 
 
 def _more_thuente_trial(x: Any, t: Any, y: Any, half: Any, shrink: Any, min_growth: Any) -> Any:
@@ -437,7 +453,7 @@ def _more_thuente_trial(x: Any, t: Any, y: Any, half: Any, shrink: Any, min_grow
 
 def hager_zhang(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Scalar = 0.1, curvature: Scalar = 0.9,
                 error: Scalar = 1e-6, growth: Scalar = 5.0, shrink: Scalar = 0.66,
-                max_trials: int = 50) -> Step:  # fmt: skip
+                max_trials: int = 50, limit: Scalar | None = None) -> Step:  # fmt: skip
     r"""A step that satisfies the weak Wolfe conditions, or Hager and Zhang's approximation of them.
 
     The approximate conditions are :math:`(2 c_1 - 1) \phi'(0) \ge \phi'(a) \ge c_2 \phi'(0)` and
@@ -468,6 +484,8 @@ def hager_zhang(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Scal
         The ratio of widths above which a bracket is bisected, between 0 and 1.
     max_trials : int
         The largest number of evaluations.
+    limit : scalar, optional
+        The largest step size, see the module.
 
     Returns
     -------
@@ -542,7 +560,7 @@ def hager_zhang(line: Line, start: Trial, first: Scalar = 1.0, *, decrease: Scal
         return Decision(next_a, (low, low_slope, high, high_slope, width, kind), accepted | lower, accepted | exhausted)
 
     initial = [0.0, start.slope, np.inf, 0.0, np.inf, np.int64(alone)]
-    return _search(line, start, first, max_trials, initial, turn)
+    return _search(line, start, first, max_trials, initial, turn, limit, c1)
 
 
 @dataclass(frozen=True)
@@ -593,7 +611,8 @@ class NonMonotone:
             return (state(f"{name}/past_costs", (count,), dtype, -np.inf),)
         return state(f"{name}/average_cost", (), dtype), state(f"{name}/average_count", (), dtype)
 
-    def __call__(self, line: Line, start: Trial, first: Scalar, *memory: Tensor) -> Step:
+    def __call__(self, line: Line, start: Trial, first: Scalar, *memory: Tensor,
+                 limit: Scalar | None = None) -> Step:  # fmt: skip
         """Search along `line`, see the module."""
         cost = start.cost
         valid = pt.isfinite(cost)
@@ -607,7 +626,8 @@ class NonMonotone:
             count = scalar("weight", self.weight, 0, 1).astype(cost.type.dtype) * count + 1
             average = average + (cost - average) / count
             reference, next_memory = pt.maximum(average, cost), (average, count)
-        step = self.line_search(line, start._replace(cost=pt.switch(valid, reference, cost)), first)
+        options = {} if limit is None else {"limit": limit}
+        step = self.line_search(line, start._replace(cost=pt.switch(valid, reference, cost)), first, **options)
         # If the search has failed, its trial is the start, whose cost is that before the replacement.
         trial = step.trial._replace(cost=pt.switch(step.failed, cost, step.trial.cost))
         return step._replace(trial=trial, memory=tuple(_choose(valid, next_memory, memory)))
@@ -641,15 +661,20 @@ class Decision(NamedTuple):
     done: Any
 
 
-def _search(line: Line, start: Trial, first: Any, max_trials: int, initial: Any, turn: Callable[..., Decision]) -> Step:
+def _search(line: Line, start: Trial, first: Any, max_trials: int, initial: Any, turn: Callable[..., Decision],
+            limit: Any = None, decrease: Any = None) -> Step:  # fmt: skip
     """The loop of all searches, with the one place at which the line is evaluated.
 
-    `initial` are the initial values of the state of this search, which `turn` gets and returns.
+    `initial` are the initial values of the state of this search, which `turn` gets and returns. `decrease` is what
+    counts as sufficient at the `limit`.
     """
     check_callable("line", line, "a function from a step size to the Trial there")
     max_trials = check_count("max_trials", max_trials)
     dtype = _dtype(start)
     first = scalar("first", first).astype(dtype)
+    if limit is not None:
+        limit = scalar("limit", limit).astype(dtype)
+        first = pt.switch(first > limit, limit, first)
     error = resolution(start.cost, start.slope)
 
     def body(
@@ -663,6 +688,9 @@ def _search(line: Line, start: Trial, first: Any, max_trials: int, initial: Any,
         change = pt.switch(abs(change) <= error, a * (start.slope + trial.slope) / 2, change)
         seen = Best(size, Trial(best_change, best[1], tuple(best[2:])))
         decision = turn(a, trial._replace(cost=change), seen, *own)
+        if limit is not None:
+            decreased = FALSE if decrease is None else change <= decrease * a * start.slope
+            decision = _limited(decision, a, trial, limit, decreased)
         size, best_change, *best = _choose(decision.is_best, [a, change, *_flat(trial)], [size, best_change, *best])
         promise = least_fall(promise, a, start.slope, trial)
         lowest = pt.switch(trial.cost < lowest, trial.cost, lowest)
@@ -683,6 +711,13 @@ def _search(line: Line, start: Trial, first: Any, max_trials: int, initial: Any,
     taken = (size > 0) & (settled | (rest[0] < start.cost))
     cost, slope, *carry = _choose(taken, rest[: len(flat)], flat)
     return Step(pt.switch(taken, size, zero), Trial(cost, slope, tuple(carry)), count, ~taken, (), promise, lowest)
+
+
+def _limited(decision: Decision, a: Any, trial: Trial, limit: Any, decreased: Any) -> Decision:
+    """`decision` on the trial at `a` of a line that ends at `limit`."""
+    blocked = (a >= limit) & finite(trial) & decreased & (trial.slope < 0)
+    next_size = pt.switch(decision.next_size > limit, limit, decision.next_size)
+    return Decision(next_size, decision.state, decision.is_best | blocked, decision.done | blocked)
 
 
 def least_fall(promise: Any, size: Any, slope: Any, trial: Trial) -> Any:

@@ -37,6 +37,7 @@ from .checks import (
     is_zero,
     scalar,
 )
+from .feasible import Box, boxes, packed
 from .gradients import is_transformed
 from .graph.derivatives import (
     differentiate,
@@ -52,7 +53,7 @@ from .graph.replace import replaced
 from .moments import running_average
 from .notes import noted
 from .scaling import equilibrated, sizes
-from .typing import Mask, Scalar, StepSize, Tensor, Updates, Variables, XScale
+from .typing import Bounds, Mask, Scalar, StepSize, Tensor, Updates, Variables, XScale
 from .updates import extend
 
 
@@ -101,6 +102,8 @@ class Objective:
     name : str
         The prefix of the names of the rule's state: the name that was passed, with a number if state in `updates` has
         that prefix already.
+    boxes : list of Box or None, or None
+        The bounds of each parameter; None without bounds.
     x_scale : Kept or None
         The typical sizes of the components.
 
@@ -127,24 +130,27 @@ class Objective:
     tolerance: Any
     ascent: bool
     name: str
+    boxes: list[Box | None] | None = None
     x_scale: Kept | None = None
     _count: Any = field(default=None, init=False)
+    _momenta: dict[Any, Any] = field(default_factory=dict, init=False)
 
     @classmethod
     def of(cls, parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
            stop: Variable | None = None, updates: Updates | None = None, *, tolerance: Scalar | None = None,
            ascent: bool = False, name: str, needs_cost: bool = False,
-           x_scale: XScale | None = None) -> Objective:  # fmt: skip
+           x_scale: XScale | None = None, bounds: Bounds | None = None) -> Objective:  # fmt: skip
         """Check the arguments that all rules have, and open the rule.
 
         Parameters
         ----------
-        parameters, cost, gradients, stop, updates, tolerance, ascent, name, x_scale
+        parameters, cost, gradients, stop, updates, tolerance, ascent, name, x_scale, bounds
             As the user passed them.
         needs_cost : bool
             Whether the rule evaluates the cost and its gradients at other points than the parameters' values.
         """
         parameters = check_parameters(parameters)
+        limits = boxes(bounds, parameters)
         check_stop(stop)
         if updates is not None:
             check_updates(updates)
@@ -168,7 +174,7 @@ class Objective:
         gradients = [as_dtype(g, p.type.dtype) for g, p in zip(gradients, parameters, strict=True)]
         if check_flag("ascent", ascent):
             cost, gradients = None if cost is None else pt.neg(cost), [pt.neg(g) for g in gradients]
-        f = cls(parameters, cost, gradients, stop, updates, tolerance, bool(ascent), _unused(name, updates))
+        f = cls(parameters, cost, gradients, stop, updates, tolerance, bool(ascent), _unused(name, updates), limits)
         if x_scale is not None:
             f.x_scale = f._scales(x_scale)
         return f
@@ -250,6 +256,12 @@ class Objective:
         """State of the shape and dtype of `parameter`, zero at first, named ``rule/role/parameter``."""
         return self.full_like(parameter, role, 0)
 
+    def momentum(self, parameter: Variable, role: str) -> Any:
+        """`zeros_like` for a momentum: its next value is 0 where the step ends outside of the bounds."""
+        momentum = self.zeros_like(parameter, role)
+        self._momenta[momentum] = parameter
+        return momentum
+
     def full_like(self, parameter: Variable, role: str, fill: float | np.ndarray) -> Any:
         """The same with the value `fill` at first."""
         return state.full_like(parameter, f"{self.name}/{role}/{self.label(parameter)}", fill)
@@ -280,11 +292,17 @@ class Objective:
     def converged(self, gradients: Sequence[Any] | None = None) -> Any:
         """Whether no component of the gradients, by default those at the parameters' values, exceeds the tolerance.
 
+        With bounds it is to be given projected gradients, which it takes by default.
+
         NaN exceeds all. Without a tolerance, or a `stop` to write the answer to, nothing converges.
         """
         if self.tolerance is None or self.stop is None:
             return FALSE
-        gradients = self.gradients if gradients is None else gradients
+        if gradients is None:
+            gradients = [
+                g if box is None else box.residual(p, g)
+                for p, g, box in zip(self.parameters, self.gradients, self._each_box, strict=True)
+            ]
         return conjunction([pt.all(abs(g) <= as_dtype(self.tolerance, g.type.dtype)) for g in gradients])
 
     def decay(self, new: Updates, decay: StepSize, mask: Mask | None = None, *,
@@ -310,6 +328,22 @@ class Objective:
         for (p, _, a), decays in zip(self.each(rate), chosen, strict=True):
             if decays:
                 new[p] = new[p] - a * p
+
+    # What is feasible
+
+    @property
+    def _each_box(self) -> list[Box | None]:
+        return self.boxes or [None] * len(self.parameters)
+
+    @cached_property
+    def box(self) -> Box | None:
+        """The bounds of the packed vector, None without bounds."""
+        return None if self.boxes is None else packed(self.boxes, self.parameters, self.dtype)
+
+    def residual(self, point: Tensor, gradient: Tensor) -> Any:
+        """What vanishes at a solution, in units of the parameters: their gradient, with bounds the projected one."""
+        gradient = self.unscaled(gradient)
+        return gradient if self.box is None else self.box.residual(point, gradient)
 
     # Scales: a rule with `x_scale` works on vectors z with x = x0 + D z from any point x0, and points stay as they are,
     # so that to scale them and back rounds none.
@@ -467,7 +501,8 @@ class Objective:
     def current(self, exact: bool | None) -> tuple[Point, Any, tuple[Any, ...]]:
         """The cost and the gradient at the point that the parameters hold, evaluated unless they are known.
 
-        They are not evaluated after `stop` either, and then mean nothing.
+        They are not evaluated after `stop` either, and then mean nothing. With bounds the point is the nearest feasible
+        one.
 
         Parameters
         ----------
@@ -484,8 +519,11 @@ class Objective:
             State for the point held after the call, its cost and its gradient. Empty if `exact` is False.
         """
         x = self.pack(self.parameters)
+        if self.box is not None:
+            x = self.box.project(x)
         if not self._is_exact(exact):
-            return Point(x, self.cost, self.scaled(self.pack(self.gradients))), pt.constant(np.int64(1)), ()
+            here = Point(x, self.cost, self.scaled(self.pack(self.gradients))) if self.box is None else self.at(x)
+            return here, pt.constant(np.int64(1)), ()
         # NaN equals nothing, so at first no point is known.
         kept = (
             self.state("point", (self.size,), fill=np.nan),
@@ -542,12 +580,23 @@ class Objective:
         """
         if self._count is not None:
             new = {**new, self._count: self._count + 1}
+        inside = []
+        for p, box in zip(self.parameters, self._each_box, strict=True):
+            if box is not None:
+                projected = box.project(new[p])
+                # Else a momentum would press against the bound, and keep the component there.
+                free = pt.eq(projected, new[p])
+                stopped = {m: pt.switch(free, new[m], pt.zeros_like(m)) for m, q in self._momenta.items() if q is p}
+                new = {**new, **stopped, p: projected}
+                inside.append(pt.all(pt.eq(p, box.project(p))))
         if self.x_scale is not None:
             new = {**new, self.x_scale.state: self.x_scale.value}
         reports, counted = reports or {}, None if self.x_scale is None else self.x_scale.products
         new = {variable: as_update(value, variable) for variable, value in new.items()}
         if self.stop is not None:
-            still = self.stopped | (self.converged() if converged is None else converged)
+            converged = self.converged() if converged is None else converged
+            # A start that is not feasible does not stay where it is.
+            still = self.stopped | conjunction([converged, *inside])
             new = hold(new, still)
             reported_as = dict(zip(reports, reports, strict=True))
             if counted is not None:

@@ -22,6 +22,7 @@ import numpy as np
 from pytensor.graph.basic import Variable
 
 from .checks import check_flag, check_number
+from .feasible import limits, projected_gradients, put_inside
 from .moments import correction, running_average
 from .pytree import PyTree, largest, real_array, tree_map
 from .typing import Tree
@@ -195,6 +196,10 @@ class Optimizer:
         Whether to skip an update in which the step or a running average would not be finite, as `skip_nonfinite` does
         of updates: one gradient whose square overflows, above 1.8e19 in float32, would else stay in a mean square for
         ever.
+    bounds : as the model, or one pair, optional
+        Pairs ``(low, high)``, in the forms that `minimize` takes for a start that is put together as the model is.
+        After a step the parameters are put inside, and the gradient that convergence is judged by is projected. A model
+        with `parameter_update` is given the change that leads there, so that it is inside but for rounding.
 
     Attributes
     ----------
@@ -224,7 +229,8 @@ class Optimizer:
     """
 
     def __init__(self, stepsize: StepSizes = 1e-3, tolerance: float | None = 1e-7, ascent: bool = False, *,
-                 historical: bool = False, skip_nonfinite: bool = False) -> None:  # fmt: skip
+                 historical: bool = False, skip_nonfinite: bool = False,
+                 bounds: Any = None) -> None:  # fmt: skip
         if not callable(stepsize) and not hasattr(stepsize, "__next__"):
             stepsize = _number("stepsize", stepsize)
         self.stepsize = stepsize
@@ -232,6 +238,7 @@ class Optimizer:
         self.ascent = check_flag("ascent", ascent)
         self.historical = check_flag("historical", historical)
         self.skip_nonfinite = check_flag("skip_nonfinite", skip_nonfinite)
+        self.bounds = bounds
         self.skipped = 0
         self.lr: float | None = None
         self.count = 0
@@ -295,6 +302,8 @@ class Optimizer:
         name, parameters = ("model.parameters", model.parameters) if outside else ("model", model)
         _check_parameters(name, parameters, in_place=not outside)
         grad = tree_map(lambda p, g: g.astype(p.dtype), {name: parameters, "grad": grad})
+        leaves = _leaves(parameters)
+        inside = limits(self.bounds, PyTree.of(parameters), leaves)
         if self.lr is None:
             self.update_lr()
         rate = -self.lr if self.ascent else self.lr  # type: ignore[operator]
@@ -305,9 +314,18 @@ class Optimizer:
             vars(self).update(before)
             self.skipped += 1
             return
-        self.magnitude = _root_mean_square(delta) if self.historical else largest(_leaves(grad))
+        if inside is not None:
+            slopes = projected_gradients(leaves, [-g if self.ascent else g for g in _leaves(grad)], inside)
+            feasible = put_inside([p - d for p, d in zip(leaves, _leaves(delta), strict=True)], inside)
+            delta = PyTree.of(delta).build([p - new for p, new in zip(leaves, feasible, strict=True)])
+        else:
+            slopes = _leaves(grad)
+        self.magnitude = _root_mean_square(delta) if self.historical else largest(slopes)
         if outside:
             model.parameter_update(delta)
+        elif inside is not None:
+            for p, new in zip(leaves, feasible, strict=True):
+                np.copyto(p, new)
         else:
             tree_map(lambda p, d: np.subtract(p, d, out=p), {name: parameters, "the step": delta})
 
@@ -338,7 +356,7 @@ class Gradient(Optimizer):
 
     Parameters
     ----------
-    stepsize, tolerance, ascent, historical, skip_nonfinite
+    stepsize, tolerance, ascent, historical, skip_nonfinite, bounds
         As in `Optimizer`.
 
     References
@@ -370,7 +388,7 @@ class Momentum(Optimizer):
     ----------
     momentum : float
         :math:`\mu`, from 0 to below 1.
-    stepsize, tolerance, ascent, historical, skip_nonfinite
+    stepsize, tolerance, ascent, historical, skip_nonfinite, bounds
         As in `Optimizer`.
 
     References
@@ -389,8 +407,11 @@ class Momentum(Optimizer):
     """
 
     def __init__(self, stepsize: StepSizes = 1e-3, momentum: float = 0.9, tolerance: float | None = 1e-7,
-                 ascent: bool = False, *, historical: bool = False, skip_nonfinite: bool = False) -> None:  # fmt: skip
-        super().__init__(stepsize, tolerance, ascent, historical=historical, skip_nonfinite=skip_nonfinite)
+                 ascent: bool = False, *, historical: bool = False, skip_nonfinite: bool = False,
+                 bounds: Any = None) -> None:  # fmt: skip
+        super().__init__(
+            stepsize, tolerance, ascent, historical=historical, skip_nonfinite=skip_nonfinite, bounds=bounds
+        )
         self.memory = GradientMemory(_number("momentum", momentum, below=1), historical=historical)
 
     def direction(self, grad: Tree) -> Any:
@@ -414,7 +435,7 @@ class RMSProp(Optimizer):
     ----------
     mean_square_weight : float
         :math:`w`, above 0 and below 1.
-    stepsize, tolerance, ascent, historical, skip_nonfinite
+    stepsize, tolerance, ascent, historical, skip_nonfinite, bounds
         As in `Optimizer`.
 
     References
@@ -432,8 +453,11 @@ class RMSProp(Optimizer):
     """
 
     def __init__(self, stepsize: StepSizes = 1e-3, mean_square_weight: float = 0.9, tolerance: float | None = 1e-7,
-                 ascent: bool = False, *, historical: bool = False, skip_nonfinite: bool = False) -> None:  # fmt: skip
-        super().__init__(stepsize, tolerance, ascent, historical=historical, skip_nonfinite=skip_nonfinite)
+                 ascent: bool = False, *, historical: bool = False, skip_nonfinite: bool = False,
+                 bounds: Any = None) -> None:  # fmt: skip
+        super().__init__(
+            stepsize, tolerance, ascent, historical=historical, skip_nonfinite=skip_nonfinite, bounds=bounds
+        )
         self.memory = _normalizing(0.0, mean_square_weight, historical)
 
     def direction(self, grad: Tree) -> Any:
@@ -455,7 +479,7 @@ class ADAM(Optimizer):
         :math:`w_1`, from 0 to below 1.
     mean_square_weight : float
         :math:`w_2`, above 0 and below 1.
-    stepsize, tolerance, ascent, historical, skip_nonfinite
+    stepsize, tolerance, ascent, historical, skip_nonfinite, bounds
         As in `Optimizer`.
 
     References
@@ -474,8 +498,11 @@ class ADAM(Optimizer):
 
     def __init__(self, stepsize: StepSizes = 1e-3, mean_weight: float = 0.9, mean_square_weight: float = 0.999,
                  tolerance: float | None = 1e-7, ascent: bool = False, *, historical: bool = False,
-                 skip_nonfinite: bool = False) -> None:  # fmt: skip
-        super().__init__(stepsize, tolerance, ascent, historical=historical, skip_nonfinite=skip_nonfinite)
+                 skip_nonfinite: bool = False,
+                 bounds: Any = None) -> None:  # fmt: skip
+        super().__init__(
+            stepsize, tolerance, ascent, historical=historical, skip_nonfinite=skip_nonfinite, bounds=bounds
+        )
         self.memory = _normalizing(mean_weight, mean_square_weight, historical)
 
     def direction(self, grad: Tree) -> Any:

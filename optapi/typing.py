@@ -20,6 +20,8 @@ Scalar: TypeAlias = float | np.floating | np.integer | TensorVariable
 StepSize: TypeAlias = Scalar | Callable[[Any], Any]
 # Which parameters: a bool for each, or a function that is asked about each.
 Mask: TypeAlias = Sequence[bool] | Callable[[Any], bool]
+# A pair (low, high) for each parameter, by the parameter or in a list, or one for all; see `feasible.boxes`.
+Bounds: TypeAlias = Mapping[Any, Any] | Sequence[Any]
 # Typical sizes of the parameters: a number, an array, one of these for each parameter, or where they come from.
 XScale: TypeAlias = "str | ArrayLike | Variable | Sequence[Any] | Mapping[Any, Any]"
 # From a variable to its next value.

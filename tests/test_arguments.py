@@ -160,6 +160,20 @@ CALLS |= {
         optapi.covariance,
         lambda: {"parameters": [p := shared([1.0, -2.0], "p")], "cost": pt.sum(p**2), "mode": optapi.PYTHON},
     ),
+    "curve_fit": (
+        optapi.curve_fit,
+        lambda: {
+            "model": lambda t, a: a * t,
+            "x": np.arange(3.0),
+            "y": np.array([0.0, 2.1, 3.9]),
+            "p0": [1.0],
+            "jac": "2-point",
+        },
+    ),
+    "least_squares": (
+        optapi.least_squares,
+        lambda: {"x0": np.zeros(2), "residuals": lambda x: np.asarray(x - 3), "jac": "2-point"},
+    ),
     "find_step_size": (
         optapi.find_step_size,
         lambda: {"updates": (u := updated("rate"))[0], "step_size": u[1], "run": lambda: 1.0},
@@ -257,6 +271,7 @@ WITHOUT = {
     "PYTHON": "a mode",
     "OptimizationWarning": "a warning",
     "OptimizeResult": "a dictionary",
+    "FitResult": "a dictionary",
     "CompiledMinimizer": "compile_minimizer makes it",
     "schedules.Schedule": "a base class without fields",
     "line_search.Step": "a plain tuple",
@@ -320,6 +335,7 @@ MAY_BE_RIGHT = {
     "XScale": NUMBERS - {"zero", "negative"} | {"symbolic vector", "symbolic integer"},
     "str": set(),
     "Updates": {"empty dictionary"},
+    "Bounds": {"empty dictionary"},
     "Variables": {"symbolic vector"},
     "Variable": set(),
     "Tensor": {"symbolic vector", "symbolic integer", "long vector", "zero", "negative", "true", "empty list"},

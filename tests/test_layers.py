@@ -16,10 +16,10 @@ PACKAGE = Path(optapi.__file__).parent
 ORDER = [
     *("typing", "hints", "checks", "notes", "updates", "pytree", "files", "graph.compat", "state", "vectors"),
     *("graph.replace", "graph.loops", "graph.batches", "graph.oracle", "graph.derivatives"),
-    *("graph.products", "graph.numpy_linker"),
+    *("graph.products", "graph.ordered", "graph.numpy_linker"),
     *("graph.numba", "graph.jax", "graph.threads"),
-    *("schedules", "line_search", "moments", "gradients", "scaling", "losses", "objective"),
-    *("rules._linear_algebra", "rules._descent"),
+    *("schedules", "line_search", "moments", "gradients", "scaling", "losses", "feasible", "objective"),
+    *("rules._linear_algebra", "rules._descent", "rules._projected"),
     *("rules.first_order", "rules.per_parameter_rates", "rules.conjugate_gradient", "rules.quasi_newton"),
     *("rules.stochastic_quasi_newton", "rules.natural_gradient"),
     *("rules.newton", "rules.least_squares", "rules.hessian_free"),
@@ -27,6 +27,7 @@ ORDER = [
     *("drivers.locks", "drivers.covariance", "drivers.differences", "drivers.evaluator", "drivers.gradient_check"),
     *("drivers.options", "drivers.results", "drivers.termination", "drivers.progress", "drivers.program"),
     *("drivers.oracle_program", "drivers.loop_program", "drivers.run", "drivers.numpy", "drivers.compiled"),
+    *("drivers.least_squares", "drivers.scipy_least_squares"),
     *("drivers.scipy", "scipy", "profiles", "plot", "testing"),
     "__init__",
 ]

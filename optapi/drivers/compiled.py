@@ -13,13 +13,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pytensor.graph.basic import Variable
+from pytensor.graph.basic import Constant, Variable
 
 from ..checks import as_numbers, called, check_choice, check_count, check_flag, check_shared
+from ..feasible import Box, boxes, put_inside
 from ..graph.compat import assign
 from ..pytree import NamedList, PyTree, largest
 from ..state import labels
-from ..typing import CompileMode, OptAlgo, Updates, Variables
+from ..typing import Bounds, CompileMode, OptAlgo, Updates, Variables
 from .evaluator import Evaluator
 from .loop_program import LoopProgram, Problem
 from .options import check_rule, name_of, option_of, rule_of
@@ -35,8 +36,8 @@ RUNNING = (
 )
 
 
-def compile_minimizer(parameters: Variables, cost: Variable, opt_algo: OptAlgo, *, inputs: Sequence[Any] = (),
-                      updates: Updates | None = None, max_iterations: int | None = None,
+def compile_minimizer(parameters: Variables, cost: Variable | None = None, opt_algo: OptAlgo | None = None, *,
+                      inputs: Sequence[Any] = (), updates: Updates | None = None, max_iterations: int | None = None,
                       max_evaluations: int | None = None, time_limit: float | None = None, target: float | None = None,
                       cost_tolerance: float | None = None, step_tolerance: float | None = None,
                       callback: Callable[..., Any] | None = None, progressbar: bool | str = False,
@@ -54,10 +55,12 @@ def compile_minimizer(parameters: Variables, cost: Variable, opt_algo: OptAlgo, 
     ----------
     parameters : list of shared variables
         What is optimized. A minimization starts from their values, and leaves the result in them.
-    cost : scalar variable
-        What is minimized; may depend on `inputs`, on other shared variables, and draw random numbers.
-    opt_algo : callable or str
-        A rule, or the name of one of optapi's, for instance ``"lbfgs"``.
+    cost : scalar variable, optional
+        What is minimized; may depend on `inputs`, on other shared variables, and draw random numbers. Not needed with
+        ``residuals=``, whose cost it is; another one is a ValueError at the first run, which has the values of both.
+    opt_algo : callable or str, optional
+        A rule, or the name of one of optapi's, by default ``"lbfgs"``, and with ``residuals=``
+        ``"levenberg_marquardt"``.
     inputs : list of variables
         The inputs of the cost, such as data. They are the arguments of the function, and the same for all of a
         minimization; so a rule that searches may use what it knows of a point (its option `exact` is True).
@@ -98,6 +101,8 @@ def compile_minimizer(parameters: Variables, cost: Variable, opt_algo: OptAlgo, 
     >>> run().x
     [array([3., 3.])]
     """
+    if opt_algo is None:
+        opt_algo = "lbfgs" if options.get("residuals") is None else "levenberg_marquardt"
     rule = rule_of(opt_algo)
     options = check_rule(rule, options, compile_minimizer, "parameters, cost and updates", symbolic=True)
     problem = Problem.of(parameters, cost, rule, options, inputs, updates, mode)
@@ -188,8 +193,10 @@ class CompiledMinimizer:
         if not all(np.isfinite(p.get_value(borrow=True)).all() for p in self._problem.parameters):
             raise ValueError("the parameters have values that are not finite; start from finite ones, or restart()")
         checked = self._checked(inputs, named)
+        if self._run is None:
+            self._program.check_cost(checked)
         self._monitor.begin()
-        return self._go(self._new_run(self._program.start_at(), self._monitor), checked)
+        return self._go(self._new_run(None, self._monitor, checked), checked)
 
     def resume(self, *inputs: Any, **named: Any) -> OptimizeResult:
         """Go on where the last minimization has ended: at a limit, by its callback or by an interrupt.
@@ -221,10 +228,14 @@ class CompiledMinimizer:
         assign(self._problem.parameters, [value.copy() for value in self._home])
         self._run = None
 
-    def _new_run(self, values: Any, monitor: Monitor, inputs: Sequence[Any] = ()) -> CompiledRun:
+    def _new_run(self, point: Any, monitor: Monitor, inputs: Sequence[Any] | None) -> CompiledRun:
+        """A run from `point`, by default from the values that the parameters have now; without inputs, one to load."""
+        limits = None if inputs is None else self._program.limits(inputs)
+        values = self._program.start_at(point, limits)
         names = labels(self._problem.parameters)
         structure = PyTree(partial(NamedList, names=names), tuple(range(len(names))), (PyTree(),) * len(names))
-        evaluator = Evaluator(self._program.evaluate, True, structure, tuple(inputs))
+        evaluator = Evaluator(self._program.evaluate, True, structure, tuple(inputs or ()))
+        evaluator.limits = limits
         return CompiledRun(self._program, evaluator, self._termination, monitor, values)
 
     def _go(self, run: CompiledRun, inputs: list[Any], resumed: bool = False) -> OptimizeResult:
@@ -236,6 +247,7 @@ class CompiledMinimizer:
             if resumed:
                 run._resume()
             run._evaluator.args = tuple(inputs)
+            run._evaluator.limits = self._program.limits(inputs)
             # A digest, since the caller may change the arrays, or they may be large.
             self._run, run.inputs = run, fingerprint(inputs)
             run._to_end()
@@ -326,7 +338,10 @@ class CompiledMinimizer:
             raise RuntimeError(RUNNING)
         self._running = True
         try:
-            return self._from_starts(self._rows(starts), self._checked(inputs, named), workers, together)
+            checked = self._checked(inputs, named)
+            if self._run is None:
+                self._program.check_cost(checked)
+            return self._from_starts(self._rows(starts), checked, workers, together)
         finally:
             self._running = False
 
@@ -337,7 +352,7 @@ class CompiledMinimizer:
         count = len(rows[0])
         size, batched = self._batch(count, check_count("workers", workers), together)
         silent = Monitor(self._monitor.label)
-        runs = [self._new_run(program.start_at(point), silent, values) for point in zip(*rows, strict=True)]
+        runs = [self._new_run(point, silent, values) for point in zip(*rows, strict=True)]
         bar = Monitor(self._monitor.label, progressbar=self._monitor.progressbar)
         bar.total = count
 
@@ -480,7 +495,7 @@ class CompiledMinimizer:
         """
         self._check_idle()
         description, arrays = read(path, CompiledRun, self.opt_algo)
-        run = self._new_run(self._program.start_at(), self._monitor)
+        run = self._new_run(None, self._monitor, None)
         run._restore(path, description, arrays)
         run.inputs = description["inputs"]
         self._hold(run)
@@ -497,7 +512,7 @@ def fingerprint(inputs: Any) -> str:
 
 
 def sample_starts(parameters: Variables, count: int, method: str = "normal", *,
-                  scale: ArrayLike | Sequence[ArrayLike] = 1.0,
+                  scale: ArrayLike | Sequence[ArrayLike] = 1.0, bounds: Bounds | None = None,
                   seed: int | np.random.Generator | None = None) -> list[np.ndarray]:  # fmt: skip
     """Random starts around the values that `parameters` have now, for `CompiledMinimizer.from_starts`.
 
@@ -512,6 +527,9 @@ def sample_starts(parameters: Variables, count: int, method: str = "normal", *,
         onto each axis is even; ``"sobol"``, where the box is filled evenly, most so if `count` is a power of 2.
     scale : number or array, or list of those
         One for all, or one for each parameter, which may be an array of its shape.
+    bounds : dict, list or pair, optional
+        As for a rule that takes them, but numbers and arrays alone. Draws outside are put on the bound, and with a
+        method other than ``"normal"`` a component with two bounds is drawn between them, whatever `scale` is.
     seed : int or numpy.random.Generator, optional
 
     Returns
@@ -542,6 +560,8 @@ def sample_starts(parameters: Variables, count: int, method: str = "normal", *,
         rng = np.random.default_rng(seed)
     except (TypeError, ValueError) as error:
         raise TypeError(f"seed is {seed!r}; pass an int of at least 0, or a numpy.random.Generator") from error
+    found = boxes(bounds, shared) or [None] * len(shared)
+    limits = [None if box is None else _sides(box, p) for box, p in zip(found, shared, strict=True)]
     size = sum(value.size for value in values)
     if method == "normal":
         sample = rng.normal(size=(count, size))
@@ -553,7 +573,20 @@ def sample_starts(parameters: Variables, count: int, method: str = "normal", *,
         engine = (qmc.LatinHypercube if method == "latin_hypercube" else qmc.Sobol)(size, rng=rng)
         sample = 2 * engine.random(count) - 1
     parts = np.split(sample, np.cumsum([value.size for value in values])[:-1], axis=1)
-    return [
-        (value + width * part.reshape(count, *value.shape)).astype(value.dtype)
-        for value, width, part in zip(values, widths, parts, strict=True)
-    ]
+    drawn = []
+    for value, width, part, box in zip(values, widths, parts, limits, strict=True):
+        center, array = value, part.reshape(count, *value.shape)
+        if box is not None and method != "normal":
+            bounded = np.isfinite(box[0]) & np.isfinite(box[1])
+            low, high = (np.where(bounded, side, 0.0) for side in box)
+            center, width = np.where(bounded, (low + high) / 2, value), np.where(bounded, (high - low) / 2, width)
+        drawn.append((center + width * array).astype(value.dtype))
+    return put_inside(drawn, limits)
+
+
+def _sides(box: Box, parameter: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds of a parameter as arrays of its shape."""
+    shape = np.shape(parameter.get_value(borrow=True))
+    if not all(isinstance(side, Constant) for side in box):
+        raise TypeError(f"bounds of {called(parameter)} are symbolic; pass numbers and arrays to draw from")
+    return np.broadcast_to(box.low.data, shape), np.broadcast_to(box.high.data, shape)

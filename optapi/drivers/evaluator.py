@@ -16,6 +16,7 @@ from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
 from ..checks import OptimizationWarning, check_cost
+from ..feasible import projected_gradients
 from ..graph.derivatives import differentiate
 from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays, central_difference
@@ -122,6 +123,7 @@ class Evaluator:
         self.df: Any = df
         self.structure = structure
         self.nfev = self.njev = self.nhev = 0
+        self.limits: Any = None  # the bounds, see `feasible.limits`
         self.held: Evaluation | None = None
         self.recent: list[Evaluation] = []
 
@@ -173,9 +175,11 @@ class Evaluator:
         return evaluation.gradients  # type: ignore[return-value]
 
     def size(self, evaluation: Evaluation) -> float:
-        """The largest component of the gradients at a point."""
+        """The largest component of the gradients at a point, with bounds of the projected ones."""
         known = evaluation.gradients is None and evaluation.size is not None
-        return evaluation.size if known else largest(self.gradients(evaluation))  # type: ignore[return-value]
+        if known:
+            return evaluation.size  # type: ignore[return-value]
+        return largest(projected_gradients(evaluation.point, self.gradients(evaluation), self.limits))
 
     def evaluate(self, *arrays: np.ndarray) -> tuple[float, Arrays]:
         """The cost and the gradients, as an oracle calls it; where the cost is not finite, `df` is not called."""

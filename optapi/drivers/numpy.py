@@ -11,6 +11,7 @@ import numpy as np
 from pytensor.compile.mode import Mode
 
 from ..checks import as_numbers, check_flag
+from ..feasible import limits, put_inside
 from ..files import refusing
 from ..pytree import PyTree, point
 from ..state import is_names
@@ -98,13 +99,16 @@ class minimize_iterator(Run):
         a minute, and is faster where `f` costs next to nothing.
     **options
         Options of the rule. Where the rule's own `tolerance` is None by default, it is 1e-5 here. An `x_scale` is put
-        together as `x0` is, unless it is a number or a name.
+        together as `x0` is, unless it is a number or a name. `bounds`, of a rule that takes them, are too: of a vector
+        a pair ``(low, high)`` for each component or SciPy's ``Bounds``, of another array a pair of numbers or arrays,
+        of a dictionary those of some of its keys; or one pair of numbers for all. None is no bound. `x0` is put inside,
+        and no step leads outside.
 
     Attributes
     ----------
     x : as `x0`
         The best point with a finite cost that was seen, the current best estimate of the minimum; a copy. Setting it
-        moves the iterate, and what was seen before no longer counts.
+        moves the iterate, inside of the bounds, and what was seen before no longer counts.
     f, df, opt_algo
         As they were passed.
     iterate : as `x0`
@@ -170,6 +174,9 @@ class minimize_iterator(Run):
             options["x_scale"] = by_leaf(options["x_scale"], structure)
         if not (mode is None or isinstance(mode, str | Mode)):
             raise TypeError(f"mode is {mode!r}; pass a PyTensor mode or the name of one")
+        bounds = limits(options.get("bounds"), structure, start)
+        if "bounds" in options:
+            options["bounds"], start = bounds, put_inside(start, bounds)
         given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
         self.f, self.df = f, df
         self.opt_algo: Any = rule
@@ -179,6 +186,7 @@ class minimize_iterator(Run):
             structure.described()
         self._check_gradient = check_flag("check_gradient", check_gradient)
         evaluator = evaluator_of(f, df, args, hessp, structure, start, mode, workers)
+        evaluator.limits = bounds
         program = OracleProgram(rule, options, kinds_of(start), mode)
         self._running = False
         self._compared: tuple[Evaluation, Comparison | None] | None = None
@@ -253,6 +261,7 @@ class minimize_iterator(Run):
             if array.shape != old.shape:
                 raise ValueError(f"x has an array of shape {array.shape} where x0 has {old.shape}; pass a point as x0")
         arrays = [array.astype(old.dtype) for array, old in zip(arrays, self._position.now.point, strict=True)]
+        arrays = put_inside(arrays, self._evaluator.limits)
         values, places = list(self._position.values), self._program.places
         for place, array in zip(places.parameters, arrays, strict=True):
             values[place] = array

@@ -55,6 +55,8 @@ def check_rule(
             raise TypeError(f"the keyword {name!r} is not taken here; the rule gets it from {source}")
         if name in SYMBOLIC and name in known and not symbolic:
             raise TypeError(needs(rule, name))
+        if name == "bounds" and name not in known and not keywords:
+            raise TypeError(f"{name_of(rule)} takes no bounds; use lbfgs, which does, or leave them out")
         if name not in known and not keywords:
             raise TypeError(_unknown(name, rule, [n for n in known if n not in PASSED], driver))
     for name, parameter in list(known.items())[1:]:  # the first is passed by place

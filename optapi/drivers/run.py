@@ -234,7 +234,7 @@ class Run:
         position, evaluator, program = self._position, self._evaluator, self._program
         if position.ending is None:
             return "Not finished."
-        return self._termination.explained(
+        said = self._termination.explained(
             position.ending,
             tolerance=option_of(program.rule, program.options, "tolerance"),
             gradient=evaluator.size(position.now),
@@ -244,6 +244,7 @@ class Run:
             rounding=rounding(evaluator.cost(position.now), position.now.point),
             why=self._why() if position.ending == Ending.STUCK else "",
         )
+        return said if evaluator.limits is None else said.replace(" derivative", " projected derivative")
 
     def _why(self) -> str:
         """What may be the cause where there is no further progress."""

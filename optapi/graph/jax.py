@@ -1,4 +1,4 @@
-"""`Loop` under JAX."""
+"""`Loop`, `Product`, `Order` and `CumulativeSums` under JAX."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pytensor.link.jax.dispatch.basic import jax_funcify
 
 from .compat import inner_graph
 from .loops import Loop
+from .ordered import CumulativeSums, Order
 from .products import Product, with_products
 
 
@@ -60,3 +61,20 @@ def jax_funcify_Product(op: Product, **kwargs: Any) -> Any:
     if op.axis:
         return lambda matrix, vector: jnp.dot(matrix, vector, precision="highest")
     return lambda matrix, vector: jnp.dot(vector, matrix, precision="highest")
+
+
+@jax_funcify.register(Order)
+def jax_funcify_Order(op: Order, **kwargs: Any) -> Any:
+    """``jnp.argsort``."""
+
+    def in_order(keys: Any) -> Any:
+        order = jnp.argsort(keys, axis=-1)
+        return order, jnp.take_along_axis(keys, order, -1)
+
+    return in_order
+
+
+@jax_funcify.register(CumulativeSums)
+def jax_funcify_CumulativeSums(op: CumulativeSums, **kwargs: Any) -> Any:
+    """``jnp.cumsum``."""
+    return lambda matrix, order: jnp.cumsum(jnp.take_along_axis(matrix, order[..., None, :], -1), axis=-1)

@@ -1,4 +1,4 @@
-"""`Loop` and `Product` under numba."""
+"""`Loop`, `Product`, `Order` and `CumulativeSums` under numba."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pytensor.link.numba.dispatch.basic import (
 
 from .compat import REWRITES_INNER_GRAPHS, rewrite_owned
 from .loops import Loop
+from .ordered import CumulativeSums, Order
 from .products import Product
 
 
@@ -113,3 +114,70 @@ def numba_funcify_Product(op: Product, node: Any = None, **kwargs: Any) -> Any:
             return result
 
     return product
+
+
+@numba_njit
+def _order(keys):  # type: ignore[no-untyped-def]
+    """By heap sort, which compiles in a fifth of the time of numba's own."""
+    size = keys.size
+    order = np.empty(size, np.int64)
+    for i in range(size):
+        order[i] = i
+    for turn in range(size // 2 + size - 1):
+        # First a heap is made, then the largest is taken from its top, one after another.
+        end = size if turn < size // 2 else size - 1 - (turn - size // 2)
+        i = size // 2 - 1 - turn if turn < size // 2 else 0
+        moved = order[i]
+        if turn >= size // 2:
+            moved = order[end]
+            order[end] = order[0]
+        while 2 * i + 1 < end:
+            child = 2 * i + 1
+            if child + 1 < end and not keys[order[child]] >= keys[order[child + 1]]:
+                child += 1
+            if keys[moved] >= keys[order[child]]:
+                break
+            order[i] = order[child]
+            i = child
+        order[i] = moved
+    return order
+
+
+@register_funcify_default_op_cache_key(Order)
+def numba_funcify_Order(op: Order, **kwargs: Any) -> Any:
+    """One row after another."""
+
+    @numba_njit
+    def in_order(keys):  # type: ignore[no-untyped-def]
+        order, ordered = np.empty(keys.shape, np.int64), np.empty(keys.shape, keys.dtype)
+        rows = np.ascontiguousarray(keys).reshape(-1, keys.shape[-1])
+        orders, results = order.reshape(rows.shape), ordered.reshape(rows.shape)
+        for row in range(rows.shape[0]):
+            found = _order(rows[row])
+            for i in range(found.size):
+                orders[row, i] = found[i]
+                results[row, i] = rows[row, found[i]]
+        return order, ordered
+
+    return in_order
+
+
+@register_funcify_default_op_cache_key(CumulativeSums)
+def numba_funcify_CumulativeSums(op: CumulativeSums, **kwargs: Any) -> Any:
+    """Loops."""
+
+    @numba_njit
+    def cumulative(matrix, order):  # type: ignore[no-untyped-def]
+        sums = np.empty(matrix.shape, matrix.dtype)
+        height, size = matrix.shape[-2], matrix.shape[-1]
+        matrices = np.ascontiguousarray(matrix).reshape(-1, height, size)
+        orders, results = np.ascontiguousarray(order).reshape(-1, size), sums.reshape(matrices.shape)
+        for member in range(matrices.shape[0]):
+            for row in range(height):
+                total = sums.dtype.type(0)
+                for i in range(size):
+                    total += matrices[member, row, orders[member, i]]
+                    results[member, row, i] = total
+        return sums
+
+    return cumulative

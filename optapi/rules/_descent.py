@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytensor.tensor as pt
 
-from ..checks import OptimizationWarning, shown
+from ..checks import OptimizationWarning, shown, takes
+from ..feasible import Box
 from ..graph.loops import FALSE, repeat
 from ..line_search import LineSearch, Step, Trial, least_fall, resolution
 from ..objective import Objective
@@ -29,7 +30,7 @@ from ..typing import Scalar, StepSize, Tensor, Updates
 from ..vectors import dot, largest, norm, unit
 
 
-ZERO = pt.constant(np.int64(0))
+ZERO, TRUE = pt.constant(np.int64(0)), pt.constant(np.bool_(True))
 NOISY = (
     "the cost draws random numbers, or reads what updates writes, and {rule} is made for one that stays the same: it "
     "will not say that it has converged. For noisy costs take adam, sgd_qn, olbfgs, sqn, ada_qn or hessian_free"
@@ -81,13 +82,13 @@ class Proposal(NamedTuple):
     products : integer scalar variable
         How many products with the matrix of the model it took.
     at_boundary : boolean scalar variable
-        Whether the step is as long as it may be.
+        Whether the step is as long as it may be, and not that to the minimizer of the model.
     """
 
     step: Any
     decrease: Any
     products: Any = ZERO
-    at_boundary: Any = FALSE
+    at_boundary: Any = TRUE
 
 
 class Descent(NamedTuple):
@@ -132,6 +133,27 @@ class Descent(NamedTuple):
         return self.objective.stopped | self.converged
 
     @property
+    def residual(self) -> Any:
+        """What vanishes at a solution, in units of the parameters: the gradient, with bounds the projected gradient."""
+        return self.objective.residual(self.point, self.gradient)
+
+    @property
+    def room(self) -> Box | None:
+        """The box of the steps that stay inside of the bounds, None without bounds; in units of `x_scale`."""
+        f = self.objective
+        return None if f.box is None else Box(*(f.unscaled(side - self.point) for side in f.box))
+
+    @property
+    def descent(self) -> Any:
+        """The step of the steepest descent, with bounds as far as its projection."""
+        return -self.gradient if self.room is None else self.room.project(-self.gradient)
+
+    def moved(self, step: Tensor) -> Any:
+        """The point that is `step`, in units of the parameters, away."""
+        box = self.objective.box
+        return self.point + step if box is None else box.moved(self.point, step)
+
+    @property
     def resolved(self) -> Any:
         """A length that changes the point, and the gradient there, by much more than rounding."""
         size = largest(self.objective.unscaled(self.point))
@@ -144,7 +166,7 @@ class Descent(NamedTuple):
         It is :math:`1 / \max(1, \|g\|)`, but at least what changes the point, and to first order the cost, by more than
         rounding.
         """
-        size = norm(self.gradient)
+        size = norm(self.gradient if self.room is None else self.descent)
         length = pt.maximum(pt.minimum(size, pt.ones_like(size)), self.resolved)
         return pt.maximum(length, (resolution(self.cost, size) / size).astype(length.type.dtype)) / size
 
@@ -159,8 +181,14 @@ class Descent(NamedTuple):
             raise TypeError(
                 f"line_search is {line_search!r}; pass a function of optapi.line_search, for instance weak_wolfe"
             )
+        if objective.box is not None and not takes(line_search, "limit"):
+            raise TypeError(
+                f"line_search is {line_search!r}, which takes no limit=; with bounds pass one of optapi.line_search"
+            )
         current, evaluations, point_state = objective.current(exact)
-        converged = objective.converged([objective.unscaled(current.gradient)])
+        # The gradient may vanish where the cost is not finite.
+        residual = objective.residual(current.point, current.gradient)
+        converged = objective.converged([residual]) & pt.isfinite(current.cost)
         is_noisy = not takes_noise and objective.is_noisy
         if is_noisy:
             converged = FALSE
@@ -188,14 +216,14 @@ class Descent(NamedTuple):
         restart : boolean scalar variable, optional
             Where true, the search is along the steepest descent whatever `direction` is.
         """
-        f, x, g = self.objective, self.point, self.gradient
+        f, x, g, room = self.objective, self.point, self.gradient, self.room
         if direction is None:
-            d, steepest = -g, pt.constant(np.bool_(True))
+            d, steepest = self.descent, TRUE
         else:
             steepest = ~(dot(g, direction) < 0) | pt.gt(self.search_failed, 0)
             if restart is not None:
                 steepest = steepest | restart
-            d = pt.switch(steepest, -g, direction)
+            d = pt.switch(steepest, self.descent, direction)
         size = f.step_size(pt.switch(steepest, self.first_step, 1) if first is None else first).astype(f.dtype)
         # A step size that another call has left may be too small to move any component of this point.
         movement = largest(pt.switch(pt.eq(d, 0), d, f.scaled(d) / x))
@@ -204,14 +232,17 @@ class Descent(NamedTuple):
         # The unit of the line is of the size of the first trial, so that slopes are of that of the cost: no overflow.
         u = unit(size)
         p = u * d
-        step = f.scaled(p)
+        step, options = f.scaled(p), {}
+        if room is not None:
+            # All of a step of a rule that knows the bounds is feasible but for rounding.
+            options["limit"] = pt.maximum(room.longest(d), 1) / u
 
         def line(a: Any) -> Trial:
-            trial = f.at(x + a.astype(f.dtype) * step)
+            trial = f.at(self.moved(a.astype(f.dtype) * step))
             return Trial(trial.cost, dot(trial.gradient, p), (trial.point, trial.gradient))
 
         size = pt.switch(self.finished, pt.zeros_like(size), size / u)
-        result = self.search(line, Trial(self.cost, dot(g, p), (x, g)), size, *self.search_state)
+        result = self.search(line, Trial(self.cost, dot(g, p), (x, g)), size, *self.search_state, **options)
         if not isinstance(result, Step):
             raise TypeError(f"line_search returned {shown(result)}; it has to return a Step of optapi.line_search")
         promise = -size * dot(g, p) / 2 if result.promise is None else result.promise
@@ -281,21 +312,28 @@ class Descent(NamedTuple):
         def turn(count: Any, products: Any, promise: Any, lowest: Any, point: Any, cost: Any, gradient: Any,
                  *sizes: Any) -> Any:  # fmt: skip
             proposal = propose(*sizes)
-            trial = f.at(x + f.scaled(proposal.step))
+            trial = f.at(self.moved(f.scaled(proposal.step)))
             slope = Trial(trial.cost, dot(trial.gradient, proposal.step))
             promise = least_fall(promise, one, dot(self.gradient, proposal.step), slope)
+            # Two slopes at the same point say nothing; the model does, where the step is to its minimizer.
+            still = pt.all(pt.eq(trial.point, x))
+            told = still & ~proposal.at_boundary & (proposal.decrease > 0) & (proposal.decrease < promise)
+            promise = pt.switch(told, proposal.decrease, promise).astype(f.dtype)
             lowest = pt.switch(trial.cost < lowest, trial.cost, lowest)
             valid = pt.isfinite(trial.cost) & pt.all(pt.isfinite(trial.gradient)) & (proposal.decrease > 0)
             found = self.cost - trial.cost
             quality = (found + noise) / (proposal.decrease + noise)
             by_slopes = -dot(self.gradient + trial.gradient, proposal.step) / (2 * proposal.decrease)
-            falls = norm(trial.gradient) < norm(self.gradient)
+            slopes = trial.gradient, self.gradient
+            if f.box is not None:
+                slopes = f.residual(trial.point, trial.gradient), self.residual
+            falls = norm(slopes[0]) < norm(slopes[1])
             flat = (proposal.decrease < hidden) & (found > -hidden) & falls & (by_slopes > quality)
             quality = pt.switch(flat, by_slopes, quality)
             quality = pt.switch(valid, quality, -pt.ones_like(quality)).astype(f.dtype)
             accepted = quality > min_quality
             best = [pt.switch(accepted, new, old) for new, old in zip(trial, (point, cost, gradient), strict=True)]
-            done = accepted | pt.all(pt.eq(trial.point, x)) | ~pt.all(pt.isfinite(proposal.step))
+            done = accepted | still | ~pt.all(pt.isfinite(proposal.step))
             best += adjust(quality, proposal, *sizes)
             return [count + 1, products + proposal.products, promise, lowest, *best], done
 
@@ -317,7 +355,7 @@ class Descent(NamedTuple):
         trial = Trial(cost, dot(self.gradient, s), (x_new, g_new))
         result = Step(pt.ones_like(cost), trial, count, failed, promise=promise, lowest=lowest)
         # Without a restart there is nothing else to try, so a failure is as final as along the steepest descent.
-        steepest = pt.constant(np.bool_(True))
+        steepest = TRUE
         if restart is not None:
             anew = failed & (count > 0) & pt.eq(self.search_failed, 0)
             steepest = ~anew
@@ -351,12 +389,13 @@ class Descent(NamedTuple):
         """
         f = self.objective
         # In the units of the parameters.
-        gradient, next_gradient = f.unscaled(self.gradient), f.unscaled(end.gradient)
+        gradient, next_gradient = self.residual, f.residual(end.point, end.gradient)
         new = {**dict(zip(f.parameters, f.unpack(end.point), strict=True)), **new, self.search_failed: end.failed}
         if self.point_state:
-            new |= zip(self.point_state, (end.point, end.cost, next_gradient), strict=True)
+            new |= zip(self.point_state, (end.point, end.cost, f.unscaled(end.gradient)), strict=True)
         new |= zip(self.search_state, end.result.memory, strict=True)
-        converged = FALSE if self.is_noisy else f.converged([next_gradient]) | pt.all(pt.eq(next_gradient, 0))
+        converged = f.converged([next_gradient]) | pt.all(pt.eq(next_gradient, 0))
+        converged = FALSE if self.is_noisy else converged & pt.isfinite(end.cost)
         failed = end.failed & end.steepest
         error, size = resolution(self.cost, self.gradient), largest(next_gradient)
         # A cost is not known better than it changes where the point rounds.
@@ -414,7 +453,7 @@ class Descent(NamedTuple):
         if end.result.lowest is None:
             return FALSE
         first = self.objective.state("first_gradient", fill=np.nan)
-        gradient = self.objective.unscaled(self.gradient)
+        gradient = self.residual
         new[first] = pt.switch(pt.isnan(first), largest(gradient), first)
         lowest = end.result.lowest
         single = "float32" in (lowest.type.dtype, self.gradient.type.dtype)

@@ -209,6 +209,131 @@ class CompactInverseHessian(NamedTuple):
         )
 
 
+class CompactHessian(NamedTuple):
+    r"""The Hessian of L-BFGS, from the last :math:`m` pairs :math:`(s_i, y_i)` of steps and gradient changes.
+
+    Its compact form, with each pair scaled so that :math:`s_i^T y_i = 1`, is
+
+    .. math:: B = \theta \, (I - V^T K^{-1} V), \qquad V = \begin{pmatrix} Y^T \\ S^T \end{pmatrix}, \qquad
+        K = \begin{pmatrix} -\theta I & L^T \\ L & S^T S \end{pmatrix}
+
+    with :math:`L_{ij} = s_i^T y_j` where pair i is newer than pair j, else 0, and :math:`\theta = y^T y / s^T y` of the
+    newest pair. All but :math:`-\theta I` is kept as state. A new pair is written where the oldest was: the order is in
+    L alone. A slot that is not in use has zeros in V and contributes nothing. On the components inside of their bounds,
+    with the columns of V for them, the inverse is
+
+    .. math:: B_F^{-1} = \frac{1}{\theta} \left( I + V_F^T (K - V_F V_F^T)^{-1} V_F \right)
+
+    Attributes
+    ----------
+    active : vector of shape (n,)
+        0 for the components inside of their bounds, -1 for those at the lower and 1 for those at the upper one.
+    vectors : matrix of shape (2m, n)
+        :math:`V`.
+    products : matrix of shape (2m, 2m)
+        :math:`K` with zeros for :math:`-\theta I`, and 1 on the diagonal of slots not in use.
+    scale : scalar
+        :math:`\theta`, 1 without pairs.
+    pushed : integer scalar
+        How many pairs there have been.
+
+    References
+    ----------
+    Byrd, Nocedal and Schnabel (1994), Representations of quasi-Newton matrices and their use in limited memory methods,
+    theorem 2.3; Byrd, Lu, Nocedal and Zhu (1995), A limited memory algorithm for bound constrained optimization,
+    equations 3.3 and 5.10.
+    """
+
+    active: Any
+    vectors: Any
+    products: Any
+    scale: Any
+    pushed: Any
+
+    @classmethod
+    def begin(cls, f: Objective, memory: int) -> CompactHessian:
+        """The state without pairs, for the rule with the objective `f`."""
+        return cls(
+            inverse_hessian_state(f, "active", (f.size,)),
+            inverse_hessian_state(f, "vectors", (2 * memory, f.size)),
+            inverse_hessian_state(f, "products", (2 * memory,) * 2, fill=_without_pairs(memory)),
+            inverse_hessian_state(f, "scale", (), fill=1),
+            inverse_hessian_state(f, "pushed", (), "int64"),
+        )
+
+    @property
+    def memory(self) -> int:
+        """:math:`m`, for fields that are variables or arrays."""
+        return getattr(self.products, "type", self.products).shape[0] // 2
+
+    @property
+    def empty(self) -> Any:
+        """Whether there is no pair."""
+        return pt.eq(self.pushed, 0)
+
+    def matrix(self) -> Any:
+        """:math:`K`, of variables or arrays as the fields are."""
+        upper = np.diag(np.repeat([True, False], self.memory))
+        choose = np.where if isinstance(self.products, np.ndarray) else pt.switch
+        return choose(upper, -self.scale, self.products)
+
+    def times(self, g: np.ndarray) -> Any:
+        """The product of the inverse Hessian of the components inside with the vector `g`, both arrays; 0 elsewhere."""
+        free = self.active == 0
+        V, g = self.vectors * free, g * free
+        return (g + np.linalg.solve(self.matrix() - V @ V.T, V @ g) @ V) / self.scale
+
+    def cleared(self, condition: Tensor) -> CompactHessian:
+        """No pairs where `condition` is true, else these."""
+        nothing = _without_pairs(self.memory).astype(self.products.type.dtype)
+        empty = pt.zeros_like(self.vectors), nothing, pt.ones_like(self.scale), pt.zeros_like(self.pushed)
+        fields = [pt.switch(condition, none, field) for none, field in zip(empty, self[1:], strict=True)]
+        return CompactHessian(self.active, *fields)
+
+    def push(self, s: Tensor, y: Tensor, unless: Tensor = FALSE) -> CompactHessian:
+        """These pairs with a new one, which replaces the oldest; see `CompactInverseHessian.push`."""
+        memory = self.memory
+        good, sy, scale = curvature(s, y)
+        good = good & ~unless
+        s, y = s / pt.sqrt(sy), y / pt.sqrt(sy)
+        slot, vectors = self.pushed % memory, self.vectors
+        for row, vector in ((slot, y), (slot + memory, s)):
+            vectors = pt.set_subtensor(vectors[row], pt.switch(good, vector, vectors[row]))
+        place = pt.arange(2 * memory)
+        # No step is newer than the new change of the gradient, so that it has no products in L.
+        of_y, of_s = pt.eq(place, slot), pt.eq(place, slot + memory)
+        along = pt.switch(of_y, np.asarray(0, s.type.dtype), times(vectors, s))
+        others = pt.switch(of_y[:, None] | of_y, pt.zeros_like(self.products), self.products)
+        products = pt.switch(of_s, along[:, None], pt.switch(of_s[:, None], along, others))
+        return CompactHessian(
+            self.active,
+            vectors,
+            pt.switch(good, products, self.products),
+            pt.switch(good, 1 / scale, self.scale),
+            pt.switch(good, self.pushed + 1, self.pushed),
+        )
+
+
+def _without_pairs(memory: int) -> np.ndarray:
+    return np.diag(np.repeat([0.0, 1.0], memory))
+
+
+def eliminated(matrix: Tensor, right: Tensor) -> Any:
+    """The solution X of `matrix` X = `right`, by elimination without pivots.
+
+    It is one small loop, raises nothing, and is as good as one with pivots for the matrices of a `CompactHessian`,
+    whose first half is negative definite and leaves a second half that is positive definite.
+    """
+    size = matrix.type.shape[0]
+
+    def turn(k: Any, both: Any) -> Any:
+        this = pt.eq(np.arange(size), k)[:, None]
+        row = both[k] / both[k, k]
+        return [k + 1, pt.switch(this, row, both - both[:, k][:, None] * row)], FALSE
+
+    return repeat(turn, [np.int64(0), pt.concatenate([matrix, right], axis=1)], size)[1][:, size:]
+
+
 # Why `conjugate_gradients` has ended: all steps are done; the residual is small; the model hardly decreases any more;
 # the curvature along a direction is not positive; the boundary of the trust region is reached.
 STEPS, SOLVED, SETTLED, CURVED, BOUNDARY = (np.int64(reason) for reason in range(5))
@@ -572,7 +697,8 @@ def inverse_hessian_of(values: Sequence[Any], scales: Sequence[Any] = ()) -> Any
         return None
     # Not a number before they are known: the rule has not made a step.
     scales = [np.where(np.isnan(D), 1, D).astype(D.dtype) for D in scales]
-    if len(values) not in (1, len(CompactInverseHessian._fields)) or len(scales) > 1:
+    kinds: dict[int, Any] = {len(kind._fields): kind for kind in (CompactInverseHessian, CompactHessian)}
+    if len(values) not in (1, *kinds) or len(scales) > 1:
         raise ValueError("updates joins several rules with an inverse Hessian; pass the updates of one")
     if len(values) == 1:
         return values[0] if not scales else scales[0][..., :, None] * values[0] * scales[0][..., None, :]
@@ -582,13 +708,13 @@ def inverse_hessian_of(values: Sequence[Any], scales: Sequence[Any] = ()) -> Any
         return [
             inverse_hessian_of(member, [D[i] for D in scales]) for i, member in enumerate(zip(*values, strict=True))
         ]
-    pairs = CompactInverseHessian(*values)
+    pairs = kinds[len(values)](*values)
     size = pairs.vectors.shape[1]
     # Not a local function, so that a result pickles.
     product = partial(_product, pairs, scales[0] if scales else 1)
     return LinearOperator((size, size), matvec=product, rmatvec=product, dtype=pairs.vectors.dtype)
 
 
-def _product(pairs: CompactInverseHessian, scale: Any, vector: Any) -> Any:
+def _product(pairs: CompactInverseHessian | CompactHessian, scale: Any, vector: Any) -> Any:
     # SciPy also passes columns.
     return scale * pairs.times(scale * np.ravel(vector))

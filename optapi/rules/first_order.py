@@ -8,13 +8,13 @@ from pytensor.graph.basic import Variable
 from ..checks import check_flag, is_zero
 from ..moments import correction
 from ..objective import Objective
-from ..typing import Mask, Scalar, StepSize, Updates, Variables
+from ..typing import Bounds, Mask, Scalar, StepSize, Updates, Variables
 
 
 def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
         stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
-        momentum: Scalar = 0.0, dampening: Scalar = 0.0, nesterov: bool = False, tolerance: Scalar | None = None,
-        ascent: bool = False, name: str = "sgd") -> Updates:  # fmt: skip
+        momentum: Scalar = 0.0, dampening: Scalar = 0.0, nesterov: bool = False, bounds: Bounds | None = None,
+        tolerance: Scalar | None = None, ascent: bool = False, name: str = "sgd") -> Updates:  # fmt: skip
     r"""Stochastic gradient descent, with momentum and annealing.
 
     .. math:: x \leftarrow x - a g
@@ -39,6 +39,8 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
         :math:`\tau`, between 0 and 1.
     nesterov : bool
         Whether to use Nesterov's momentum; needs a momentum above 0 and a dampening of 0.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
 
     Returns
     -------
@@ -71,7 +73,9 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
         raise ValueError("nesterov and dampening need a momentum above 0")
     if nesterov and not is_zero(dampening):
         raise ValueError("nesterov needs a dampening of 0")
-    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    f = Objective.of(
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
+    )
     weight = 1.0 - f.scalar("dampening", dampening, 0, 1)
     if not is_zero(dampening):
         weight = pt.switch(pt.eq(f.count, 0), 1.0, weight)
@@ -81,7 +85,7 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
         if is_zero(momentum):
             new[p] = p - a * g
         else:
-            b = f.zeros_like(p, "buffer")
+            b = f.momentum(p, "buffer")
             new[b] = mu * b + w * g
             new[p] = p - a * (g + mu * new[b] if nesterov else new[b])
     return f.finish(new)
@@ -89,8 +93,8 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
 
 def momentum(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
-             momentum: Scalar = 0.9, tolerance: Scalar | None = None, ascent: bool = False,
-             name: str = "momentum") -> Updates:  # fmt: skip
+             momentum: Scalar = 0.9, bounds: Bounds | None = None, tolerance: Scalar | None = None,
+             ascent: bool = False, name: str = "momentum") -> Updates:  # fmt: skip
     r"""Gradient descent with classical momentum, the heavy ball.
 
     .. math:: v \leftarrow \mu v - a g, \qquad x \leftarrow x + v
@@ -106,6 +110,8 @@ def momentum(parameters: Variables, cost: Variable | None = None, gradients: Var
         :math:`a`.
     momentum : scalar
         :math:`\mu`, between 0 and 1.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
 
     Returns
     -------
@@ -131,10 +137,12 @@ def momentum(parameters: Variables, cost: Variable | None = None, gradients: Var
     >>> x.get_value().round(2)
     array([1., 2.])
     """
-    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    f = Objective.of(
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
+    )
     new = {}
     for p, g, a, mu in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1)):
-        v = f.zeros_like(p, "velocity")
+        v = f.momentum(p, "velocity")
         new[v] = mu * v - a * g
         new[p] = p + new[v]
     return f.finish(new)
@@ -142,8 +150,8 @@ def momentum(parameters: Variables, cost: Variable | None = None, gradients: Var
 
 def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
-             momentum: Scalar = 0.9, tolerance: Scalar | None = None, ascent: bool = False,
-             name: str = "nesterov") -> Updates:  # fmt: skip
+             momentum: Scalar = 0.9, bounds: Bounds | None = None, tolerance: Scalar | None = None,
+             ascent: bool = False, name: str = "nesterov") -> Updates:  # fmt: skip
     r"""Gradient descent with Nesterov's momentum: the gradient is that at the lookahead point.
 
     .. math:: v \leftarrow \mu v - a g, \qquad x \leftarrow x + \mu v - a g
@@ -162,6 +170,8 @@ def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Var
     momentum : scalar
         :math:`\mu`, between 0 and 1. It must be the same at all updates, because :math:`x` looks ahead by that of the
         next one.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
 
     Returns
     -------
@@ -188,10 +198,12 @@ def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Var
     >>> x.get_value().round(4)
     array([1.    , 1.9999])
     """
-    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    f = Objective.of(
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
+    )
     new = {}
     for p, g, a, mu in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1)):
-        v = f.zeros_like(p, "velocity")
+        v = f.momentum(p, "velocity")
         new[v] = mu * v - a * g
         new[p] = p + mu * new[v] - a * g
     return f.finish(new)
@@ -199,8 +211,8 @@ def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Var
 
 def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
             stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
-            epsilon: Scalar = 1e-10, initial: Scalar = 0.0, tolerance: Scalar | None = None, ascent: bool = False,
-            name: str = "adagrad") -> Updates:  # fmt: skip
+            epsilon: Scalar = 1e-10, initial: Scalar = 0.0, bounds: Bounds | None = None,
+            tolerance: Scalar | None = None, ascent: bool = False, name: str = "adagrad") -> Updates:  # fmt: skip
     r"""AdaGrad: the steps of each component shrink with the sum of its squared gradients.
 
     .. math:: s \leftarrow s + g^2, \qquad x \leftarrow x - a \frac{g}{\sqrt{s_0 + s} + \epsilon}
@@ -217,6 +229,8 @@ def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Vari
         :math:`\epsilon`, in units of the gradient.
     initial : scalar
         :math:`s_0`, the initial value of the sum, in units of the squared gradient; it makes the first steps smaller.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
 
     Returns
     -------
@@ -242,7 +256,9 @@ def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Vari
     >>> x.get_value().round(4)
     array([1., 2.])
     """
-    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    f = Objective.of(
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
+    )
     scalars = f.scalar("epsilon", epsilon, low=0), f.scalar("initial", initial, low=0)
     new = {}
     for p, g, a, eps, s0 in f.each(f.step_size(step_size), *scalars):
@@ -254,8 +270,8 @@ def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Vari
 
 def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1.0,
-             mean_square_weight: Scalar = 0.9, epsilon: Scalar = 1e-6, tolerance: Scalar | None = None,
-             ascent: bool = False, name: str = "adadelta") -> Updates:  # fmt: skip
+             mean_square_weight: Scalar = 0.9, epsilon: Scalar = 1e-6, bounds: Bounds | None = None,
+             tolerance: Scalar | None = None, ascent: bool = False, name: str = "adadelta") -> Updates:  # fmt: skip
     r"""AdaDelta: the step size is the ratio of two running averages, so that a step has the units of the parameters.
 
     .. math::
@@ -277,6 +293,8 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
     epsilon : scalar
         :math:`\epsilon`, in units of the squared gradient in the denominator and of the squared parameter in the
         numerator.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
 
     Returns
     -------
@@ -301,7 +319,9 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
     >>> x.get_value().round(2)
     array([1., 2.])
     """
-    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    f = Objective.of(
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
+    )
     w = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
 
     new = {}
@@ -317,7 +337,8 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
 def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
             stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
             momentum: Scalar = 0.0, mean_square_weight: Scalar = 0.9, epsilon: Scalar = 1e-8, centered: bool = False,
-            tolerance: Scalar | None = None, ascent: bool = False, name: str = "rmsprop") -> Updates:  # fmt: skip
+            bounds: Bounds | None = None, tolerance: Scalar | None = None, ascent: bool = False,
+            name: str = "rmsprop") -> Updates:  # fmt: skip
     r"""RMSProp: gradients divided by the root of their running mean square.
 
     .. math:: v \leftarrow \rho v + (1 - \rho) g^2, \qquad x \leftarrow x - a \frac{g}{\sqrt v + \epsilon}
@@ -343,6 +364,8 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
         :math:`\epsilon`, in units of the gradient.
     centered : bool
         Whether to divide by a running standard deviation.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
 
     Returns
     -------
@@ -372,7 +395,9 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
     >>> x.get_value().round(2)
     array([1., 2.])
     """
-    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    f = Objective.of(
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
+    )
     w = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     check_flag("centered", centered)
     scalars = f.scalar("momentum", momentum, 0, 1), f.scalar("epsilon", epsilon, low=0)
@@ -387,7 +412,7 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
             square = pt.maximum(new[v] - new[m] ** 2, 0)
         d = g / (pt.sqrt(square) + eps)
         if not is_zero(momentum):
-            b = f.zeros_like(p, "buffer")
+            b = f.momentum(p, "buffer")
             new[b] = d = mu * b + d
         new[p] = p - a * d
     return f.finish(new)
@@ -396,8 +421,8 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
 def adam(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
          mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, decay: StepSize = 0.0,
-         mask: Mask | None = None, amsgrad: bool = False, tolerance: Scalar | None = None, ascent: bool = False,
-         name: str = "adam") -> Updates:  # fmt: skip
+         mask: Mask | None = None, amsgrad: bool = False, bounds: Bounds | None = None, tolerance: Scalar | None = None,
+         ascent: bool = False, name: str = "adam") -> Updates:  # fmt: skip
     r"""Adam: steps of adaptive moments, with AMSGrad as an option.
 
     .. math::
@@ -425,6 +450,8 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
         Which parameters decay, see `adamw`.
     amsgrad : bool
         Whether to divide by the root of the largest mean square so far.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
 
     Returns
     -------
@@ -450,7 +477,9 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     >>> x.get_value().round(4)
     array([1., 2.])
     """
-    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    f = Objective.of(
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
+    )
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     check_flag("amsgrad", amsgrad)
@@ -460,7 +489,7 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
 
     new: Updates = {}
     for p, g, a_t, c, eps in f.each(rate, scale, f.scalar("epsilon", epsilon, low=0)):
-        m, v = f.zeros_like(p, "mean"), f.zeros_like(p, "mean_square")
+        m, v = f.momentum(p, "mean"), f.zeros_like(p, "mean_square")
         new[m] = f.average(m, g, w1)
         new[v] = largest = f.average(v, g**2, w2)
         if amsgrad:
@@ -474,8 +503,8 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
 def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
           mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, decay: StepSize = 1e-2,
-          mask: Mask | None = None, amsgrad: bool = False, tolerance: Scalar | None = None, ascent: bool = False,
-          name: str = "adamw") -> Updates:  # fmt: skip
+          mask: Mask | None = None, amsgrad: bool = False, bounds: Bounds | None = None,
+          tolerance: Scalar | None = None, ascent: bool = False, name: str = "adamw") -> Updates:  # fmt: skip
     r"""AdamW: Adam with decay of the parameters beside its steps, not in the gradients.
 
     .. math:: x \leftarrow x - a \lambda x - a \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
@@ -494,6 +523,8 @@ def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variab
         :math:`\lambda`, in units of one over the step size.
     mask : list of bool, or callable, optional
         Which parameters decay, as in `gradients.decay`; for instance ``lambda p: p.ndim > 1``. All by default.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
 
     Returns
     -------
@@ -523,7 +554,7 @@ def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variab
 
 def adamax(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
            stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 2e-3,
-           mean_weight: Scalar = 0.9, norm_weight: Scalar = 0.999, epsilon: Scalar = 1e-8,
+           mean_weight: Scalar = 0.9, norm_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, bounds: Bounds | None = None,
            tolerance: Scalar | None = None, ascent: bool = False, name: str = "adamax") -> Updates:  # fmt: skip
     r"""Adamax: Adam with a decaying maximum of the gradients in the place of the root mean square.
 
@@ -546,6 +577,8 @@ def adamax(parameters: Variables, cost: Variable | None = None, gradients: Varia
         :math:`\beta_2`, from 0 to below 1.
     epsilon : scalar
         :math:`\epsilon`, in units of the gradient. It is not in the paper, but in PyTorch and optax.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
 
     Returns
     -------
@@ -570,14 +603,16 @@ def adamax(parameters: Variables, cost: Variable | None = None, gradients: Varia
     >>> x.get_value().round(4)
     array([1., 2.])
     """
-    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    f = Objective.of(
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
+    )
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("norm_weight", norm_weight, 0, below=1)
     a, c = f.step_size(step_size), correction(w1, f.count + 1)
 
     new = {}
     for p, g, rate, shrink, eps in f.each(a / c, w2, f.scalar("epsilon", epsilon, low=0)):
-        m, u = f.zeros_like(p, "mean"), f.zeros_like(p, "norm")
+        m, u = f.momentum(p, "mean"), f.zeros_like(p, "norm")
         new[m] = f.average(m, g, w1)
         new[u] = pt.maximum(shrink * u, abs(g) + eps)
         new[p] = p - rate * new[m] / new[u]
@@ -587,8 +622,8 @@ def adamax(parameters: Variables, cost: Variable | None = None, gradients: Varia
 def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 2e-3,
           mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8,
-          momentum_decay: Scalar = 4e-3, tolerance: Scalar | None = None, ascent: bool = False,
-          name: str = "nadam") -> Updates:  # fmt: skip
+          momentum_decay: Scalar = 4e-3, bounds: Bounds | None = None, tolerance: Scalar | None = None,
+          ascent: bool = False, name: str = "nadam") -> Updates:  # fmt: skip
     r"""NAdam: Adam with Nesterov's momentum, which grows over the updates.
 
     .. math::
@@ -615,6 +650,8 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     momentum_decay : scalar
         :math:`\psi`: how fast :math:`\mu` grows from :math:`\beta_1 / 2` to :math:`\beta_1`; a large one makes it
         :math:`\beta_1` from the start, and the rule that of optax.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
 
     Returns
     -------
@@ -640,7 +677,9 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     >>> x.get_value().round(4)
     array([1., 2.])
     """
-    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    f = Objective.of(
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
+    )
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     psi, base = f.scalar("momentum_decay", momentum_decay, low=0), f.scalar("base", 0.96)
@@ -654,7 +693,7 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     for p, g, a, u, w, c2, eps in f.each(
         f.step_size(step_size), gradient_weight, moment_weight, correction(w2, t), f.scalar("epsilon", epsilon, low=0)
     ):
-        m, v = f.zeros_like(p, "mean"), f.zeros_like(p, "mean_square")
+        m, v = f.momentum(p, "mean"), f.zeros_like(p, "mean_square")
         new[m] = f.average(m, g, w1)
         new[v] = f.average(v, g**2, w2)
         new[p] = p - a * (u * g + w * new[m]) / (pt.sqrt(new[v] / c2) + eps)
@@ -664,7 +703,8 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
 def radam(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
           mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8,
-          tolerance: Scalar | None = None, ascent: bool = False, name: str = "radam") -> Updates:  # fmt: skip
+          bounds: Bounds | None = None, tolerance: Scalar | None = None, ascent: bool = False,
+          name: str = "radam") -> Updates:  # fmt: skip
     r"""RAdam: Adam with a rectification while the mean square is that of too few gradients.
 
     .. math::
@@ -691,6 +731,8 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
         :math:`\beta_2`, from 0 to below 1; with 2/3 or less no step is adaptive.
     epsilon : scalar
         :math:`\epsilon`, in units of the gradient.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
 
     Returns
     -------
@@ -716,7 +758,9 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     >>> x.get_value().round(4)
     array([1., 2.])
     """
-    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    f = Objective.of(
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
+    )
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     t = f.count + 1
@@ -732,7 +776,7 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     for p, g, rate, scale, eps in f.each(
         f.step_size(step_size) / c1, r * pt.sqrt(c2), f.scalar("epsilon", epsilon, low=0)
     ):
-        m, v = f.zeros_like(p, "mean"), f.zeros_like(p, "mean_square")
+        m, v = f.momentum(p, "mean"), f.zeros_like(p, "mean_square")
         new[m] = f.average(m, g, w1)
         new[v] = f.average(v, g**2, w2)
         new[p] = p - rate * pt.switch(adaptive, scale * new[m] / (pt.sqrt(new[v]) + eps), new[m])

@@ -15,7 +15,7 @@ from ..graph.loops import FALSE, repeat
 from ..graph.oracle import product_error
 from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Kept, Objective
-from ..typing import Scalar, StepSize, Updates, Variables, XScale
+from ..typing import Bounds, Scalar, StepSize, Updates, Variables, XScale
 from ..vectors import dot, largest, norm
 from ._descent import ZERO, Descent, End, Proposal
 from ._linear_algebra import (
@@ -30,6 +30,7 @@ from ._linear_algebra import (
     rows,
     times,
 )
+from ._projected import newton_step
 
 
 def newton(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
@@ -183,8 +184,9 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
                     stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
                     max_radius: Scalar | None = None, accept: Scalar = 0.15, cg_steps: int | None = None,
                     preconditioner: Sequence[Any] | str | None = None, escape: bool = False,
-                    exact: bool | None = None, x_scale: XScale | None = None, tolerance: Scalar | None = 1e-5,
-                    ascent: bool = False, name: str = "trust_region_cg") -> Updates:  # fmt: skip
+                    exact: bool | None = None, x_scale: XScale | None = None, bounds: Bounds | None = None,
+                    tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                    name: str = "trust_region_cg") -> Updates:  # fmt: skip
     r"""Newton's method with conjugate gradients in a trust region, by Steihaug and Toint.
 
     .. math:: x \leftarrow x + p, \qquad p \approx \arg\min_{\|p\| \le \Delta} m(p), \qquad
@@ -218,11 +220,14 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
         As in `newton_cg`. The region is then :math:`\|P^{1/2} p\| \le \Delta`.
     escape : bool
         As in `newton_cg`.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. The rule is then TRON: from the Cauchy point on the projected path the conjugate gradients
+        minimize the model over the components that are inside, on one face of the box after the other.
 
     Raises
     ------
     ValueError
-        As in `newton`.
+        As in `newton`; and if `bounds` are given together with `preconditioner` or `escape`.
 
     Notes
     -----
@@ -234,7 +239,8 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
     ----------
     Nocedal and Wright (2006), Numerical optimization, algorithms 7.2 and 4.1. There the radius after a step that is not
     taken is a quarter of the last, so that a step from the inside of the region may be repeated. Conn, Gould and Toint
-    (2000), Trust-region methods, section 17.4.2, for the rounding errors, and 7.5.1 for preconditioners.
+    (2000), Trust-region methods, section 17.4.2, for the rounding errors, and 7.5.1 for preconditioners. Lin and Moré
+    (1999), Newton's method for large bound-constrained optimization problems, for bounds.
 
     Examples
     --------
@@ -244,8 +250,10 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
     """
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
-        x_scale=x_scale,
+        x_scale=x_scale, bounds=bounds,
     )  # fmt: skip
+    if f.box is not None and (preconditioner is not None or check_flag("escape", escape)):
+        raise ValueError("bounds do not go together with preconditioner= and escape=; leave these out")
     start = Descent.start(f, partial(fixed, max_trials=1), exact)
     model = Model.at(start, preconditioner)
     steps = limit(cg_steps, f.size)
@@ -258,6 +266,9 @@ def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradien
         return radius if max_radius is None else pt.minimum(radius, max_radius)
 
     def propose(radius: Any) -> Proposal:
+        if start.room is not None:
+            found = newton_step(start.room, start.gradient, model.product, radius, steps)
+            return Proposal(found.step, -found.model, found.products, found.at_boundary)
         solution = model.solved(pt.switch(away, 0, steps), radius=radius)
         step, decrease = solution.vector, -solution.model
         if least is not None:

@@ -144,8 +144,12 @@ def backtracking(line, cost, slope, first, *, decrease=1e-4, min_shrink=0.1, max
     return 0.0, max_trials
 
 
-def strong_wolfe(line, cost, slope, first, *, decrease=1e-4, curvature=0.7, growth=10.0, error=2.0**-49, max_trials=30):
-    """Nocedal and Wright (2006), algorithms 3.5 and 3.6, with the acceptance at the level of round-off."""
+def strong_wolfe(line, cost, slope, first, *, decrease=1e-4, curvature=0.7, growth=10.0, error=2.0**-49, max_trials=30,
+                 limit=np.inf):  # fmt: skip
+    """Nocedal and Wright (2006), algorithms 3.5 and 3.6, with the acceptance at the level of round-off.
+
+    At the `limit`, a trial of sufficient decrease with a negative slope is accepted.
+    """
     if not (np.isfinite(cost) and slope < 0 and 0 < first < np.inf):
         return 0.0, 0
 
@@ -160,9 +164,10 @@ def strong_wolfe(line, cost, slope, first, *, decrease=1e-4, curvature=0.7, grow
         fine = np.isfinite(f) and np.isfinite(d)
         better = fine and f <= decrease * a * slope and f < low[1]
         flat = fine and abs(d) <= -curvature * slope
-        return (a, f, d), flat and (better or f <= error * abs(cost)), better, fine
+        blocked = fine and a == limit and f <= decrease * a * slope and d < 0
+        return (a, f, d), blocked or (flat and (better or f <= error * abs(cost))), better, fine
 
-    last, a = (0.0, 0.0, slope), first
+    last, a = (0.0, 0.0, slope), min(first, limit)
     while True:  # algorithm 3.5
         trial, accepted, better, fine = evaluate(a, last)
         if accepted:
@@ -174,7 +179,7 @@ def strong_wolfe(line, cost, slope, first, *, decrease=1e-4, curvature=0.7, grow
             low, high = trial, last
             break
         step = (minimizer(trial, last) - a) / (a - last[0])
-        a, last = a + (a - last[0]) * (max(step, 1.1) if 0 < step < growth else growth), trial
+        a, last = min(a + (a - last[0]) * (max(step, 1.1) if 0 < step < growth else growth), limit), trial
         if count == max_trials:
             return last[0], count
     while count < max_trials:  # algorithm 3.6

@@ -5,7 +5,6 @@ import re
 
 import numpy as np
 import pytensor
-import pytensor.tensor as pt
 import pytest
 
 import optapi

@@ -606,3 +606,44 @@ def test_one_gradient_that_overflows_is_left_out(kind):
         guarded.update(one, [bad[0]])
     squares = kind in (optapi.ADAM, optapi.RMSProp)
     assert guarded.skipped == 1 + squares
+
+
+@pytest.mark.parametrize("kind", [optapi.Gradient, optapi.Momentum, optapi.RMSProp, optapi.ADAM])
+def test_bounds_are_in_the_structure_of_the_model(kind):
+    target = {"a": np.array([3.0, 0.2]), "b": np.array([[-5.0]])}
+    model = {"a": np.array([9.0, 0.0]), "b": np.zeros((1, 1))}
+    optimizer = kind(stepsize=optapi.schedules.Exponential(0.2, 0.99), tolerance=1e-2, bounds={"a": [(0, 1), None]})
+    for _ in range(1000):
+        optimizer.update(model, {name: model[name] - target[name] for name in model})
+        assert 0 <= model["a"][0] <= 1
+        if optimizer.check_convergence():
+            break
+        optimizer.update_lr()
+    assert optimizer.check_convergence()
+    assert model["a"][0] == 1
+    # The gradient that was small is that before the step.
+    np.testing.assert_allclose(model["a"][1], 0.2, atol=0.2)
+    np.testing.assert_allclose(model["b"], -5, atol=0.2)
+
+
+def test_bounds_under_ascent_and_of_a_model_that_steps_itself():
+    class Model:
+        def __init__(self):
+            self.parameters = [np.zeros(2)]
+
+        def parameter_update(self, delta):
+            self.parameters = [p - d for p, d in zip(self.parameters, delta, strict=True)]
+
+    model = Model()
+    optimizer = optapi.Gradient(stepsize=1.0, ascent=True, bounds=(-1, 0.5))
+    for _ in range(2):
+        optimizer.update(model, [np.array([3.0, -3.0])])
+    np.testing.assert_array_equal(model.parameters[0], [0.5, -1.0])
+    assert optimizer.check_convergence()
+
+
+def test_bounds_of_another_structure_change_nothing():
+    model = [np.zeros(2)]
+    with pytest.raises(ValueError, match="bounds is a dict"):
+        optapi.Gradient(bounds={"a": (0, 1)}).update(model, [np.ones(2)])
+    np.testing.assert_array_equal(model[0], 0)

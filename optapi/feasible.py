@@ -1,0 +1,303 @@
+"""Bounds: which points are feasible, and how a rule stays among them.
+
+What a user passes as ``bounds`` is checked here, in all its forms, and becomes a `Box` for each parameter. A rule that
+works on one vector has the box of that vector, see `Objective.box`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.graph.basic import Constant, Variable
+from pytensor.graph.traversal import ancestors
+from pytensor.tensor.type import float_dtypes, integer_dtypes
+
+from .checks import as_dtype, called, is_dense, shown
+from .pytree import PyTree
+from .state import shape_of
+from .typing import Bounds, Tensor
+from .vectors import largest
+
+
+FORMS = (
+    "pass a dictionary from parameters to pairs (low, high), a list with a pair or None for each parameter, or one "
+    "pair of numbers for all; None is no bound"
+)
+
+
+class Box(NamedTuple):
+    r"""The points :math:`x` with :math:`l \le x \le h`. Where :math:`h < l`, it is :math:`x = l`.
+
+    Attributes
+    ----------
+    low, high : variables
+        :math:`l` and :math:`h`, infinite where there is no bound. They broadcast to the points.
+    """
+
+    low: Any
+    high: Any
+
+    def project(self, point: Tensor) -> Any:
+        """The nearest point of the box; NaN stays."""
+        return _between(point, self.low, self.high)
+
+    def residual(self, point: Tensor, gradient: Tensor) -> Any:
+        r"""The projected gradient, :math:`x - P(x - g)`, which vanishes where nothing feasible descends.
+
+        It is written so that no digits of :math:`g` are lost where :math:`x` is much larger.
+        """
+        return -_between(-gradient, self.low - point, self.high - point)
+
+    def moved(self, point: Tensor, step: Tensor) -> Any:
+        """The feasible point that is `step` away; a component that reaches its bound but for rounding is set to it."""
+        nearly = np.asarray(1 - 4 * np.finfo(point.type.dtype).eps, point.type.dtype)
+        low, high = step <= nearly * (self.low - point), step >= nearly * (self.high - point)
+        return pt.switch(low, self.low, pt.switch(high, self.high, self.project(point + step)))
+
+    def longest(self, direction: Tensor, point: Tensor | float = 0.0) -> Any:
+        """The largest multiple of `direction` from `point` on that stays inside; infinite if all do."""
+        room = pt.switch(direction > 0, self.high, self.low) - pt.as_tensor(point).astype(direction.type.dtype)
+        moves = pt.neq(direction, 0)
+        return 1 / largest(pt.switch(moves, direction / pt.switch(moves, room, pt.ones_like(room)), direction))
+
+    def active(self, point: Tensor) -> Any:
+        """-1 where `point` is at its lower bound, 1 where it is at the upper one, 0 inside; of the dtype of `point`."""
+        minus, zero, one = (np.asarray(value, point.type.dtype) for value in (-1, 0, 1))
+        return pt.switch(point <= self.low, minus, pt.switch(point >= self.high, one, zero))
+
+
+def _between(value: Any, low: Any, high: Any) -> Any:
+    # By comparisons, so that NaN stays: minimum and maximum lose it under numba on PyTensor 3.0.
+    below = pt.switch(value > high, high, value)
+    return pt.switch(below < low, low, below)
+
+
+def boxes(bounds: Bounds | None, parameters: Sequence[Any]) -> list[Box | None] | None:
+    """A box for each of `parameters`, None for one that is free; None if all are.
+
+    Parameters
+    ----------
+    bounds : dict, list, pair or None
+        A dictionary from parameters to pairs ``(low, high)``; a list with a pair or None for each parameter; or one
+        pair, of numbers for all parameters, and where there is one parameter also of arrays. Each of the two is None, a
+        number, or an array or symbolic variable that broadcasts to the parameter and does not depend on parameters.
+        None and infinite are no bound.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not; the message names the parameter.
+    """
+    if bounds is None:
+        return None
+    found = [_box(pair, p, parameters) for pair, p in zip(_pairs(bounds, parameters), parameters, strict=True)]
+    return None if all(box is None for box in found) else found
+
+
+def _pairs(bounds: Any, parameters: Sequence[Any]) -> list[Any]:
+    """The entry of `bounds` for each parameter."""
+    if isinstance(bounds, Mapping):
+        for key in bounds:
+            if not any(key is p for p in parameters):
+                name = called(key) if isinstance(key, Variable) else repr(key)
+                raise ValueError(f"bounds has a key {name}, which is none of the parameters; {FORMS}")
+        return [bounds.get(p) for p in parameters]
+    if not isinstance(bounds, list | tuple):
+        raise TypeError(f"bounds is {shown(bounds)}; {FORMS}")
+    is_pair = len(bounds) == 2 and not any(isinstance(value, list | tuple) for value in bounds)
+    if is_pair and (len(parameters) == 1 or all(value is None or np.ndim(value) == 0 for value in bounds)):
+        return [bounds] * len(parameters)
+    if len(bounds) != len(parameters):
+        raise ValueError(f"bounds has {len(bounds)} entries for {len(parameters)} parameters; {FORMS}")
+    return list(bounds)
+
+
+def _box(pair: Any, parameter: Any, parameters: Sequence[Any]) -> Box | None:
+    """The box of one parameter."""
+    name = f"the bounds of {called(parameter)}"
+    if pair is None:
+        return None
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
+        raise TypeError(f"{name} are {pair!r}; pass a pair (low, high) or None")
+    low, high = (_bound(name, value, side, parameter, parameters) for value, side in zip(pair, (-1, 1), strict=True))
+    if isinstance(low, Constant) and isinstance(high, Constant):
+        _check_order(name, low.data, high.data)
+        if np.all(np.isinf(low.data)) and np.all(np.isinf(high.data)):
+            return None
+    return Box(low, high)
+
+
+def _check_order(name: str, low: np.ndarray, high: np.ndarray) -> None:
+    if np.any(low > high):
+        raise ValueError(f"{name} have a low above its high; pass low <= high, equal ones to fix a component")
+
+
+def _bound(name: str, value: Any, side: int, parameter: Any, parameters: Sequence[Any]) -> Any:
+    """One side of the box of a parameter, -1 the lower and 1 the upper one, as a variable of the parameter's dtype."""
+    dtype = parameter.type.dtype
+    word = "low" if side < 0 else "high"
+    if value is None:
+        value = side * np.inf
+    if isinstance(value, Variable) and not isinstance(value, Constant):
+        if not is_dense(value) or value.type.dtype not in (*float_dtypes, *integer_dtypes):
+            raise TypeError(f"{name} have a {word} of type {value.type}; pass real numbers")
+        if set(parameters) & set(ancestors([value])):
+            raise ValueError(f"{name} have a {word} that depends on the parameters; bounds are no functions of them")
+        if value.type.ndim > parameter.type.ndim:
+            raise ValueError(f"{name} have a {word} of {value.type.ndim} dimensions, and it has {parameter.type.ndim}")
+        return as_dtype(value, dtype)  # type: ignore[arg-type]
+    try:
+        shape = shape_of(parameter)
+    except TypeError:  # a rule without state takes parameters of any shape
+        shape = None
+    value = value.data if isinstance(value, Constant) else value
+    return pt.constant(_numbers(name, value, side, dtype, parameter.type.ndim, shape))
+
+
+def _numbers(name: str, value: Any, side: int, dtype: str, ndim: int, shape: tuple[int, ...] | None) -> np.ndarray:
+    """One side of the box of a parameter, a number or an array, in the parameter's dtype."""
+    word = "low" if side < 0 else "high"
+    if isinstance(value, list | tuple) or np.asarray(value).dtype.kind not in "fiu":
+        raise TypeError(f"{name} have a {word} that is {shown(value)}; pass a number, an array or None")
+    with np.errstate(over="ignore"):
+        array = np.asarray(value).astype(dtype)
+    wide = (1,) * (ndim - array.ndim) + array.shape
+    if len(wide) != ndim or (shape is not None and any(a not in (1, b) for a, b in zip(wide, shape, strict=True))):
+        raise ValueError(f"{name} have a {word} of shape {array.shape}, which does not broadcast to {shape}")
+    if np.any(np.isnan(array)):
+        raise ValueError(f"{name} have a {word} that is NaN; pass numbers, None where there is no bound")
+    if np.any(array == -side * np.inf):
+        raise ValueError(f"{name} have a {word} of {-side * np.inf}, which leaves no point; None is no bound")
+    return array
+
+
+def packed(found: Sequence[Box | None], parameters: Sequence[Any], dtype: str) -> Box:
+    """The box of the vector of all components of `parameters`, whose boxes are `found`."""
+    return Box(*(_joined(found, parameters, dtype, side) for side in (0, 1)))
+
+
+def _joined(found: Sequence[Box | None], parameters: Sequence[Any], dtype: str, side: int) -> Any:
+    """One side of `packed`."""
+    free = pt.constant(np.asarray((-np.inf, np.inf)[side], dtype))
+    parts = [free if box is None else box[side] for box in found]
+    if all(isinstance(part, Constant) for part in parts):
+        if all(part.data.size == 1 and part.data.flat[0] == parts[0].data.flat[0] for part in parts):
+            return pt.constant(np.asarray(parts[0].data.flat[0], dtype))
+        arrays = [np.broadcast_to(part.data, shape_of(p)).ravel() for part, p in zip(parts, parameters, strict=True)]
+        return pt.constant(np.concatenate(arrays).astype(dtype))
+    vectors = []
+    for part, p in zip(parts, parameters, strict=True):
+        shape = shape_of(p)
+        wide = pt.broadcast_to(as_dtype(part, dtype), shape) if part.type.ndim or shape else as_dtype(part, dtype)
+        vectors.append(wide.reshape((prod(shape),)))
+    return vectors[0] if len(vectors) == 1 else pt.concatenate(vectors)
+
+
+# Of arrays
+
+# A pair (low, high) of arrays for each leaf of a point, None for one that is free.
+Limits = Sequence[tuple[np.ndarray, np.ndarray] | None]
+
+
+def limits(bounds: Any, structure: PyTree, models: Sequence[np.ndarray]) -> list[Any] | None:
+    """The bounds of a point of arrays, in any of the forms that `minimize` takes; None if there are none.
+
+    Parameters
+    ----------
+    bounds : as the point, or one pair, or None
+        One pair of numbers for all; else put together as the point is, with None for a part that is free and a
+        dictionary that need not have all keys. For a vector it is what SciPy takes, ``Bounds(lb, ub)`` or a pair for
+        each component; for another array a pair of numbers or arrays that broadcast to it.
+    structure : PyTree
+        That of the point.
+    models : list of arrays
+        Its leaves.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not; the message names the place.
+    """
+    if bounds is None:
+        return None
+    found: list[Any] = []
+    leaves = iter(models)
+
+    def walk(name: str, given: Any, part: PyTree) -> None:
+        if part.kind is None:
+            found.append(_of_leaf(name, given, next(leaves)))
+            return
+        if given is None or _is_pair_of_numbers(given):
+            given = dict.fromkeys(part.keys, given)
+        elif part.kind is dict:
+            if not isinstance(given, Mapping) or not set(given) <= set(part.keys):
+                raise ValueError(f"{name} is {shown(given)}; pass a dictionary with some of the keys {list(part.keys)}")
+        elif not isinstance(given, list | tuple) or len(given) != len(part.keys):
+            raise ValueError(f"{name} is {shown(given)}; pass a list of {len(part.keys)} as the point is")
+        else:
+            given = dict(enumerate(given))
+        for key, child in zip(part.keys, part.parts, strict=True):
+            walk(f"{name}[{key!r}]", given.get(key), child)
+
+    walk("bounds", bounds, structure)
+    return None if all(pair is None for pair in found) else found
+
+
+def _is_pair_of_numbers(given: Any) -> bool:
+    return isinstance(given, list | tuple) and len(given) == 2 and all(v is None or isinstance(v, Real) for v in given)
+
+
+def _of_leaf(name: str, given: Any, model: np.ndarray) -> Any:
+    """The bounds of one array."""
+    low: Any
+    high: Any
+    if given is None:
+        return None
+    if hasattr(given, "lb") and hasattr(given, "ub"):  # scipy.optimize.Bounds
+        low, high = np.asarray(given.lb), np.asarray(given.ub)
+    elif isinstance(given, list | tuple | np.ndarray) and model.ndim == 1 and not _is_pair_of_numbers(given):
+        if len(given) != model.size:
+            raise ValueError(f"{name} has {len(given)} pairs for {model.size} components; pass one for each")
+        pairs = [(None, None) if pair is None else pair for pair in given]
+        if not all(np.shape(pair) == (2,) for pair in pairs):
+            raise TypeError(f"{name} has an entry that is no pair; pass (low, high) or None for each component")
+        low, high = ([side * np.inf if pair[k] is None else pair[k] for pair in pairs] for k, side in ((0, -1), (1, 1)))
+        low, high = np.asarray(low), np.asarray(high)
+    elif isinstance(given, list | tuple) and len(given) == 2:
+        low, high = (side * np.inf if value is None else value for value, side in zip(given, (-1, 1), strict=True))
+    else:
+        raise TypeError(f"{name} is {shown(given)}; pass a pair (low, high), or one for each component of a vector")
+    low, high = (
+        np.broadcast_to(_numbers(name, value, side, model.dtype.name, model.ndim, model.shape), model.shape).copy()
+        for value, side in ((low, -1), (high, 1))
+    )
+    _check_order(name, low, high)
+    return None if np.all(np.isinf(low)) and np.all(np.isinf(high)) else (low, high)
+
+
+def put_inside(point: Sequence[np.ndarray], limits: Limits | None) -> list[np.ndarray]:
+    """The arrays of the nearest feasible point."""
+    if limits is None:
+        return list(point)
+    return [x if pair is None else _clipped(x, *pair) for x, pair in zip(point, limits, strict=True)]
+
+
+def projected_gradients(
+    point: Sequence[np.ndarray], gradients: Sequence[np.ndarray], limits: Limits | None
+) -> list[np.ndarray]:
+    """What `Box.residual` is of symbolic vectors, of arrays."""
+    if limits is None:
+        return list(gradients)
+    return [
+        g if pair is None else -_clipped(-g, pair[0] - x, pair[1] - x)
+        for x, g, pair in zip(point, gradients, limits, strict=True)
+    ]
+
+
+def _clipped(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    return np.maximum(np.minimum(values, high), low)

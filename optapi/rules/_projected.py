@@ -1,0 +1,168 @@
+"""Steps within bounds: the models of L-BFGS and of Newton's method minimized in a box."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytensor.tensor as pt
+
+from ..feasible import Box
+from ..graph.loops import FALSE, repeat
+from ..graph.ordered import cumulative, in_order
+from ..typing import Tensor
+from ..vectors import dot, norm
+from ._linear_algebra import (
+    BOUNDARY,
+    CURVED,
+    CompactHessian,
+    combined,
+    conjugate_gradients,
+    eliminated,
+    forcing,
+    times,
+)
+
+
+def model_step(room: Box, gradient: Tensor, pairs: CompactHessian) -> Any:
+    r"""The step of L-BFGS-B: the model :math:`g^T d + \frac12 d^T B d` is minimized on the face of its Cauchy point.
+
+    The minimizer over the components that are free at the Cauchy point is projected on the `room`, the box of steps.
+    Where the step to it does not descend, it is shortened instead, to where the way from the Cauchy point leaves the
+    box.
+
+    References
+    ----------
+    Byrd, Lu, Nocedal and Zhu (1995), A limited memory algorithm for bound constrained optimization, section 5.1;
+    Morales and Nocedal (2011), Remark on algorithm 778, section 3, for the projection.
+    """
+    g, V, theta = gradient, pairs.vectors, pairs.scale
+    K = pairs.matrix()
+    M = eliminated(K, pt.eye(K.type.shape[0], dtype=K.type.dtype))
+    s, free = cauchy_step(room, g, V, M, theta)
+    mask = free.astype(g.type.dtype)
+    r = mask * (g + theta * (s - combined(V, times(M, times(V, s)))))
+    VF = V * mask
+    v = eliminated(K - pt.dot(VF, VF.T), times(VF, r)[:, None])[:, 0]
+    d = -(r + combined(VF, v)) / theta
+    projected = room.project(s + d)
+    shortened = room.moved(s, pt.minimum(room.longest(d, s), 1) * d)
+    return pt.switch(dot(g, projected) < 0, projected, shortened)
+
+
+def cauchy_step(room: Box, g: Tensor, V: Tensor, M: Tensor, theta: Tensor) -> tuple[Any, Any]:
+    r"""The step to the first minimizer of the model along :math:`P(-t g)`, and which components are free there.
+
+    On that path a component stops at its breakpoint, where it reaches its bound, and the model is a parabola between
+    breakpoints. All of them are worked out at once: in the order of the breakpoints, sums from the far end over the
+    components that still move give the slope and the curvature at the begin of each interval, and nothing cancels.
+
+    References
+    ----------
+    Byrd, Lu, Nocedal and Zhu (1995), section 4, where the sums are updated from one interval to the next.
+    """
+    inf = np.asarray(np.inf, g.type.dtype)
+    bound = pt.switch(g < 0, room.high, room.low)
+    t = pt.switch(pt.eq(g, 0), inf, -bound / g)
+    stuck = t <= 0
+    t, moving = pt.switch(stuck, inf, t), pt.switch(stuck, pt.zeros_like(g), g)
+    order, end = in_order(t)
+    begin = pt.concatenate([pt.zeros_like(end[:1]), end[:-1]])
+    sums = cumulative(pt.concatenate([V, moving[None]]) * moving, order[::-1])[:, ::-1]
+    P, G = sums[:-1], sums[-1]  # -V d and d'd of the direction d in each interval
+    passed = P * pt.switch(pt.isinf(end), pt.zeros_like(end), end - begin)
+    C = cumulative(passed, np.arange(V.type.shape[1])) - passed  # -V s where the interval begins
+    MP = pt.dot(M, P)
+    slope = -G + theta * (begin * G - pt.sum(MP * C, axis=0))
+    least = np.asarray(np.finfo(g.type.dtype).eps, g.type.dtype)
+    curved = theta * pt.maximum(G - pt.sum(MP * P, axis=0), least * G)
+    # The first interval with a minimizer has the first minimizer, as none lies before its interval.
+    fall = pt.maximum(-slope, pt.zeros_like(slope))
+    ends = (G <= 0) | (fall < curved * (end - begin))
+    last = pt.min(pt.switch(ends & ~pt.isinf(begin), begin + pt.switch(G > 0, fall / curved, fall), inf))
+    hit = t <= last
+    step = pt.switch(hit, bound, room.project(-pt.switch(hit, pt.zeros_like(t), last) * moving))
+    return step, ~(hit | stuck)
+
+
+# The part of the decrease of a linear model that counts as sufficient; how many faces one step may look at.
+SUFFICIENT, FACES = 0.01, 10
+
+
+class Minimizer(NamedTuple):
+    """An approximate minimizer of a quadratic model in a box and a trust region.
+
+    Attributes
+    ----------
+    step : vector
+    model : scalar variable
+        The value of the model there.
+    products : integer scalar variable
+        How many products with the Hessian it took.
+    at_boundary : boolean scalar variable
+        Whether it is as far away as the region allows, or along a direction without positive curvature.
+    """
+
+    step: Any
+    model: Any
+    products: Any
+    at_boundary: Any
+
+
+def newton_step(room: Box, gradient: Tensor, product: Callable[[Any], Any], radius: Tensor,
+                steps: int | Tensor) -> Minimizer:  # fmt: skip
+    r"""The step of TRON: from the Cauchy point, conjugate gradients on one face of the box after the other.
+
+    The Cauchy point is :math:`P(-a g)` with the largest :math:`a` of a sequence, each a tenth of the one before,
+    that decreases the model :math:`g^T s + \frac12 s^T H s` by a part of what its linear part says. On the face of the
+    point held, conjugate gradients lead to a step, and a projected search along it to the next point. It ends when no
+    further component has met its bound, the gradient of the model on the face is small, or the region ends.
+
+    References
+    ----------
+    Lin and Moré (1999), Newton's method for large bound-constrained optimization problems, sections 3 and 4. There the
+    first :math:`a` is that of the last step, and grows; here the step it begins with is as long as the region.
+    """
+    g, dtype = gradient, gradient.type.dtype
+    half, tenth, enough = (np.asarray(value, dtype) for value in (0.5, 0.1, SUFFICIENT))
+    zero, nothing = pt.zeros((), dtype), pt.zeros_like(g)
+
+    def searched(s: Any, Hs: Any, model: Any, size: Any, along: Any, factor: Any, within: Any) -> list[Any]:
+        """The first step, of the sizes from `size` on, to a point with a sufficient decrease of the model."""
+        slope = g + Hs
+
+        def turn(count: Any, size: Any, found: Any, *_: Any) -> Any:
+            trial = room.moved(s, size * along)
+            Ht = product(trial)
+            value = dot(g, trial) + half * dot(trial, Ht)
+            found = (value <= model + enough * dot(slope, trial - s)) & (norm(trial) <= within)
+            kept = [pt.switch(found, new, old) for new, old in zip((trial, Ht, value), (s, Hs, model), strict=True)]
+            return [count + 1, factor * size, found, *kept], found
+
+        return repeat(turn, [np.int64(0), size, FALSE, s, Hs, model], 30)
+
+    count, _, found, *held = searched(nothing, nothing, zero, radius / norm(g), -g, tenth, radius)
+    small = forcing(room.project(-g))
+
+    def inside(s: Any) -> Any:
+        return pt.eq(room.active(s), 0).astype(dtype)
+
+    def face(turns: Any, products: Any, far: Any, s: Any, Hs: Any, model: Any) -> Any:
+        mask = inside(s)
+        reduced = mask * (g + Hs)
+        solution = conjugate_gradients(
+            lambda v: mask * product(mask * v), reduced, steps, tolerance=small, radius=radius
+        )
+        along = mask * solution.vector
+        infinite = np.asarray(np.inf, dtype)
+        tried, _, found, s, Hs, model = searched(s, Hs, model, pt.ones_like(model), along, half, infinite)
+        far = found & (pt.eq(solution.reason, BOUNDARY) | pt.eq(solution.reason, CURVED))
+        next_mask = inside(s)
+        solved = ~(norm(next_mask * (g + Hs)) > small)
+        done = ~found | far | solved | pt.all(pt.eq(mask, next_mask))
+        return [turns + 1, products + solution.products + tried, far, s, Hs, model], done
+
+    initial = [np.int64(0), count, FALSE, *held]
+    _, products, far, s, _, model = repeat(face, initial, pt.switch(found & pt.gt(steps, 0), FACES, 0))
+    return Minimizer(s, model, products, far | (norm(s) >= half * radius))
