@@ -18,6 +18,7 @@ from pytensor.graph.basic import Constant, Variable
 from ..checks import as_numbers, called, check_choice, check_count, check_flag, check_shared
 from ..feasible import Box, boxes, put_inside
 from ..graph.compat import assign
+from ..hints import hinted
 from ..pytree import NamedList, PyTree, largest
 from ..state import labels
 from ..typing import Bounds, CompileMode, OptAlgo, Updates, Variables
@@ -36,6 +37,7 @@ RUNNING = (
 )
 
 
+@hinted
 def compile_minimizer(parameters: Variables, cost: Variable | None = None, opt_algo: OptAlgo | None = None, *,
                       inputs: Sequence[Any] = (), updates: Updates | None = None, max_iterations: int | None = None,
                       max_evaluations: int | None = None, time_limit: float | None = None, target: float | None = None,
@@ -511,6 +513,7 @@ def fingerprint(inputs: Any) -> str:
     return digest.hexdigest()
 
 
+@hinted
 def sample_starts(parameters: Variables, count: int, method: str = "normal", *,
                   scale: ArrayLike | Sequence[ArrayLike] = 1.0, bounds: Bounds | None = None,
                   seed: int | np.random.Generator | None = None) -> list[np.ndarray]:  # fmt: skip

@@ -12,11 +12,13 @@ from pytensor.graph.basic import Variable
 from ..checks import as_list, check_cost, check_flag, check_shared
 from ..graph.derivatives import differentiate, pushforward, second_derivatives
 from ..graph.replace import replaced
+from ..hints import hinted
 from ..losses import Robust
 from ..typing import Array, CompileMode, Variables
 from .locks import BUILDING
 
 
+@hinted
 def covariance(parameters: Variables, cost: Variable | None = None, *, residuals: Variables | None = None,
                inputs: Mapping[Any, Any] | None = None, absolute_sigma: bool = False, ascent: bool = False,
                mode: CompileMode = None) -> Array:  # fmt: skip

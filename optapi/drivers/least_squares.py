@@ -22,6 +22,7 @@ from ..checks import OptimizationWarning, as_numbers, check_callable, check_flag
 from ..graph.derivatives import pushforward
 from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays
+from ..hints import hinted
 from ..losses import Robust
 from ..pytree import PyTree, named, point
 from ..rules._linear_algebra import rows
@@ -502,6 +503,7 @@ def run_of(evaluator: FitEvaluator, start: Arrays, opt_algo: OptAlgo, options: d
     return FitRun(program, evaluator, termination, Monitor(name_of(rule), *monitor), program.start(start))
 
 
+@hinted
 def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
                   opt_algo: OptAlgo = "levenberg_marquardt", *, loss: Loss = "linear", f_scale: float = 1.0,
                   x_scale: Any = "auto", args: Any = (), tolerance: float = 0.0, cost_tolerance: float | None = None,
@@ -622,6 +624,7 @@ def component_names(structure: PyTree, start: Arrays) -> list[str]:
     return names
 
 
+@hinted
 def curve_fit(model: Callable[..., Any], x: Any, y: ArrayLike, p0: Tree | None = None,
               sigma: ArrayLike | None = None, *, absolute_sigma: bool = False, jac: Any = None,
               opt_algo: OptAlgo = "levenberg_marquardt", **kwargs: Any) -> FitResult:  # fmt: skip

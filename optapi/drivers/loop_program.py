@@ -18,7 +18,16 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import ancestors, explicit_graph_inputs
 
-from ..checks import as_list, called, check_cost, check_outputs, check_shared, check_updates, is_generator
+from ..checks import (
+    as_list,
+    called,
+    check_cost,
+    check_not_swapped,
+    check_outputs,
+    check_shared,
+    check_updates,
+    is_generator,
+)
 from ..feasible import boxes, put_inside
 from ..graph.batches import batch
 from ..graph.compat import compiles_whole_graphs, free_callable, linked_by
@@ -61,6 +70,7 @@ class Problem(NamedTuple):
     def of(cls, parameters: Variables, cost: Variable | None, rule: Callable[..., Any], options: dict[str, Any],
            inputs: Any, updates: Updates | None, mode: CompileMode) -> Problem:  # fmt: skip
         """The problem, checked."""
+        check_not_swapped("compile_minimizer", parameters, cost)
         parameters = check_shared(parameters)
         has_cost = cost is not None or options.get("residuals") is None
         cost = check_cost(cost) if has_cost else residual_cost(parameters, rule, options)

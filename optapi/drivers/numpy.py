@@ -13,6 +13,7 @@ from pytensor.compile.mode import Mode
 from ..checks import as_numbers, check_flag
 from ..feasible import limits, put_inside
 from ..files import refusing
+from ..hints import hinted
 from ..pytree import PyTree, point
 from ..state import is_names
 from ..typing import CompileMode, Derivative, OptAlgo, Tree
@@ -164,6 +165,8 @@ class minimize_iterator(Run):
                  check_gradient: bool = False, hessp: Callable[..., Any] | None = None,
                  workers: int | Callable[..., Any] | None = None, mode: CompileMode = None,
                  **options: Any):  # fmt: skip
+        if callable(x0) and not callable(f):
+            raise TypeError("x0 is a function: the start comes first, minimize(x0, f); SciPy's order has optapi.scipy")
         structure, start = point("x0", x0)
         rule = rule_of("lbfgs" if opt_algo is None else opt_algo)
         name = public_name(df) if callable(df) else df if isinstance(df, str) else None
@@ -394,6 +397,7 @@ class minimize_iterator(Run):
         return loaded
 
 
+@hinted
 def minimize(
     x0: Tree, f: Callable[..., Any], df: Derivative = None, opt_algo: OptAlgo | None = None, *,
     full_output: bool = False, **kwargs: Any

@@ -193,7 +193,7 @@ class Descent(NamedTuple):
         if is_noisy:
             converged = FALSE
             if objective.stop is not None:
-                warnings.warn(NOISY.format(rule=objective.name), OptimizationWarning, stacklevel=3)
+                warnings.warn(NOISY.format(rule=objective.name), OptimizationWarning, stacklevel=4)
         search_state: tuple[Any, ...] = ()
         if hasattr(line_search, "begin"):
             search_state = line_search.begin(objective.name, current.cost.type.dtype)

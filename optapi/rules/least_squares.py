@@ -12,6 +12,7 @@ from pytensor.graph.basic import Variable
 from ..checks import check_choice, check_count, check_outputs, check_parameters, check_x_scale
 from ..graph.derivatives import known_shapes, pushforward
 from ..graph.loops import FALSE
+from ..hints import hinted
 from ..line_search import LineSearch, fixed, strong_wolfe
 from ..losses import Robust
 from ..objective import Objective
@@ -21,6 +22,7 @@ from ._descent import Descent, Proposal
 from ._linear_algebra import conjugate_gradients, forcing, guarded, limit, ratio, rows, times
 
 
+@hinted
 def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                  stop: Variable | None = None, updates: Updates | None = None, *, residuals: Variables,
                  loss: Loss = "linear", f_scale: Scalar = 1.0, step_size: StepSize | None = None,
@@ -140,6 +142,7 @@ def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients:
     return start.finish(start.line_search(direction, step_size), {}, reports={"products": products})
 
 
+@hinted
 def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                         stop: Variable | None = None, updates: Updates | None = None, *, residuals: Variables,
                         loss: Loss = "linear", f_scale: Scalar = 1.0, step_size: StepSize | None = None,
