@@ -23,7 +23,7 @@ BEGIN, END = "<!-- nist: begin -->\n", "<!-- nist: end -->"
 
 
 def own(regression, start):
-    fit = optapi.curve_fit(regression.symbolic, regression.x, regression.y, start)
+    fit = optapi.curve_fit(regression.symbolic, regression.x, regression.y, start, max_iterations=2000)
     try:
         return fit.x, fit.standard_errors()
     except ValueError:
