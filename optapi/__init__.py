@@ -37,6 +37,7 @@ from .checks import OptimizationWarning
 from .drivers.compiled import CompiledMinimizer, compile_minimizer, sample_starts
 from .drivers.covariance import covariance
 from .drivers.gradient_check import check_gradient
+from .drivers.least_squares import FitResult, curve_fit, least_squares
 from .drivers.numpy import minimize, minimize_iterator
 from .drivers.progress import Checkpoint
 from .drivers.results import OptimizeResult
@@ -93,6 +94,7 @@ __all__ = [
     "PYTHON",
     "Checkpoint",
     "CompiledMinimizer",
+    "FitResult",
     "Gradient",
     "GradientMemory",
     "Momentum",
@@ -126,6 +128,7 @@ __all__ = [
     "cond",
     "conjugate_gradient",
     "covariance",
+    "curve_fit",
     "dai_yuan",
     "delta_bar_delta",
     "find_step_size",
@@ -142,6 +145,7 @@ __all__ = [
     "join",
     "krylov_subspace_descent",
     "lbfgs",
+    "least_squares",
     "levenberg_marquardt",
     "line_search",
     "load",

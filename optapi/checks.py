@@ -84,6 +84,13 @@ def as_tensors(argument: str, values: object) -> list[TensorVariable]:
     return tensors
 
 
+def check_not_swapped(function: str, parameters: object, cost: object) -> None:
+    """The parameters of `function` come before the cost."""
+    is_expression = isinstance(parameters, Variable) and parameters.owner is not None and parameters.type.ndim == 0
+    if is_expression and isinstance(cost, list | tuple | SharedVariable):
+        raise TypeError(f"parameters is an expression, and cost is not: the order is {function}(parameters, cost)")
+
+
 def check_parameters(parameters: object) -> list[TensorVariable]:
     """The list of `parameters`: at least one, real tensors, none twice."""
     parameters = as_list("parameters", parameters)

@@ -8,12 +8,16 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# What every rule takes.
+PASSED = ("parameters", "cost", "gradients", "stop", "updates")
 
 # From a keyword of another library to those of ours that may be meant; the first that is taken counts.
 WORDS = {
@@ -134,26 +138,37 @@ NAMES = {
 }
 
 
-def meant(name: str, known: Iterable[str]) -> str | None:
-    """What to type for the keyword `name` where those of `known` are taken; None if there is nothing near."""
+def hint(name: str, known: Iterable[str]) -> str | None:
+    """What to do in the place of the keyword `name` where those of `known` are taken; None if nothing is near."""
     known = list(known)
     ours = [word for word in WORDS.get(name, ()) if word in known]
     if name in PAIRS and len(ours) > 1:
-        return PAIRS[name].format(*ours)
+        return "use " + PAIRS[name].format(*ours)
     if ours:
-        return f"{ours[0]}="
+        return f"use {ours[0]}="
     if name in SENTENCES:
         return SENTENCES[name]
+    others = [rule for rule, keywords in rules() if name in keywords]
+    if others:
+        return f"{' and '.join(sorted(others, key=lambda rule: rule != 'lbfgs')[:3])} do"
     near = difflib.get_close_matches(name, known, n=1)
-    return f"{near[0]}=" if near else None
+    return f"use {near[0]}=" if near else None
+
+
+def rules() -> Iterator[tuple[str, Iterable[str]]]:
+    """The names of the rules of the package, with the keywords that they take."""
+    package: Any = sys.modules["optapi"]
+    for name in package.__all__:
+        function = getattr(package, name)
+        if inspect.isfunction(function):
+            keywords = inspect.signature(function).parameters
+            if set(PASSED) <= set(keywords):
+                yield name, keywords
 
 
 def unexpected(function: str, name: str, known: Sequence[str]) -> str:
     """The message of `function` for the keyword `name`, which it does not take, while it takes `known`."""
-    hint = meant(name, known)
-    if hint is None:
-        return f"{function} takes no keyword {name!r}; it takes {', '.join(known)}"
-    return f"{function} takes no keyword {name!r}; {'use ' if hint.endswith(('=', 'numbers')) else ''}{hint}"
+    return f"{function} takes no keyword {name!r}; " + (hint(name, known) or f"it takes {', '.join(known)}")
 
 
 def unknown(package: str, name: str, names: Sequence[str]) -> str:
@@ -168,18 +183,24 @@ def unknown(package: str, name: str, names: Sequence[str]) -> str:
 
 
 def hinted(function: Callable[P, R]) -> Callable[P, R]:
-    """`function`, which answers a keyword that it does not take with the one that is meant."""
-    signature = inspect.signature(function)
-    known = [n for n, p in signature.parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    known = [name for name in known if name != "self"]
+    """`function`, which answers a keyword that it does not take with the one that is meant.
+
+    One that passes other keywords on answers so where an argument is missing.
+    """
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
+    known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    required = [p.name for p in parameters if p.default is p.empty and p.name in known]
+    passes_on = len(known) < len(parameters)
     called = function.__qualname__.removesuffix(".__init__")
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        # A call costs nothing more where it binds.
-        wrong: Any = next((name for name in kwargs if name not in known), None)
-        if wrong is not None:
-            raise TypeError(unexpected(called, wrong, known))
+        wrong: list[Any] = [name for name in kwargs if name not in known]
+        if wrong and passes_on:
+            missing = {name for name in required[len(args) :] if name not in kwargs}
+            wrong = [name for name in wrong if missing.intersection(WORDS.get(name, ()))]
+        if wrong:
+            raise TypeError(unexpected(called, wrong[0], known))
         return function(*args, **kwargs)
 
     return call

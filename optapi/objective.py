@@ -28,6 +28,7 @@ from .checks import (
     check_gradients,
     check_mask,
     check_name,
+    check_not_swapped,
     check_outputs,
     check_parameters,
     check_stop,
@@ -149,6 +150,7 @@ class Objective:
         needs_cost : bool
             Whether the rule evaluates the cost and its gradients at other points than the parameters' values.
         """
+        check_not_swapped(name, parameters, cost)
         parameters = check_parameters(parameters)
         limits = boxes(bounds, parameters)
         check_stop(stop)

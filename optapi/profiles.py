@@ -13,6 +13,7 @@ from .drivers.numpy import minimize
 from .drivers.options import name_of, rule_of
 from .drivers.results import OptimizeResult
 from .drivers.termination import STATUSES
+from .hints import hinted
 from .pytree import PyTree, largest, point
 
 
@@ -165,6 +166,7 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
         return "\n".join("| " + " | ".join(line) + " |" for line in [first, rule, *lines])
 
 
+@hinted
 def benchmark(
     problems: Mapping[str, Any] | Sequence[Any], algorithms: Mapping[str, Any] | Sequence[Any], **options: Any
 ) -> Benchmark:

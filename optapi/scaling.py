@@ -52,7 +52,7 @@ def equilibrated(product: Callable[[Any], Any], size: int, dtype: str) -> tuple[
     arithmetic ones, which forget a start in wrong units; Dauphin, de Vries and Bengio (2015), Equilibrated adaptive
     learning rates for non-convex optimization, for lengths of rows in the place of the diagonal.
     """
-    signs = pt.constant(np.random.default_rng(0).choice(np.array([-1, 1], "int8"), (PRODUCTS, size)))
+    signs = pt.constant(2 * np.random.default_rng(0).integers(0, 2, (PRODUCTS, size), "int8") - 1)
     one, four = (np.asarray(value, dtype) for value in (1, 4))
 
     def turn(i: Any, d: Any, last: Any) -> tuple[list[Any], Any]:

@@ -23,6 +23,7 @@ from pytensor.tensor.type import TensorType
 from . import files
 from .checks import called, check_updates, is_generator
 from .graph.compat import assign
+from .hints import hinted
 from .notes import note, noted
 from .typing import Updates
 
@@ -107,6 +108,7 @@ def full_like(parameter: Variable, name: str, fill: float | np.ndarray = 0) -> A
     return state(name, shape_of(parameter), parameter.type.dtype, fill, static=parameter.type.shape)
 
 
+@hinted
 def save(path: str | os.PathLike[str], updates: Updates) -> None:
     """Write the values of all variables of `updates` to the file `path`.
 
@@ -144,6 +146,7 @@ def save(path: str | os.PathLike[str], updates: Updates) -> None:
     files.write(path, "updates", {"order": _order(variables)}, values)
 
 
+@hinted
 def load(path: str | os.PathLike[str], updates: Updates) -> None:
     """Set all variables of `updates` to the values in the file `path`, which `save` wrote.
 

@@ -23,6 +23,7 @@ from pytensor.graph.basic import Variable
 
 from .checks import check_flag, check_number
 from .feasible import limits, projected_gradients, put_inside
+from .hints import hinted
 from .moments import correction, running_average
 from .pytree import PyTree, largest, real_array, tree_map
 from .typing import Tree
@@ -68,6 +69,7 @@ class GradientMemory:
     [array([0.5, 1. ])]
     """
 
+    @hinted
     def __init__(self, mean_weight: float = 0.9, mean_square_weight: float = 0.0, *, historical: bool = False) -> None:
         self.mean_weight = _number("mean_weight", mean_weight, below=1)
         self.mean_square_weight = _number("mean_square_weight", mean_square_weight, below=1)
@@ -228,6 +230,7 @@ class Optimizer:
     [array([ 0.5, -1.5])]
     """
 
+    @hinted
     def __init__(self, stepsize: StepSizes = 1e-3, tolerance: float | None = 1e-7, ascent: bool = False, *,
                  historical: bool = False, skip_nonfinite: bool = False,
                  bounds: Any = None) -> None:  # fmt: skip
@@ -406,6 +409,7 @@ class Momentum(Optimizer):
     [array([0.75])]
     """
 
+    @hinted
     def __init__(self, stepsize: StepSizes = 1e-3, momentum: float = 0.9, tolerance: float | None = 1e-7,
                  ascent: bool = False, *, historical: bool = False, skip_nonfinite: bool = False,
                  bounds: Any = None) -> None:  # fmt: skip
@@ -452,6 +456,7 @@ class RMSProp(Optimizer):
     True
     """
 
+    @hinted
     def __init__(self, stepsize: StepSizes = 1e-3, mean_square_weight: float = 0.9, tolerance: float | None = 1e-7,
                  ascent: bool = False, *, historical: bool = False, skip_nonfinite: bool = False,
                  bounds: Any = None) -> None:  # fmt: skip
@@ -496,6 +501,7 @@ class ADAM(Optimizer):
     True
     """
 
+    @hinted
     def __init__(self, stepsize: StepSizes = 1e-3, mean_weight: float = 0.9, mean_square_weight: float = 0.999,
                  tolerance: float | None = 1e-7, ascent: bool = False, *, historical: bool = False,
                  skip_nonfinite: bool = False,

@@ -34,6 +34,7 @@ from .checks import (
 )
 from .gradients import mark
 from .graph.loops import hold, like
+from .hints import hinted
 from .moments import running_average
 from .objective import conjunction
 from .state import full_like, labels, state
@@ -45,6 +46,7 @@ from .updates import extend, reports
 ANNEALED = schedules.Power(0.01, exponent=0.55)
 
 
+@hinted
 def skip_nonfinite(updates: Updates, *, name: str = "skip_nonfinite") -> Updates:
     """`updates` that skip each call that would make a finite value infinite or NaN.
 
@@ -90,6 +92,7 @@ def skip_nonfinite(updates: Updates, *, name: str = "skip_nonfinite") -> Updates
     return extend(hold(updates, bad), {skipped: skipped + bad})
 
 
+@hinted
 def project(updates: Updates, projections: Mapping[Any, Callable[[Any], Any]]) -> Updates:
     """`updates` with some parameters projected, for instance onto bounds: ``{p: lambda value: value.clip(0, 1)}``.
 
@@ -140,6 +143,7 @@ def project(updates: Updates, projections: Mapping[Any, Callable[[Any], Any]]) -
     return projected
 
 
+@hinted
 def average(updates: Updates, averages: Mapping[Any, Any], *, weight: Scalar | None = None, after: int = 0,
             name: str = "average") -> Updates:  # fmt: skip
     r"""`updates` that also average the parameters: ``average(updates, {p: p_bar})``.
@@ -209,6 +213,7 @@ def _moved(updates: Updates, parameters: Iterable[Any]) -> Any:
     return ~conjunction([pt.all(pt.eq(updates[parameter], parameter)) for parameter in parameters])
 
 
+@hinted
 def lookahead(
     updates: Updates, parameters: Variables, every: int = 5, weight: Scalar = 0.5, *, name: str = "lookahead"
 ) -> Updates:
@@ -269,6 +274,7 @@ def lookahead(
     return extend(ahead, new)
 
 
+@hinted
 def best(updates: Updates, cost: Variable, points: Mapping[Any, Any], *, name: str = "best") -> Updates:
     """`updates` that also keep the point of lowest cost: ``best(updates, cost, {p: p_best})``.
 
@@ -319,6 +325,7 @@ def best(updates: Updates, cost: Variable, points: Mapping[Any, Any], *, name: s
     return extend(dict(updates), new)
 
 
+@hinted
 def bold_driver(updates: Updates, step_size: Variable, cost: Variable, *, grow: Scalar = 1.05, shrink: Scalar = 0.5,
                 name: str = "bold_driver") -> Updates:  # fmt: skip
     """`updates` with a step size that grows while the cost decreases; a step that increases it is undone.
@@ -397,6 +404,7 @@ def bold_driver(updates: Updates, step_size: Variable, cost: Variable, *, grow: 
     return extend(driven, new)
 
 
+@hinted
 def reduce_on_plateau(step_size: Variable, cost: Variable, updates: Updates | None = None, *, factor: Scalar = 0.1,
                       patience: int = 10, improvement: Scalar = 1e-4, cooldown: int = 0, minimum: Scalar = 0.0,
                       name: str = "reduce_on_plateau") -> Updates:  # fmt: skip
@@ -468,6 +476,7 @@ def reduce_on_plateau(step_size: Variable, cost: Variable, updates: Updates | No
     return extend(updates, {variable: like(value, variable) for variable, value in new.items()})
 
 
+@hinted
 def accumulate(gradients: Sequence[Any], every: int, updates: Updates, parameters: Sequence[Any] | None = None, *,
                name: str = "accumulate") -> tuple[list[Any], Any]:  # fmt: skip
     """Gradient accumulation: the means of `gradients` over `every` calls, for batches that are too large for one call.
@@ -540,6 +549,7 @@ def accumulate(gradients: Sequence[Any], every: int, updates: Updates, parameter
     return means, due
 
 
+@hinted
 def noise(gradients: Sequence[Any], updates: Updates, *, rng: Variable | int | None, variance: StepSize = ANNEALED,
           name: str = "noise") -> list[Any]:  # fmt: skip
     r"""`gradients` with independent normal noise added to each component.

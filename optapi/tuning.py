@@ -10,9 +10,11 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.type import float_dtypes
 
 from .checks import called, check_callable, check_count, check_number, check_updates, shared_scalar
+from .hints import hinted
 from .typing import Updates
 
 
+@hinted
 def find_step_size(updates: Updates, step_size: SharedVariable, run: Callable[[], Any], *, first: float = 1.0,
                    factor: float = 2.0, max_trials: int = 40) -> float:  # fmt: skip
     """The step size of lowest cost after a short run: doubled while that makes the cost lower, or else halved.

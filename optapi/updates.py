@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from .checks import called, check_updates
+from .hints import hinted
 from .notes import note
 from .typing import Updates
 
@@ -70,6 +71,7 @@ def join(*dictionaries: Updates) -> Updates:
     return result
 
 
+@hinted
 def reports(updates: Updates) -> dict[str, list[Any]]:
     """The variables of `updates` in which rules report how they are doing, by role.
 

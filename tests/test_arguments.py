@@ -160,6 +160,20 @@ CALLS |= {
         optapi.covariance,
         lambda: {"parameters": [p := shared([1.0, -2.0], "p")], "cost": pt.sum(p**2), "mode": optapi.PYTHON},
     ),
+    "curve_fit": (
+        optapi.curve_fit,
+        lambda: {
+            "model": lambda t, a: a * t,
+            "x": np.arange(3.0),
+            "y": np.array([0.0, 2.1, 3.9]),
+            "p0": [1.0],
+            "jac": "2-point",
+        },
+    ),
+    "least_squares": (
+        optapi.least_squares,
+        lambda: {"x0": np.zeros(2), "residuals": lambda x: np.asarray(x - 3), "jac": "2-point"},
+    ),
     "find_step_size": (
         optapi.find_step_size,
         lambda: {"updates": (u := updated("rate"))[0], "step_size": u[1], "run": lambda: 1.0},
@@ -257,6 +271,7 @@ WITHOUT = {
     "PYTHON": "a mode",
     "OptimizationWarning": "a warning",
     "OptimizeResult": "a dictionary",
+    "FitResult": "a dictionary",
     "CompiledMinimizer": "compile_minimizer makes it",
     "schedules.Schedule": "a base class without fields",
     "line_search.Step": "a plain tuple",
@@ -478,6 +493,7 @@ def plots():
     return True
 
 
+@pytest.mark.filterwarnings("ignore::optapi.OptimizationWarning")  # of the limit of iterations
 def test_valid_calls_are_valid():
     rules = {rule.__name__ for rule in public_rules()}  # see the contract tests
     for call, (function, make) in CALLS.items():
@@ -498,6 +514,7 @@ def test_wrong_arguments_are_refused(part):
 FLAGS = [argument for argument in arguments() if str(argument[-1].annotation).startswith("bool")]
 
 
+@pytest.mark.filterwarnings("ignore::optapi.OptimizationWarning")
 @pytest.mark.parametrize("argument", FLAGS, ids=lambda argument: f"{argument[0]}-{argument[3]}")
 def test_flags_are_flags(argument):
     """Whatever is annotated as a flag refuses what is none, and takes those of NumPy."""

@@ -27,6 +27,7 @@ ORDER = [
     *("drivers.locks", "drivers.covariance", "drivers.differences", "drivers.evaluator", "drivers.gradient_check"),
     *("drivers.options", "drivers.results", "drivers.termination", "drivers.progress", "drivers.program"),
     *("drivers.oracle_program", "drivers.loop_program", "drivers.run", "drivers.numpy", "drivers.compiled"),
+    *("drivers.least_squares", "drivers.scipy_least_squares"),
     *("drivers.scipy", "scipy", "profiles", "plot", "testing"),
     "__init__",
 ]

@@ -18,6 +18,7 @@ from pytensor.graph.basic import Constant, Variable
 from ..checks import as_numbers, called, check_choice, check_count, check_flag, check_shared
 from ..feasible import Box, boxes, put_inside
 from ..graph.compat import assign
+from ..hints import hinted
 from ..pytree import NamedList, PyTree, largest
 from ..state import labels
 from ..typing import Bounds, CompileMode, OptAlgo, Updates, Variables
@@ -36,8 +37,9 @@ RUNNING = (
 )
 
 
-def compile_minimizer(parameters: Variables, cost: Variable, opt_algo: OptAlgo, *, inputs: Sequence[Any] = (),
-                      updates: Updates | None = None, max_iterations: int | None = None,
+@hinted
+def compile_minimizer(parameters: Variables, cost: Variable | None = None, opt_algo: OptAlgo | None = None, *,
+                      inputs: Sequence[Any] = (), updates: Updates | None = None, max_iterations: int | None = None,
                       max_evaluations: int | None = None, time_limit: float | None = None, target: float | None = None,
                       cost_tolerance: float | None = None, step_tolerance: float | None = None,
                       callback: Callable[..., Any] | None = None, progressbar: bool | str = False,
@@ -55,10 +57,12 @@ def compile_minimizer(parameters: Variables, cost: Variable, opt_algo: OptAlgo, 
     ----------
     parameters : list of shared variables
         What is optimized. A minimization starts from their values, and leaves the result in them.
-    cost : scalar variable
-        What is minimized; may depend on `inputs`, on other shared variables, and draw random numbers.
-    opt_algo : callable or str
-        A rule, or the name of one of optapi's, for instance ``"lbfgs"``.
+    cost : scalar variable, optional
+        What is minimized; may depend on `inputs`, on other shared variables, and draw random numbers. Not needed with
+        ``residuals=``, whose cost it is; another one is a ValueError at the first run, which has the values of both.
+    opt_algo : callable or str, optional
+        A rule, or the name of one of optapi's, by default ``"lbfgs"``, and with ``residuals=``
+        ``"levenberg_marquardt"``.
     inputs : list of variables
         The inputs of the cost, such as data. They are the arguments of the function, and the same for all of a
         minimization; so a rule that searches may use what it knows of a point (its option `exact` is True).
@@ -99,6 +103,8 @@ def compile_minimizer(parameters: Variables, cost: Variable, opt_algo: OptAlgo, 
     >>> run().x
     [array([3., 3.])]
     """
+    if opt_algo is None:
+        opt_algo = "lbfgs" if options.get("residuals") is None else "levenberg_marquardt"
     rule = rule_of(opt_algo)
     options = check_rule(rule, options, compile_minimizer, "parameters, cost and updates", symbolic=True)
     problem = Problem.of(parameters, cost, rule, options, inputs, updates, mode)
@@ -189,6 +195,8 @@ class CompiledMinimizer:
         if not all(np.isfinite(p.get_value(borrow=True)).all() for p in self._problem.parameters):
             raise ValueError("the parameters have values that are not finite; start from finite ones, or restart()")
         checked = self._checked(inputs, named)
+        if self._run is None:
+            self._program.check_cost(checked)
         self._monitor.begin()
         return self._go(self._new_run(None, self._monitor, checked), checked)
 
@@ -332,7 +340,10 @@ class CompiledMinimizer:
             raise RuntimeError(RUNNING)
         self._running = True
         try:
-            return self._from_starts(self._rows(starts), self._checked(inputs, named), workers, together)
+            checked = self._checked(inputs, named)
+            if self._run is None:
+                self._program.check_cost(checked)
+            return self._from_starts(self._rows(starts), checked, workers, together)
         finally:
             self._running = False
 
@@ -502,6 +513,7 @@ def fingerprint(inputs: Any) -> str:
     return digest.hexdigest()
 
 
+@hinted
 def sample_starts(parameters: Variables, count: int, method: str = "normal", *,
                   scale: ArrayLike | Sequence[ArrayLike] = 1.0, bounds: Bounds | None = None,
                   seed: int | np.random.Generator | None = None) -> list[np.ndarray]:  # fmt: skip

@@ -12,10 +12,13 @@ from pytensor.graph.basic import Variable
 from ..checks import as_list, check_cost, check_flag, check_shared
 from ..graph.derivatives import differentiate, pushforward, second_derivatives
 from ..graph.replace import replaced
+from ..hints import hinted
+from ..losses import Robust
 from ..typing import Array, CompileMode, Variables
 from .locks import BUILDING
 
 
+@hinted
 def covariance(parameters: Variables, cost: Variable | None = None, *, residuals: Variables | None = None,
                inputs: Mapping[Any, Any] | None = None, absolute_sigma: bool = False, ascent: bool = False,
                mode: CompileMode = None) -> Array:  # fmt: skip
@@ -104,17 +107,19 @@ class SecondDerivatives(NamedTuple):
 
 
 def products(parameters: Sequence[Any], cost: Any, residuals: Sequence[Any] | None, inputs: Sequence[Any],
-             mode: CompileMode) -> Callable[..., Any]:  # fmt: skip
+             mode: CompileMode, robust: Robust | None = None) -> Callable[..., Any]:  # fmt: skip
     """A function of a point, of vectors and of inputs: the products of second derivatives with the vectors.
 
-    With `residuals` it returns their derivatives along the vectors, and the residuals, in the place of these.
+    With `residuals` it returns their derivatives along the vectors, and the residuals, in the place of these; both
+    weighted where they have a loss.
     """
     with BUILDING:
         vectors = [p.type() for p in parameters]
         if residuals is None:
             outputs = second_derivatives(parameters, differentiate(cost, parameters), vectors, "a covariance")
         else:
-            outputs = [*pushforward(residuals, parameters, vectors), *residuals]
+            robust = robust or Robust.of("linear", 1.0)
+            outputs = [*pushforward(robust.linearized(residuals), parameters, vectors), *robust.roots(residuals)]
         points = [p.type() for p in parameters]
         outputs = replaced(outputs, dict(zip(parameters, points, strict=True)))
         return pytensor.function([*points, *vectors, *inputs], outputs, mode=mode, on_unused_input="ignore")

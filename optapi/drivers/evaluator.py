@@ -109,12 +109,12 @@ class Evaluator:
     ----------
     nfev, njev, nhev : int
         How often `f`, `df` and `hessp` were called; with `df` True a call of `f` is one of each.
-    differences : Differences or None
+    differenced : Differences or None
         What takes the place of `df`.
     """
 
     MEMORY = 4
-    differences: Differences | None = None
+    differenced: Differences | None = None
     kind: ClassVar[type[Evaluation]] = Evaluation
 
     def __init__(self, f: Callable[..., Any], df: Callable[..., Any] | bool, structure: PyTree,
@@ -268,17 +268,17 @@ class DifferencedEvaluator(Evaluator):
         How many derivatives were taken.
     """
 
-    differences: Differences
+    differenced: Differences
 
     def __init__(self, f: Callable[..., Any], differences: Differences, structure: PyTree, args: tuple[Any, ...] = (),
                  hessp: Callable[..., Any] | None = None, workers: Workers | None = None):  # fmt: skip
         super().__init__(f, False, structure, args, hessp)
-        self.differences, self.workers = differences, workers or Workers()
+        self.differenced, self.workers = differences, workers or Workers()
         self._epsilon = 0.0
 
     @property
     def gradient_error(self) -> float:
-        return self.differences.error(self._epsilon)
+        return self.differenced.error(self._epsilon)
 
     def gradients(self, evaluation: Evaluation) -> Arrays:
         if evaluation.gradients is None:
@@ -288,10 +288,10 @@ class DifferencedEvaluator(Evaluator):
             else:
                 self.njev += 1
                 self._epsilon = max((float(np.finfo(array.dtype).eps) for array in point), default=0.0)
-                quiet = self.differences.noise == 0
-                evaluation.gradients = self.differences(self._costs, point, cost)
-                if quiet and self.differences.noise:
-                    warn(NOISY.format(noise=self.differences.noise))
+                quiet = self.differenced.noise == 0
+                evaluation.gradients = self.differenced(self._costs, point, cost)
+                if quiet and self.differenced.noise:
+                    warn(NOISY.format(noise=self.differenced.noise))
         return evaluation.gradients
 
     def _derivative(self, point: Arrays) -> Arrays:
@@ -300,7 +300,7 @@ class DifferencedEvaluator(Evaluator):
     def _costs(self, points: Iterable[list[np.ndarray]]) -> list[Any]:
         """The costs at `points`."""
         name = named("f", self.f)
-        take = complex_number if self.differences.scheme == "cs" else number
+        take = complex_number if self.differenced.scheme == "cs" else number
         build, costs = self.structure.build, []
         if self.workers.workers is None:
             for point in points:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..hints import hinted
 from ..pytree import point
 from ..typing import Derivative, Tree
 from .evaluator import Evaluation, Evaluator, evaluator_of
@@ -46,6 +47,7 @@ class Comparison(NamedTuple):
         )
 
 
+@hinted
 def check_gradient(f: Callable[..., Any], df: Derivative, x0: Tree, args: Any = ()) -> Comparison:
     """Compare the derivative `df` of `f` with central differences at `x0`, component by component.
 

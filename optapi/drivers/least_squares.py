@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
+from numbers import Real
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..checks import OptimizationWarning, as_numbers, check_callable, check_flag
 from ..graph.derivatives import pushforward
 from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays
+from ..hints import hinted
 from ..losses import Robust
 from ..pytree import PyTree, named, point
 from ..rules._linear_algebra import rows
@@ -44,7 +46,7 @@ TOLERANCES = {"exact": (None, 1e-10), "cs": (None, 1e-10), "3-point": (1e-14, 1e
 NEAR = 1e-3
 
 
-class Differences(NamedTuple):
+class JacobianDifferences(NamedTuple):
     """A Jacobian by differences, with SciPy's steps.
 
     Attributes
@@ -99,7 +101,7 @@ class FitEvaluator(Evaluator):
     ----------
     f : callable
         From a point to the residuals; if `df` is True, to the residuals and the Jacobian.
-    df : callable, True or Differences
+    df : callable, True or JacobianDifferences
         See `least_squares`.
     structure : PyTree
     args : tuple
@@ -110,7 +112,7 @@ class FitEvaluator(Evaluator):
 
     Attributes
     ----------
-    differences : int
+    difference_calls : int
         How many of the calls of `f` were for differences.
     """
 
@@ -120,7 +122,8 @@ class FitEvaluator(Evaluator):
                  length: int | None = None):  # fmt: skip
         super().__init__(f, df, structure, args)
         self.robust, self.length = robust, length
-        self.is_differenced, self.differences = isinstance(df, Differences), 0
+        self.is_differenced = isinstance(df, JacobianDifferences)
+        self.difference_calls = 0
 
     def residuals(self, evaluation: Any) -> np.ndarray:
         """The residuals at a point as a vector, by a call of `f` unless they are known."""
@@ -133,7 +136,7 @@ class FitEvaluator(Evaluator):
             evaluation.residuals = self._vector(value)
             if self.df is True:
                 evaluation.jacobians = self._rows(named("residuals", self.f), jacobian, evaluation)
-        return evaluation.residuals  # type: ignore[no-any-return]
+        return evaluation.residuals
 
     def jacobians(self, evaluation: Any) -> Arrays:
         """The Jacobians at a point by each array; NaN where the residuals are not finite."""
@@ -147,7 +150,7 @@ class FitEvaluator(Evaluator):
                 self.njev += 1
                 value = self.df(self._argument(evaluation.point), *self.args)
                 evaluation.jacobians = self._rows(named("jac", self.df), value, evaluation)
-        return evaluation.jacobians  # type: ignore[no-any-return]
+        return evaluation.jacobians
 
     def cost(self, evaluation: Any) -> float:
         if evaluation.cost is None:
@@ -230,7 +233,7 @@ class FitEvaluator(Evaluator):
         J = self.df(function, x, values)
         # In another process nothing is counted.
         calls = function.calls if self.df.workers is None else self.df.count(x.size)
-        self.nfev, self.differences = self.nfev + calls, self.differences + calls
+        self.nfev, self.difference_calls = self.nfev + calls, self.difference_calls + calls
         J = np.reshape(J.toarray() if hasattr(J, "toarray") else J, (values.size, x.size))
         ends = np.cumsum([array.size for array in evaluation.point])[:-1]
         return [
@@ -329,7 +332,7 @@ def evaluator_of(f: Callable[..., Any], jac: Any, args: Any, structure: PyTree, 
     check_callable("residuals", f, "a function from a point to the residuals")
     jac = True if isinstance(jac, np.bool_) and jac else jac
     if isinstance(jac, str) and jac in METHODS:
-        jac = Differences(jac)
+        jac = JacobianDifferences(jac)
     if not (callable(jac) or jac is True or jac is None):
         raise ValueError(
             f"jac is {jac!r}; pass a function, True if residuals returns it too, None, or a name of differences: "
@@ -340,7 +343,7 @@ def evaluator_of(f: Callable[..., Any], jac: Any, args: Any, structure: PyTree, 
         try:
             f, jac = Symbolic(f, structure, kinds_of(start), args, mode), True
         except TypeError as error:
-            jac = Differences("2-point")
+            jac = JacobianDifferences("2-point")
             warnings.warn(
                 f"the Jacobian is taken by differences, since {getattr(f, '__name__', 'residuals')} cannot be "
                 f'differentiated: called with PyTensor variables, {error}. Pass jac=, a function or "2-point", or '
@@ -401,10 +404,10 @@ class FitResult(OptimizeResult):
     >>> fit = optapi.curve_fit(lambda t, a, b: a * pt.exp(-b * t), np.arange(4.0), [5.1, 2.9, 1.9, 1.1], [1.0, 1.0])
     >>> print(fit.summary())
     levenberg_marquardt: converged, 4 residuals, 2 parameters
-          estimate  standard error
-    a        5.085           0.078
-    b       0.5195           0.014
-    residual standard deviation 0.0914 with 2 degrees of freedom
+       estimate  standard error
+    a   5.06033            0.11
+    b  0.514051           0.024
+    residual standard deviation 0.1139 with 2 degrees of freedom
     """
 
     _names: Sequence[str] = ()
@@ -436,7 +439,7 @@ class FitResult(OptimizeResult):
         """Estimates with standard errors, the residual standard deviation, and why it ended, as a table to print."""
         values = [value for _, leaf in PyTree.of(self["x"]).leaves("x", self["x"]) for value in np.ravel(leaf)]
         try:
-            errors: Any = [f"{error:.2g}" for error in np.sqrt(np.diag(self.covariance()))]
+            errors: Any = [f"{error:.2g}" for error in np.sqrt(np.diag(np.asarray(self.covariance())))]
             note = []
         except ValueError as error:
             errors, note = ["?"] * len(values), [str(error)]
@@ -500,9 +503,10 @@ def run_of(evaluator: FitEvaluator, start: Arrays, opt_algo: OptAlgo, options: d
     return FitRun(program, evaluator, termination, Monitor(name_of(rule), *monitor), program.start(start))
 
 
+@hinted
 def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
                   opt_algo: OptAlgo = "levenberg_marquardt", *, loss: Loss = "linear", f_scale: float = 1.0,
-                  x_scale: Any = "jac", args: Any = (), tolerance: float = 0.0, cost_tolerance: float | None = None,
+                  x_scale: Any = "auto", args: Any = (), tolerance: float = 0.0, cost_tolerance: float | None = None,
                   step_tolerance: float | None = None, max_iterations: int | None = None,
                   max_evaluations: int | None = None, time_limit: float | None = None, target: float | None = None,
                   callback: Callable[..., Any] | None = None, progressbar: bool | str = False,
@@ -528,8 +532,9 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
         `levenberg_marquardt` or `gauss_newton`, or another rule that takes residuals.
     loss, f_scale
         See `gauss_newton`: ``"linear"``, ``"soft_l1"``, ``"huber"``, ``"cauchy"``, ``"arctan"`` or a function.
-    x_scale : number, array, structure of arrays as `x0`, "jac" or None
-        See `levenberg_marquardt`.
+    x_scale : number, array, structure of arrays as `x0`, "jac", None or "auto"
+        See `levenberg_marquardt`. ``"auto"`` is ``"jac"`` for the sum of squares where the solver allows it, and None
+        with a loss, whose weights change the norms of the columns.
     args : tuple
         Further arguments of `residuals` and `jac`.
     tolerance : float
@@ -568,7 +573,7 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
     >>> times, seen = np.arange(5), np.array([1.0, 0.6, 0.35, 0.22, 0.13])
     >>> fit = optapi.least_squares([2.0, 1.0], lambda x: x[0] * np.exp(-x[1] * times) - seen)
     >>> fit.x.round(3), fit.standard_errors().round(3)
-    (array([0.999, 0.512]), array([0.006, 0.006]))
+    (array([1.   , 0.513]), array([0.006, 0.006]))
     """
     structure, start = point("x0", x0)
     robust = Robust.of(loss, check_number("f_scale", f_scale, low=0))
@@ -576,6 +581,8 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
     options |= {"tolerance": tolerance}
     if not robust.is_linear:
         options |= {"loss": loss, "f_scale": f_scale}
+    if isinstance(x_scale, str) and x_scale == "auto":
+        x_scale = "jac" if robust.is_linear and options.get("solver") != "cg" else None
     if x_scale is not None:
         options["x_scale"] = scales("x_scale", x_scale, structure)
     if cost_tolerance is None and step_tolerance is None:
@@ -586,7 +593,7 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
         start,
         opt_algo,
         options,
-        replace(Relative.of(None, *limits), evaluator=evaluator),
+        Relative(**vars(Termination.of(None, *limits)), evaluator=evaluator),
         (callback, progressbar, verbose, trace),
         mode,
     )
@@ -600,8 +607,10 @@ def scales(name: str, x_scale: Any, structure: PyTree) -> Any:
     """`x_scale` as a rule takes it, in plain numbers, which can be compared."""
     if x_scale is None or isinstance(x_scale, str):
         return x_scale
-    if structure.kind is None or np.ndim(x_scale) == 0:
-        return as_numbers(name, x_scale).tolist()
+    if np.ndim(x_scale) == 0 and not isinstance(x_scale, dict):
+        return check_number(name, x_scale)
+    if structure.kind is None:
+        return [as_numbers(name, x_scale).tolist()]
     return [as_numbers(place, leaf).tolist() for place, leaf in structure.leaves(name, x_scale, "x0")]
 
 
@@ -615,6 +624,7 @@ def component_names(structure: PyTree, start: Arrays) -> list[str]:
     return names
 
 
+@hinted
 def curve_fit(model: Callable[..., Any], x: Any, y: ArrayLike, p0: Tree | None = None,
               sigma: ArrayLike | None = None, *, absolute_sigma: bool = False, jac: Any = None,
               opt_algo: OptAlgo = "levenberg_marquardt", **kwargs: Any) -> FitResult:  # fmt: skip
@@ -658,7 +668,7 @@ def curve_fit(model: Callable[..., Any], x: Any, y: ArrayLike, p0: Tree | None =
     ...     return height * np.exp(-rate * t)
     >>> fit = optapi.curve_fit(model, np.arange(5), [1.0, 0.6, 0.35, 0.22, 0.13], {"height": 2.0, "rate": 1.0})
     >>> print(fit.x["rate"].round(3), fit.standard_errors()["rate"].round(3), fit.degrees_of_freedom)
-    0.512 0.006 3
+    0.513 0.006 3
     """
     check_callable("model", model, "a function of x and the parameters")
     absolute = check_flag("absolute_sigma", absolute_sigma)
@@ -667,7 +677,7 @@ def curve_fit(model: Callable[..., Any], x: Any, y: ArrayLike, p0: Tree | None =
         raise ValueError("y is empty or has values that are not finite; leave those out, in x too")
     x = np.asarray(x, float) if isinstance(x, list | tuple) else x
     p0 = np.ones(len(parameter_names(model))) if p0 is None else p0
-    p0 = np.atleast_1d(np.asarray(p0)) if np.ndim(p0) == 0 and not isinstance(p0, dict) else p0  # type: ignore[arg-type]
+    p0 = np.atleast_1d(np.asarray(p0)) if isinstance(p0, Real) else p0
     structure, start = point("p0", p0)
     whiten = whitening("sigma", sigma, data)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import cached_property
 from importlib import import_module
@@ -18,7 +18,16 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import ancestors, explicit_graph_inputs
 
-from ..checks import as_list, called, check_cost, check_shared, check_updates, is_generator
+from ..checks import (
+    as_list,
+    called,
+    check_cost,
+    check_not_swapped,
+    check_outputs,
+    check_shared,
+    check_updates,
+    is_generator,
+)
 from ..feasible import boxes, put_inside
 from ..graph.batches import batch
 from ..graph.compat import compiles_whole_graphs, free_callable, linked_by
@@ -27,7 +36,9 @@ from ..graph.loops import FALSE, as_update, loop
 from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays, checked, oracles
 from ..graph.replace import replaced
+from ..losses import Robust
 from ..objective import conjunction
+from ..pytree import largest
 from ..state import full_like, state
 from ..transforms import best
 from ..typing import CompileMode, Updates, Variables
@@ -52,14 +63,17 @@ class Problem(NamedTuple):
     options: dict[str, Any]
     inputs: list[Any]
     updates: Updates
+    has_cost: bool
     mode: Any
 
     @classmethod
-    def of(cls, parameters: Variables, cost: Variable, rule: Callable[..., Any], options: dict[str, Any], inputs: Any,
-           updates: Updates | None, mode: CompileMode) -> Problem:  # fmt: skip
+    def of(cls, parameters: Variables, cost: Variable | None, rule: Callable[..., Any], options: dict[str, Any],
+           inputs: Any, updates: Updates | None, mode: CompileMode) -> Problem:  # fmt: skip
         """The problem, checked."""
+        check_not_swapped("compile_minimizer", parameters, cost)
         parameters = check_shared(parameters)
-        check_cost(cost)
+        has_cost = cost is not None or options.get("residuals") is None
+        cost = check_cost(cost) if has_cost else residual_cost(parameters, rule, options)
         if updates is not None:
             check_updates(updates)
         options = dict(options)
@@ -77,7 +91,7 @@ class Problem(NamedTuple):
                 raise ValueError(f"the input {called(variable)} is listed twice in inputs; list it once")
         if not (mode is None or isinstance(mode, str | Mode)):
             raise TypeError(f"mode is {mode!r}; pass a PyTensor mode or the name of one")
-        problem = cls(parameters, cost, rule, options, list(inputs), dict(updates or {}), mode)
+        problem = cls(parameters, cost, rule, options, list(inputs), dict(updates or {}), has_cost, mode)
         if "exact" in (options_of(rule)[0] or ()) and options.get("exact") is None:
             # Unlike in a function that is called again and again, the inputs stay the same.
             options["exact"] = not problem.is_noisy
@@ -90,6 +104,18 @@ class Problem(NamedTuple):
 
     def __reduce__(self) -> Any:
         return type(self), (*self[:-1], "PYTHON" if self.mode is PYTHON else self.mode)
+
+
+def residual_cost(parameters: Sequence[Any], rule: Any, options: Mapping[str, Any]) -> Any:
+    """The cost that belongs to the residuals among the `options` of a rule, with its loss."""
+    residuals = check_outputs("residuals", options["residuals"], parameters)
+    return robust_of(rule, options).cost(residuals)
+
+
+def robust_of(rule: Any, options: Mapping[str, Any]) -> Robust:
+    """The loss of a rule that takes residuals."""
+    loss, f_scale = (option_of(rule, options, name) for name in ("loss", "f_scale"))
+    return Robust.of("linear" if loss is None else loss, 1.0 if f_scale is None else f_scale)
 
 
 class LoopProgram(Program):
@@ -323,11 +349,41 @@ class LoopProgram(Program):
         differs = any(oracle.differenced for oracle in self._oracles)
         return product, "residuals" in self.options, max([precision(point), *errors]), differs
 
+    def check_cost(self, inputs: Sequence[Any]) -> None:
+        """The cost is that of the residuals of the rule, but for a constant, where the parameters are now.
+
+        Raises
+        ------
+        ValueError
+            If it is not.
+        """
+        problem = self.problem
+        if not problem.has_cost or problem.options.get("residuals") is None or problem.is_noisy:
+            return
+        own = residual_cost(problem.parameters, problem.rule, problem.options) * self.sign
+        with BUILDING:
+            gradients = [differentiate(cost, problem.parameters) for cost in (problem.cost, own)]
+            outputs = [problem.cost, own, *gradients[0], *gradients[1]]
+            function = pytensor.function(problem.inputs, outputs, mode=PYTHON, on_unused_input="ignore")
+        with checked(self._oracles):
+            given, expected, *slopes = plain(function(*inputs))
+        half = len(slopes) // 2
+        size = max(largest(slopes[:half]), largest(slopes[half:]))
+        error = max(float(np.finfo(slope.dtype).eps) for slope in slopes) ** (1 / 2)
+        difference = largest([a - b for a, b in zip(slopes[:half], slopes[half:], strict=True)])
+        if difference > error * size:
+            sums = "half of the sum of the squares of the residuals" if self.sign > 0 else "minus half of the sum"
+            raise ValueError(
+                f"the cost is not that of the residuals: at the start it is {given:.6g}, and {sums} (or of their loss) "
+                f"is {expected:.6g}, and their derivatives differ by {difference:.3g}. Leave the cost out"
+            )
+
     @cached_property
     def _products(self) -> Callable[..., Any]:
         problem, residuals = self.problem, self.options.get("residuals")
         residuals = None if residuals is None else as_list("residuals", residuals)
-        return products(problem.parameters, problem.cost, residuals, problem.inputs, self.mode)
+        robust = robust_of(self.rule, self.options)
+        return products(problem.parameters, problem.cost, residuals, problem.inputs, self.mode, robust)
 
     def batch(self, rows: int) -> Any:
         """What `advance` can call for values with one axis more, the first: a member for each of the `rows`."""

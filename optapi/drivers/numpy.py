@@ -13,6 +13,7 @@ from pytensor.compile.mode import Mode
 from ..checks import as_numbers, check_flag
 from ..feasible import limits, put_inside
 from ..files import refusing
+from ..hints import hinted
 from ..pytree import PyTree, point
 from ..state import is_names
 from ..typing import CompileMode, Derivative, OptAlgo, Tree
@@ -164,6 +165,8 @@ class minimize_iterator(Run):
                  check_gradient: bool = False, hessp: Callable[..., Any] | None = None,
                  workers: int | Callable[..., Any] | None = None, mode: CompileMode = None,
                  **options: Any):  # fmt: skip
+        if callable(x0) and not callable(f):
+            raise TypeError("x0 is a function: the start comes first, minimize(x0, f); SciPy's order has optapi.scipy")
         structure, start = point("x0", x0)
         rule = rule_of("lbfgs" if opt_algo is None else opt_algo)
         name = public_name(df) if callable(df) else df if isinstance(df, str) else None
@@ -193,7 +196,7 @@ class minimize_iterator(Run):
         super().__init__(program, evaluator, termination, monitor, program.start(start))
 
     def _why(self) -> str:
-        if self._evaluator.differences is not None:
+        if self._evaluator.differenced is not None:
             return BY_DIFFERENCES
         # The run is over, so there is time to compare the derivative with the cost, when it is first asked for.
         now = self._position.now
@@ -289,7 +292,7 @@ class minimize_iterator(Run):
     }
 
     def _own(self) -> dict[str, Any]:
-        program, termination, differences = self._program, self._termination, self._evaluator.differences
+        program, termination, differences = self._program, self._termination, self._evaluator.differenced
         return {
             "options": {
                 name: option.item() if isinstance(option, np.generic) else option
@@ -377,7 +380,7 @@ class minimize_iterator(Run):
                 with refusing(path):  # if what the file says is no better alone, it is the fault of the file
                     OracleProgram(rule, options, kinds_of(start), saved["mode"]).start(start)
             raise
-        found, differences = description["differences"], loaded._evaluator.differences
+        found, differences = description["differences"], loaded._evaluator.differenced
         if (found is None) != (differences is None):
             taken = "a derivative" if found is None else "differences of f"
             raise ValueError(f"{path} was saved with {taken} in the place of df; pass the same df")
@@ -394,6 +397,7 @@ class minimize_iterator(Run):
         return loaded
 
 
+@hinted
 def minimize(
     x0: Tree, f: Callable[..., Any], df: Derivative = None, opt_algo: OptAlgo | None = None, *,
     full_output: bool = False, **kwargs: Any

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..hints import PASSED, hint, rules
 from ..typing import OptAlgo
 
 
@@ -16,19 +17,8 @@ from ..typing import OptAlgo
 SYMBOLIC = ("residuals", "outputs", "per_example")
 # A rule whose own tolerance is off by default gets this one.
 TOLERANCE = 1e-5
-# What a driver passes to a rule.
-PASSED = ("parameters", "cost", "gradients", "stop", "updates")
 # Algorithms of SciPy that have no counterpart here, by their names in small letters without signs.
 SCIPYS = {"neldermead": "Nelder-Mead", "powell": "Powell", "cobyla": "COBYLA", "cobyqa": "COBYQA", "tnc": "TNC"}
-# SciPy's names of options, and ours.
-SCIPY_NAMES = {
-    "maxiter": "max_iterations",
-    "maxfun": "max_evaluations",
-    "maxfev": "max_evaluations",
-    "ftol": "cost_tolerance",
-    "gtol": "tolerance",
-    "disp": "verbose",
-}
 
 
 def check_rule(
@@ -71,16 +61,13 @@ def check_rule(
 
 def _unknown(name: str, rule: Any, own: list[str], driver: Any) -> str:
     """The message for the keyword `name`, which neither `rule` nor `driver` takes."""
-    of_driver = [n for n, p in inspect.signature(driver).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    taken = inspect.signature(driver).parameters.items()
+    of_driver = [n for n, p in taken if p.kind is p.KEYWORD_ONLY]
     called = driver.__name__.removesuffix("_iterator")  # minimize takes the same
-    near = difflib.get_close_matches(SCIPY_NAMES.get(name, name), [*own, *of_driver], n=1)
-    others = [other for other in _own_rules() if name in (options_of(own_rule(other))[0] or ())]
-    others.sort(key=lambda other: other != "lbfgs")  # that one first, if it does
-    hint = f"; {' and '.join(others[:3])} do." if others else f"; did you mean {near[0]}?" if near else "."
+    what = hint(name, [*own, *(n for n, p in taken if p.kind is not p.VAR_KEYWORD)])
     return (
-        f"unexpected keyword {name!r}: neither {name_of(rule)} nor {called} takes it"
-        f"{hint} {name_of(rule)} takes {', '.join(own)}, and "
-        f"{called} takes {', '.join(of_driver)}"
+        f"unexpected keyword {name!r}: neither {name_of(rule)} nor {called} takes it{f'; {what}' if what else ''}. "
+        f"{name_of(rule)} takes {', '.join(own)}, and {called} takes {', '.join(of_driver)}"
     )
 
 
@@ -136,11 +123,6 @@ def own_rule(name: str | None) -> Any:
     return found if inspect.isfunction(found) and set(PASSED) <= set(options_of(found)[0] or ()) else None
 
 
-def _own_rules() -> list[str]:
-    """The names of the rules of the package."""
-    return [name for name in sys.modules["optapi"].__all__ if own_rule(name) is not None]
-
-
 def rule_of(opt_algo: OptAlgo, argument: str = "opt_algo") -> Any:
     """The rule that `opt_algo` is or names.
 
@@ -161,7 +143,7 @@ def rule_of(opt_algo: OptAlgo, argument: str = "opt_algo") -> Any:
                 f"{argument} is {opt_algo!r}, an algorithm of SciPy that optapi does not have; call "
                 f"scipy.optimize.minimize(f, x0, method={scipys!r}), or pass 'lbfgs', which also works without df"
             )
-        names = _own_rules()
+        names = [name for name, _ in rules()]
         near = difflib.get_close_matches(opt_algo.lower(), names, n=3, cutoff=0.5)
         meant = f"did you mean {' or '.join(map(repr, near))}?" if near else f"pass one of {', '.join(names)}"
         raise ValueError(f"{argument} is {opt_algo!r}, which is no rule of optapi; {meant}")

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from ..hints import hinted
 from ..typing import OptAlgo
 from .differences import Costs, Differences
 from .numpy import minimize, minimize_iterator
-from .options import SCIPY_NAMES, name_of, rule_of
+from .options import name_of, rule_of
 
 
+@hinted
 def scipy_method(opt_algo: OptAlgo, **options: Any) -> Callable[..., Any]:
     """A rule as SciPy takes a method: ``scipy.optimize.minimize(fun, x0, jac=jac, method=scipy_method(lbfgs))``.
 
@@ -166,6 +168,17 @@ class Products:
 
     def __call__(self, x: Any, v: Any, *args: Any) -> Any:
         return np.asarray(self.at(x, *args) @ v).reshape(x.shape)
+
+
+# SciPy's names of options, and ours.
+SCIPY_NAMES = {
+    "maxiter": "max_iterations",
+    "maxfun": "max_evaluations",
+    "maxfev": "max_evaluations",
+    "ftol": "cost_tolerance",
+    "gtol": "tolerance",
+    "disp": "verbose",
+}
 
 
 def translated(options: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ..losses import LOSSES, Robust
 from ..pytree import PyTree
 from ..rules.least_squares import levenberg_marquardt
 from .evaluator import Evaluation
-from .least_squares import METHODS, Differences, FitEvaluator, FitRun, Relative, run_of, whitening
+from .least_squares import METHODS, FitEvaluator, FitRun, JacobianDifferences, Relative, run_of, whitening
 from .termination import Ending
 
 
@@ -58,7 +58,7 @@ class CountedEvaluator(FitEvaluator):
     limit = np.inf
 
     def residuals(self, evaluation: Any) -> np.ndarray:
-        if evaluation.residuals is None and self.nfev - self.differences >= self.limit:
+        if evaluation.residuals is None and self.nfev - self.difference_calls >= self.limit:
             raise Exhausted
         return super().residuals(evaluation)
 
@@ -145,7 +145,7 @@ def check_x_scale(x_scale: Any, x0: np.ndarray, method: str) -> Any:
     scale = np.resize(scale, x0.shape) if scale.ndim == 0 else scale
     if scale.shape != x0.shape:
         raise ValueError("Inconsistent shapes between `x_scale` and `x0`.")
-    return None if (scale == 1).all() else scale.tolist()
+    return None if (scale == 1).all() else [scale.tolist()]
 
 
 def loss_of(loss: Any, m: int, values: np.ndarray, f_scale: float) -> Robust:
@@ -210,7 +210,8 @@ def least_squares(fun: Callable[..., Any], x0: ArrayLike, jac: Any = "2-point", 
     if jac_sparsity is not None and tr_solver == "exact":
         raise ValueError("tr_solver='exact' is incompatible with `jac_sparsity`.")
 
-    keywords, raw = dict(kwargs or {}), []
+    keywords: dict[str, Any] = dict(kwargs or {})
+    raw: list[Any] = []  # what jac returned last
     residuals = Residuals(fun, tuple(args), keywords)
 
     def jacobian(x: np.ndarray) -> np.ndarray:
@@ -224,7 +225,7 @@ def least_squares(fun: Callable[..., Any], x0: ArrayLike, jac: Any = "2-point", 
                              f"actual {J.shape}.")  # fmt: skip
         return J
 
-    differences = Differences(jac, diff_step, workers, sparsity(jac_sparsity)) if isinstance(jac, str) else None
+    differences = JacobianDifferences(jac, diff_step, workers, sparsity(jac_sparsity)) if isinstance(jac, str) else None
     evaluator = CountedEvaluator(residuals, differences or jacobian, PyTree(), (), Robust.of("linear", 1.0))
     evaluator.limit = 100 * start.size if max_nfev is None else max_nfev
     begin = evaluator.at([start])
@@ -257,7 +258,7 @@ def least_squares(fun: Callable[..., Any], x0: ArrayLike, jac: Any = "2-point", 
     run, status = solved(evaluator, start, ftol, xtol, gtol, scale, method == "lm", callback, verbose == 2)
     best: Any = run._position.best
     J, grad = evaluator.weighted_jacobian(best), evaluator.gradients(best)[0]
-    nfev = evaluator.nfev - evaluator.differences
+    nfev = evaluator.nfev - evaluator.difference_calls
     result = OptimizeResult(
         x=best.point[0].copy(),
         cost=evaluator.cost(best),
@@ -325,8 +326,9 @@ def halted(callback: Callable[..., Any], run: FitRun) -> bool:
     x = now.point[0].copy()
     try:
         if set(inspect.signature(callback).parameters) == {"intermediate_result"}:
-            seen = OptimizeResult(x=x, fun=evaluator.residuals(now).copy(), nit=run.nit,
-                                  nfev=evaluator.nfev - evaluator.differences, cost=evaluator.cost(now))  # fmt: skip
+            nfev = evaluator.nfev - evaluator.difference_calls
+            values, cost = evaluator.residuals(now).copy(), evaluator.cost(now)
+            seen = OptimizeResult(x=x, fun=values, nit=run.nit, nfev=nfev, cost=cost)
             return bool(callback(intermediate_result=seen))
         return bool(callback(x))
     except StopIteration:
@@ -453,14 +455,14 @@ def minpack(residuals: Any, p0: np.ndarray, jac: Any, *, ftol: float = 1.49012e-
         return J.T if col_deriv else J
 
     step = "relative" if epsfcn is None else np.sqrt(epsfcn)
-    df = Differences(jac if isinstance(jac, str) else "2-point", step) if not callable(jac) else derivative
+    df = JacobianDifferences(jac if isinstance(jac, str) else "2-point", step) if not callable(jac) else derivative
     evaluator = CountedEvaluator(vector, df, PyTree(), (), Robust.of("linear", 1.0))
     evaluator.limit = maxfev or (100 if callable(jac) else 200) * (p0.size + 1)
     begin = evaluator.at([start])
     if evaluator.residuals(begin).size < p0.size:
         raise TypeError(f"Improper input: func input vector length N={p0.size} must not exceed func output vector "
                         f"length M={evaluator.residuals(begin).size}")  # fmt: skip
-    scale = "jac" if diag is None else (1 / np.asarray(diag, float)).tolist()
+    scale = "jac" if diag is None else [(1 / np.asarray(diag, float)).tolist()]
     run, status = solved(evaluator, start, ftol, xtol, gtol, scale, True, None, False)
     best: Any = run._position.best
     J, values = evaluator.weighted_jacobian(best), evaluator.residuals(best)
@@ -469,6 +471,8 @@ def minpack(residuals: Any, p0: np.ndarray, jac: Any, *, ftol: float = 1.49012e-
     fjac[:, : p0.size] = R.T
     infodict = {"fvec": values.copy(), "nfev": evaluator.nfev, "njev": evaluator.njev, "fjac": fjac,
                 "ipvt": order + 1, "qtf": Q.T @ values}  # fmt: skip
+    if not callable(jac):
+        del infodict["njev"]
     result = OptimizeResult(x=best.point[0].copy(), fun=values, jac=J, cost=evaluator.cost(best))
     # MINPACK's numbers: 1 ftol, 2 xtol, 3 both, 4 gtol, 5 the limit.
     number = {1: 4, 2: 1, 3: 2, 4: 3, 0: 5}[status]

@@ -11,12 +11,14 @@ import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 
 from ..checks import called, check_keys, check_updates, is_generator
+from ..hints import hinted
 from ..notes import copy_notes
 from ..typing import Updates
 from ..updates import extend
 from .loops import as_update, check_generators, wide_graph
 
 
+@hinted
 def batch(updates: Updates, starts: Mapping[Any, Any]) -> Updates:
     """`updates` for many members at once, each with its own parameters, state and stop.
 

@@ -39,6 +39,7 @@ from ..checks import (
     shared_scalar,
     shown,
 )
+from ..hints import hinted
 from ..typing import Tensor, Updates
 from ..updates import extend
 from .compat import INNER_FUNCTION, SealedOp, inner_graph, rewrite_inner_graphs
@@ -87,6 +88,7 @@ def as_update(value: Any, variable: Variable) -> Any:
     return value
 
 
+@hinted
 def repeat(body: Callable[..., tuple[Sequence[Any], Any]], start: Sequence[Any], steps: int | Variable) -> list[Any]:
     """The last values of ``values, done = body(*values)``, run from `start` until `done` or for `steps` turns.
 
@@ -317,6 +319,7 @@ def is_scalar(variable: Variable) -> bool:
 optdb.register("optapi_scalars", _scalars_as_numbers, "numba", position=48)
 
 
+@hinted
 def cond(
     condition: Tensor, body: Callable[..., Sequence[Any]], arguments: Sequence[Any], otherwise: Sequence[Any]
 ) -> list[Any]:
@@ -350,6 +353,7 @@ def cond(
     return repeat(turn, [*arguments, *otherwise], pt.switch(condition, 1, 0))[count:]
 
 
+@hinted
 def loop(updates: Updates, steps: int | Variable | None = None, stop: Variable | None = None,
          feeds: Mapping[Any, Any] | None = None, *, trace: Sequence[Any] | None = None,
          taken: Variable | None = None) -> Any:  # fmt: skip
@@ -483,6 +487,7 @@ def _check_feeds(feeds: Mapping[Any, Any] | None, updates: Updates) -> dict[Any,
     return checked
 
 
+@hinted
 def hold(updates: Updates, condition: Tensor) -> Updates:
     """`updates` that leave their variables as they are while `condition` is true. Random generators go on.
 

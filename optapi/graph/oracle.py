@@ -21,6 +21,7 @@ from pytensor.graph.op import HasInnerGraph, Op
 from pytensor.graph.traversal import ancestors
 
 from ..checks import as_dtype, as_list, as_tensor, check_callable, check_count, check_parameters
+from ..hints import hinted
 from ..pytree import derivative, number
 from ..typing import Variables
 
@@ -68,6 +69,7 @@ class Oracle:
     array([3., 3.])
     """
 
+    @hinted
     def __init__(
         self,
         call: Callable[..., tuple[Any, Sequence[Any]]] | None,

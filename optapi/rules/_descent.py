@@ -30,7 +30,7 @@ from ..typing import Scalar, StepSize, Tensor, Updates
 from ..vectors import dot, largest, norm, unit
 
 
-ZERO = pt.constant(np.int64(0))
+ZERO, TRUE = pt.constant(np.int64(0)), pt.constant(np.bool_(True))
 NOISY = (
     "the cost draws random numbers, or reads what updates writes, and {rule} is made for one that stays the same: it "
     "will not say that it has converged. For noisy costs take adam, sgd_qn, olbfgs, sqn, ada_qn or hessian_free"
@@ -82,13 +82,13 @@ class Proposal(NamedTuple):
     products : integer scalar variable
         How many products with the matrix of the model it took.
     at_boundary : boolean scalar variable
-        Whether the step is as long as it may be.
+        Whether the step is as long as it may be, and not that to the minimizer of the model.
     """
 
     step: Any
     decrease: Any
     products: Any = ZERO
-    at_boundary: Any = FALSE
+    at_boundary: Any = TRUE
 
 
 class Descent(NamedTuple):
@@ -193,7 +193,7 @@ class Descent(NamedTuple):
         if is_noisy:
             converged = FALSE
             if objective.stop is not None:
-                warnings.warn(NOISY.format(rule=objective.name), OptimizationWarning, stacklevel=3)
+                warnings.warn(NOISY.format(rule=objective.name), OptimizationWarning, stacklevel=4)
         search_state: tuple[Any, ...] = ()
         if hasattr(line_search, "begin"):
             search_state = line_search.begin(objective.name, current.cost.type.dtype)
@@ -218,7 +218,7 @@ class Descent(NamedTuple):
         """
         f, x, g, room = self.objective, self.point, self.gradient, self.room
         if direction is None:
-            d, steepest = self.descent, pt.constant(np.bool_(True))
+            d, steepest = self.descent, TRUE
         else:
             steepest = ~(dot(g, direction) < 0) | pt.gt(self.search_failed, 0)
             if restart is not None:
@@ -315,6 +315,10 @@ class Descent(NamedTuple):
             trial = f.at(self.moved(f.scaled(proposal.step)))
             slope = Trial(trial.cost, dot(trial.gradient, proposal.step))
             promise = least_fall(promise, one, dot(self.gradient, proposal.step), slope)
+            # Two slopes at the same point say nothing; the model does, where the step is to its minimizer.
+            still = pt.all(pt.eq(trial.point, x))
+            told = still & ~proposal.at_boundary & (proposal.decrease > 0) & (proposal.decrease < promise)
+            promise = pt.switch(told, proposal.decrease, promise).astype(f.dtype)
             lowest = pt.switch(trial.cost < lowest, trial.cost, lowest)
             valid = pt.isfinite(trial.cost) & pt.all(pt.isfinite(trial.gradient)) & (proposal.decrease > 0)
             found = self.cost - trial.cost
@@ -329,7 +333,7 @@ class Descent(NamedTuple):
             quality = pt.switch(valid, quality, -pt.ones_like(quality)).astype(f.dtype)
             accepted = quality > min_quality
             best = [pt.switch(accepted, new, old) for new, old in zip(trial, (point, cost, gradient), strict=True)]
-            done = accepted | pt.all(pt.eq(trial.point, x)) | ~pt.all(pt.isfinite(proposal.step))
+            done = accepted | still | ~pt.all(pt.isfinite(proposal.step))
             best += adjust(quality, proposal, *sizes)
             return [count + 1, products + proposal.products, promise, lowest, *best], done
 
@@ -351,7 +355,7 @@ class Descent(NamedTuple):
         trial = Trial(cost, dot(self.gradient, s), (x_new, g_new))
         result = Step(pt.ones_like(cost), trial, count, failed, promise=promise, lowest=lowest)
         # Without a restart there is nothing else to try, so a failure is as final as along the steepest descent.
-        steepest = pt.constant(np.bool_(True))
+        steepest = TRUE
         if restart is not None:
             anew = failed & (count > 0) & pt.eq(self.search_failed, 0)
             steepest = ~anew

@@ -13,6 +13,7 @@ from pytensor.graph.basic import Constant
 
 from ..checks import as_dtype, called, check_choice, check_count, check_gradients, check_parameters, check_updates
 from ..graph.loops import FALSE, repeat
+from ..hints import hinted
 from ..notes import note, noted
 from ..objective import Objective
 from ..typing import Array, Scalar, Tensor, Updates, Variables
@@ -648,6 +649,7 @@ def inverse_hessian_state(
     return noted(f.state(role, shape, dtype, fill), inverse_hessian=True)
 
 
+@hinted
 def inverse_hessian(updates: Updates) -> Any:
     """The present approximation of the inverse Hessian, from the state of a rule.
 

@@ -13,6 +13,7 @@ from pytensor.tensor.type import float_dtypes
 
 from ..checks import as_dtype, as_tensor, check_count, scalar
 from ..graph.loops import FALSE, cond
+from ..hints import hinted
 from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Tensor, Updates, Variables, XScale
@@ -43,6 +44,7 @@ def vectors(**given: Any) -> list[Any]:
     return tensors
 
 
+@hinted
 def beta_fletcher_reeves(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
     r"""The formula of Fletcher and Reeves, :math:`\beta = \|g_{new}\|^2 / \|g\|^2`.
 
@@ -60,6 +62,7 @@ def beta_fletcher_reeves(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
     return quotient(dot(g_new, g_new), dot(g, g))
 
 
+@hinted
 def beta_polak_ribiere(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
     r"""The formula of Polak and Ribière, not below 0 (PR+), :math:`\beta = \max(0, g_{new}^T y / \|g\|^2)`.
 
@@ -75,6 +78,7 @@ def beta_polak_ribiere(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
     return pt.maximum(quotient(dot(g_new, g_new - g), dot(g, g)), 0)
 
 
+@hinted
 def beta_hestenes_stiefel(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
     r"""The formula of Hestenes and Stiefel, :math:`\beta = g_{new}^T y / d^T y`.
 
@@ -91,6 +95,7 @@ def beta_hestenes_stiefel(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
     return quotient(dot(g_new, y), dot(d, y))
 
 
+@hinted
 def beta_dai_yuan(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
     r"""The formula of Dai and Yuan, :math:`\beta = \|g_{new}\|^2 / d^T y`.
 
@@ -106,6 +111,7 @@ def beta_dai_yuan(d: Tensor, g: Tensor, g_new: Tensor) -> Any:
     return quotient(dot(g_new, g_new), dot(d, g_new - g))
 
 
+@hinted
 def beta_hager_zhang(d: Tensor, g: Tensor, g_new: Tensor, theta: Scalar = 1.0, truncation: Scalar = 0.4,
                      preconditioned: Tensor | None = None) -> Any:  # fmt: skip
     r"""The formula of Hager and Zhang, bounded from below; see `hager_zhang_cg`.
@@ -141,6 +147,7 @@ def beta_hager_zhang(d: Tensor, g: Tensor, g_new: Tensor, theta: Scalar = 1.0, t
     return pt.maximum(beta, bound)
 
 
+@hinted
 def conjugate_gradient(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                        stop: Variable | None = None, updates: Updates | None = None, *,
                        beta: Formula = beta_polak_ribiere, memory: int = 0, step_size: StepSize | None = None,
@@ -153,9 +160,9 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
     .. math:: d \leftarrow -g + \beta d, \qquad x \leftarrow x + a d
 
     with :math:`a` from a line search. The rule restarts, with :math:`-g` as the direction, where :math:`-g + \beta d`
-    does not descend by at least a hundredth of :math:`\|g\|^2`, where consecutive gradients are far from orthogonal,
-    :math:`|g_{new}^T g| \ge \nu \|g_{new}\|^2`, every `restart_every` steps, and at a point that is not that of the
-    last call.
+    does not descend by at least a hundredth of :math:`\|g\|^2`, at a point that is not that of the last call, where
+    consecutive gradients are far from orthogonal, :math:`|g_{new}^T g| \ge \nu \|g_{new}\|^2`, and every
+    `restart_every` steps.
 
     Parameters
     ----------
@@ -170,8 +177,8 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
         How many pairs of a step and a change of the gradient are kept. With pairs the direction is
         :math:`-P g + \beta d`, where the preconditioner :math:`P` is the inverse Hessian of L-BFGS from all of them but
         the newest, which is that of :math:`d`. The formula gets :math:`P (g_{new} - g)` as the keyword
-        `preconditioned`; of those above `beta_hager_zhang` takes it. A step along the steepest descent removes all
-        pairs.
+        `preconditioned`; of those above `beta_hager_zhang` takes it. By the last two tests for a restart the next
+        direction is then :math:`-P g` with all pairs; a step along the steepest descent removes them.
     step_size : scalar or schedule, optional
         The first step size that a search tries. By default the one with the same decrease to first order as the
         previous step, :math:`a_{prev} g_{prev}^T d_{prev} / g^T d`, or with a `memory` 1; and without a previous step
@@ -270,6 +277,7 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
     return start.finish(end, new, unheld=unheld)
 
 
+@hinted
 def fletcher_reeves(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                     stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
                     restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
@@ -303,6 +311,7 @@ def fletcher_reeves(parameters: Variables, cost: Variable | None = None, gradien
     return conjugate_gradient(beta=beta_fletcher_reeves, **locals())
 
 
+@hinted
 def polak_ribiere(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                   stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
                   restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
@@ -336,6 +345,7 @@ def polak_ribiere(parameters: Variables, cost: Variable | None = None, gradients
     return conjugate_gradient(beta=beta_polak_ribiere, **locals())
 
 
+@hinted
 def hestenes_stiefel(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                      stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
                      restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
@@ -369,6 +379,7 @@ def hestenes_stiefel(parameters: Variables, cost: Variable | None = None, gradie
     return conjugate_gradient(beta=beta_hestenes_stiefel, **locals())
 
 
+@hinted
 def dai_yuan(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
              restart_overlap: Scalar | None = 0.5, restart_every: int | None = None, line_search: LineSearch = precise,
@@ -402,6 +413,7 @@ def dai_yuan(parameters: Variables, cost: Variable | None = None, gradients: Var
     return conjugate_gradient(beta=beta_dai_yuan, **locals())
 
 
+@hinted
 def hager_zhang_cg(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                    stop: Variable | None = None, updates: Updates | None = None, *, theta: Scalar = 1.0,
                    truncation: Scalar = 0.4, memory: int = 4, step_size: StepSize | None = None,
@@ -454,6 +466,7 @@ def hager_zhang_cg(parameters: Variables, cost: Variable | None = None, gradient
     return conjugate_gradient(beta=beta, **options)
 
 
+@hinted
 def scaled_conjugate_gradient(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                               stop: Variable | None = None, updates: Updates | None = None, *,
                               step_size: StepSize | None = None, scale: Scalar | None = None, exact: bool | None = None,

@@ -6,11 +6,13 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
 from ..checks import check_flag, is_zero
+from ..hints import hinted
 from ..moments import correction
 from ..objective import Objective
 from ..typing import Bounds, Mask, Scalar, StepSize, Updates, Variables
 
 
+@hinted
 def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
         stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
         momentum: Scalar = 0.0, dampening: Scalar = 0.0, nesterov: bool = False, bounds: Bounds | None = None,
@@ -91,6 +93,7 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
     return f.finish(new)
 
 
+@hinted
 def momentum(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
              momentum: Scalar = 0.9, bounds: Bounds | None = None, tolerance: Scalar | None = None,
@@ -148,6 +151,7 @@ def momentum(parameters: Variables, cost: Variable | None = None, gradients: Var
     return f.finish(new)
 
 
+@hinted
 def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
              momentum: Scalar = 0.9, bounds: Bounds | None = None, tolerance: Scalar | None = None,
@@ -209,6 +213,7 @@ def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Var
     return f.finish(new)
 
 
+@hinted
 def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
             stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
             epsilon: Scalar = 1e-10, initial: Scalar = 0.0, bounds: Bounds | None = None,
@@ -268,6 +273,7 @@ def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Vari
     return f.finish(new)
 
 
+@hinted
 def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1.0,
              mean_square_weight: Scalar = 0.9, epsilon: Scalar = 1e-6, bounds: Bounds | None = None,
@@ -334,6 +340,7 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
     return f.finish(new)
 
 
+@hinted
 def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
             stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
             momentum: Scalar = 0.0, mean_square_weight: Scalar = 0.9, epsilon: Scalar = 1e-8, centered: bool = False,
@@ -418,6 +425,7 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
     return f.finish(new)
 
 
+@hinted
 def adam(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
          mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, decay: StepSize = 0.0,
@@ -500,6 +508,7 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     return f.finish(new)
 
 
+@hinted
 def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
           mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, decay: StepSize = 1e-2,
@@ -552,6 +561,7 @@ def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variab
     return adam(**locals())
 
 
+@hinted
 def adamax(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
            stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 2e-3,
            mean_weight: Scalar = 0.9, norm_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, bounds: Bounds | None = None,
@@ -619,6 +629,7 @@ def adamax(parameters: Variables, cost: Variable | None = None, gradients: Varia
     return f.finish(new)
 
 
+@hinted
 def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 2e-3,
           mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8,
@@ -700,6 +711,7 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     return f.finish(new)
 
 
+@hinted
 def radam(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
           mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8,

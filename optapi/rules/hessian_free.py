@@ -13,6 +13,7 @@ from pytensor.graph.basic import Variable
 
 from ..checks import as_dtype, as_list, check_count, is_zero
 from ..graph.loops import FALSE, repeat
+from ..hints import hinted
 from ..line_search import LineSearch, Trial, backtracking, strong_wolfe
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Updates, Variables, XScale
@@ -37,6 +38,7 @@ ONE = pt.constant(np.int64(1))
 shorten = partial(backtracking, decrease=1e-2, min_shrink=0.8, max_shrink=0.8, max_trials=60)
 
 
+@hinted
 def hessian_free(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                  stop: Variable | None = None, updates: Updates | None = None, *, outputs: Variables | None = None,
                  step_size: StepSize | None = None, damping: Scalar = 1.0, damping_growth: Scalar = 1.5,
@@ -236,6 +238,7 @@ def _backtracked(f: Objective, x: Any, iterates: Iterates, skip: Any) -> tuple[A
     return d, model, cost, iterates.last - row
 
 
+@hinted
 def krylov_subspace_descent(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                             stop: Variable | None = None, updates: Updates | None = None, *,
                             outputs: Variables | None = None, step_size: StepSize | None = None, dimensions: int = 20,

@@ -9,9 +9,10 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from ..checks import as_numbers, as_tensor, called, check_choice, check_count, check_outputs, check_parameters
+from ..checks import check_choice, check_count, check_outputs, check_parameters, check_x_scale
 from ..graph.derivatives import known_shapes, pushforward
 from ..graph.loops import FALSE
+from ..hints import hinted
 from ..line_search import LineSearch, fixed, strong_wolfe
 from ..losses import Robust
 from ..objective import Objective
@@ -21,6 +22,7 @@ from ._descent import Descent, Proposal
 from ._linear_algebra import conjugate_gradients, forcing, guarded, limit, ratio, rows, times
 
 
+@hinted
 def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                  stop: Variable | None = None, updates: Updates | None = None, *, residuals: Variables,
                  loss: Loss = "linear", f_scale: Scalar = 1.0, step_size: StepSize | None = None,
@@ -140,6 +142,7 @@ def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients:
     return start.finish(start.line_search(direction, step_size), {}, reports={"products": products})
 
 
+@hinted
 def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                         stop: Variable | None = None, updates: Updates | None = None, *, residuals: Variables,
                         loss: Loss = "linear", f_scale: Scalar = 1.0, step_size: StepSize | None = None,
@@ -313,25 +316,8 @@ def _weights(f: Objective, x_scale: XScale | None) -> Any:
     """The diagonal of :math:`D` as a vector, one over the scales; None where it is the identity or not yet known."""
     if x_scale is None or (isinstance(x_scale, str) and x_scale == "jac"):
         return None
-    wanted = 'pass None, "jac", a positive number, or an array of such for each parameter'
-    several = len(f.parameters) > 1 and isinstance(x_scale, list | tuple)
-    given = list(x_scale) if several else [x_scale] * len(f.parameters)
-    if isinstance(x_scale, str) or len(given) != len(f.parameters):
-        raise ValueError(f"x_scale is {x_scale!r}; {wanted}")
-    scales = []
-    for p, scale in zip(f.parameters, given, strict=True):
-        if not isinstance(scale, Variable):
-            scale = as_numbers("x_scale", scale)
-            if not (np.isfinite(scale).all() and (scale > 0).all()):
-                raise ValueError(f"x_scale is {x_scale!r}; {wanted}")
-        tensor, shape = as_tensor("x_scale", scale), f.shape(p)
-        known = tensor.type.shape
-        if len(known) > len(shape) or any(
-            n not in (None, 1, m) for n, m in zip(known[::-1], shape[::-1], strict=False)
-        ):
-            raise ValueError(f"x_scale has the shape {known} for the parameter {called(p)} of shape {shape}; {wanted}")
-        scales.append(pt.broadcast_to(tensor, shape))
-    return 1 / f.pack(scales)
+    scales = check_x_scale(x_scale, f.parameters, [f.shape(p) for p in f.parameters], ("jac",))
+    return 1 / f.pack([pt.as_tensor(scale) for scale in scales])
 
 
 def _column_norms(transposed: Any) -> Any:

@@ -13,6 +13,7 @@ from pytensor.graph.basic import Variable
 
 from ..checks import as_dtype, as_list, called, check_choice, check_count, check_flag
 from ..graph.loops import cond
+from ..hints import hinted
 from ..moments import correction
 from ..objective import Objective
 from ..state import shape_of
@@ -20,6 +21,7 @@ from ..typing import Scalar, StepSize, Updates, Variables
 from ._linear_algebra import guarded, ratio
 
 
+@hinted
 def tonga(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2, rank: int = 5,
           every: int = 50, block: str = "all", forgetting: Scalar = 0.995, regularization: Scalar = 1.0,

@@ -13,6 +13,7 @@ from pytensor.graph.basic import Variable
 from ..checks import check_choice, check_flag
 from ..graph.loops import FALSE, repeat
 from ..graph.oracle import product_error
+from ..hints import hinted
 from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Kept, Objective
 from ..typing import Bounds, Scalar, StepSize, Updates, Variables, XScale
@@ -33,6 +34,7 @@ from ._linear_algebra import (
 from ._projected import newton_step
 
 
+@hinted
 def newton(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
            stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
            escape: bool = True, line_search: LineSearch = strong_wolfe, exact: bool | None = None,
@@ -103,6 +105,7 @@ def newton(parameters: Variables, cost: Variable | None = None, gradients: Varia
     return start.finish(end, {}, reports={"products": pt.switch(needed, f.size, 0).astype("int64")})
 
 
+@hinted
 def newton_cg(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
               stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
               cg_steps: int | None = None, preconditioner: Sequence[Any] | str | None = None, escape: bool = False,
@@ -180,6 +183,7 @@ def newton_cg(parameters: Variables, cost: Variable | None = None, gradients: Va
     return start.finish(end, new, reports=reports)
 
 
+@hinted
 def trust_region_cg(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                     stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
                     max_radius: Scalar | None = None, accept: Scalar = 0.15, cg_steps: int | None = None,

@@ -24,12 +24,14 @@ from .. import state
 from ..checks import as_dtype, check_choice, check_count, check_flag, check_gradients, scalar
 from ..graph.loops import FALSE, like
 from ..graph.replace import replaced
+from ..hints import hinted
 from ..moments import correction
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Updates, Variables
 from ._linear_algebra import ratio
 
 
+@hinted
 def delta_bar_delta(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                     stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
                     variant: str = "jacobs", increase: Scalar | None = None, decrease: Scalar = 0.2,
@@ -178,6 +180,7 @@ def delta_bar_delta(parameters: Variables, cost: Variable | None = None, gradien
     return f.finish(new)
 
 
+@hinted
 def rprop(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 0.1,
           variant: str = "irprop-", growth: Scalar = 1.2, shrinkage: Scalar = 0.5, min_rate: Scalar = 1e-6,
@@ -289,6 +292,7 @@ def rprop(parameters: Variables, cost: Variable | None = None, gradients: Variab
     return f.finish(new)
 
 
+@hinted
 def super_sab(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
               stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
               momentum: Scalar = 0.9, growth: Scalar = 1.05, shrinkage: Scalar = 0.5, max_rate: Scalar | None = None,
@@ -368,6 +372,7 @@ def super_sab(parameters: Variables, cost: Variable | None = None, gradients: Va
     return f.finish(new)
 
 
+@hinted
 def quickprop(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
               stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
               growth: Scalar = 1.75, tolerance: Scalar | None = None, ascent: bool = False,
@@ -439,6 +444,7 @@ def quickprop(parameters: Variables, cost: Variable | None = None, gradients: Va
     return f.finish(new)
 
 
+@hinted
 def idbd(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 0.05,
          meta_step_size: Scalar = 1e-2, curvature: Variables | None = None, tolerance: Scalar | None = None,
@@ -521,6 +527,7 @@ def idbd(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     return f.finish(new, reports={"products": pt.constant(np.int64(f.size))} if exact else None)
 
 
+@hinted
 def smd(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
         stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
         meta_step_size: Scalar = 2e-2, trace_weight: Scalar = 0.99, tolerance: Scalar | None = None,
@@ -602,6 +609,7 @@ def smd(parameters: Variables, cost: Variable | None = None, gradients: Variable
     return f.finish(new, reports={"products": pt.constant(np.int64(1))})
 
 
+@hinted
 def vsgd(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1.0,
          curvature: Variables | None = None, samples: int = 10, slow_start: Scalar = 2.0, outliers: Scalar | None = 2.0,
@@ -740,6 +748,7 @@ def vsgd(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     return f.finish(new, reports={"evaluations": pt.constant(np.int64(2))} if differences else None)
 
 
+@hinted
 def hypergradient(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                   stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
                   direction: str = "sgd", meta_step_size: Scalar | None = None, multiplicative: bool = False,

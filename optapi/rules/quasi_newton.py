@@ -9,6 +9,7 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
 from ..checks import check_choice, check_count
+from ..hints import hinted
 from ..line_search import LineSearch, nonmonotone, strong_wolfe
 from ..objective import Objective
 from ..typing import Bounds, Scalar, StepSize, Updates, Variables, XScale
@@ -27,6 +28,7 @@ from ._linear_algebra import (
 from ._projected import model_step
 
 
+@hinted
 def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
           memory: int = 10, line_search: LineSearch = strong_wolfe, exact: bool | None = None,
@@ -133,6 +135,7 @@ def _bounded(start: Descent, pairs: CompactHessian, step_size: StepSize | None) 
     return start.finish(end, {pairs.active: box.active(end.point)}, unheld=unheld)
 
 
+@hinted
 def bfgs(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
          line_search: LineSearch = strong_wolfe, exact: bool | None = None, x_scale: XScale | None = None,
@@ -194,6 +197,7 @@ def bfgs(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     return start.finish(end, new)
 
 
+@hinted
 def sr1(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
         stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
         line_search: LineSearch = strong_wolfe, exact: bool | None = None, x_scale: XScale | None = None,
@@ -257,6 +261,7 @@ def sr1(parameters: Variables, cost: Variable | None = None, gradients: Variable
     return start.finish(end, new)
 
 
+@hinted
 def barzilai_borwein(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                      stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
                      kind: str = "alternate", line_search: LineSearch = nonmonotone, exact: bool | None = None,

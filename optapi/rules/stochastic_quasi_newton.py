@@ -11,6 +11,7 @@ from pytensor.graph.basic import Variable
 from ..checks import as_dtype, check_choice, check_cost, check_count, check_mask, is_zero
 from ..graph.loops import cond
 from ..graph.replace import replaced
+from ..hints import hinted
 from ..objective import Objective
 from ..typing import Mask, Scalar, StepSize, Updates, Variables
 from ..vectors import dot
@@ -20,6 +21,7 @@ from ._linear_algebra import CompactInverseHessian, ratio, shifted, times
 ONE, TWO = (pt.constant(np.int64(count)) for count in (1, 2))
 
 
+@hinted
 def sgd_qn(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
            stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
            regularization: Scalar = 0.0, mask: Mask | None = None, skip: int = 16,
@@ -189,6 +191,7 @@ def _gradients_at(f: Objective, points: list[Any], condition: Any) -> list[Any]:
     return cond(condition & ~f.stopped, gradients, points, [pt.zeros_like(p) for p in f.parameters])
 
 
+@hinted
 def olbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
            stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 0.1, memory: int = 10,
            regularization: Scalar = 0.0, epsilon: Scalar | None = None, tolerance: Scalar | None = None,
@@ -272,6 +275,7 @@ def olbfgs(parameters: Variables, cost: Variable | None = None, gradients: Varia
     return f.finish(new, reports={"evaluations": TWO})
 
 
+@hinted
 def sqn(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
         stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 0.1, memory: int = 10,
         every: int = 10, curvature_cost: Variable | None = None, tolerance: Scalar | None = None, ascent: bool = False,
@@ -351,6 +355,7 @@ def sqn(parameters: Variables, cost: Variable | None = None, gradients: Variable
     return f.finish(new, reports={"evaluations": ONE, "products": makes_pair.astype("int64")})
 
 
+@hinted
 def ada_qn(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
            stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 0.1, memory: int = 10,
            every: int = 20, gradient_memory: int = 100, monitor: Variable | None = None, increase: Scalar = 1.01,

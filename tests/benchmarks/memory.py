@@ -108,7 +108,7 @@ def building(rule, count):
     times.append(time.process_time())
     x0 = [np.full(3, float(i)) for i in range(count)]
     f, df = lambda x: sum(np.dot(p - 1, p - 1) for p in x), lambda x: [2 * (p - 1) for p in x]
-    optapi.minimize(x0, f, df, rule, max_iterations=3)
+    optapi.minimize(x0, f, df, rule, max_iterations=3, full_output=True)
     times.append(time.process_time())
     return np.diff(times).tolist()
 

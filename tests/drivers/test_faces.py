@@ -159,7 +159,8 @@ def test_a_rule_of_the_user_is_compiled_anew():
     globals()["scaled_descent"] = scaled_descent
     scaled_descent.__qualname__, points = "scaled_descent", []
     for scaled_descent.rate in (0.1, 0.3):
-        points.append(optapi.minimize([1.0], lambda x: x @ x, lambda x: 2 * x, scaled_descent, max_iterations=1))
+        options = {"max_iterations": 1, "full_output": True}
+        points.append(optapi.minimize([1.0], lambda x: x @ x, lambda x: 2 * x, scaled_descent, **options).x)
     np.testing.assert_allclose(points, [[0.8], [0.4]], rtol=1e-15)
 
 

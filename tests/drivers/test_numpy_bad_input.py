@@ -166,7 +166,7 @@ def same(one, other):
 @example(
     call={"x0": np.zeros(3), "f": ("right", 1), "df": "df", "slope": ("right", 1), "rule": optapi.lbfgs, "keywords": {}}
 )
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::optapi.OptimizationWarning")
 def test_a_documented_error_or_a_correct_answer(call, capsys):
     x0, f = call["x0"], Function(cost, *call["f"])
     df = Function(slope, *call["slope"]) if call["df"] == "df" else call["df"]

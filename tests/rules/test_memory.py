@@ -71,7 +71,7 @@ def test_minimize_has_the_pairs_twice_and_no_more(memory):
 
 
 def test_minimize_leaves_nothing_large_behind():
-    optapi.minimize(np.zeros(N), f, df, "lbfgs", memory=7, max_iterations=3)
+    optapi.minimize(np.zeros(N), f, df, "lbfgs", memory=7, max_iterations=3, full_output=True)
     allocated, left = peak(partial(optapi.minimize, np.zeros(N), f, df, "lbfgs", memory=8, max_iterations=3))
     # The first call for a kind of points also builds.
     assert allocated <= 4 * 8 + 30

@@ -210,3 +210,16 @@ def test_evaluations_of_hager_zhang_beside_those_of_scipy():
             ratios.append(minimized(optapi.hager_zhang_cg, problem)[1] / theirs.nfev)
     assert len(ratios) >= 32
     assert np.exp(np.mean(np.log(ratios))) < 1.3
+
+
+def test_a_step_that_rounding_does_not_take_is_judged_by_the_model():
+    problem = mgh.linear_rank_1()
+    p, stop = pytensor.shared(problem.start.astype("float32"), name="p"), pytensor.shared(np.int64(0), name="stop")
+    updates = optapi.trust_region_cg([p], problem.cost([p]), stop=stop, tolerance=1e-6)
+    step = pytensor.function([], [], updates=updates, mode=PYTHON)
+    while not stop.get_value():
+        step()
+    [reason], [size] = (optapi.reports(updates)[role] for role in ("reason", "gradient_size"))
+    assert size.get_value() > 1e-6
+    assert reason.get_value() == 7
+    assert problem.evaluate(p.get_value().astype("float64"))[0] == published(problem.minima[0])

@@ -644,7 +644,7 @@ def test_options_that_are_wrong():
     with pytest.raises(ValueError, match='pass solver="svd"'):
         optapi.levenberg_marquardt([p], residuals=p - 1, x_scale="jac", solver="cg")
     for wrong in (0.0, "columns", np.ones(3), [1.0, np.inf]):
-        with pytest.raises(ValueError, match='pass None, "jac", a positive number'):
+        with pytest.raises(ValueError, match="x_scale"):
             optapi.levenberg_marquardt([p], residuals=p - 1, x_scale=wrong)
     with pytest.raises(ValueError, match="accept"):
         optapi.trust_region_cg([p], pt.sum(p**2), accept=0.5)

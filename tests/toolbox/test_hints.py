@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytensor
+import pytensor.tensor as pt
 import pytest
 
 import optapi
@@ -50,6 +51,18 @@ CALLS = {
     "lr of compile_minimizer": (lambda: optapi.compile_minimizer([P], COST, "adam", lr=0.1), "use step_size="),
     "maxiter": (lambda: optapi.compile_minimizer([P], COST, "lbfgs", maxiter=3), "use max_iterations="),
     "options": (lambda: optapi.compile_minimizer([P], COST, "lbfgs", options={"maxiter": 3}), "max_iterations=100"),
+    "order of minimize": (lambda: optapi.minimize(lambda x: pt.sum(x**2), [1.0]), "minimize(x0, f)"),
+    "jac": (lambda: optapi.minimize([1.0], np.sum, jac=np.sign), "use df="),
+    "method": (lambda: optapi.minimize([1.0], np.sum, method="BFGS"), "use opt_algo="),
+    "fun": (lambda: optapi.minimize([1.0], fun=np.sum), "use f="),
+    "gtol": (lambda: optapi.minimize([1.0], np.sum, np.sign, gtol=1e-3), "use tolerance="),
+    "xtol": (lambda: optapi.minimize([1.0], np.sum, np.sign, xtol=1e-3), "use step_tolerance="),
+    "tol of minimize": (lambda: optapi.minimize([1.0], np.sum, np.sign, tol=1e-3), "use tolerance="),
+    "bounds": (lambda: optapi.sr1([P], COST, bounds=(0, 1)), "lbfgs and "),
+    "bounds of a driver": (lambda: optapi.minimize([1.0], np.sum, np.sign, "sr1", bounds=(0, 1)), "use lbfgs"),
+    "Nelder-Mead": (lambda: optapi.minimize([1.0], np.sum, opt_algo="Nelder-Mead"), "scipy.optimize.minimize"),
+    "a rule in the place of df": (lambda: optapi.minimize([1.0], np.sum, "bfgs"), "pass it as opt_algo='bfgs'"),
+    "name of a rule": (lambda: optapi.minimize([1.0], np.sum, opt_algo="L-BFGS"), "'lbfgs'"),
     "Adam": (lambda: optapi.Adam, "use optapi.adam"),
     "L_BFGS_B": (lambda: optapi.L_BFGS_B, "use optapi.lbfgs"),
     "fmin_cg": (lambda: optapi.fmin_cg, "use optapi.polak_ribiere"),
@@ -61,7 +74,7 @@ CALLS = {
 
 @pytest.mark.parametrize("call, answer", CALLS.values(), ids=CALLS)
 def test_the_answer_says_what_to_type(call, answer):
-    with pytest.raises((TypeError, AttributeError), match=re.escape(answer)):
+    with pytest.raises((TypeError, ValueError, AttributeError), match=re.escape(answer)):
         call()
 
 
@@ -86,7 +99,7 @@ def test_every_public_function_is_hinted():
         function = getattr(optapi, name)
         if inspect.isfunction(function):
             kinds = {p.kind for p in inspect.signature(function).parameters.values()}
-            if inspect.Parameter.VAR_KEYWORD not in kinds and name != "join":
+            if inspect.Parameter.VAR_POSITIONAL not in kinds:
                 assert hasattr(function, "__wrapped__"), name
 
 
