@@ -279,7 +279,10 @@ class Run:
             message=message,
         )
         # The inputs of a compiled minimization are there for the time of a call.
-        second = partial(self._program.second_derivatives, evaluation.point, self._evaluator, self._evaluator.args)
+        evaluator = self._evaluator
+        second = partial(
+            self._program.second_derivatives, evaluation.point, evaluator, evaluator.args, evaluator.limits
+        )
         object.__setattr__(result, "_second", cache(second))
         return result
 
