@@ -187,7 +187,9 @@ def hinted(function: Callable[P, R]) -> Callable[P, R]:
 
     One that passes other keywords on answers so where an argument is missing.
     """
-    parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
+    everything = list(inspect.signature(function).parameters.values())
+    parameters = [p for p in everything if p.name != "self"]
+    bound = len(everything) - len(parameters)
     known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     required = [p.name for p in parameters if p.default is p.empty and p.name in known]
     passes_on = len(known) < len(parameters)
@@ -197,7 +199,7 @@ def hinted(function: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         wrong: list[Any] = [name for name in kwargs if name not in known]
         if wrong and passes_on:
-            missing = {name for name in required[len(args) :] if name not in kwargs}
+            missing = {name for name in required[len(args) - bound :] if name not in kwargs}
             wrong = [name for name in wrong if missing.intersection(WORDS.get(name, ()))]
         if wrong:
             raise TypeError(unexpected(called, wrong[0], known))

@@ -155,6 +155,7 @@ class minimize_iterator(Run):
     [1. 1.] Converged: no component of the derivative is larger than 1e-05 in absolute value.
     """
 
+    @hinted
     def __init__(self, x0: Tree, f: Callable[..., Any], df: Derivative = None, opt_algo: OptAlgo | None = None, *,
                  args: Any = (),
                  max_iterations: int | None = None, max_evaluations: int | None = None, time_limit: float | None = None,
@@ -237,8 +238,10 @@ class minimize_iterator(Run):
                 comparison = compare(self._evaluator, self._position.now)
                 if not comparison.agrees:
                     raise ValueError(f"{comparison}; check f and df, or leave check_gradient out")
-            if not self._step():
+            stepped = self._step()
+            if self._position.ending is not None:
                 self._evaluator.close()
+            if not stepped:
                 raise StopIteration
             return self
         except BaseException:
@@ -441,8 +444,11 @@ def minimize(
     """
     check_flag("full_output", full_output)
     iterator = minimize_iterator(x0, f, df, opt_algo, **kwargs)
-    for _ in iterator:
-        pass
+    try:
+        for _ in iterator:
+            pass
+    finally:
+        iterator._evaluator.close()
     if full_output:
         return iterator.result
     if not iterator.success:

@@ -55,6 +55,7 @@ CALLS = {
     "jac": (lambda: optapi.minimize([1.0], np.sum, jac=np.sign), "use df="),
     "method": (lambda: optapi.minimize([1.0], np.sum, method="BFGS"), "use opt_algo="),
     "fun": (lambda: optapi.minimize([1.0], fun=np.sum), "use f="),
+    "fun of the iterator": (lambda: optapi.minimize_iterator([1.0], fun=np.sum), "use f="),
     "gtol": (lambda: optapi.minimize([1.0], np.sum, np.sign, gtol=1e-3), "use tolerance="),
     "xtol": (lambda: optapi.minimize([1.0], np.sum, np.sign, xtol=1e-3), "use step_tolerance="),
     "tol of minimize": (lambda: optapi.minimize([1.0], np.sum, np.sign, tol=1e-3), "use tolerance="),
