@@ -299,5 +299,14 @@ def projected_gradients(
     ]
 
 
+def active_bounds(point: Sequence[np.ndarray], limits: Limits) -> list[np.ndarray]:
+    """-1 where a component is at its low, 1 where it is at its high, 0 where it is free, as int8 arrays."""
+    active = []
+    for x, pair in zip(point, limits, strict=True):
+        low, high = (-np.inf, np.inf) if pair is None else pair
+        active.append(np.where(x <= low, -1, np.where(x >= high, 1, 0)).astype("int8"))
+    return active
+
+
 def _clipped(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return np.maximum(np.minimum(values, high), low)

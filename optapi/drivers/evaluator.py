@@ -124,6 +124,7 @@ class Evaluator:
         self.structure = structure
         self.nfev = self.njev = self.nhev = 0
         self.limits: Any = None  # the bounds, see `feasible.limits`
+        self.sign = 1  # -1 where `f` is maximized
         self.held: Evaluation | None = None
         self.recent: list[Evaluation] = []
 
@@ -179,7 +180,12 @@ class Evaluator:
         known = evaluation.gradients is None and evaluation.size is not None
         if known:
             return evaluation.size  # type: ignore[return-value]
-        return largest(projected_gradients(evaluation.point, self.gradients(evaluation), self.limits))
+        return largest(projected_gradients(evaluation.point, self.downhill(evaluation), self.limits))
+
+    def downhill(self, evaluation: Evaluation) -> Arrays:
+        """The gradients at a point of what is minimized."""
+        gradients = self.gradients(evaluation)
+        return gradients if self.sign > 0 else [-g for g in gradients]
 
     def evaluate(self, *arrays: np.ndarray) -> tuple[float, Arrays]:
         """The cost and the gradients, as an oracle calls it; where the cost is not finite, `df` is not called."""
