@@ -196,7 +196,7 @@ class Evaluator:
         """The products with the second derivatives, as an oracle calls it."""
         if self.hessp is None:
             return central_difference(
-                lambda *arrays: self._derivative(list(arrays)), point, vectors, self.gradient_error
+                lambda *arrays: self._derivative(list(arrays)), point, vectors, self.gradient_error, self.limits
             )
         self.nhev += 1
         value = self.hessp(self._argument(point), self._argument(vectors), *self.args)
@@ -295,7 +295,7 @@ class DifferencedEvaluator(Evaluator):
                 self.njev += 1
                 self._epsilon = max((float(np.finfo(array.dtype).eps) for array in point), default=0.0)
                 quiet = self.differenced.noise == 0
-                evaluation.gradients = self.differenced(self._costs, point, cost)
+                evaluation.gradients = self.differenced(self._costs, point, cost, self.limits)
                 if quiet and self.differenced.noise:
                     warn(NOISY.format(noise=self.differenced.noise))
         return evaluation.gradients
