@@ -47,6 +47,16 @@ WORDS = {
     "disp": ("verbose",),
     "iprint": ("verbose",),
     "return_all": ("trace",),
+    "lb": ("bounds",),
+    "ub": ("bounds",),
+    "lower": ("bounds",),
+    "upper": ("bounds",),
+    "diag": ("x_scale",),
+    "scale": ("x_scale",),
+    "xdata": ("x",),
+    "ydata": ("y",),
+    "random_state": ("seed",),
+    "rng": ("seed",),
     # PyTorch, Optax and Keras
     "solver": ("opt_algo",),
     "optimizer": ("opt_algo",),
@@ -93,6 +103,7 @@ PAIRS = {"betas": "{0}= and {1}=, two numbers"}
 # What is no keyword here, and what to do.
 SENTENCES = {
     "options": "pass what is in options as keywords, for instance max_iterations=100",
+    "constraints": "there are bounds=, and no other constraints yet",
     "clipnorm": "clip the gradients before the rule: optapi.gradients.clip_norm",
     "clipvalue": "clip the gradients before the rule: optapi.gradients.clip",
     "global_clipnorm": "clip the gradients before the rule: optapi.gradients.clip_global_norm",
@@ -150,7 +161,7 @@ def hint(name: str, known: Iterable[str]) -> str | None:
         return SENTENCES[name]
     others = [rule for rule, keywords in rules() if name in keywords]
     if others:
-        return f"{' and '.join(sorted(others, key=lambda rule: rule != 'lbfgs')[:3])} do"
+        return f"it is taken by {', '.join(sorted(others, key=lambda rule: rule != 'lbfgs')[:3])}"
     near = difflib.get_close_matches(name, known, n=1)
     return f"use {near[0]}=" if near else None
 

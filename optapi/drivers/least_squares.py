@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from pytensor.compile.mode import Mode
 from pytensor.tensor.variable import TensorVariable
 
-from ..checks import as_numbers, check_callable, check_flag, check_number, shown
+from ..checks import as_numbers, check_callable, check_flag, check_number, check_start_first, shown
 from ..graph.derivatives import pushforward
 from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays
@@ -616,6 +616,7 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
     >>> fit.x.round(3), fit.standard_errors().round(3)
     (array([1.   , 0.513]), array([0.006, 0.006]))
     """
+    check_start_first("least_squares(x0, residuals)", x0, residuals)
     structure, start = point("x0", x0)
     robust = Robust.of(loss, check_number("f_scale", f_scale, low=0))
     evaluator = evaluator_of(residuals, jac, args, structure, start, robust, mode)

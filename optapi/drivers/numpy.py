@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pytensor.compile.mode import Mode
 
-from ..checks import as_numbers, check_flag
+from ..checks import as_numbers, check_flag, check_start_first
 from ..feasible import limits, put_inside
 from ..files import refusing
 from ..hints import hinted
@@ -166,8 +166,7 @@ class minimize_iterator(Run):
                  check_gradient: bool = False, hessp: Callable[..., Any] | None = None,
                  workers: int | Callable[..., Any] | None = None, mode: CompileMode = None,
                  **options: Any):  # fmt: skip
-        if callable(x0) and not callable(f):
-            raise TypeError("x0 is a function: the start comes first, minimize(x0, f); SciPy's order has optapi.scipy")
+        check_start_first("minimize(x0, f)", x0, f)
         structure, start = point("x0", x0)
         rule = rule_of("lbfgs" if opt_algo is None else opt_algo)
         name = public_name(df) if callable(df) else df if isinstance(df, str) else None
