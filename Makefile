@@ -9,7 +9,7 @@ PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 PYTEST := -m pytest --numprocesses auto --dist worksteal --durations 15 --durations-min 2
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test check check-all lint types scipy-suite test-compiled test-long test-other test-other-contract test-other-c notebooks check-notebooks docs \
+.PHONY: help demo test check check-all lint types scipy-suite check-scipy-suite test-compiled test-long test-other test-other-contract test-other-c notebooks check-notebooks docs \
 	benchmark clean
 .NOTPARALLEL:
 
@@ -22,7 +22,7 @@ demo: .venv/installed-$(VERSION) ## train a network on handwritten digits (about
 test: .venv/installed-$(VERSION) ## run the tests that compile nothing (5 to 25 min)
 	.venv/bin/python $(PYTEST) -m "not numba and not c and not jax"
 
-check: lint types docs demo check-notebooks scipy-suite test-other test-compiled ## all that CI checks, but for make test (about 13 min)
+check: lint types docs demo check-notebooks check-scipy-suite test-other test-compiled ## all that CI checks, but for make test (about 13 min)
 
 check-all: export OPTAPI_INJECTIONS ?= 10
 check-all: check test-long test-other-contract test-other-c ## the same, and all tests that compile on both versions of PyTensor (about 18 min)
@@ -34,8 +34,11 @@ lint: .venv/check-$(VERSION) ## check the style (about 2 s)
 types: .venv/check-$(VERSION) ## check the types (about 10 s)
 	.venv/bin/mypy
 
-scipy-suite: .venv/installed-$(VERSION) ## run SciPy's own tests against optapi.scipy, and write their table (about 30 s)
+scipy-suite: .venv/installed-$(VERSION) ## run SciPy's own tests against optapi.scipy, and write their table (about 1 min)
 	.venv/bin/python tests/scipy_suite/run.py
+
+check-scipy-suite: .venv/installed-$(VERSION) ## run them, and compare the table where it is of this SciPy (about 1 min)
+	.venv/bin/python tests/scipy_suite/run.py --check
 
 test-compiled: .venv/jax-$(VERSION) ## run the tests that compile with numba, C or JAX (about 4 min)
 	.venv/bin/python $(PYTEST) -m "(numba or c or jax) and not long"

@@ -1,4 +1,8 @@
-"""SciPy's own interface on the rules: ``from optapi.scipy import minimize`` in the place of SciPy's line.
+"""SciPy's own interface on the rules, where only the import changes.
+
+::
+
+    from optapi.scipy import curve_fit, least_squares, minimize
 
 Order of arguments, names of methods, options, defaults, tests of convergence, messages and results are SciPy's.
 """
@@ -14,26 +18,29 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 from scipy.linalg import LinAlgError, cholesky
-from scipy.optimize import HessianUpdateStrategy, LbfgsInvHessProduct, OptimizeResult, OptimizeWarning
+from scipy.optimize import Bounds, HessianUpdateStrategy, LbfgsInvHessProduct, OptimizeResult, OptimizeWarning
 
-from .drivers.differences import SCHEMES
-from .drivers.evaluator import warn
+from .drivers.differences import SCHEMES, Differences
+from .drivers.evaluator import Evaluation, Evaluator, warn
 from .drivers.numpy import minimize_iterator
 from .drivers.progress import takes_result
 from .drivers.scipy import Products, Shaped, steps
+from .drivers.scipy_least_squares import curve_fit, least_squares
+from .feasible import projected_gradients
 from .line_search import strong_wolfe
-from .rules._linear_algebra import CompactInverseHessian
+from .rules._linear_algebra import CompactHessian, CompactInverseHessian
 from .rules.conjugate_gradient import polak_ribiere
 from .rules.newton import newton_cg, trust_region_cg
 from .rules.quasi_newton import bfgs, lbfgs
 
 
-__all__ = ["minimize"]
+__all__ = ["curve_fit", "least_squares", "minimize"]
 
 EPSILON = float(np.finfo(float).eps) ** 0.5
 SUCCESS = "Optimization terminated successfully."
 MAXITER = "Maximum number of iterations has been exceeded."
 NAN = "NaN result encountered."
+FIXED = "All independent variables were fixed by bounds."
 SMALL_FALL = "CONVERGENCE: RELATIVE REDUCTION OF F <= FACTR*EPSMCH"
 PRECISION = "Desired error not necessarily achieved due to precision loss."
 
@@ -44,8 +51,8 @@ class State:
 
     Attributes
     ----------
-    x, fun, jac
-        The point, the cost and the derivative there.
+    x, fun, jac, projected
+        The point, the cost and the derivative there, and what of this is feasible with bounds.
     step, fall
         What the last iteration has changed; None and infinite at the start.
     """
@@ -53,6 +60,7 @@ class State:
     x: np.ndarray
     fun: float
     jac: np.ndarray
+    projected: np.ndarray
     step: np.ndarray | None = None
     fall: float = np.inf
 
@@ -118,7 +126,7 @@ def small_gradient_or_step(state: State, given: dict[str, Any]) -> str | None:
 
 def small_gradient_or_fall(state: State, given: dict[str, Any]) -> str | None:
     """The test of L-BFGS-B."""
-    if np.max(np.abs(state.jac), initial=0.0) <= given["gtol"]:
+    if np.max(np.abs(state.projected), initial=0.0) <= given["gtol"]:
         return "CONVERGENCE: NORM OF PROJECTED GRADIENT <= PGTOL"
     if state.step is not None and state.fall <= given["ftol"] * max(abs(state.fun + state.fall), abs(state.fun), 1.0):
         return SMALL_FALL
@@ -210,8 +218,6 @@ METHODS = {
     "trust-exact": replace(TRUST, uses=("hess",)),
     "dogleg": replace(TRUST, uses=("hess",)),
 }  # fmt: skip
-# SciPy's methods for bounds and constraints, which have no counterpart yet.
-CONSTRAINED = {"slsqp": "SLSQP", "trust-constr": "trust-constr", "tnc": "TNC"}
 
 
 def minimize(fun: Callable[..., Any], x0: Any, args: Any = (), method: Any = None, jac: Any = None, hess: Any = None,
@@ -227,8 +233,11 @@ def minimize(fun: Callable[..., Any], x0: Any, args: Any = (), method: Any = Non
     method : str, optional
         ``"BFGS"``, the default, ``"L-BFGS-B"``, ``"CG"``, ``"Newton-CG"``, ``"trust-ncg"``, ``"trust-krylov"``,
         ``"trust-exact"`` or ``"dogleg"``, in any case of letters. A callable is passed on to SciPy.
-    bounds, constraints
-        Not yet taken, unless the bounds are infinite.
+    bounds
+        As for `scipy.optimize.minimize`, of ``"L-BFGS-B"``, the default where there are bounds. No function is called
+        outside of them.
+    constraints
+        Not yet taken.
 
     Returns
     -------
@@ -244,8 +253,7 @@ def minimize(fun: Callable[..., Any], x0: Any, args: Any = (), method: Any = Non
     Raises
     ------
     NotImplementedError
-        If the method is one of SciPy that has no counterpart, or at bounds or constraints; the message says what to
-        call.
+        If the method is one of SciPy that has no counterpart, or at constraints; the message says what to call.
     ValueError
         As SciPy.
 
@@ -274,7 +282,7 @@ def minimize(fun: Callable[..., Any], x0: Any, args: Any = (), method: Any = Non
         raise ValueError("'x0' must only have one dimension.")
     args = args if isinstance(args, tuple) else (args,)
     name = named(method, bounds, constraints)
-    chosen = METHODS[name]
+    chosen, box = METHODS[name], box_of(bounds, x)
     if x.dtype not in ("float32", "float64") or name == "l-bfgs-b":
         x = x.astype("float64")
     given = options_of(name, method or "BFGS", options or {}, tol)
@@ -295,9 +303,17 @@ def minimize(fun: Callable[..., Any], x0: Any, args: Any = (), method: Any = Non
     products = products_of(chosen, given, hess, hessp)
     if chosen.needs_hess and products is None and not isinstance(hess, str):
         raise ValueError(f"The Hessian{' or its product' * ('hessp' in chosen.uses)} is required for {method}")
+    cost: Any = Paired(fun) if jac is True else Scalar(fun)
+    fixed, more = box.lb == box.ub, {}
+    if chosen.rule is lbfgs:
+        if fixed.all() and fixed.size:
+            value = cost(box.lb.copy(), *args)
+            return OptimizeResult(x=box.lb.copy(), fun=value[0] if jac is True else value, success=True, message=FIXED,
+                                  nfev=1, njev=0, nhev=0)  # fmt: skip
+        more["bounds"] = box
     iterator = minimize_iterator(
-        x, Paired(fun) if jac is True else Scalar(fun), derivative, chosen.rule, args=args, hessp=products,
-        max_iterations=2**62, workers=given["workers"], tolerance=0.0, **chosen.translated(given),
+        x, cost, derivative, chosen.rule, args=args, hessp=products, max_iterations=2**62, workers=given["workers"],
+        tolerance=0.0, **chosen.translated(given), **more,
     )  # fmt: skip
     if isinstance(products, Follower):
         products.iterator = iterator
@@ -307,6 +323,8 @@ def minimize(fun: Callable[..., Any], x0: Any, args: Any = (), method: Any = Non
         result = followed(iterator, chosen, given, callback, patience=1 + isinstance(products, Updated))
     finally:
         iterator._evaluator.close()
+    if more and fixed.any() and isinstance(derivative, Differences):
+        result.jac[fixed], result["hess_inv"] = np.nan, None
     if isinstance(products, Products):
         result["nhev"] = products.calls
         if chosen.needs_hess:
@@ -317,32 +335,41 @@ def minimize(fun: Callable[..., Any], x0: Any, args: Any = (), method: Any = Non
 
 def named(method: str | None, bounds: Any, constraints: Any) -> str:
     """The key of the method in `METHODS`. What is not taken, is refused here."""
-    bounded, constrained = is_bounded(bounds), np.size(constraints) > 0 and constraints is not None
+    constrained = np.size(constraints) > 0 and constraints is not None
     if method is None:
-        method = "SLSQP" if constrained else "L-BFGS-B" if bounded else "BFGS"
+        method = "SLSQP" if constrained else "BFGS" if bounds is None else "L-BFGS-B"
     name = method.lower()
     own = f"scipy.optimize.minimize(fun, x0, method={method!r})"
-    if name in CONSTRAINED:
-        raise NotImplementedError(f"the rules take no bounds or constraints yet, as {method} does; call {own}")
+    if name in ("slsqp", "trust-constr"):
+        raise NotImplementedError(f"the rules take no constraints yet, as {method} does; call {own}")
+    if name == "tnc":
+        raise NotImplementedError(
+            f"TNC has no counterpart; pass method='L-BFGS-B', which takes bounds too, or call {own}"
+        )
     if name in ("nelder-mead", "powell", "cobyla", "cobyqa"):
         raise NotImplementedError(f"{method} has no counterpart among the rules, which need derivatives; call {own}")
     if name not in METHODS:
         raise ValueError(f"Unknown solver {method}; pass one of {', '.join(METHODS)}")
-    if bounded and name == "l-bfgs-b":
-        raise NotImplementedError("the rules take no bounds yet; leave bounds out, or call scipy.optimize.minimize")
     for argument, is_there in (("constraints", constrained), ("bounds", bounds is not None and name != "l-bfgs-b")):
         if is_there:
             warn(f"Method {method} cannot handle {argument}.", RuntimeWarning)
     return name
 
 
-def is_bounded(bounds: Any) -> bool:
-    """Whether one of the bounds is finite."""
+def box_of(bounds: Any, x: np.ndarray) -> Bounds:
+    """`bounds`, in either form of SciPy, for the point `x`; none if they are None."""
     if bounds is None:
-        return False
-    if isinstance(bounds, scipy.optimize.Bounds):
-        return bool(np.isfinite(bounds.lb).any() or np.isfinite(bounds.ub).any())
-    return any(end is not None and np.isfinite(end) for pair in bounds for end in pair)
+        bounds = Bounds()
+    elif not isinstance(bounds, Bounds):
+        lows, highs = zip(*bounds, strict=True)
+        bounds = Bounds(*([free if end is None else np.asarray(end).item() for end in ends]
+                          for free, ends in ((-np.inf, lows), (np.inf, highs))))  # fmt: skip
+    if np.any(bounds.ub < bounds.lb):
+        raise ValueError("An upper bound is less than the corresponding lower bound.")
+    try:
+        return Bounds(*(np.broadcast_to(side, x.shape) for side in (bounds.lb, bounds.ub)))
+    except ValueError:
+        raise ValueError("The number of bounds is not compatible with the length of `x0`.") from None
 
 
 def options_of(name: str, method: str, options: dict[str, Any], tol: float | None) -> dict[str, Any]:
@@ -395,9 +422,7 @@ def followed(iterator: minimize_iterator, chosen: Method, given: dict[str, Any],
     The step of a quasi-Newton model, which may be poor, says less of the error than Newton's.
     """
     evaluator, by_result = iterator._evaluator, callback is not None and takes_result(callback)
-    now = iterator._position.now
-    cost = evaluator.cost(now)
-    state = State(now.point[0], cost, evaluator.gradients(now)[0])
+    state = state_at(evaluator, iterator._position.now)
     points, nit, met, status = [state.x.copy()], 0, 0, None
     message = chosen.test(state, given)
     if given["maxiter"] <= 0 and (message is None or chosen.limit_wins):
@@ -412,10 +437,10 @@ def followed(iterator: minimize_iterator, chosen: Method, given: dict[str, Any],
             status, message = end_of(iterator, chosen)
             break
         now, nit = iterator._position.now, nit + 1
-        x, cost = now.point[0], evaluator.cost(now)
         # An iteration without a better point, after which the rule begins anew, says nothing of convergence.
-        step = x - before.point[0] if now.key != before.key else None
-        state = State(x, cost, evaluator.gradients(now)[0], step, state.fun - cost)
+        step = now.point[0] - before.point[0] if now.key != before.key else None
+        state = state_at(evaluator, now, step, state.fun)
+        x, cost = state.x, state.fun
         if given.get("return_all"):
             points.append(x.copy())
         if callback is not None:
@@ -450,6 +475,13 @@ def followed(iterator: minimize_iterator, chosen: Method, given: dict[str, Any],
     return result
 
 
+def state_at(evaluator: Evaluator, now: Evaluation, step: np.ndarray | None = None, before: float = np.inf) -> State:
+    """The state at the point of `now`, to which the `step` led from a point with the cost `before`."""
+    cost, gradients = evaluator.cost(now), evaluator.gradients(now)
+    projected = projected_gradients(now.point, gradients, evaluator.limits)
+    return State(now.point[0], cost, gradients[0], projected[0], step, before - cost)
+
+
 def end_of(iterator: minimize_iterator, chosen: Method) -> tuple[int, str]:
     """SciPy's status and message where the rule itself has found its end."""
     if iterator.status == 0:
@@ -461,11 +493,19 @@ def end_of(iterator: minimize_iterator, chosen: Method) -> tuple[int, str]:
 
 def pairs_of(iterator: minimize_iterator) -> LbfgsInvHessProduct:
     """The pairs of `lbfgs` as SciPy has them, the oldest first."""
-    values = iterator._position.values
-    pairs = CompactInverseHessian(*(values[place] for place in iterator._program.places.inverse))
-    order = (np.arange(pairs.memory) + int(pairs.slot)) % pairs.memory
-    order = order[pairs.curvatures[order] != 0]
-    return LbfgsInvHessProduct(pairs.vectors[order], pairs.vectors[order + pairs.memory])
+    values = [iterator._position.values[place] for place in iterator._program.places.inverse]
+    if len(values) == len(CompactHessian._fields):
+        bounded = CompactHessian(*values)
+        # Each pair is multiplied by a number, which changes no product.
+        y, s = np.split(bounded.vectors, 2)
+        slot, used = int(bounded.pushed) % bounded.memory, (s != 0).any(axis=1)
+    else:
+        pairs = CompactInverseHessian(*values)
+        s, y = np.split(pairs.vectors, 2)
+        slot, used = int(pairs.slot), pairs.curvatures != 0
+    order = (np.arange(slot, slot + len(s))) % len(s)
+    order = order[used[order]]
+    return LbfgsInvHessProduct(s[order], y[order])
 
 
 def show(chosen: Method, given: dict[str, Any], result: OptimizeResult) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..feasible import Limits, put_inside
+
 
 # The schemes of SciPy: by which power of the relative error of the cost a step is shorter than the component that
 # moves, and the power that the relative error of the derivative is of it.
@@ -73,6 +75,63 @@ class Workers:
             self._pool = None
 
 
+class Room:
+    """How far each component of a point may move.
+
+    Parameters
+    ----------
+    point : list of arrays
+    x : vector
+        Its components.
+    limits : list or None
+        The bounds, see `feasible.limits`.
+    """
+
+    def __init__(self, point: Sequence[np.ndarray], x: np.ndarray, limits: Limits | None):
+        self.limits = limits
+        if limits is None:
+            return
+        free = [(np.full_like(a, -np.inf), np.full_like(a, np.inf)) for a in point]
+        low, high = (flat(side) for side in zip(*(b or f for b, f in zip(limits, free, strict=True)), strict=True))
+        self.behind, self.ahead = x - low, high - x
+
+    def movable(self, where: np.ndarray) -> np.ndarray:
+        """Those of the components `where` that may move."""
+        return where if self.limits is None else where[np.maximum(self.behind, self.ahead)[where] > 0]
+
+    def inside(self, costs: Costs) -> Costs:
+        """`costs`, of the nearest points inside: of points inside but for rounding."""
+        if self.limits is None:
+            return costs
+        return lambda points: costs(put_inside(point, self.limits) for point in points)
+
+    def one(self, h: np.ndarray) -> np.ndarray:
+        """The steps `h`; where there is no room for one, it is turned around, or as long as there is room."""
+        if self.limits is None:
+            return h
+        largest = np.maximum(self.behind, self.ahead)
+        other = np.where(np.abs(h) <= largest, -h, np.where(self.ahead >= self.behind, largest, -largest))
+        return np.where(h <= self.ahead, np.where(-h <= self.behind, h, other), other)
+
+    def two(self, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The steps `h` and `-h`; where there is no room for both, one of them and twice this."""
+        if self.limits is None:
+            return h, -h
+        both = np.abs(h) <= np.minimum(self.behind, self.ahead)
+        way = np.minimum(np.abs(h), np.maximum(self.behind, self.ahead) / 2)
+        way = np.where(both, h, np.where(self.ahead >= self.behind, way, -way))
+        return way, np.where(both, -way, 2 * way)
+
+    def straight(self, way: np.ndarray, count: int) -> np.ndarray:
+        """`way`, which is to be taken so many times; turned around or zero where there is no room for that."""
+        if self.limits is None:
+            return way
+        return np.where(count * way <= self.ahead, way, np.where(count * way <= self.behind, -way, 0.0))
+
+
+FREE = Room((), np.zeros(0), None)
+
+
 class Differences:
     r"""The derivative of a cost by differences.
 
@@ -80,6 +139,9 @@ class Differences:
     that moves. This size is :math:`\max(|x_i|, s_i)`, where :math:`s_i` is the size of the component at the start, at
     most 1; and it is 1 where the component is zero at the start, or so small that a difference would have no digits.
     Where a value is not finite, the difference is one-sided, with the other neighbor.
+
+    Inside of bounds, a forward step without room is turned around, or shortened; central differences become one-sided
+    ones of the same order. The derivative along a component whose bounds are equal is 0 and takes no values.
 
     Forward differences lose their digits where the derivative becomes small. So each 20th derivative is by central
     ones, and if the two differ by more than a tenth, all are from then on.
@@ -153,50 +215,58 @@ class Differences:
         """The relative error of the derivative, for numbers of the precision `epsilon`."""
         return max(epsilon, self.noise) ** SCHEMES[self.scheme][1]
 
-    def __call__(self, costs: Costs, point: Sequence[np.ndarray], cost: float) -> list[np.ndarray]:
+    def __call__(self, costs: Costs, point: Sequence[np.ndarray], cost: float,
+                 limits: Limits | None = None) -> list[np.ndarray]:  # fmt: skip
         """The derivative at `point`, where the cost is `cost`.
 
         Parameters
         ----------
         costs : callable
             From points to the costs there.
+        limits : list, optional
+            The bounds of the points, see `feasible.limits`.
         """
         x = flat(point)
+        room = Room(point, x, limits)
+        if self.scheme != "cs":
+            costs = room.inside(costs)
         if self._epsilon is None:
             self._epsilon = np.concatenate([np.full(a.size, np.finfo(a.dtype).eps, "float64") for a in point])
         self.taken += 1
         if self.own and self.floor is None:
-            return self._first(costs, point, x, self._epsilon, cost)
-        slope = self._at(costs, point, self._steps(x), cost)
+            return self._first(costs, point, x, self._epsilon, cost, room)
+        slope = self._at(costs, point, self._steps(x), cost, room)
         if self.taken % CHECKED == 0 and self.scheme == "2-point" and not (self.fixed or self.noise):
-            slope = self._checked(costs, point, x, slope, cost)
+            slope = self._checked(costs, point, x, slope, cost, room)
         return unflat(slope, point)
 
-    def _checked(self, costs: Costs, point: Any, x: np.ndarray, forward: np.ndarray, cost: float) -> np.ndarray:
+    def _checked(self, costs: Costs, point: Any, x: np.ndarray, forward: np.ndarray, cost: float,
+                 room: Room) -> np.ndarray:  # fmt: skip
         """The central differences, which are taken from now on if the `forward` ones are no longer right."""
         central = Differences("3-point", scipy=not self.own)
         central.floor, central._epsilon = self.floor, self._epsilon
-        slope = central._at(costs, point, central._steps(x), cost)
+        slope = central._at(costs, point, central._steps(x), cost, room)
         if np.max(np.abs(forward - slope), initial=0.0) > np.max(np.abs(slope), initial=0.0) / 10:
             self.scheme, self.absolute, self._scale = "3-point", None, None
         return slope
 
-    def _first(self, costs: Costs, point: Any, x: np.ndarray, epsilon: np.ndarray, cost: float) -> list[np.ndarray]:
+    def _first(self, costs: Costs, point: Any, x: np.ndarray, epsilon: np.ndarray, cost: float,
+               room: Room) -> list[np.ndarray]:  # fmt: skip
         """The first derivative of all, which finds out about sizes and noise."""
         self.floor = np.where(x == 0, 1.0, np.minimum(np.abs(x), 1.0))
         if self.scheme == "cs":
-            return unflat(self._at(costs, point, self._steps(x), cost), point)
+            return unflat(self._at(costs, point, self._steps(x), cost, room), point)
         sizes = np.maximum(np.abs(x), self.floor)
-        self.noise = noise(costs, point, x, sizes, float(epsilon.max(initial=0.0)), cost)
+        self.noise = noise(costs, point, x, sizes, float(epsilon.max(initial=0.0)), cost, room)
         if self.noise and self.scheme == "2-point":
-            self.steps = noisy_steps(costs, point, x, sizes, self.noise * abs(cost), self.noise, cost)
+            self.steps = noisy_steps(costs, point, x, sizes, self.noise * abs(cost), self.noise, cost, room)
         h = self._steps(x)
-        slope = self._at(costs, point, h, cost)
+        slope = self._at(costs, point, h, cost, room)
         if not self.noise:
             few = np.flatnonzero((np.abs(slope * h) <= DIGITS * epsilon * abs(cost)) & (self.floor < 1))
             if few.size:
                 self.floor[few] = 1.0
-                slope[few] = self._at(costs, point, self._steps(x)[few], cost, few)
+                slope[few] = self._at(costs, point, self._steps(x), cost, room, few)[few]
         return unflat(slope, point)
 
     def _steps(self, x: np.ndarray) -> np.ndarray:
@@ -219,21 +289,28 @@ class Differences:
         moves = np.abs(chosen) > (0 if self.scheme == "cs" else self._epsilon * size)
         return np.where(moves, chosen, h)
 
-    def _at(self, costs: Costs, point: Any, h: np.ndarray, cost: float, where: Any = None) -> np.ndarray:
-        """The derivatives in the components `where`, by default all, with steps `h`."""
-        where = range(h.size) if where is None else where
+    def _at(self, costs: Costs, point: Any, h: np.ndarray, cost: float, room: Room,
+            where: np.ndarray | None = None) -> np.ndarray:  # fmt: skip
+        """The derivatives in the components `where`, by default all, with steps `h`; zero in the others."""
+        where, slope = room.movable(np.arange(h.size) if where is None else where), np.zeros(h.size)
         if self.scheme == "cs":
-            return np.array([v.imag for v in costs(moved(point, where, 1j * h))], "float64") / h
-        ahead = costs_at(costs, point, where, h)
-        finite = np.isfinite(ahead)
+            slope[where] = np.array([v.imag for v in costs(moved(point, where, 1j * h[where]))], "float64") / h[where]
+            return slope
         if self.scheme == "3-point":
-            behind = costs_at(costs, point, where, -h)
-            both = finite & np.isfinite(behind)
-            return np.where(both, (ahead - behind) / (2 * h), np.where(finite, ahead - cost, cost - behind) / h)
-        slope = (ahead - cost) / h
-        if not finite.all():
-            lost = np.flatnonzero(~finite)
-            slope[lost] = (cost - costs_at(costs, point, np.asarray(where)[lost], -h[lost])) / h[lost]
+            h, other = (steps[where] for steps in room.two(h))
+            near, far = costs_at(costs, point, where, h), costs_at(costs, point, where, other)
+            finite = np.isfinite(near)
+            both = np.where(other == -h, near - far, 4 * near - 3 * cost - far) / (2 * h)
+            one = np.where(finite, (near - cost) / h, (far - cost) / other)
+            slope[where] = np.where(finite & np.isfinite(far), both, one)
+            return slope
+        h = room.one(h)
+        ahead = costs_at(costs, point, where, h[where])
+        slope[where] = (ahead - cost) / h[where]
+        lost = where[~np.isfinite(ahead)]
+        if lost.size:
+            back = room.one(-h)[lost]
+            slope[lost] = (costs_at(costs, point, lost, back) - cost) / back
         return slope
 
 
@@ -286,14 +363,14 @@ def costs_at(costs: Costs, point: Sequence[np.ndarray], where: Any, steps: np.nd
 
 
 def noise(costs: Costs, point: Sequence[np.ndarray], x: np.ndarray, size: np.ndarray, epsilon: float,
-          cost: float) -> float:  # fmt: skip
+          cost: float, room: Room = FREE) -> float:  # fmt: skip
     """The relative noise of the cost near a point, 0 if it is that of rounding.
 
     Two more values tell: the second difference over a short way is rounding for a smooth cost. If it is more, the noise
     is that of a difference table of seven values, ECnoise of Moré and Wild (2011), section 5.
     """
     # Powers of 2, so that the points are exact; not all alike, since a cost may be the same along a diagonal.
-    way = 2.0 ** (np.floor(np.log2(size * epsilon ** (2 / 3))) - np.arange(x.size) % 4)
+    way = room.straight(2.0 ** (np.floor(np.log2(size * epsilon ** (2 / 3))) - np.arange(x.size) % 4), 6)
 
     def along(*counts: int) -> list[float]:
         return [float(value) for value in costs(unflat(x + k * way, point) for k in counts)]
@@ -305,7 +382,7 @@ def noise(costs: Costs, point: Sequence[np.ndarray], x: np.ndarray, size: np.nda
     if values[0] == values[1] == values[2]:
         # The cost may be worked out in a lower precision, which is noise too. It shows on a longer way, between the
         # numbers of that precision.
-        way *= 1.618 * 2.0**17
+        way = room.straight(way * (1.618 * 2.0**17), 6)
         values = [cost, *along(*range(1, 7))]
     elif abs(values[0] - 2 * values[1] + values[2]) > NOISY * epsilon * largest:
         values += along(*range(3, 7))
@@ -327,7 +404,7 @@ def noise(costs: Costs, point: Sequence[np.ndarray], x: np.ndarray, size: np.nda
 
 
 def noisy_steps(costs: Costs, point: Sequence[np.ndarray], x: np.ndarray, size: np.ndarray, level: float,
-                relative: float, cost: float) -> np.ndarray:  # fmt: skip
+                relative: float, cost: float, room: Room = FREE) -> np.ndarray:  # fmt: skip
     r"""The steps of forward differences of a cost with noise `level`, Moré and Wild (2012), algorithm 5.1.
 
     .. math:: h = 8^{1/4} \sqrt{\epsilon_f / |f''|}
@@ -336,15 +413,16 @@ def noisy_steps(costs: Costs, point: Sequence[np.ndarray], x: np.ndarray, size: 
     """
     way = min(relative, 1.0) ** (1 / 4) * size
     second = np.zeros_like(x)
-    left = np.arange(x.size)
+    left = room.movable(np.arange(x.size))
     for _ in range(2):
-        ahead, behind = (costs_at(costs, point, left, sign * way[left]) for sign in (1, -1))
-        change = np.abs(ahead - 2 * cost + behind)
+        to, other = (ways[left] for ways in room.two(way))
+        ahead, behind = costs_at(costs, point, left, to), costs_at(costs, point, left, other)
+        change = np.abs(np.where(other == -to, ahead - 2 * cost + behind, cost - 2 * ahead + behind))
         near = np.maximum(np.abs(ahead - cost), np.abs(behind - cost)) <= 0.1 * np.maximum(
             abs(cost), np.maximum(np.abs(ahead), np.abs(behind))
         )
         finite = np.isfinite(change)
-        second[left[finite]] = np.maximum(change, level)[finite] / way[left[finite]] ** 2
+        second[left[finite]] = np.maximum(change, level)[finite] / to[finite] ** 2
         left = left[~(finite & near & (change >= 100 * level))]
         if not left.size:
             break

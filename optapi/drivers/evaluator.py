@@ -124,6 +124,7 @@ class Evaluator:
         self.structure = structure
         self.nfev = self.njev = self.nhev = 0
         self.limits: Any = None  # the bounds, see `feasible.limits`
+        self.sign = 1  # -1 where `f` is maximized
         self.held: Evaluation | None = None
         self.recent: list[Evaluation] = []
 
@@ -179,7 +180,12 @@ class Evaluator:
         known = evaluation.gradients is None and evaluation.size is not None
         if known:
             return evaluation.size  # type: ignore[return-value]
-        return largest(projected_gradients(evaluation.point, self.gradients(evaluation), self.limits))
+        return largest(projected_gradients(evaluation.point, self.downhill(evaluation), self.limits))
+
+    def downhill(self, evaluation: Evaluation) -> Arrays:
+        """The gradients at a point of what is minimized."""
+        gradients = self.gradients(evaluation)
+        return gradients if self.sign > 0 else [-g for g in gradients]
 
     def evaluate(self, *arrays: np.ndarray) -> tuple[float, Arrays]:
         """The cost and the gradients, as an oracle calls it; where the cost is not finite, `df` is not called."""
@@ -190,7 +196,7 @@ class Evaluator:
         """The products with the second derivatives, as an oracle calls it."""
         if self.hessp is None:
             return central_difference(
-                lambda *arrays: self._derivative(list(arrays)), point, vectors, self.gradient_error
+                lambda *arrays: self._derivative(list(arrays)), point, vectors, self.gradient_error, self.limits
             )
         self.nhev += 1
         value = self.hessp(self._argument(point), self._argument(vectors), *self.args)
@@ -289,7 +295,7 @@ class DifferencedEvaluator(Evaluator):
                 self.njev += 1
                 self._epsilon = max((float(np.finfo(array.dtype).eps) for array in point), default=0.0)
                 quiet = self.differenced.noise == 0
-                evaluation.gradients = self.differenced(self._costs, point, cost)
+                evaluation.gradients = self.differenced(self._costs, point, cost, self.limits)
                 if quiet and self.differenced.noise:
                     warn(NOISY.format(noise=self.differenced.noise))
         return evaluation.gradients

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..feasible import put_inside
 from ..hints import hinted
 from ..pytree import point
 from ..typing import Derivative, Tree
@@ -89,8 +90,11 @@ def compare(evaluator: Evaluator, evaluation: Evaluation) -> Comparison:
             for sign in (1, -1):
                 moved = [a.copy() for a in evaluation.point]
                 moved[number][index] += sign * h
+                moved = put_inside(moved, evaluator.limits)
                 ends.append(float(moved[number][index]))
                 costs.append(evaluator.cost(Evaluation(moved)))
+            if ends[0] == ends[1]:  # between equal bounds
+                continue
             difference, given = (costs[0] - costs[1]) / (ends[0] - ends[1]), float(gradient[index])
             rounding = 10 * epsilon * max(map(abs, [*costs, cost])) / h
             size = max(abs(given), abs(difference))
@@ -110,8 +114,12 @@ def along(evaluator: Evaluator, evaluation: Evaluation) -> Comparison:
     directions = [g / size for g in gradients]
     epsilon = max(float(np.finfo(p.dtype).eps) for p in evaluation.point)
     far = max(float(np.max(abs(p), initial=0.0)) for p in evaluation.point)
-    given = size * sum(float(np.sum(d * d)) for d in directions)
     h, differences, rounding = epsilon ** (1 / 3) * (far or 1.0), [], 0.0
+    if evaluator.limits is not None:  # only components with room on both sides
+        moved = ([p + sign * h * d for p, d in zip(evaluation.point, directions, strict=True)] for sign in (1, -1))
+        inside = ([a == b for a, b in zip(m, put_inside(m, evaluator.limits), strict=True)] for m in moved)
+        directions = [d * (ahead & behind) for d, ahead, behind in zip(directions, *inside, strict=True)]
+    given = size * sum(float(np.sum(d * d)) for d in directions)
     for step in (h, h / 4):
         ends = [
             [(p + sign * step * d).astype(p.dtype) for p, d in zip(evaluation.point, directions, strict=True)]

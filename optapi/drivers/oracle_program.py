@@ -280,8 +280,6 @@ def by_value(value: Any) -> Hashable:
         return kind, value.dtype.str, value.shape, value.tobytes()
     if kind in (list, tuple):
         return kind, tuple(map(by_value, value))
-    if kind is np.ndarray and value.dtype.kind in "fiub":
-        return kind, value.dtype.str, value.shape, value.tobytes()
     if kind is functools.partial:
         keywords = tuple((name, by_value(keyword)) for name, keyword in value.keywords.items())
         return kind, by_value(value.func), by_value(value.args), keywords

@@ -38,6 +38,14 @@ class OptimizeResult(dict[str, Any]):
     hess_inv : matrix
         The inverse of the matrix of second derivatives, where the rule has an approximation of it. For errors of
         estimates take `covariance`.
+    active : as the start
+        With bounds: -1 for a component that is at its low, 1 at its high, 0 for one that is free.
+    bound_multipliers : as the start
+        With bounds, the multipliers of those that are active: the component of `jac` there, 0 where it is free. At a
+        minimum it is not negative at a low and not positive at a high; at a maximum the other way around. It says how
+        fast `fun` changes with the bound.
+    optimality : float
+        With bounds, the size of the largest component of the projected derivative.
 
     Examples
     --------

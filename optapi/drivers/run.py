@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from .. import files, state
+from ..feasible import active_bounds
 from ..pytree import distance
 from .evaluator import Evaluation, Evaluator, kinds_of
 from .options import name_of, option_of, public_name
@@ -66,6 +67,7 @@ class Run:
         size = sum(array.size for array in program.point(values))
         self._termination = termination.limited(size, "reason" in program.places.roles)
         self._limit = monitor.total = self._termination.max_iterations or 0
+        evaluator.sign = program.sign
         start = evaluator.at(program.point(values))
         self._position = Position(values, start, start)
         self._spent = (0, 0, 0.0)  # what does not count for the limits
@@ -278,6 +280,12 @@ class Run:
             success=self.success,
             message=message,
         )
+        if self._evaluator.limits is not None:
+            active = active_bounds(evaluation.point, self._evaluator.limits)
+            gradients = zip(self._evaluator.gradients(evaluation), active, strict=True)
+            result["active"] = self._built(active)
+            result["bound_multipliers"] = self._built([np.where(a, g, g.dtype.type(0)) for g, a in gradients])
+            result["optimality"] = self._evaluator.size(evaluation)
         # The inputs of a compiled minimization are there for the time of a call.
         evaluator = self._evaluator
         second = partial(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..feasible import Limits
 from ..hints import hinted
 from ..typing import OptAlgo
 from .differences import Costs, Differences
@@ -41,10 +42,10 @@ def scipy_method(opt_algo: OptAlgo, **options: Any) -> Callable[..., Any]:
     Raises
     ------
     NotImplementedError
-        When it is called with `bounds` or `constraints`, with another scheme of differences for `jac`, or with a `hess`
-        that is not a function.
+        When it is called with `constraints`, with another scheme of differences for `jac`, or with a `hess` that is not
+        a function.
     TypeError
-        At an unknown option, here or when it is called.
+        At an unknown option, here or when it is called; at `bounds` if the rule takes none.
 
     Notes
     -----
@@ -70,14 +71,15 @@ def scipy_method(opt_algo: OptAlgo, **options: Any) -> Callable[..., Any]:
                **given: Any) -> Any:  # fmt: skip
         from scipy.optimize import OptimizeResult
 
-        for name, value in (("bounds", bounds), ("constraints", constraints)):
-            if value is not None and np.size(value) != 0:
-                raise NotImplementedError(f"{name_of(rule)} takes no {name}; leave {name} out or use SciPy's method")
+        if constraints is not None and np.size(constraints) != 0:
+            raise NotImplementedError(f"{name_of(rule)} takes no constraints; leave them out or use SciPy's method")
         if not (jac in (None, False, "2-point") or callable(jac)):
             raise NotImplementedError(f"jac is {jac!r}; pass a function, or None for forward differences")
         if not (hess is None or callable(hess)):
             raise NotImplementedError(f"hess is {hess!r}; pass a function that returns the matrix, or hessp")
         keywords = {**translated(options), **translated(given)}
+        if bounds is not None:
+            keywords["bounds"] = bounds
         tolerance = keywords.pop("tol", None)
         if tolerance is not None:
             keywords.setdefault("tolerance", tolerance)
@@ -115,14 +117,15 @@ class ComplexWhereTaken(Differences):
         super().__init__("2-point", scipy=True)
         self.tried = False
 
-    def __call__(self, costs: Costs, point: Sequence[np.ndarray], cost: float) -> list[np.ndarray]:
-        slope = super().__call__(costs, point, cost)
+    def __call__(self, costs: Costs, point: Sequence[np.ndarray], cost: float,
+                 limits: Limits | None = None) -> list[np.ndarray]:  # fmt: skip
+        slope = super().__call__(costs, point, cost, limits)
         if self.tried:
             return slope
         self.tried, self.scheme = True, "cs"
         try:
             with np.errstate(all="ignore"):
-                exact = super().__call__(costs, point, cost)
+                exact = super().__call__(costs, point, cost, limits)
             error = 1e-6 * (max(float(np.max(np.abs(g), initial=0.0)) for g in exact) + abs(cost))
             if all(np.allclose(g, s, rtol=1e-5, atol=error) for g, s in zip(exact, slope, strict=True)):
                 return exact

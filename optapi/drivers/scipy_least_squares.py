@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..graph.oracle import elementwise
 from ..losses import LOSSES, Robust
 from ..pytree import PyTree
 from ..rules.least_squares import levenberg_marquardt
+from .differences import Workers
 from .evaluator import Evaluation
 from .least_squares import METHODS, FitEvaluator, FitRun, JacobianDifferences, Relative, run_of, whitening
 from .termination import Ending
@@ -229,7 +231,10 @@ def least_squares(fun: Callable[..., Any], x0: ArrayLike, jac: Any = "2-point", 
                              f"actual {J.shape}.")  # fmt: skip
         return J
 
-    differences = JacobianDifferences(jac, diff_step, workers, sparsity(jac_sparsity)) if isinstance(jac, str) else None
+    # One pool for all Jacobians.
+    pool = Workers(workers)
+    mapped = None if workers is None else pool.map
+    differences = JacobianDifferences(jac, diff_step, mapped, sparsity(jac_sparsity)) if isinstance(jac, str) else None
     evaluator = CountedEvaluator(residuals, differences or jacobian, PyTree(), (), Robust.of("linear", 1.0))
     evaluator.limits = None if limits is None else [limits]
     evaluator.limit = 100 * start.size if max_nfev is None else max_nfev
@@ -260,7 +265,8 @@ def least_squares(fun: Callable[..., Any], x0: ArrayLike, jac: Any = "2-point", 
         callback = None
 
     first = evaluator.cost(begin)
-    run, status = solved(evaluator, start, ftol, xtol, gtol, scale, method == "lm", callback, verbose == 2)
+    with closing(pool):
+        run, status = solved(evaluator, start, ftol, xtol, gtol, scale, method == "lm", callback, verbose == 2)
     best: Any = run._position.best
     J, grad = evaluator.weighted_jacobian(best), evaluator.gradients(best)[0]
     nfev = evaluator.nfev - evaluator.difference_calls
@@ -299,7 +305,9 @@ def solved(evaluator: CountedEvaluator, start: np.ndarray, ftol: float, xtol: fl
     robust = evaluator.robust
     options: dict[str, Any] = {"tolerance": 0.0 if by_cosine else gtol, "x_scale": scale, "damping": DAMPING}
     if not robust.is_linear:
-        options |= {"loss": robust.rho, "f_scale": float(robust.scale.data)}
+        # By its name, a step that was compiled for it is found again.
+        loss = next((name for name, rho in LOSSES.items() if rho is robust.rho), robust.rho)
+        options |= {"loss": loss, "f_scale": float(robust.scale.data)}
     if evaluator.limits is not None:
         options["bounds"] = evaluator.limits
     limit = 10**9  # iterations; those of the function count

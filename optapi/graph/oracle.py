@@ -424,8 +424,9 @@ SHORTER_STEPS = 4
 
 
 def central_difference(
-    gradients: Callable[..., Sequence[Any]], point: Arrays, vectors: Arrays, error: float = 0.0
-) -> Arrays:
+    gradients: Callable[..., Sequence[Any]], point: Arrays, vectors: Arrays, error: float = 0.0,
+    limits: Sequence[tuple[Any, Any] | None] | None = None,
+) -> Arrays:  # fmt: skip
     r"""The product of the matrix of second derivatives with `vectors`, by two calls of `gradients`.
 
     .. math:: (g(x + h v) - g(x - h v)) / 2h, \qquad h = \epsilon^{1/3} t / \|v\|, \qquad
@@ -435,7 +436,8 @@ def central_difference(
     :math:`t` is the typical size of the components that move. The second term keeps the rounding errors of the others
     out of the difference where these components happen to be almost zero. Where they are zero, :math:`t` is the largest
     component, or 1 at the origin. None is called if `vectors` are zero. If a gradient is not finite, shorter steps are
-    tried.
+    tried. With `limits`, pairs of a low and a high for each array, the middle is moved so that both points are inside;
+    components without any room count as zeros of `vectors`.
 
     References
     ----------
@@ -452,12 +454,21 @@ def central_difference(
     moving = _norm([x * (v / size) for x, v in zip(point, wide, strict=True)])
     largest = _largest(point)
     h = root * (max(moving, root * largest) if moving > 0 else largest or 1.0) / size
+    boxes = [box or (-np.inf, np.inf) for box in limits or [None] * len(point)]
+    for v, (low, high) in zip(wide, boxes if limits else (), strict=False):
+        moves = (high > low) & (v != 0)
+        h = float(np.min(((high - low) / 2 / np.abs(np.where(moves, v, 1.0)))[moves], initial=h))
+
+    def ends(h: float, sign: int) -> Iterator[Any]:
+        for x, v, (low, high) in zip(point, wide, boxes, strict=True):
+            if limits is None:
+                yield (x + sign * h * v).astype(x.dtype)
+            else:
+                middle = np.clip(x, low + h * np.abs(v), high - h * np.abs(v))
+                yield np.clip(middle + sign * h * v, low, high).astype(x.dtype)
 
     def difference(h: float) -> Arrays:
-        ahead, behind = (
-            gradients(*((x + sign * h * v).astype(x.dtype) for x, v in zip(point, wide, strict=True)))
-            for sign in (1, -1)
-        )
+        ahead, behind = (gradients(*ends(h, sign)) for sign in (1, -1))
         return [
             ((np.asarray(a, "float64") - b) / (2 * h)).astype(v.dtype)
             for a, b, v in zip(ahead, behind, vectors, strict=True)

@@ -168,3 +168,42 @@ def test_resume_in_the_middle():
         assert result.status == 1
     np.testing.assert_array_equal(result.x[0], whole.x[0])
     assert result.nit == whole.nit > 5
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_multipliers_are_how_fast_the_cost_changes_with_the_bound(sign):
+    def run(high):
+        return optapi.minimize(
+            {"a": [0.0, 0.5], "b": 3.0},
+            lambda x: sign * (np.sum((x["a"] - 2) ** 2) + np.exp(x["b"]) + x["a"][0] * x["b"]),
+            lambda x: {
+                "a": sign * (2 * (x["a"] - 2) + np.array([x["b"], 0])),
+                "b": sign * (np.exp(x["b"]) + x["a"][0]),
+            },
+            bounds={"a": [(None, high), (None, 5.0)], "b": (-1.0, None)},
+            full_output=True,
+            ascent=sign < 0,
+            tolerance=1e-9,
+        )
+
+    result, h = run(1.0), 1e-4
+    assert result.success
+    assert result.optimality <= 1e-9
+    assert (
+        result.message == "Converged: no component of the projected derivative is larger than 1e-09 in absolute value."
+    )
+    np.testing.assert_array_equal(result.active["a"], [1, 0])
+    assert result.active["b"] == -1
+    assert result.bound_multipliers["a"][1] == 0
+    assert sign * result.bound_multipliers["a"][0] < 0 < sign * result.bound_multipliers["b"]
+    slope = (run(1 + h).fun - run(1 - h).fun) / (2 * h)
+    assert result.bound_multipliers["a"][0] == pytest.approx(slope, rel=1e-6)
+    compiled = optapi.compile_minimizer
+    x = pytensor.shared(np.array([0.5, 0.0]), name="x")
+    high = np.array([1.0, 3.0])
+    again = compiled(
+        [x], sign * pt.sum((x - 2) ** 2), "lbfgs", bounds={x: (None, high)}, ascent=sign < 0, mode=PYTHON
+    )()
+    np.testing.assert_array_equal(again.active["x"], [1, 0])
+    np.testing.assert_array_equal(again.bound_multipliers["x"], [-2 * sign, 0])
+    assert again.optimality == pytest.approx(0, abs=1e-5)

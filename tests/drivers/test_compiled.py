@@ -676,7 +676,7 @@ def test_bad_input():
         (([x], cost, "sgd"), {"inputs": [y]}, TypeError, "Shared variables"),
         (([x], cost, "sgd"), {"inputs": 3}, TypeError, "inputs"),
         (([x], cost, "sgd"), {"memory": 3}, TypeError, "'memory'"),
-        (([x], cost, "sgd"), {"maxiter": 3}, TypeError, "did you mean max_iterations"),
+        (([x], cost, "sgd"), {"maxiter": 3}, TypeError, "use max_iterations="),
         (([x], cost, "gauss_newton"), {}, TypeError, "gauss_newton needs residuals=; pass it as a keyword"),
         (([x], cost, "sgd"), {"gradients": [x]}, TypeError, "not taken here"),
         (([x], cost, "sgd"), {"max_iterations": -1}, ValueError, "max_iterations"),

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytensor.tensor as pt
 import pytest
+import scipy.optimize
 from scipy.optimize import rosen
 
 import optapi
@@ -349,3 +350,59 @@ def test_forward_differences_become_central_where_they_have_lost_their_digits():
     for _ in range(40):
         fixed(lambda points: [rosen(p[0]) for p in points], [x], 0.0)
     assert fixed.scheme == "2-point"
+
+
+# Within bounds
+
+LOW, HIGH = np.array([0.0, -1.0, 2.0, 0.5, -np.inf]), np.array([1.0, -1.0, np.inf, 0.5 + 1e-9, 3.0])
+WITHIN = scipy.optimize.Bounds(LOW, HIGH)
+
+
+def inside_only(noise=0.0):
+    rng = np.random.default_rng(5)
+
+    def f(x):
+        assert np.all((x >= LOW) & (x <= HIGH)), x
+        return np.sum(np.exp(x) - np.array([1.5, 9.0, 9.0, 9.0, 30.0]) * x) + noise * rng.normal()
+
+    return f
+
+
+@pytest.mark.parametrize("scheme, digits", [("2-point", 1e-6), ("3-point", 1e-8)])
+@pytest.mark.parametrize("start", [[0.0, -1.0, 2.0, 0.5, 3.0], [1.0, -1.0, 5.0, 0.6, 3.0]])
+def test_no_step_leaves_the_bounds(scheme, digits, start):
+    first = minimize_iterator(start, inside_only(), scheme, bounds=WITHIN)
+    exact = np.exp(first.x) - [1.5, 9, 9, 9, 30]
+    exact[1] = 0  # of a component that cannot move
+    np.testing.assert_allclose(first.jac[[0, 1, 2, 4]], exact[[0, 1, 2, 4]], rtol=digits, atol=10 * digits)
+    np.testing.assert_allclose(first.jac[3], exact[3], rtol=1e-4)  # within a box of 1e-9
+    end = minimize(start, inside_only(), scheme, bounds=WITHIN)
+    np.testing.assert_allclose(end, [np.log(1.5), -1, np.log(9), 0.5 + 1e-9, 3], atol=1e-5)
+
+
+def test_a_noisy_cost_within_bounds():
+    with pytest.warns(OptimizationWarning, match="f is noisy"):
+        end = minimize([0.0, -1.0, 2.0, 0.5, 3.0], inside_only(1e-6), "2-point", bounds=WITHIN, full_output=True)
+    np.testing.assert_allclose(end.x, [np.log(1.5), -1, np.log(9), 0.5 + 1e-9, 3], atol=0.05)
+
+
+def test_central_differences_without_room_are_of_the_same_order():
+    """The error of x**3 at the bound is of the square of the step, that of a plain forward difference of the step."""
+    for x, bounds in ((1.0, (1.0, None)), (1.0, (None, 1.0))):
+        run = minimize_iterator([x], lambda x: float(x[0] ** 3), "3-point", bounds=[bounds])
+        assert abs(run.jac[0] - 3) < 1e-9
+
+
+def test_products_within_bounds():
+    def slope(x):
+        assert np.all((x >= LOW) & (x <= HIGH)), x
+        return np.exp(x) - np.array([1.5, 9.0, 9.0, 9.0, 30.0])
+
+    start = np.array([0.0, -1.0, 2.0, 0.5, 3.0])
+    for df in (slope, "2-point"):
+        end = minimize(start, inside_only(), df, "trust_region_cg", bounds=WITHIN)
+        np.testing.assert_allclose(end, [np.log(1.5), -1, np.log(9), 0.5 + 1e-9, 3], atol=1e-5)
+    checked = minimize(start, inside_only(), slope, bounds=WITHIN, check_gradient=True)
+    np.testing.assert_allclose(checked, end, atol=1e-5)
+    with pytest.raises(ValueError, match="x0"):
+        minimize(start, inside_only(), lambda x: slope(x) * [1, 1, 1, 1, 2], bounds=WITHIN, check_gradient=True)

@@ -189,7 +189,7 @@ def test_a_rule_by_its_name():
 def test_an_unknown_keyword_gets_a_hint():
     for keyword, meant in (("maxiter", "max_iterations"), ("gtol", "tolerance"), ("memroy", "memory")):
         with pytest.raises(
-            TypeError, match=f"'{keyword}': neither lbfgs nor minimize takes it; did you mean {meant}\\? lbfgs takes"
+            TypeError, match=f"'{keyword}': neither lbfgs nor minimize takes it; use {meant}=. lbfgs takes"
         ):
             minimize(START, symbolic, None, optapi.lbfgs, **{keyword: 3})
 

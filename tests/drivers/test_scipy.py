@@ -181,15 +181,20 @@ def test_differences_of_float32():
     np.testing.assert_allclose(result.x, 3, atol=5e-3)
 
 
-def test_bounds_and_constraints_are_refused():
-    for keywords in (
-        {"bounds": [(0, 1)] * 4},
-        {"bounds": scipy.optimize.Bounds(0, 1)},
-        {"constraints": {"type": "eq", "fun": sum}},
-        {"constraints": scipy.optimize.LinearConstraint(np.eye(4), 0, 1)},
-    ):
-        with pytest.raises(NotImplementedError, match=f"lbfgs takes no {next(iter(keywords))}"):
-            scipy.optimize.minimize(rosen, START, jac=rosen_der, method=LBFGS, **keywords)
+def test_bounds():
+    for jac in (rosen_der, None):
+        for bounds in ([(None, 0.5)] * 4, scipy.optimize.Bounds(-np.inf, 0.5)):
+            result = scipy.optimize.minimize(rosen, START, jac=jac, method=LBFGS, bounds=bounds)
+            expected = scipy.optimize.minimize(rosen, START, jac=rosen_der, method="L-BFGS-B", bounds=bounds)
+            np.testing.assert_allclose(result.x, expected.x, atol=1e-5)
+    with pytest.raises(TypeError, match="bfgs takes no bounds; use lbfgs"):
+        scipy.optimize.minimize(rosen, START, jac=rosen_der, method=optapi.scipy_method("bfgs"), bounds=bounds)
+
+
+def test_constraints_are_refused():
+    for constraints in ({"type": "eq", "fun": sum}, scipy.optimize.LinearConstraint(np.eye(4), 0, 1)):
+        with pytest.raises(NotImplementedError, match="lbfgs takes no constraints"):
+            scipy.optimize.minimize(rosen, START, jac=rosen_der, method=LBFGS, constraints=constraints)
 
 
 def wells(x):

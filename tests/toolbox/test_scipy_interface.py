@@ -215,17 +215,57 @@ def test_what_has_no_counterpart_is_refused_by_a_sentence():
             {"method": "Nelder-Mead"},
             r"Nelder-Mead has no counterpart .* call scipy.optimize.minimize\(fun, x0, method=",
         ),
-        ({"method": "SLSQP"}, "no bounds or constraints yet, as SLSQP does"),
-        ({"method": "L-BFGS-B", "bounds": [(0, None)] * 4}, "no bounds yet"),
-        ({"bounds": scipy.optimize.Bounds(0, np.inf)}, "no bounds yet"),
-        ({"constraints": {"type": "eq", "fun": sum}}, "no bounds or constraints yet"),
+        ({"method": "SLSQP"}, "no constraints yet, as SLSQP does"),
+        ({"method": "TNC"}, "pass method='L-BFGS-B'"),
+        ({"constraints": {"type": "eq", "fun": sum}}, "no constraints yet"),
     ):
         with pytest.raises(NotImplementedError, match=message):
             minimize(rosen, START, **call)
     with pytest.raises(ValueError, match="Unknown solver ekki; pass one of bfgs"):
         minimize(rosen, START, method="ekki")
+
+
+BOUNDS = [(-2, 0.5), (None, 2), (-np.inf, 0.2), (2.0, 2.0)]
+
+
+@pytest.mark.parametrize("jac", [rosen_der, True, None, "2-point", "3-point", "cs"])
+@pytest.mark.parametrize("bounds", [BOUNDS, scipy.optimize.Bounds([-2, -np.inf, -np.inf, 2], [0.5, 2, 0.2, 2])])
+def test_bounds(jac, bounds):
+    low, high = [-2, -np.inf, -np.inf, 2], [0.5, 2, 0.2, 2]
+    seen = []
+
+    def fun(x):
+        seen.append(x.real.copy())
+        return (rosen(x), rosen_der(x)) if jac is True else rosen(x)
+
+    own, scipys = (f(fun, [3, 1, 1, 1], jac=jac, bounds=bounds, tol=1e-10) for f in (minimize, scipy.optimize.minimize))
+    assert np.all((np.array(seen) >= low) & (np.array(seen) <= high))
+    assert set(own) == set(scipys)
+    assert (own.status, own.success) == (0, True)
+    np.testing.assert_allclose(own.x, scipys.x, atol=1e-6)
+    np.testing.assert_allclose(own.fun, scipys.fun, rtol=1e-10)
+    np.testing.assert_allclose(own.jac, scipys.jac, rtol=1e-5, atol=1e-3)  # NaN where it is fixed, of differences
+    assert (own.hess_inv is None) == (scipys.hess_inv is None)
+    if own.hess_inv is not None:
+        A = own.hess_inv.todense()
+        assert np.linalg.eigvalsh((A + A.T) / 2).min() > 0
+
+
+def test_bounds_are_checked_as_by_scipy():
+    for bounds in ([(0, 1)] * 3, [(0, 1)] * 3 + [(2, 1)], scipy.optimize.Bounds([0, 0, 0], [1, 1, 1])):
+        raised = []
+        for f in (minimize, scipy.optimize.minimize):
+            with pytest.raises(ValueError, match="bound") as caught:
+                f(rosen, START, bounds=bounds)
+            raised.append(str(caught.value))
+        assert raised[0] == raised[1]
     for bounds in ([(None, None)] * 4, scipy.optimize.Bounds(), [(-np.inf, np.inf)] * 4):
-        assert minimize(rosen, START, method="L-BFGS-B", jac=rosen_der, bounds=bounds).success
+        result = minimize(rosen, START, jac=rosen_der, bounds=bounds)
+        np.testing.assert_array_equal(result.x, minimize(rosen, START, method="L-BFGS-B", jac=rosen_der).x)
+    for jac in (None, True):
+        fun = (lambda x: (rosen(x), rosen_der(x))) if jac else rosen
+        own, scipys = (f(fun, START, jac=jac, bounds=[(1, 1)] * 4) for f in (minimize, scipy.optimize.minimize))
+        np.testing.assert_equal(dict(own), dict(scipys))
 
 
 def test_forms_of_input():

@@ -1,4 +1,6 @@
-"""Programs as people write them for SciPy's minimize, with only the import changed: SciPy's answers."""
+"""Programs as people write them for SciPy's functions, with only the import changed: SciPy's answers."""
+
+import inspect
 
 import numpy as np
 import pytest
@@ -9,9 +11,10 @@ import optapi.scipy
 
 
 def both(program):
-    """What a program returns with either `minimize`."""
+    """What a program returns with either function that its parameter names."""
+    [name] = inspect.signature(program).parameters
     with np.errstate(all="ignore"):
-        return program(optapi.scipy.minimize), program(scipy.optimize.minimize)
+        return [program(getattr(module, name)) for module in (optapi.scipy, scipy.optimize)]
 
 
 def maximum_likelihood_of_a_normal(minimize):
@@ -116,9 +119,108 @@ def potential_of_particles(minimize):
     return minimize(energy, start, method="bfgs", options={"gtol": 1e-5}).fun
 
 
+def regression_without_negative_weights(minimize):
+    rng = np.random.default_rng(6)
+    A = rng.normal(size=(40, 6))
+    b = A @ [1.0, 0.0, 2.0, 0.0, -1.0, 0.5] + 0.1 * rng.normal(size=40)
+
+    def loss(w):
+        r = A @ w - b
+        return 0.5 * r @ r, A.T @ r
+
+    result = minimize(loss, np.ones(6), jac=True, bounds=[(0, None)] * 6, options={"ftol": 1e-14, "gtol": 1e-9})
+    return np.append(result.x, scipy.optimize.nnls(A, b)[0] - result.x)
+
+
+def garch(minimize):
+    rng, r, variance = np.random.default_rng(7), np.zeros(400), 1.0
+    for i in range(1, 400):
+        variance = 0.1 + 0.2 * r[i - 1] ** 2 + 0.7 * variance
+        r[i] = np.sqrt(variance) * rng.normal()
+
+    def negative_log_likelihood(p, r):
+        omega, alpha, beta = p
+        v = np.empty_like(r)
+        v[0] = r.var()
+        for i in range(1, r.size):
+            v[i] = omega + alpha * r[i - 1] ** 2 + beta * v[i - 1]
+        assert v.min() > 0  # which a step out of the bounds would break
+        return np.mean(np.log(v) + r**2 / v)
+
+    return minimize(negative_log_likelihood, [0.5, 0.1, 0.5], (r,), method="L-BFGS-B", jac="3-point",
+                    bounds=[(1e-6, None), (0, 1), (0, 0.999)], options={"ftol": 1e-14, "gtol": 1e-7}).x  # fmt: skip
+
+
+def a_parameter_that_is_fixed(minimize):
+    t = np.linspace(0, 5, 40)
+    y = 3 * np.exp(-0.8 * t) + 1 + 0.01 * np.cos(11 * t)
+    result = minimize(lambda p: np.sum((p[0] * np.exp(-p[1] * t) + p[2] - y) ** 2), [1, 1, 0.3], method="L-BFGS-B",
+                      bounds=scipy.optimize.Bounds([0, 0, 1], [np.inf, 5, 1]), tol=1e-12)  # fmt: skip
+    assert result.x[2] == 1
+    return result.x
+
+
+def enzyme_kinetics(curve_fit):
+    def michaelis_menten(s, vmax, km):
+        return vmax * s / (km + s)
+
+    s = np.array([0.02, 0.06, 0.11, 0.22, 0.56, 1.1])
+    v = np.array([61.0, 101.0, 120.0, 155.0, 190.0, 203.0])
+    popt, pcov = curve_fit(michaelis_menten, s, v, p0=[200, 0.1], sigma=0.05 * v, absolute_sigma=True)
+    return np.concatenate([popt, np.sqrt(np.diag(pcov))])
+
+
+def two_peaks(curve_fit):
+    def peaks(x, a, b, c, d, e, f):
+        return a * np.exp(-(((x - b) / c) ** 2)) + d * np.exp(-(((x - e) / f) ** 2))
+
+    x = np.linspace(0, 10, 120)
+    y = peaks(x, 2, 3, 0.7, 1, 6, 1.1) + 0.02 * np.random.default_rng(8).normal(size=120)
+    popt, pcov, info, _, number = curve_fit(peaks, x, y, [1, 2.5, 1, 1, 6.5, 1], full_output=True)
+    assert number in (1, 2, 3, 4)
+    assert info["fvec"].shape == x.shape
+    return np.concatenate([popt, np.sqrt(np.diag(pcov))])
+
+
+def logistic_growth(curve_fit):
+    t = np.arange(12.0)
+    y = 8 / (1 + np.exp(-0.9 * (t - 5))) + 0.05 * np.sin(7 * t)
+    popt, pcov = curve_fit(lambda t, top, rate, middle: top / (1 + np.exp(-rate * (t - middle))), t, y, [5, 1, 3])
+    return np.append(popt, np.sqrt(np.diag(pcov)))
+
+
+def sine_with_outliers(least_squares):
+    rng, t = np.random.default_rng(9), np.linspace(0, 10, 60)
+    y = 2 * np.exp(-0.1 * t) * np.sin(3 * t) + 0.1 * rng.normal(size=60)
+    y[rng.choice(60, 6)] += 3
+
+    def fun(x, t, y):
+        return x[0] * np.exp(-x[1] * t) * np.sin(x[2] * t) - y
+
+    return least_squares(fun, [1.5, 0.2, 3.1], loss="soft_l1", f_scale=0.1, args=(t, y), xtol=1e-10, ftol=1e-10).x
+
+
+def circle(least_squares):
+    angle = np.linspace(0, 4, 25)
+    points = np.c_[2 + 3 * np.cos(angle), -1 + 3 * np.sin(angle)] + 0.01 * np.sin(np.arange(50)).reshape(25, 2)
+
+    def distances(c):
+        return np.hypot(*(points - c[:2]).T) - c[2]
+
+    def slopes(c):
+        away = points - c[:2]
+        return np.c_[-away / np.hypot(*away.T)[:, None], -np.ones(25)]
+
+    result = least_squares(distances, [0, 0, 1], jac=slopes, method="lm")
+    assert result.success
+    return np.append(result.x, result.cost)
+
+
 PROGRAMS = [
     *(maximum_likelihood_of_a_normal, logistic_regression, poisson_regression, exponential_decay, himmelblau),
     *(chain_with_products, autoregression, ridge_path, potential_of_particles),
+    *(regression_without_negative_weights, garch, a_parameter_that_is_fixed),
+    *(enzyme_kinetics, two_peaks, logistic_growth, sine_with_outliers, circle),
 ]
 
 
