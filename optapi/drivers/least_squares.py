@@ -82,7 +82,7 @@ class JacobianDifferences(NamedTuple):
             # No step leads anywhere: these columns are zero.
             J, movable = np.zeros((values.size, x.size)), np.flatnonzero(low < high)
             if movable.size:
-                part = Part(function, x, movable)
+                part: Any = Part(function, x, movable)
                 J[:, movable] = self(part, x[movable], values, (low[movable], high[movable]))
             return J
         more = {} if self.workers is None else {"workers": self.workers}
