@@ -84,8 +84,9 @@ def boxes(bounds: Bounds | None, parameters: Sequence[Any]) -> list[Box | None] 
     ----------
     bounds : dict, list, pair or None
         A dictionary from parameters, or their names, to pairs ``(low, high)``; a list with a pair or None for each
-        parameter; or one pair, of numbers for all parameters, and where there is one parameter also of arrays. Each of the two is None, a
-        number, or an array or symbolic variable that broadcasts to the parameter and does not depend on parameters.
+        parameter; or one pair, of numbers for all parameters, and where there is one parameter also of arrays. Each of
+        the two is None, a number, or an array or symbolic variable that broadcasts to the parameter and does not depend
+        on parameters.
         None and infinite are no bound.
 
     Raises
