@@ -292,6 +292,18 @@ def put_inside(point: Sequence[np.ndarray], limits: Limits | None) -> list[np.nd
     return [x if pair is None else _clipped(x, *pair) for x, pair in zip(point, limits, strict=True)]
 
 
+def sides(point: Sequence[np.ndarray], limits: Limits) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds of the vector of all components of `point`."""
+    low, high = (
+        np.concatenate([
+            np.full(x.size, infinite) if pair is None else pair[side].ravel()
+            for x, pair in zip(point, limits, strict=True)
+        ])
+        for side, infinite in enumerate((-np.inf, np.inf))
+    )  # fmt: skip
+    return low, high
+
+
 def projected_gradients(
     point: Sequence[np.ndarray], gradients: Sequence[np.ndarray], limits: Limits | None
 ) -> list[np.ndarray]:
