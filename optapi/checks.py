@@ -91,6 +91,12 @@ def check_not_swapped(function: str, parameters: object, cost: object) -> None:
         raise TypeError(f"parameters is an expression, and cost is not: the order is {function}(parameters, cost)")
 
 
+def check_start_first(order: str, x0: object, f: object) -> None:
+    """The start comes before the function."""
+    if callable(x0) and not callable(f):
+        raise TypeError(f"x0 is a function: the start comes first, {order}; SciPy's order has optapi.scipy")
+
+
 def check_parameters(parameters: object) -> list[TensorVariable]:
     """The list of `parameters`: at least one, real tensors, none twice."""
     parameters = as_list("parameters", parameters)

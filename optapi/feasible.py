@@ -25,8 +25,8 @@ from .vectors import largest
 
 
 FORMS = (
-    "pass a dictionary from parameters to pairs (low, high), a list with a pair or None for each parameter, or one "
-    "pair of numbers for all; None is no bound"
+    "pass a dictionary from parameters, or their names, to pairs (low, high), a list with a pair or None for each "
+    "parameter, or one pair of numbers for all; None is no bound"
 )
 
 
@@ -83,8 +83,8 @@ def boxes(bounds: Bounds | None, parameters: Sequence[Any]) -> list[Box | None] 
     Parameters
     ----------
     bounds : dict, list, pair or None
-        A dictionary from parameters to pairs ``(low, high)``; a list with a pair or None for each parameter; or one
-        pair, of numbers for all parameters, and where there is one parameter also of arrays. Each of the two is None, a
+        A dictionary from parameters, or their names, to pairs ``(low, high)``; a list with a pair or None for each
+        parameter; or one pair, of numbers for all parameters, and where there is one parameter also of arrays. Each of the two is None, a
         number, or an array or symbolic variable that broadcasts to the parameter and does not depend on parameters.
         None and infinite are no bound.
 
@@ -102,11 +102,14 @@ def boxes(bounds: Bounds | None, parameters: Sequence[Any]) -> list[Box | None] 
 def _pairs(bounds: Any, parameters: Sequence[Any]) -> list[Any]:
     """The entry of `bounds` for each parameter."""
     if isinstance(bounds, Mapping):
+        given = {p: bounds[key] for p in parameters for key in (p, p.name) if key is not None and key in bounds}
         for key in bounds:
-            if not any(key is p for p in parameters):
+            if not any(key is p or (isinstance(key, str) and key == p.name) for p in parameters):
                 name = called(key) if isinstance(key, Variable) else repr(key)
                 raise ValueError(f"bounds has a key {name}, which is none of the parameters; {FORMS}")
-        return [bounds.get(p) for p in parameters]
+        if len(given) != len(bounds):
+            raise ValueError(f"bounds has two keys that are one parameter; {FORMS}")
+        return [given.get(p) for p in parameters]
     if not isinstance(bounds, list | tuple):
         raise TypeError(f"bounds is {shown(bounds)}; {FORMS}")
     is_pair = len(bounds) == 2 and not any(isinstance(value, list | tuple) for value in bounds)
@@ -236,7 +239,8 @@ def limits(bounds: Any, structure: PyTree, models: Sequence[np.ndarray]) -> list
             given = dict.fromkeys(part.keys, given)
         elif part.kind is dict:
             if not isinstance(given, Mapping) or not set(given) <= set(part.keys):
-                raise ValueError(f"{name} is {shown(given)}; pass a dictionary with some of the keys {list(part.keys)}")
+                was = f"has the keys {list(given)}" if isinstance(given, Mapping) else f"is {shown(given)}"
+                raise ValueError(f"{name} {was}; pass a dictionary with some of the keys {list(part.keys)}")
         elif not isinstance(given, list | tuple) or len(given) != len(part.keys):
             raise ValueError(f"{name} is {shown(given)}; pass a list of {len(part.keys)} as the point is")
         else:

@@ -47,6 +47,16 @@ WORDS = {
     "disp": ("verbose",),
     "iprint": ("verbose",),
     "return_all": ("trace",),
+    "lb": ("bounds",),
+    "ub": ("bounds",),
+    "lower": ("bounds",),
+    "upper": ("bounds",),
+    "diag": ("x_scale",),
+    "scale": ("x_scale",),
+    "xdata": ("x",),
+    "ydata": ("y",),
+    "random_state": ("seed",),
+    "rng": ("seed",),
     # PyTorch, Optax and Keras
     "solver": ("opt_algo",),
     "optimizer": ("opt_algo",),
@@ -93,6 +103,7 @@ PAIRS = {"betas": "{0}= and {1}=, two numbers"}
 # What is no keyword here, and what to do.
 SENTENCES = {
     "options": "pass what is in options as keywords, for instance max_iterations=100",
+    "constraints": "there are bounds=, and no other constraints yet",
     "clipnorm": "clip the gradients before the rule: optapi.gradients.clip_norm",
     "clipvalue": "clip the gradients before the rule: optapi.gradients.clip",
     "global_clipnorm": "clip the gradients before the rule: optapi.gradients.clip_global_norm",
@@ -150,7 +161,7 @@ def hint(name: str, known: Iterable[str]) -> str | None:
         return SENTENCES[name]
     others = [rule for rule, keywords in rules() if name in keywords]
     if others:
-        return f"{' and '.join(sorted(others, key=lambda rule: rule != 'lbfgs')[:3])} do"
+        return f"it is taken by {', '.join(sorted(others, key=lambda rule: rule != 'lbfgs')[:3])}"
     near = difflib.get_close_matches(name, known, n=1)
     return f"use {near[0]}=" if near else None
 
@@ -187,7 +198,9 @@ def hinted(function: Callable[P, R]) -> Callable[P, R]:
 
     One that passes other keywords on answers so where an argument is missing.
     """
-    parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
+    everything = list(inspect.signature(function).parameters.values())
+    parameters = [p for p in everything if p.name != "self"]
+    bound = len(everything) - len(parameters)
     known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     required = [p.name for p in parameters if p.default is p.empty and p.name in known]
     passes_on = len(known) < len(parameters)
@@ -197,7 +210,7 @@ def hinted(function: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         wrong: list[Any] = [name for name in kwargs if name not in known]
         if wrong and passes_on:
-            missing = {name for name in required[len(args) :] if name not in kwargs}
+            missing = {name for name in required[len(args) - bound :] if name not in kwargs}
             wrong = [name for name in wrong if missing.intersection(WORDS.get(name, ()))]
         if wrong:
             raise TypeError(unexpected(called, wrong[0], known))

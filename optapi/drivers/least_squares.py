@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from numbers import Real
+from threading import get_ident
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from pytensor.compile.mode import Mode
 from pytensor.tensor.variable import TensorVariable
 
-from ..checks import OptimizationWarning, as_numbers, check_callable, check_flag, check_number, shown
+from ..checks import as_numbers, check_callable, check_flag, check_number, check_start_first, shown
 from ..graph.derivatives import pushforward
 from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays
@@ -28,7 +28,7 @@ from ..pytree import PyTree, named, point
 from ..rules._linear_algebra import rows
 from ..typing import Array, CompileMode, Loss, OptAlgo, Tree
 from .covariance import precision
-from .evaluator import Evaluation, Evaluator, Kinds, kinds_of
+from .evaluator import Evaluation, Evaluator, Kinds, kinds_of, warn
 from .locks import BUILDING
 from .options import check_rule, name_of, options_of, rule_of
 from .oracle_program import OracleProgram
@@ -42,6 +42,8 @@ from .termination import STATUSES, Ending, Termination, is_same
 METHODS = {"2-point": 1 / 2, "3-point": 1 / 3, "cs": 1}
 # The tolerances of cost and step by default: differences are not exact enough for more.
 TOLERANCES = {"exact": (None, 1e-10), "cs": (None, 1e-10), "3-point": (1e-14, 1e-9), "2-point": (1e-12, 1e-7)}
+# A column of a Jacobian with fewer roundings of the residuals than this in a step has no digits.
+DIGITS = 1000
 # The relative size of steps near the minimizer, where it is worth the time to look how far that is.
 NEAR = 1e-3
 
@@ -78,9 +80,30 @@ class JacobianDifferences(NamedTuple):
         step = self.step
         if isinstance(step, str):
             step = max(float(np.finfo(array.dtype).eps) for array in (x, values)) ** METHODS[self.method]
-        return approx_derivative(
-            function, x, method=self.method, rel_step=step, f0=values, sparsity=self.sparsity, **more
-        )
+        J = approx_derivative(function, x, method=self.method, rel_step=step, f0=values, sparsity=self.sparsity, **more)
+        if isinstance(self.step, str) and self.method != "cs":
+            # The size of a component may be much smaller than what moves the residuals: then it is that of 1.
+            digits = DIGITS * np.finfo(values.dtype).eps * np.max(np.abs(values), initial=0.0)
+            moved = np.max(np.abs(J), axis=0, initial=0.0) * step * np.abs(x)
+            few = np.flatnonzero((moved <= digits) & (x != 0) & (np.abs(x) < 1))
+            if few.size:
+                J[:, few] = approx_derivative(
+                    Part(function, x, few), x[few], method=self.method, abs_step=step, f0=values, **more
+                ).reshape(values.size, few.size)
+        return J
+
+
+class Part(NamedTuple):
+    """A function of the components `where` of a vector alone."""
+
+    function: Callable[[Any], Any]
+    x: np.ndarray
+    where: np.ndarray
+
+    def __call__(self, part: np.ndarray) -> Any:
+        x = self.x.astype(np.result_type(self.x, part))
+        x[self.where] = part
+        return self.function(x)
 
 
 class Fit(Evaluation):
@@ -167,7 +190,9 @@ class FitEvaluator(Evaluator):
 
     def weighed(self, values: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """The cost, its derivatives by the residuals, and the weights of the rows of the Jacobian, see `Robust`."""
-        cost, slopes, weights = weighing(self.robust.rho, float(self.robust.scale.data))(values.astype(float))
+        cost, slopes, weights = weighing(self.robust.rho, float(self.robust.scale.data), get_ident())(
+            values.astype(float)
+        )
         return float(cost), slopes, weights
 
     def weighted_jacobian(self, evaluation: Any) -> np.ndarray:
@@ -175,6 +200,17 @@ class FitEvaluator(Evaluator):
         values, parts = self.residuals(evaluation), self.jacobians(evaluation)
         J = np.concatenate([part.reshape(values.size, -1) for part in parts], axis=1)
         return J if self.robust.is_linear else self.weighed(values)[2][:, None] * J
+
+    def errors(self, evaluation: Any) -> np.ndarray:
+        """The standard errors of the components, each as if the others were known; more than their rounding."""
+        J, values = self.weighted_jacobian(evaluation), self.residuals(evaluation)
+        units = np.linalg.norm(J, axis=0)
+        x = np.concatenate([array.ravel() for array in evaluation.point])
+        rounding = np.finfo(x.dtype).eps * np.linalg.norm(units * x)
+        deviation = np.sqrt(2 * self.cost(evaluation) / max(values.size, 1))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found: np.ndarray = np.where(units > 0, max(deviation, rounding) / units, 0.0)
+        return found
 
     def undamped(self, evaluation: Any) -> np.ndarray:
         """The step of Gauss and Newton from a point."""
@@ -261,8 +297,11 @@ class Raveled:
 
 
 @lru_cache(maxsize=16)
-def weighing(rho: Any, f_scale: float) -> Any:
-    """A function from residuals to the cost, its derivatives by them, and the weights of the rows of the Jacobian."""
+def weighing(rho: Any, f_scale: float, thread: int) -> Any:
+    """A function from residuals to the cost, its derivatives by them, and the weights of the rows of the Jacobian.
+
+    Each thread has its own, since a compiled function runs once at a time.
+    """
     with BUILDING:
         r = pt.dvector("r")
         robust = Robust.of(rho, f_scale)
@@ -344,12 +383,10 @@ def evaluator_of(f: Callable[..., Any], jac: Any, args: Any, structure: PyTree, 
             f, jac = Symbolic(f, structure, kinds_of(start), args, mode), True
         except TypeError as error:
             jac = JacobianDifferences("2-point")
-            warnings.warn(
+            warn(
                 f"the Jacobian is taken by differences, since {getattr(f, '__name__', 'residuals')} cannot be "
                 f'differentiated: called with PyTensor variables, {error}. Pass jac=, a function or "2-point", or '
                 "write it with functions of pytensor.tensor",
-                OptimizationWarning,
-                stacklevel=4,
             )
     return FitEvaluator(f, jac, structure, args, robust, length)
 
@@ -362,7 +399,7 @@ class FitProgram(OracleProgram):
         J, root = evaluator.weighted_jacobian(evaluation), np.sqrt(2 * evaluator.cost(evaluation))
 
         def product(*arrays: np.ndarray) -> list[Any]:
-            return [J @ np.concatenate([vector.ravel() for vector in arrays[len(point) :]]), root]
+            return [J @ np.concatenate([vector.ravel() for vector in arrays[len(point) : 2 * len(point)]]), root]
 
         return product, True, precision(point), evaluator.is_differenced
 
@@ -371,7 +408,8 @@ class FitProgram(OracleProgram):
 class Relative(Termination):
     """A termination whose tolerances of cost and step are relative, whatever the units of residuals and parameters.
 
-    A damped step may be small far from the minimizer. So the step is that of Gauss and Newton from the new point.
+    That of a step is relative to the component or its standard error, since a component may be zero. A damped step may
+    be small far from the minimizer. So the step is that of Gauss and Newton from the new point.
     """
 
     evaluator: Any = None
@@ -382,9 +420,12 @@ class Relative(Termination):
             return Ending.SAME_COST
         x, old = (np.concatenate([array.ravel() for array in known.point]) for known in (now, before))
         tolerance = self.step_tolerance
-        if tolerance is not None and (abs(x - old) <= max(tolerance, NEAR) * abs(x)).all():
+        if tolerance is None:
+            return None
+        size = np.maximum(abs(x), self.evaluator.errors(now))
+        if (abs(x - old) <= max(tolerance, NEAR) * size).all():
             step = self.evaluator.undamped(now)
-            if (abs(step) <= tolerance * abs(x)).all():
+            if (abs(step) <= tolerance * size).all():
                 return Ending.SAME_POINT
         return None
 
@@ -575,6 +616,7 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
     >>> fit.x.round(3), fit.standard_errors().round(3)
     (array([1.   , 0.513]), array([0.006, 0.006]))
     """
+    check_start_first("least_squares(x0, residuals)", x0, residuals)
     structure, start = point("x0", x0)
     robust = Robust.of(loss, check_number("f_scale", f_scale, low=0))
     evaluator = evaluator_of(residuals, jac, args, structure, start, robust, mode)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pytensor.compile.mode import Mode
 
-from ..checks import as_numbers, check_flag
+from ..checks import as_numbers, check_flag, check_start_first
 from ..feasible import limits, put_inside
 from ..files import refusing
 from ..hints import hinted
@@ -155,6 +155,7 @@ class minimize_iterator(Run):
     [1. 1.] Converged: no component of the derivative is larger than 1e-05 in absolute value.
     """
 
+    @hinted
     def __init__(self, x0: Tree, f: Callable[..., Any], df: Derivative = None, opt_algo: OptAlgo | None = None, *,
                  args: Any = (),
                  max_iterations: int | None = None, max_evaluations: int | None = None, time_limit: float | None = None,
@@ -165,8 +166,7 @@ class minimize_iterator(Run):
                  check_gradient: bool = False, hessp: Callable[..., Any] | None = None,
                  workers: int | Callable[..., Any] | None = None, mode: CompileMode = None,
                  **options: Any):  # fmt: skip
-        if callable(x0) and not callable(f):
-            raise TypeError("x0 is a function: the start comes first, minimize(x0, f); SciPy's order has optapi.scipy")
+        check_start_first("minimize(x0, f)", x0, f)
         structure, start = point("x0", x0)
         rule = rule_of("lbfgs" if opt_algo is None else opt_algo)
         name = public_name(df) if callable(df) else df if isinstance(df, str) else None
@@ -237,8 +237,10 @@ class minimize_iterator(Run):
                 comparison = compare(self._evaluator, self._position.now)
                 if not comparison.agrees:
                     raise ValueError(f"{comparison}; check f and df, or leave check_gradient out")
-            if not self._step():
+            stepped = self._step()
+            if self._position.ending is not None:
                 self._evaluator.close()
+            if not stepped:
                 raise StopIteration
             return self
         except BaseException:
@@ -441,8 +443,11 @@ def minimize(
     """
     check_flag("full_output", full_output)
     iterator = minimize_iterator(x0, f, df, opt_algo, **kwargs)
-    for _ in iterator:
-        pass
+    try:
+        for _ in iterator:
+            pass
+    finally:
+        iterator._evaluator.close()
     if full_output:
         return iterator.result
     if not iterator.success:

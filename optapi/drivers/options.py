@@ -73,6 +73,8 @@ def _unknown(name: str, rule: Any, own: list[str], driver: Any) -> str:
 
 def needs(rule: Callable[..., Any], name: str) -> str:
     """The sentence for a rule that needs an expression."""
+    if name == "residuals":
+        return f"{name_of(rule)} needs residuals; call optapi.least_squares(x0, residuals), which takes them from NumPy"
     return (
         f"{name_of(rule)} needs {name}=, an expression of PyTensor, which a NumPy function does not have; build the "
         "cost with PyTensor and use compile_minimizer, or call the rule on it"
@@ -132,6 +134,9 @@ def rule_of(opt_algo: OptAlgo, argument: str = "opt_algo") -> Any:
         If it is a string that names no rule, or cannot be called.
     """
     if not isinstance(opt_algo, str):
+        own = own_rule(opt_algo.__name__.lower()) if isinstance(opt_algo, type) else None
+        if own is not None:
+            raise TypeError(f"{argument} is a class that makes steps one by one; pass the rule, {own.__name__!r}")
         if not callable(opt_algo):
             raise TypeError(f"{argument} is {opt_algo!r}; pass a rule, for instance optapi.lbfgs, or the name of one")
         return opt_algo

@@ -235,7 +235,7 @@ def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Vari
     initial : scalar
         :math:`s_0`, the initial value of the sum, in units of the squared gradient; it makes the first steps smaller.
     bounds : dict, list or pair, optional
-        As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+        As in `lbfgs`. After a step the parameters are put inside.
 
     Returns
     -------
@@ -300,7 +300,7 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
         :math:`\epsilon`, in units of the squared gradient in the denominator and of the squared parameter in the
         numerator.
     bounds : dict, list or pair, optional
-        As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+        As in `lbfgs`. After a step the parameters are put inside.
 
     Returns
     -------

@@ -1,6 +1,7 @@
 """Fits: `least_squares` and `curve_fit`, beside SciPy and the certified values of NIST."""
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytensor
@@ -246,3 +247,44 @@ def test_scipys_curve_fit(method):
     with warnings.catch_warnings(), pytest.raises(RuntimeError, match="Optimal parameters not found"):
         warnings.simplefilter("ignore")
         door.curve_fit(model, TIMES, DATA, method="lm", maxfev=2)
+
+
+@pytest.mark.parametrize("tiny", [1e-10, 1e-20, 0.0])
+def test_a_component_that_starts_tiny_moves_by_differences(tiny):
+    t = np.linspace(0, 5, 30)
+    y = 2 * np.exp(-0.7 * t) + 0.3
+    fit = optapi.least_squares([1, 1, tiny], lambda p: np.asarray(p[0] * np.exp(-p[1] * t) + p[2] - y), "2-point")
+    assert fit.success
+    np.testing.assert_allclose(fit.x, [2, 0.7, 0.3], rtol=1e-7)
+
+
+@pytest.mark.parametrize("y", [[1.1, 0.9, 0.9, 1.1], [2.0, 2.0, 2.0, 2.0]])
+def test_a_component_that_is_zero_at_the_solution(y):
+    t = np.array([-1, -0.5, 0.5, 1])
+    fit = optapi.curve_fit(lambda t, a, b: a + b * t, t, y, [3.0, 2.0])
+    assert fit.success
+    assert fit.nit <= 8
+    np.testing.assert_allclose(fit.x, [np.mean(y), 0], atol=1e-9)
+
+
+def test_robust_fits_in_threads():
+    t = np.linspace(0, 5, 30)
+
+    def fit(rate):
+        y = np.exp(-rate * t)
+        return optapi.least_squares([1.0], lambda p: np.exp(-p[0] * t) - y, lambda p: -(t * np.exp(-p[0] * t))[:, None],
+                                    loss="huber").x[0]  # fmt: skip
+
+    rates = np.linspace(0.5, 2, 24)
+    with ThreadPoolExecutor(8) as pool:
+        np.testing.assert_allclose(list(pool.map(fit, rates)), rates, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("exp", "jac"), [(pt.exp, None), (np.exp, "2-point")])
+def test_standard_errors_with_further_arguments(exp, jac):
+    def residuals(p, y, scale):
+        return (p[0] * exp(-p[1] * TIMES) - y) * scale
+
+    inside = least_squares(START, lambda p: residuals(p, DATA, 2.0), jac)
+    fit = least_squares(START, residuals, jac, args=(DATA, 2.0))
+    np.testing.assert_array_equal(fit.standard_errors(), inside.standard_errors())
