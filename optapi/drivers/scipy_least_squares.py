@@ -186,6 +186,14 @@ def least_squares(fun: Callable[..., Any], x0: ArrayLike, jac: Any = "2-point", 
     ------
     ValueError, TypeError
         As of SciPy.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from optapi.scipy import least_squares
+    >>> result = least_squares(lambda x: np.array([10 * (x[1] - x[0] ** 2), 1 - x[0]]), [2.0, 2.0])
+    >>> result.x.round(6), result.message
+    (array([1., 1.]), '`gtol` termination condition is satisfied.')
     """
     from scipy.optimize import OptimizeResult
 
@@ -394,6 +402,16 @@ def curve_fit(f: Callable[..., Any], xdata: Any, ydata: ArrayLike, p0: Any = Non
     ------
     ValueError, TypeError, RuntimeError
         As of SciPy.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from optapi.scipy import curve_fit
+    >>> x = np.linspace(0, 4, 30)
+    >>> y = 2.5 * np.exp(-1.3 * x) + 0.05 * np.sin(9 * x)
+    >>> best, covariance = curve_fit(lambda x, a, b: a * np.exp(-b * x), x, y)
+    >>> best.round(2), np.sqrt(np.diag(covariance)).round(2)
+    (array([2.52, 1.31]), array([0.03, 0.02]))
     """
     from scipy.optimize import OptimizeWarning
 
