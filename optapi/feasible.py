@@ -84,8 +84,9 @@ def boxes(bounds: Bounds | None, parameters: Sequence[Any]) -> list[Box | None] 
     ----------
     bounds : dict, list, pair or None
         A dictionary from parameters, or their names, to pairs ``(low, high)``; a list with a pair or None for each
-        parameter; or one pair, of numbers for all parameters, and where there is one parameter also of arrays. Each of the two is None, a
-        number, or an array or symbolic variable that broadcasts to the parameter and does not depend on parameters.
+        parameter; or one pair, of numbers for all parameters, and where there is one parameter also of arrays. Each of
+        the two is None, a number, or an array or symbolic variable that broadcasts to the parameter and does not depend
+        on parameters.
         None and infinite are no bound.
 
     Raises
@@ -289,6 +290,18 @@ def put_inside(point: Sequence[np.ndarray], limits: Limits | None) -> list[np.nd
     if limits is None:
         return list(point)
     return [x if pair is None else _clipped(x, *pair) for x, pair in zip(point, limits, strict=True)]
+
+
+def sides(point: Sequence[np.ndarray], limits: Limits) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds of the vector of all components of `point`."""
+    low, high = (
+        np.concatenate([
+            np.full(x.size, infinite) if pair is None else pair[side].ravel()
+            for x, pair in zip(point, limits, strict=True)
+        ])
+        for side, infinite in enumerate((-np.inf, np.inf))
+    )  # fmt: skip
+    return low, high
 
 
 def projected_gradients(

@@ -95,6 +95,7 @@ ROWS = [
     Case(optapi.newton_cg, {"x_scale": "curvature", "preconditioner": "curvature"}),
     Case(optapi.gauss_newton, {}),
     Case(optapi.levenberg_marquardt, {}),
+    Case(optapi.levenberg_marquardt, {"bounds": (-0.75, None)}),
     Case(readme_rule(), {"step_size": 0.1}, settles=False),
 ]
 

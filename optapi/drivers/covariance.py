@@ -98,12 +98,15 @@ class SecondDerivatives(NamedTuple):
         Whether they are differences.
     build : callable
         From a vector to a point.
+    free : boolean vector or None
+        Which components are not at a bound; None without bounds.
     """
 
     matrix: Callable[[], tuple[np.ndarray, float | None]]
     error: float
     differs: bool
     build: Callable[[np.ndarray], Any]
+    free: np.ndarray | None = None
 
 
 def products(parameters: Sequence[Any], cost: Any, residuals: Sequence[Any] | None, inputs: Sequence[Any],
@@ -156,8 +159,11 @@ def precision(point: Sequence[np.ndarray]) -> float:
     return max((float(np.finfo(array.dtype).eps) for array in point), default=0.0)
 
 
-def inverted(matrix: np.ndarray, variance: float | None, error: float, absolute_sigma: bool = False) -> Array:
+def inverted(matrix: np.ndarray, variance: float | None, error: float, absolute_sigma: bool = False,
+             free: np.ndarray | None = None) -> Array:  # fmt: skip
     """The covariance of `matrix`, that of second derivatives or :math:`J`, whose relative error is `error`.
+
+    Rows and columns of components that are not `free` are zero; by default all are.
 
     Raises
     ------
@@ -167,6 +173,12 @@ def inverted(matrix: np.ndarray, variance: float | None, error: float, absolute_
     """
     if check_flag("absolute_sigma", absolute_sigma) and variance is None:
         raise ValueError("absolute_sigma is about residuals, which this minimization does not have; leave it out")
+    if free is not None and not free.all():
+        result: Array = np.zeros((free.size, free.size))
+        part = matrix[:, free] if variance is not None else matrix[np.ix_(free, free)]
+        if free.any():
+            result[np.ix_(free, free)] = inverted(part, variance, error, absolute_sigma)
+        return result
     if not np.isfinite(matrix).all():
         raise ValueError("there is no covariance here: the second derivatives are not finite at this point")
     # Of components in their own units, so that no choice of units decides; and of J itself, whose condition is the root
@@ -196,5 +208,5 @@ def inverted(matrix: np.ndarray, variance: float | None, error: float, absolute_
             "there are no more residuals than components, so their variance is not known; if the residuals are in "
             "units of their standard deviations, pass absolute_sigma=True"
         )
-    result: Array = variance * (vectors / values) @ vectors.T / np.outer(units, units)
+    result = variance * (vectors / values) @ vectors.T / np.outer(units, units)
     return result

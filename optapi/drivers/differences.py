@@ -226,6 +226,16 @@ class Differences:
         limits : list, optional
             The bounds of the points, see `feasible.limits`.
         """
+        before = dict(vars(self))
+        try:
+            return self._taken(costs, point, cost, limits)
+        except BaseException:
+            # What was found out on the way does not count: the next call begins anew.
+            vars(self).update(before)
+            raise
+
+    def _taken(self, costs: Costs, point: Sequence[np.ndarray], cost: float,
+               limits: Limits | None) -> list[np.ndarray]:  # fmt: skip
         x = flat(point)
         room = Room(point, x, limits)
         if self.scheme != "cs":
@@ -257,9 +267,9 @@ class Differences:
         if self.scheme == "cs":
             return unflat(self._at(costs, point, self._steps(x), cost, room), point)
         sizes = np.maximum(np.abs(x), self.floor)
-        self.noise = noise(costs, point, x, sizes, float(epsilon.max(initial=0.0)), cost, room)
+        self.noise, level = noise(costs, point, x, sizes, float(epsilon.max(initial=0.0)), cost, room)
         if self.noise and self.scheme == "2-point":
-            self.steps = noisy_steps(costs, point, x, sizes, self.noise * abs(cost), self.noise, cost, room)
+            self.steps = noisy_steps(costs, point, x, sizes, level, self.noise, cost, room)
         h = self._steps(x)
         slope = self._at(costs, point, h, cost, room)
         if not self.noise:
@@ -298,20 +308,32 @@ class Differences:
             return slope
         if self.scheme == "3-point":
             h, other = (steps[where] for steps in room.two(h))
+            around = other == -h
+            h, other = rounded(point, where, h), rounded(point, where, other)
             near, far = costs_at(costs, point, where, h), costs_at(costs, point, where, other)
             finite = np.isfinite(near)
-            both = np.where(other == -h, near - far, 4 * near - 3 * cost - far) / (2 * h)
+            both = np.where(around, (near - far) / (h - other), (4 * near - 3 * cost - far) / (2 * h))
             one = np.where(finite, (near - cost) / h, (far - cost) / other)
             slope[where] = np.where(finite & np.isfinite(far), both, one)
             return slope
         h = room.one(h)
-        ahead = costs_at(costs, point, where, h[where])
-        slope[where] = (ahead - cost) / h[where]
+        way = rounded(point, where, h[where])
+        ahead = costs_at(costs, point, where, way)
+        slope[where] = (ahead - cost) / way
         lost = where[~np.isfinite(ahead)]
         if lost.size:
-            back = room.one(-h)[lost]
+            back = rounded(point, lost, room.one(-h)[lost])
             slope[lost] = (costs_at(costs, point, lost, back) - cost) / back
         return slope
+
+
+def rounded(point: Sequence[np.ndarray], where: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """The steps of the components `where` of a point that are taken where `steps` round with the components."""
+    every = np.zeros(sum(array.size for array in point))
+    every[where] = steps
+    ahead = [array + step for array, step in zip(point, unflat(every, point), strict=True)]
+    taken: np.ndarray = (flat(ahead) - flat(point))[where]
+    return np.where(taken == 0, steps, taken)
 
 
 def is_found(found: object) -> bool:
@@ -363,8 +385,8 @@ def costs_at(costs: Costs, point: Sequence[np.ndarray], where: Any, steps: np.nd
 
 
 def noise(costs: Costs, point: Sequence[np.ndarray], x: np.ndarray, size: np.ndarray, epsilon: float,
-          cost: float, room: Room = FREE) -> float:  # fmt: skip
-    """The relative noise of the cost near a point, 0 if it is that of rounding.
+          cost: float, room: Room = FREE) -> tuple[float, float]:  # fmt: skip
+    """The noise of the cost near a point, relative to the cost and as it is, both 0 if it is that of rounding.
 
     Two more values tell: the second difference over a short way is rounding for a smooth cost. If it is more, the noise
     is that of a difference table of seven values, ECnoise of Moré and Wild (2011), section 5.
@@ -378,7 +400,7 @@ def noise(costs: Costs, point: Sequence[np.ndarray], x: np.ndarray, size: np.nda
     values = [cost, *along(1, 2)]
     largest = max(map(abs, values))
     if not np.isfinite(largest):
-        return 0.0
+        return 0.0, 0.0
     if values[0] == values[1] == values[2]:
         # The cost may be worked out in a lower precision, which is noise too. It shows on a longer way, between the
         # numbers of that precision.
@@ -387,7 +409,7 @@ def noise(costs: Costs, point: Sequence[np.ndarray], x: np.ndarray, size: np.nda
     elif abs(values[0] - 2 * values[1] + values[2]) > NOISY * epsilon * largest:
         values += along(*range(3, 7))
     if len(values) == 3 or not np.isfinite(values).all():
-        return 0.0
+        return 0.0, 0.0
     table, levels = np.array(values), []
     for order in range(1, len(values)):
         table = np.diff(table)
@@ -399,8 +421,8 @@ def noise(costs: Costs, point: Sequence[np.ndarray], x: np.ndarray, size: np.nda
         if three[0][1] and max(s for s, _ in three) <= 4 * min(s for s, _ in three):
             level = three[0][0]
             break
-    relative = float(level / max(abs(cost), np.finfo(float).tiny))
-    return relative if relative > NOISY * epsilon else 0.0
+    relative = float(level / max(*np.abs(values), np.finfo(float).tiny))
+    return (relative, float(level)) if relative > NOISY * epsilon else (0.0, 0.0)
 
 
 def noisy_steps(costs: Costs, point: Sequence[np.ndarray], x: np.ndarray, size: np.ndarray, level: float,

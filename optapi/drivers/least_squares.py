@@ -19,6 +19,7 @@ from pytensor.compile.mode import Mode
 from pytensor.tensor.variable import TensorVariable
 
 from ..checks import as_numbers, check_callable, check_flag, check_number, check_start_first, shown
+from ..feasible import limits, put_inside, sides
 from ..graph.derivatives import pushforward
 from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays
@@ -72,15 +73,32 @@ class JacobianDifferences(NamedTuple):
         """How many calls the Jacobian by so many components takes."""
         return 2 * size if self.method == "3-point" else size
 
-    def __call__(self, function: Callable[[Any], Any], x: np.ndarray, values: np.ndarray) -> Any:
-        """The Jacobian of `function`, which has the `values` at the vector `x`."""
+    def __call__(self, function: Callable[[Any], Any], x: np.ndarray, values: np.ndarray, bounds: Any = None) -> Any:
+        """The Jacobian of `function`, which has the `values` at the vector `x`; evaluated inside of `bounds` only."""
         from scipy.optimize._numdiff import approx_derivative
 
+        low, high = (np.full(x.size, -np.inf), np.full(x.size, np.inf)) if bounds is None else bounds
+        if (low == high).any():
+            # No step leads anywhere: these columns are zero.
+            J, movable = np.zeros((values.size, x.size)), np.flatnonzero(low < high)
+            if movable.size:
+                part = Part(function, x, movable)
+                J[:, movable] = self(part, x[movable], values, (low[movable], high[movable]))
+            return J
         more = {} if self.workers is None else {"workers": self.workers}
         step = self.step
         if isinstance(step, str):
             step = max(float(np.finfo(array.dtype).eps) for array in (x, values)) ** METHODS[self.method]
-        J = approx_derivative(function, x, method=self.method, rel_step=step, f0=values, sparsity=self.sparsity, **more)
+        J = approx_derivative(
+            function,
+            x,
+            method=self.method,
+            rel_step=step,
+            f0=values,
+            sparsity=self.sparsity,
+            bounds=(low, high),
+            **more,
+        )
         if isinstance(self.step, str) and self.method != "cs":
             # The size of a component may be much smaller than what moves the residuals: then it is that of 1.
             digits = DIGITS * np.finfo(values.dtype).eps * np.max(np.abs(values), initial=0.0)
@@ -88,8 +106,9 @@ class JacobianDifferences(NamedTuple):
             few = np.flatnonzero((moved <= digits) & (x != 0) & (np.abs(x) < 1))
             if few.size:
                 J[:, few] = approx_derivative(
-                    Part(function, x, few), x[few], method=self.method, abs_step=step, f0=values, **more
-                ).reshape(values.size, few.size)
+                    Part(function, x, few), x[few], method=self.method, abs_step=step, f0=values,
+                    bounds=(low[few], high[few]), **more,
+                ).reshape(values.size, few.size)  # fmt: skip
         return J
 
 
@@ -213,17 +232,23 @@ class FitEvaluator(Evaluator):
         return found
 
     def undamped(self, evaluation: Any) -> np.ndarray:
-        """The step of Gauss and Newton from a point."""
+        """The step of Gauss and Newton from a point: with bounds, of the components that they let move."""
         J, values = self.weighted_jacobian(evaluation), self.residuals(evaluation)
         if not self.robust.is_linear:
             _, slopes, weights = self.weighed(values)
             values = slopes / weights
+        if self.limits is not None:
+            x, g = (
+                np.concatenate([a.ravel() for a in part]) for part in (evaluation.point, self.gradients(evaluation))
+            )
+            low, high = sides(evaluation.point, self.limits)
+            J = np.where(((x <= low) & (g > 0)) | ((x >= high) & (g < 0)) | (low == high), 0, J)
         units = np.linalg.norm(J, axis=0)
         units[~(units > 0)] = 1
         if not (np.isfinite(J).all() and np.isfinite(values).all()):
             return np.full(J.shape[1], np.nan)
         step: np.ndarray = -np.linalg.lstsq(J / units, values, rcond=None)[0] / units
-        return step
+        return step if self.limits is None else np.clip(step, low - x, high - x)
 
     def evaluate(self, *arrays: np.ndarray) -> tuple[Any, Arrays]:
         """The residuals and their Jacobians, as an oracle calls it."""
@@ -266,7 +291,8 @@ class FitEvaluator(Evaluator):
         function = Raveled(self.f, self.structure, kinds_of(evaluation.point), self.args)
         x = np.concatenate([array.ravel() for array in evaluation.point])
         self.njev += 1
-        J = self.df(function, x, values)
+        bounds = None if self.limits is None else sides(evaluation.point, self.limits)
+        J = self.df(function, x, values, bounds)
         # In another process nothing is counted.
         calls = function.calls if self.df.workers is None else self.df.count(x.size)
         self.nfev, self.difference_calls = self.nfev + calls, self.difference_calls + calls
@@ -547,9 +573,10 @@ def run_of(evaluator: FitEvaluator, start: Arrays, opt_algo: OptAlgo, options: d
 @hinted
 def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
                   opt_algo: OptAlgo = "levenberg_marquardt", *, loss: Loss = "linear", f_scale: float = 1.0,
-                  x_scale: Any = "auto", args: Any = (), tolerance: float = 0.0, cost_tolerance: float | None = None,
-                  step_tolerance: float | None = None, max_iterations: int | None = None,
-                  max_evaluations: int | None = None, time_limit: float | None = None, target: float | None = None,
+                  x_scale: Any = "auto", bounds: Any = None, args: Any = (), tolerance: float = 0.0,
+                  cost_tolerance: float | None = None, step_tolerance: float | None = None,
+                  max_iterations: int | None = None, max_evaluations: int | None = None,
+                  time_limit: float | None = None, target: float | None = None,
                   callback: Callable[..., Any] | None = None, progressbar: bool | str = False,
                   verbose: bool | int = False, trace: bool = False, mode: CompileMode = None,
                   **options: Any) -> FitResult:  # fmt: skip
@@ -576,6 +603,10 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
     x_scale : number, array, structure of arrays as `x0`, "jac", None or "auto"
         See `levenberg_marquardt`. ``"auto"`` is ``"jac"`` for the sum of squares where the solver allows it, and None
         with a loss, whose weights change the norms of the columns.
+    bounds : as `x0`, or one pair, optional
+        A low and a high for each component, as for `minimize_iterator`. `x0` is put inside, and residuals are called
+        inside only, for differences too. The covariance is that of the components inside of their bounds; rows and
+        columns of the others are zero.
     args : tuple
         Further arguments of `residuals` and `jac`.
     tolerance : float
@@ -620,7 +651,11 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
     structure, start = point("x0", x0)
     robust = Robust.of(loss, check_number("f_scale", f_scale, low=0))
     evaluator = evaluator_of(residuals, jac, args, structure, start, robust, mode)
+    evaluator.limits = limits(bounds, structure, start)
+    start = put_inside(start, evaluator.limits)
     options |= {"tolerance": tolerance}
+    if evaluator.limits is not None:
+        options["bounds"] = evaluator.limits
     if not robust.is_linear:
         options |= {"loss": loss, "f_scale": f_scale}
     if isinstance(x_scale, str) and x_scale == "auto":
@@ -629,13 +664,13 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
         options["x_scale"] = scales("x_scale", x_scale, structure)
     if cost_tolerance is None and step_tolerance is None:
         cost_tolerance, step_tolerance = TOLERANCES[evaluator.df.method if evaluator.is_differenced else "exact"]
-    limits = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
+    given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
     run = run_of(
         evaluator,
         start,
         opt_algo,
         options,
-        Relative(**vars(Termination.of(None, *limits)), evaluator=evaluator),
+        Relative(**vars(Termination.of(None, *given)), evaluator=evaluator),
         (callback, progressbar, verbose, trace),
         mode,
     )
@@ -692,7 +727,7 @@ def curve_fit(model: Callable[..., Any], x: Any, y: ArrayLike, p0: Tree | None =
     jac : callable, True, "2-point", "3-point", "cs" or None
         The derivatives of the model, ``jac(x, *p)``, as in `least_squares`.
     opt_algo, **kwargs
-        As for `least_squares`.
+        As for `least_squares`; `bounds` are put together as `p0` is.
 
     Returns
     -------

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytensor
 
+from ..feasible import Limits, sides
 from ..graph.loops import check_generators
 from ..graph.oracle import Arrays
 from ..graph.replace import replaced
@@ -170,7 +171,8 @@ class Program:
         inverse = inverse_hessian_of(*held)
         return inverse.copy() if isinstance(inverse, np.ndarray) else inverse
 
-    def second_derivatives(self, point: Arrays, evaluator: Evaluator, inputs: Sequence[Any]) -> SecondDerivatives:
+    def second_derivatives(self, point: Arrays, evaluator: Evaluator, inputs: Sequence[Any],
+                           limits: Limits | None) -> SecondDerivatives:  # fmt: skip
         """What a result says of the second derivatives at `point`."""
         product, of_residuals, error, differs = self.multiplied(point, evaluator)
 
@@ -185,7 +187,11 @@ class Program:
                 [v.reshape(a.shape).astype(a.dtype) for v, a in zip(parts, point, strict=True)]
             )
 
-        return SecondDerivatives(matrix, error, differs, build)
+        x, free = np.concatenate([array.ravel() for array in point]), None
+        if limits is not None:
+            low, high = sides(point, limits)
+            free = (low < x) & (x < high)
+        return SecondDerivatives(matrix, error, differs, build, free)
 
     def multiplied(self, point: Arrays, evaluator: Evaluator) -> tuple[Callable[..., Any], bool, float, bool]:
         """How vectors are multiplied with the second derivatives at `point`.

@@ -66,8 +66,9 @@ class OptimizeResult(dict[str, Any]):
         """The covariance of the estimate `x`, where the cost is minus the logarithm of a likelihood or a posterior.
 
         It is the inverse of the exact matrix of second derivatives, see `optapi.covariance`; for a rule that takes
-        residuals that of Gauss-Newton. For NumPy functions the derivatives are those of `hessp`, or differences of
-        `df`, see `second_derivatives`.
+        residuals that of Gauss-Newton. With bounds it is that of the components inside of them; rows and columns of
+        those at a bound are zero, and the degrees of freedom count all. For NumPy functions the derivatives are those
+        of `hessp`, or differences of `df`, see `second_derivatives`.
 
         Parameters
         ----------
@@ -85,7 +86,7 @@ class OptimizeResult(dict[str, Any]):
             If the matrix of second derivatives is not positive definite, or not known.
         """
         known = self._known()
-        return inverted(*known.matrix(), known.error, absolute_sigma)
+        return inverted(*known.matrix(), known.error, absolute_sigma, known.free)
 
     def standard_errors(self, absolute_sigma: bool = False) -> Tree:
         """The standard errors of the components of `x`, as `x`: the roots of the diagonal of `covariance`."""

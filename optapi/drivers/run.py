@@ -287,7 +287,10 @@ class Run:
             result["bound_multipliers"] = self._built([np.where(a, g, g.dtype.type(0)) for g, a in gradients])
             result["optimality"] = self._evaluator.size(evaluation)
         # The inputs of a compiled minimization are there for the time of a call.
-        second = partial(self._program.second_derivatives, evaluation.point, self._evaluator, self._evaluator.args)
+        evaluator = self._evaluator
+        second = partial(
+            self._program.second_derivatives, evaluation.point, evaluator, evaluator.args, evaluator.limits
+        )
         object.__setattr__(result, "_second", cache(second))
         return result
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..feasible import projected_gradients
 from ..graph.oracle import elementwise
 from ..losses import LOSSES, Robust
 from ..pytree import PyTree
@@ -94,13 +95,19 @@ class Tolerances(Relative):
         return Ending.SAME_COST if small else Ending.SAME_POINT if near else None
 
 
-def check_bounds(bounds: Any, x0: np.ndarray, method: str) -> None:
-    """`bounds` as SciPy checks them; those that are finite are refused."""
+def sides_of(bounds: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The lower and the upper bounds of a vector of so many components, numbers for each."""
     pair = (bounds.lb, bounds.ub) if hasattr(bounds, "lb") else bounds
     if len(pair) != 2:
         raise ValueError("`bounds` must contain 2 elements.")
-    low, high = (np.resize(b, x0.shape) if np.ndim(b) == 0 or (np.size(b) == 1 and hasattr(bounds, "lb"))
+    low, high = (np.full(size, b, float) if np.ndim(b) == 0 or (np.size(b) == 1 and hasattr(bounds, "lb"))
                  else np.asarray(b, float) for b in pair)  # fmt: skip
+    return low, high
+
+
+def check_bounds(bounds: Any, x0: np.ndarray, method: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """`bounds` as SciPy checks them, None if all are infinite."""
+    low, high = sides_of(bounds, x0.size)
     is_bounded = not (np.all(low == -np.inf) and np.all(high == np.inf))
     if is_bounded and method == "lm":
         raise ValueError("Method 'lm' doesn't support bounds.")
@@ -110,10 +117,7 @@ def check_bounds(bounds: Any, x0: np.ndarray, method: str) -> None:
         raise ValueError("Each lower bound must be strictly less than each upper bound.")
     if not np.all((x0 >= low) & (x0 <= high)):
         raise ValueError("Initial guess is outside of provided bounds")
-    if is_bounded:
-        raise NotImplementedError(
-            "optapi's least squares take no bounds yet; leave bounds out, or call SciPy's function"
-        )
+    return (low, high) if is_bounded else None
 
 
 def check_tolerances(method: str, **tolerances: float | None) -> list[float]:
@@ -168,9 +172,11 @@ def least_squares(fun: Callable[..., Any], x0: ArrayLike, jac: Any = "2-point", 
                   callback: Callable[..., Any] | None = None, workers: Any = None) -> Any:  # fmt: skip
     """``scipy.optimize.least_squares``, by `levenberg_marquardt`.
 
-    All arguments, tests and fields of the result mean what they mean there. The three methods differ in what they
-    accept and in their tests and default scales; `tr_solver` and `tr_options` are checked, and change nothing, since
-    Jacobians are decomposed, also sparse ones.
+    All arguments, tests and fields of the result mean what they mean there, but with bounds: `gtol` is compared with
+    the projected gradient, of which `optimality` is the largest component, and not with the gradient that SciPy scales
+    by the distances to the bounds; `active_mask` is about components that are at their bounds exactly. The three
+    methods differ in what they accept and in their tests and default scales; `tr_solver` and `tr_options` are checked,
+    and change nothing, since Jacobians are decomposed, also sparse ones.
 
     Returns
     -------
@@ -180,8 +186,6 @@ def least_squares(fun: Callable[..., Any], x0: ArrayLike, jac: Any = "2-point", 
     ------
     ValueError, TypeError
         As of SciPy.
-    NotImplementedError
-        If `bounds` bound something.
 
     Examples
     --------
@@ -212,7 +216,7 @@ def least_squares(fun: Callable[..., Any], x0: ArrayLike, jac: Any = "2-point", 
     start = np.atleast_1d(x0).astype(float)
     if start.ndim > 1:
         raise ValueError("`x0` must have at most 1 dimension.")
-    check_bounds(bounds, start, method)
+    limits = check_bounds(bounds, start, method)
     scale = check_x_scale(x_scale, start, method)
     ftol, xtol, gtol = check_tolerances(method, ftol=ftol, xtol=xtol, gtol=gtol)
     if method == "lm" and jac_sparsity is not None:
@@ -240,6 +244,7 @@ def least_squares(fun: Callable[..., Any], x0: ArrayLike, jac: Any = "2-point", 
     mapped = None if workers is None else pool.map
     differences = JacobianDifferences(jac, diff_step, mapped, sparsity(jac_sparsity)) if isinstance(jac, str) else None
     evaluator = CountedEvaluator(residuals, differences or jacobian, PyTree(), (), Robust.of("linear", 1.0))
+    evaluator.limits = None if limits is None else [limits]
     evaluator.limit = 100 * start.size if max_nfev is None else max_nfev
     begin = evaluator.at([start])
     values = evaluator.residuals(begin)
@@ -279,8 +284,8 @@ def least_squares(fun: Callable[..., Any], x0: ArrayLike, jac: Any = "2-point", 
         fun=evaluator.residuals(best).copy(),
         jac=J if is_dense and jac_sparsity is None else like_first(J, raw),
         grad=grad,
-        optimality=float(np.max(abs(grad), initial=0.0)),
-        active_mask=np.zeros(start.size, int),
+        optimality=float(np.max(abs(projected_gradients(best.point, [grad], evaluator.limits)[0]), initial=0.0)),
+        active_mask=active(best.point[0], limits),
         nfev=nfev,
         njev=None if method == "lm" and not callable(jac) else evaluator.njev,
         status=status,
@@ -295,6 +300,13 @@ def least_squares(fun: Callable[..., Any], x0: ArrayLike, jac: Any = "2-point", 
     return result
 
 
+def active(x: np.ndarray, limits: Any) -> np.ndarray:
+    """-1 where `x` is at its lower bound, 1 where it is at the upper one, else 0."""
+    if limits is None:
+        return np.zeros(x.size, int)
+    return np.where(x <= limits[0], -1, np.where(x >= limits[1], 1, 0))
+
+
 def solved(evaluator: CountedEvaluator, start: np.ndarray, ftol: float, xtol: float, gtol: float, scale: Any,
            by_cosine: bool, callback: Any, shows: bool) -> tuple[FitRun, int]:  # fmt: skip
     """A run that has ended, and SciPy's status."""
@@ -304,6 +316,8 @@ def solved(evaluator: CountedEvaluator, start: np.ndarray, ftol: float, xtol: fl
         # By its name, a step that was compiled for it is found again.
         loss = next((name for name, rho in LOSSES.items() if rho is robust.rho), robust.rho)
         options |= {"loss": loss, "f_scale": float(robust.scale.data)}
+    if evaluator.limits is not None:
+        options["bounds"] = evaluator.limits
     limit = 10**9  # iterations; those of the function count
     termination = Tolerances(limit, None, None, None, ftol, xtol, evaluator=evaluator,
                              cosine=gtol if by_cosine else None)  # fmt: skip
@@ -388,8 +402,6 @@ def curve_fit(f: Callable[..., Any], xdata: Any, ydata: ArrayLike, p0: Any = Non
     ------
     ValueError, TypeError, RuntimeError
         As of SciPy.
-    NotImplementedError
-        If `bounds` bound something.
 
     Examples
     --------
@@ -408,7 +420,7 @@ def curve_fit(f: Callable[..., Any], xdata: Any, ydata: ArrayLike, p0: Any = Non
         n = sum(p.kind in positional for p in inspect.signature(f).parameters.values()) - 1
         if n < 1:
             raise ValueError("Unable to determine number of fit parameters.")
-        p0 = np.ones(n)
+        p0 = between(*sides_of(bounds, n))
     p0 = np.atleast_1d(p0)
     check = nan_policy is None if check_finite is None else check_finite
     array = np.asarray_chkfinite if check else np.asarray
@@ -420,8 +432,8 @@ def curve_fit(f: Callable[..., Any], xdata: Any, ydata: ArrayLike, p0: Any = Non
         xdata, ydata, sigma = without_nan(nan_policy, xdata, ydata, sigma)
     if method not in (None, "lm", "trf", "dogbox"):
         raise ValueError("`method` must be 'trf', 'dogbox' or 'lm'.")
-    check_bounds(bounds, p0.astype(float), "trf" if method is None else method)
-    method = method or "lm"
+    limits = check_bounds(bounds, p0.astype(float), "trf" if method is None else method)
+    method = method or ("lm" if limits is None else "trf")
     try:
         whiten = whitening("sigma", sigma, ydata)
     except ValueError as error:
@@ -445,7 +457,9 @@ def curve_fit(f: Callable[..., Any], xdata: Any, ydata: ArrayLike, p0: Any = Non
     else:
         if "max_nfev" not in kwargs:
             kwargs["max_nfev"] = kwargs.pop("maxfev", None)
-        result = least_squares(residuals, p0, "2-point" if given is None else given, method=method, **kwargs)
+        result = least_squares(
+            residuals, p0, "2-point" if given is None else given, bounds=bounds, method=method, **kwargs
+        )
         message, status, infodict = result.message, result.status, {"nfev": result.nfev, "fvec": result.fun}
     if not 1 <= status <= 4:
         raise RuntimeError("Optimal parameters not found: " + message)
@@ -462,6 +476,12 @@ def curve_fit(f: Callable[..., Any], xdata: Any, ydata: ArrayLike, p0: Any = Non
         pcov = np.full((n, n), np.inf)
         warnings.warn("Covariance of the parameters could not be estimated", OptimizeWarning, stacklevel=2)
     return (result.x, pcov, infodict, message, status) if full_output else (result.x, pcov)
+
+
+def between(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """A point that is inside: in the middle, 1 from the only bound, or 1 where there is none."""
+    first = np.where(np.isfinite(low), low, np.where(np.isfinite(high), high - 2, 0))
+    return first / 2 + np.where(np.isfinite(high), high, first + 2) / 2
 
 
 def minpack(residuals: Any, p0: np.ndarray, jac: Any, *, ftol: float = 1.49012e-8, xtol: float = 1.49012e-8,

@@ -1,4 +1,4 @@
-"""Steps within bounds: the models of L-BFGS and of Newton's method minimized in a box."""
+"""Steps within bounds: the models of L-BFGS, of Newton's method and of least squares minimized in a box."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ._linear_algebra import (
     conjugate_gradients,
     eliminated,
     forcing,
+    ratio,
     times,
 )
 
@@ -90,6 +91,11 @@ def cauchy_step(room: Box, g: Tensor, V: Tensor, M: Tensor, theta: Tensor) -> tu
 SUFFICIENT, FACES = 0.01, 10
 
 
+# From the mask of the components inside, the step so far and the gradient of the model there on the face, to the step
+# from there to the minimizer on the face, how many products it took, and whether it leads as far as it may.
+Solve = Callable[[Any, Any, Any], tuple[Any, Any, Any]]
+
+
 class Minimizer(NamedTuple):
     """An approximate minimizer of a quadratic model in a box and a trust region.
 
@@ -124,6 +130,42 @@ def newton_step(room: Box, gradient: Tensor, product: Callable[[Any], Any], radi
     Lin and Moré (1999), Newton's method for large bound-constrained optimization problems, sections 3 and 4. There the
     first :math:`a` is that of the last step, and grows; here the step it begins with is as long as the region.
     """
+    small = forcing(room.project(-gradient))
+    found = over_faces(
+        room, gradient, product, radius / norm(gradient), radius, small,
+        by_conjugate_gradients(product, steps, small, radius=radius), pt.switch(pt.gt(steps, 0), FACES, 0),
+    )  # fmt: skip
+    far = found.at_boundary | (norm(found.step) >= np.asarray(0.5, gradient.type.dtype) * radius)
+    return found._replace(at_boundary=far)
+
+
+def convex_step(room: Box, gradient: Tensor, product: Callable[[Any], Any], small: Tensor, solve: Solve) -> Minimizer:
+    r"""The same for a model that is convex, without a region: with `solve` on the faces.
+
+    The first :math:`a` is that of the minimizer of the model along the components of :math:`-g` that may move.
+    """
+    # Those of components at a bound are not part of it: the path does not bend at once.
+    moves = pt.neq(room.project(-gradient), 0)
+    d = pt.switch(moves, gradient, pt.zeros_like(gradient))
+    first, infinite = ratio(dot(d, d), dot(d, product(d))), np.asarray(np.inf, gradient.type.dtype)
+    found = over_faces(room, gradient, product, first, infinite, small, solve, FACES)
+    return found._replace(products=found.products + 1)
+
+
+def by_conjugate_gradients(product: Callable[[Any], Any], steps: Any, small: Tensor, **options: Any) -> Solve:
+    """`Solve` by conjugate gradients; the options are those of `conjugate_gradients`."""
+
+    def solve(mask: Any, s: Any, reduced: Any) -> tuple[Any, Any, Any]:
+        solution = conjugate_gradients(lambda v: mask * product(mask * v), reduced, steps, tolerance=small, **options)
+        far = pt.eq(solution.reason, BOUNDARY) | pt.eq(solution.reason, CURVED)
+        return mask * solution.vector, solution.products, far
+
+    return solve
+
+
+def over_faces(room: Box, gradient: Tensor, product: Callable[[Any], Any], first: Any, within: Any, small: Any,
+               solve: Solve, faces: Any) -> Minimizer:  # fmt: skip
+    """From a Cauchy point, whose first trial is `first` times the negative gradient, to the last of so many faces."""
     g, dtype = gradient, gradient.type.dtype
     half, tenth, enough = (np.asarray(value, dtype) for value in (0.5, 0.1, SUFFICIENT))
     zero, nothing = pt.zeros((), dtype), pt.zeros_like(g)
@@ -142,27 +184,22 @@ def newton_step(room: Box, gradient: Tensor, product: Callable[[Any], Any], radi
 
         return repeat(turn, [np.int64(0), size, FALSE, s, Hs, model], 30)
 
-    count, _, found, *held = searched(nothing, nothing, zero, radius / norm(g), -g, tenth, radius)
-    small = forcing(room.project(-g))
+    count, _, found, *held = searched(nothing, nothing, zero, first, -g, tenth, within)
 
     def inside(s: Any) -> Any:
         return pt.eq(room.active(s), 0).astype(dtype)
 
     def face(turns: Any, products: Any, far: Any, s: Any, Hs: Any, model: Any) -> Any:
         mask = inside(s)
-        reduced = mask * (g + Hs)
-        solution = conjugate_gradients(
-            lambda v: mask * product(mask * v), reduced, steps, tolerance=small, radius=radius
-        )
-        along = mask * solution.vector
+        along, solved_by, leaves = solve(mask, s, mask * (g + Hs))
         infinite = np.asarray(np.inf, dtype)
         tried, _, found, s, Hs, model = searched(s, Hs, model, pt.ones_like(model), along, half, infinite)
-        far = found & (pt.eq(solution.reason, BOUNDARY) | pt.eq(solution.reason, CURVED))
+        far = found & leaves
         next_mask = inside(s)
         solved = ~(norm(next_mask * (g + Hs)) > small)
         done = ~found | far | solved | pt.all(pt.eq(mask, next_mask))
-        return [turns + 1, products + solution.products + tried, far, s, Hs, model], done
+        return [turns + 1, products + solved_by + tried, far, s, Hs, model], done
 
     initial = [np.int64(0), count, FALSE, *held]
-    _, products, far, s, _, model = repeat(face, initial, pt.switch(found & pt.gt(steps, 0), FACES, 0))
-    return Minimizer(s, model, products, far | (norm(s) >= half * radius))
+    _, products, far, s, _, model = repeat(face, initial, pt.switch(found, faces, 0))
+    return Minimizer(s, model, products, far)

@@ -2,24 +2,28 @@ r"""Nonlinear least squares: the cost is half of the sum of the squares of resid
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
 from ..checks import check_choice, check_count, check_outputs, check_parameters, check_x_scale
+from ..feasible import Box
 from ..graph.derivatives import known_shapes, pushforward
 from ..graph.loops import FALSE
+from ..graph.replace import replaced
 from ..hints import hinted
 from ..line_search import LineSearch, fixed, strong_wolfe
 from ..losses import Robust
 from ..objective import Objective
-from ..typing import Loss, Scalar, StepSize, Updates, Variables, XScale
+from ..typing import Bounds, Loss, Scalar, StepSize, Updates, Variables, XScale
 from ..vectors import dot, largest, norm
-from ._descent import Descent, Proposal
+from ._descent import ZERO, Descent, Proposal
 from ._linear_algebra import conjugate_gradients, forcing, guarded, limit, ratio, rows, times
+from ._projected import Minimizer, by_conjugate_gradients, convex_step
 
 
 @hinted
@@ -27,8 +31,9 @@ def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients:
                  stop: Variable | None = None, updates: Updates | None = None, *, residuals: Variables,
                  loss: Loss = "linear", f_scale: Scalar = 1.0, step_size: StepSize | None = None,
                  x_scale: XScale | None = None, solver: str = "svd", cg_steps: int | None = None,
-                 line_search: LineSearch = strong_wolfe, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
-                 ascent: bool = False, name: str = "gauss_newton") -> Updates:  # fmt: skip
+                 line_search: LineSearch = strong_wolfe, exact: bool | None = None, bounds: Bounds | None = None,
+                 tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                 name: str = "gauss_newton") -> Updates:  # fmt: skip
     r"""The method of Gauss and Newton for least squares, with a line search.
 
     .. math:: f(x) = \tfrac12 \|r(x)\|^2, \qquad x \leftarrow x + a d, \qquad
@@ -69,6 +74,9 @@ def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients:
         :math:`J^T J d = -J^T r` end as in `newton_cg`, and form no matrix.
     cg_steps : int, optional
         The largest number of steps of the conjugate gradients; by default 20 for each component.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. The sum of squares of the linearized residuals is then minimized within the bounds, as in
+        `levenberg_marquardt`, and the search ends at the first bound behind that point.
     ascent : bool
         Whether to maximize `cost`, which must then be given and equal :math:`-\frac12 \|r\|^2`, but for a constant.
 
@@ -116,29 +124,39 @@ def gauss_newton(parameters: Variables, cost: Variable | None = None, gradients:
     1.0 0.513
     """
     f, parts = _opened(
-        parameters, cost, gradients, stop, updates, residuals, loss, f_scale, tolerance=tolerance, ascent=ascent,
-        name=name,
+        parameters, cost, gradients, stop, updates, residuals, loss, f_scale, bounds=bounds, tolerance=tolerance,
+        ascent=ascent, name=name,
     )  # fmt: skip
     _check_solver(solver, cg_steps, x_scale)
     D = _weights(f, x_scale)
     start = Descent.start(f, line_search, exact)
     needed = ~start.finished
     if solver == "svd":
-        transposed = _jacobian(f, parts, needed)
+        transposed, r = _jacobian(f, parts, start)
         if isinstance(x_scale, str):
             D = _nonzero(_column_norms(transposed))
-        right, s, components = _decomposed(transposed if D is None else transposed / D[:, None], f.pack(parts))
+        right, s, components = _decomposed(transposed if D is None else transposed / D[:, None], r)
         length = pt.maximum(right.shape[0], components.shape[0]).astype(f.dtype)
         # With a zero, since without residuals or parameters there is no singular value.
         largest = pt.max(pt.concatenate([np.zeros(1, f.dtype), s]))
-        nonzero = s > length * np.asarray(np.finfo(f.dtype).eps, f.dtype) * largest
-        direction = _unscaled(-times(right, ratio(components, s, nonzero)), D)
+        least = length * np.asarray(np.finfo(f.dtype).eps, f.dtype) * largest
+        room = _room(start, D)
+        if room is None:
+            direction = _unscaled(-times(right, ratio(components, s, s > least)), D)
+        else:
+            model = Linearized(right, s, components)
+            direction = _unscaled(model.bounded(room, lambda left, s: ratio(left, s, s > least)).step, D)
         products = pt.switch(needed, f.size, 0).astype("int64")
     else:
         product, g = _product(f, parts, start, D)
-        steps = pt.switch(needed, limit(cg_steps, f.size), 0)
-        solution = conjugate_gradients(product, g, steps, tolerance=forcing(g))
-        direction, products = _unscaled(solution.vector, D), solution.products
+        steps, room = pt.switch(needed, limit(cg_steps, f.size), 0), _room(start, D)
+        if room is None:
+            solution = conjugate_gradients(product, g, steps, tolerance=forcing(g))
+            direction, products = _unscaled(solution.vector, D), solution.products
+        else:
+            small = forcing(room.project(-g))
+            found = convex_step(room, g, product, small, by_conjugate_gradients(product, steps, small))
+            direction, products = _unscaled(found.step, D), found.products
     return start.finish(start.line_search(direction, step_size), {}, reports={"products": products})
 
 
@@ -147,8 +165,9 @@ def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gra
                         stop: Variable | None = None, updates: Updates | None = None, *, residuals: Variables,
                         loss: Loss = "linear", f_scale: Scalar = 1.0, step_size: StepSize | None = None,
                         damping: Scalar = 1e-3, x_scale: XScale | None = None, solver: str = "svd",
-                        cg_steps: int | None = None, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
-                        ascent: bool = False, name: str = "levenberg_marquardt") -> Updates:  # fmt: skip
+                        cg_steps: int | None = None, exact: bool | None = None, bounds: Bounds | None = None,
+                        tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                        name: str = "levenberg_marquardt") -> Updates:  # fmt: skip
     r"""The method of Levenberg and Marquardt for least squares, with Nielsen's rule for the damping.
 
     .. math:: f(x) = \tfrac12 \|r(x)\|^2, \qquad x \leftarrow x + p, \qquad
@@ -188,6 +207,10 @@ def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gra
         gradient :math:`g`.
     cg_steps : int, optional
         The largest number of steps of the conjugate gradients for one :math:`\mu`; by default 20 for each component.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. The damped sum of squares is then minimized within the bounds: from the Cauchy point on the
+        projected path over the components that are inside, on one face of the box after the other, at most 10. With
+        ``"svd"`` the minimizer on a face is exact, and takes a decomposition of its own.
     ascent : bool
         As in `gauss_newton`.
 
@@ -215,6 +238,11 @@ def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gra
     Levenberg-Marquardt algorithm: implementation and theory, for the scales. Conn, Gould and Toint (2000), Trust-region
     methods, section 17.4.2, for the rounding errors.
 
+    With bounds: Kanzow, Yamashita and Fukushima (2004), Levenberg-Marquardt methods with strong local convergence
+    properties for solving nonlinear equations with convex constraints, whose first method minimizes the same model in
+    the box. Here that is done as by Lin and Moré (1999), Newton's method for large bound-constrained optimization
+    problems, sections 3 and 4.
+
     Examples
     --------
     >>> times, seen = np.arange(5), np.array([1.0, 0.6, 0.35, 0.22, 0.13])
@@ -232,8 +260,8 @@ def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gra
     # Hillstrom are solved from far starts.
     _check_solver(solver, cg_steps, x_scale)
     f, parts = _opened(
-        parameters, cost, gradients, stop, updates, residuals, loss, f_scale, tolerance=tolerance, ascent=ascent,
-        name=name,
+        parameters, cost, gradients, stop, updates, residuals, loss, f_scale, bounds=bounds, tolerance=tolerance,
+        ascent=ascent, name=name,
     )  # fmt: skip
     D = _weights(f, x_scale)
     start = Descent.start(f, partial(fixed, max_trials=1), exact)
@@ -243,17 +271,23 @@ def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gra
 
     if solver == "svd":
         formed = pt.switch(needed, f.size, 0).astype("int64")
-        transposed = _jacobian(f, parts, needed)
+        transposed, r = _jacobian(f, parts, start)
         if isinstance(x_scale, str):
             max_norms = f.state("column_norms", (f.size,))
             new[max_norms] = pt.maximum(max_norms, _column_norms(transposed))
             D = _nonzero(new[max_norms])
         if D is not None:
             transposed = transposed / D[:, None]
-        right, s, components = _decomposed(transposed, f.pack(parts))
+        right, s, components = _decomposed(transposed, r)
         diagonal = largest(pt.sum(transposed**2, axis=1))
 
+        room, model = _room(start, D), Linearized(right, s, components)
+
         def propose(mu: Any, nu: Any) -> Proposal:
+            if room is not None:
+                found = model.bounded(room, lambda left, s: left * s / (s**2 + mu), mu)
+                decrease = mu * dot(found.step, found.step) / 2 - found.model
+                return Proposal(_unscaled(found.step, D), decrease)
             weights = components * s / (s**2 + mu)
             p = -times(right, weights)
             # All terms are positive: nothing cancels.
@@ -262,7 +296,8 @@ def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gra
 
     else:
         product, g = _product(f, parts, start, D)
-        residual, steps = forcing(g), limit(cg_steps, f.size)
+        room, steps = _room(start, D), limit(cg_steps, f.size)
+        residual = forcing(g if room is None else room.project(-g))
         unknown = needed & pt.isnan(mu) if step_size is None else FALSE
         first = conjugate_gradients(product, g, pt.switch(unknown, 1, 0))
         formed = first.products
@@ -270,9 +305,16 @@ def levenberg_marquardt(parameters: Variables, cost: Variable | None = None, gra
         diagonal = norm(g) / norm(first.vector)
 
         def propose(mu: Any, nu: Any) -> Proposal:
-            solution = conjugate_gradients(lambda v: product(v) + mu * v, g, steps, tolerance=residual)
-            decrease = mu * dot(solution.vector, solution.vector) / 2 - solution.model
-            return Proposal(_unscaled(solution.vector, D), decrease, solution.products)
+            def damped(v: Any) -> Any:
+                return product(v) + mu * v
+
+            if room is None:
+                solution = conjugate_gradients(damped, g, steps, tolerance=residual)
+                step, model, products = solution.vector, solution.model, solution.products
+            else:
+                solve = by_conjugate_gradients(damped, steps, residual)
+                step, model, products, _ = convex_step(room, g, damped, residual, solve)
+            return Proposal(_unscaled(step, D), mu * dot(step, step) / 2 - model, products)
 
     initial = tau.astype(f.dtype) * diagonal if step_size is None else 1 / f.step_size(step_size).astype(f.dtype)
     tiny = np.asarray(np.finfo(f.dtype).tiny, f.dtype)
@@ -334,6 +376,11 @@ def _unscaled(step: Any, D: Any) -> Any:
     return step if D is None else step / D
 
 
+def _room(start: Descent, D: Any) -> Box | None:
+    """The box of steps in units of `D`, None without bounds."""
+    return start.room if start.room is None or D is None else Box(*(side * D for side in start.room))
+
+
 def _product(f: Objective, parts: list[Any], start: Descent, D: Any) -> tuple[Any, Any]:
     """The product of :math:`J^T J` with a vector at the start of the call, and the gradient, both in units of `D`."""
     product, x = f.curvature(residuals=parts), start.point
@@ -342,16 +389,22 @@ def _product(f: Objective, parts: list[Any], start: Descent, D: Any) -> tuple[An
     return lambda v: product(x, v / D) / D, start.gradient / D
 
 
-def _jacobian(f: Objective, parts: list[Any], needed: Any) -> Any:
-    """The transpose of the Jacobian of `parts` at the values of the parameters; zeros where it is not `needed`."""
-    r = f.pack(parts)
+def _jacobian(f: Objective, parts: list[Any], start: Descent) -> tuple[Any, Any]:
+    """The transpose of the Jacobian of `parts` at the start of the call, zeros where it has finished; and `parts`."""
+
+    def there(vector: Any) -> Any:
+        # A start outside of the bounds is not where the parameters are.
+        return vector if f.box is None else replaced([vector], tensors)[0]
+
+    tensors = {} if f.box is None else dict(zip(f.parameters, f.unpack(start.point), strict=True))
+    r = there(f.pack(parts))
     length = r.shape[0] if r.type.shape[0] is None else r.type.shape[0]
 
     def image(v: Any) -> Any:
         [joined] = known_shapes([f.pack(pushforward(parts, f.parameters, f.unpack(v)))])
-        return joined
+        return there(joined)
 
-    return rows(image, f.size, length, f.dtype, needed)
+    return rows(image, f.size, length, f.dtype, ~start.finished), r
 
 
 def _decomposed(transposed: Any, r: Any) -> tuple[Any, Any, Any]:
@@ -361,3 +414,46 @@ def _decomposed(transposed: Any, r: Any) -> tuple[Any, Any, Any]:
     decomposition: Any = pt.linalg.svd(matrix, full_matrices=False)
     right, s, left = decomposition
     return right, s, times(left, r) + nonfinite
+
+
+class Linearized(NamedTuple):
+    """The linearized residuals, by the decomposition of their Jacobian.
+
+    Attributes
+    ----------
+    right : matrix
+        The right singular vectors as columns.
+    s : vector
+        The singular values.
+    left : vector
+        The residuals along the left singular vectors.
+    """
+
+    right: Any
+    s: Any
+    left: Any
+
+    def bounded(self, room: Box, weights: Callable[[Any, Any], Any], mu: Any = None) -> Minimizer:
+        """An approximate minimizer of half of the sum of squares in a box of steps, with a damping `mu`.
+
+        Parameters
+        ----------
+        room : Box
+        weights : callable
+            From what `left` and `s` are on a face, to minus the minimizer there along the right singular vectors.
+        mu : scalar variable, optional
+        """
+        # As many rows as singular values, and not as residuals.
+        matrix = self.s[:, None] * self.right.T
+
+        def product(v: Any) -> Any:
+            image = times(matrix.T, times(matrix, v))
+            return image if mu is None else image + mu * v
+
+        def solve(mask: Any, s: Any, reduced: Any) -> tuple[Any, Any, Any]:
+            held = self.left + times(matrix, (1 - mask) * s)
+            right, values, left = _decomposed((matrix * mask).T, held)
+            return mask * (-times(right, weights(left, values)) - s), ZERO, FALSE
+
+        g = times(matrix.T, self.left)
+        return convex_step(room, g, product, pt.zeros((), g.type.dtype), solve)

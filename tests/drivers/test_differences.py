@@ -316,9 +316,9 @@ def test_smooth_costs_are_not_noisy():
             x = np.asarray(point, "float64").ravel()
             if np.asarray(point).ndim == 1 and np.isfinite(cost([x])):
                 size = np.maximum(np.abs(x), 1)
-                assert noise(lambda points: map(cost, points), [x], x, size, 2.2e-16, cost([x])) == 0, problem  # noqa: B023
-    assert noise(lambda points: [7.0 for _ in points], [START], START, np.ones(4), 2.2e-16, 7.0) == 0
-    assert noise(lambda points: [np.nan for _ in points], [START], START, np.ones(4), 2.2e-16, 7.0) == 0
+                assert noise(lambda points: map(cost, points), [x], x, size, 2.2e-16, cost([x])) == (0, 0), problem  # noqa: B023
+    assert noise(lambda points: [7.0 for _ in points], [START], START, np.ones(4), 2.2e-16, 7.0) == (0, 0)
+    assert noise(lambda points: [np.nan for _ in points], [START], START, np.ones(4), 2.2e-16, 7.0) == (0, 0)
 
 
 def test_steps_for_noise():
@@ -406,3 +406,60 @@ def test_products_within_bounds():
     np.testing.assert_allclose(checked, end, atol=1e-5)
     with pytest.raises(ValueError, match="x0"):
         minimize(start, inside_only(), lambda x: slope(x) * [1, 1, 1, 1, 2], bounds=WITHIN, check_gradient=True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("scheme", ["2-point", "3-point"])
+def test_the_step_is_that_which_is_taken(scheme, dtype):
+    x = np.array([1.3e7, 3.1, -7.7e-3], dtype)
+    slopes = np.array([1.0, 3.0, 5.0])
+    costs = lambda points: [float(np.dot(slopes, p[0].astype(float))) for p in points]  # noqa: E731
+    [cost] = costs([[x]])
+    absolute = None if dtype == "float32" else 1e-8
+    found = Differences(scheme, absolute=absolute)(costs, [x], cost)[0]
+    # What is left is the rounding of the cost.
+    error = 1e-6 if dtype == "float32" else 2 * np.finfo(float).eps * abs(cost) / 1e-8
+    np.testing.assert_allclose(found, slopes, atol=error)
+
+
+@pytest.mark.parametrize("call", [2, 3, 6, 9])
+def test_what_an_exception_interrupts_begins_anew(call):
+    def coarse(x):
+        return np.round(float((x[0] - 1) ** 2 + (x[1] - 1) ** 4 + 3), 6)
+
+    def run(fails):
+        calls = 0
+
+        def f(x):
+            nonlocal calls
+            calls += 1
+            if calls == fails:
+                raise RuntimeError("once")
+            return coarse(x)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            it = optapi.minimize_iterator([2.0, 3.0], f, "2-point")
+            for _ in range(3):
+                try:
+                    for _ in it:
+                        pass
+                    break
+                except RuntimeError:
+                    pass
+        return it
+
+    whole, interrupted = run(None), run(call)
+    np.testing.assert_array_equal(interrupted.x, whole.x)
+    assert interrupted.message == whole.message
+
+
+@pytest.mark.parametrize("scheme", ["2-point", "3-point"])
+def test_noise_of_a_cost_that_is_zero_at_the_start(scheme):
+    def base(x):
+        return round(float((x[0] - 1) ** 2 + (x[1] + 2) ** 2), 6)
+
+    start = base([3.0, 1.0])
+    with pytest.warns(OptimizationWarning, match="noisy"):
+        result = optapi.minimize([3.0, 1.0], lambda x: base(x) - start, scheme, full_output=True)
+    np.testing.assert_allclose(result.x, [1, -2], atol=0.02)

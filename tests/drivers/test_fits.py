@@ -226,10 +226,6 @@ def test_scipys_losses_limits_and_refusals():
     for limit in (1, 3):
         found = door.least_squares(residuals, START, jacobian, max_nfev=limit)
         assert (found.nfev, found.status, found.success) == (limit, 0, False)
-    with pytest.raises(NotImplementedError, match="take no bounds yet"):
-        door.least_squares(residuals, START, jacobian, bounds=(0, 5))
-    with pytest.raises(NotImplementedError, match="take no bounds yet"):
-        door.curve_fit(model, TIMES, DATA, START, bounds=(0, 5))
     seen = []
     found = door.least_squares(residuals, START, jacobian, callback=lambda x: seen.append(x) or len(seen) == 2)
     assert found.status == -2 and len(seen) == 2
@@ -247,6 +243,46 @@ def test_scipys_curve_fit(method):
     with warnings.catch_warnings(), pytest.raises(RuntimeError, match="Optimal parameters not found"):
         warnings.simplefilter("ignore")
         door.curve_fit(model, TIMES, DATA, method="lm", maxfev=2)
+
+
+def seen_inside(low, high):
+    """Residuals that note where they are called, and check that it is inside."""
+
+    def inside(x):
+        assert np.all(low <= np.real(x)) and np.all(np.real(x) <= high), x
+        return residuals(x)
+
+    return inside
+
+
+def test_bounds_hold_for_differences_too_and_mask_the_covariance():
+    free = optapi.least_squares(START, residuals, jacobian)
+    low, high = np.array([-np.inf, 0.0]), np.array([np.inf, 0.9 * free.x[1]])
+    fit = optapi.least_squares(START, seen_inside(low, high), "2-point", bounds=scipy.optimize.Bounds(low, high))
+    assert fit.success and fit.x[1] == high[1]
+    column = np.exp(-high[1] * TIMES)
+    np.testing.assert_allclose(fit.x[0], column @ DATA / (column @ column), rtol=1e-6)
+    variance = 2 * fit.fun / (DATA.size - 2)
+    np.testing.assert_allclose(fit.covariance(), [[variance / (column @ column), 0], [0, 0]], rtol=1e-5)
+    # Equal bounds leave no room for a difference.
+    same = optapi.least_squares(
+        START, seen_inside([-np.inf, high[1]], high), "2-point", bounds=[(None, None), high[[1, 1]]]
+    )
+    np.testing.assert_allclose(same.x, fit.x, rtol=1e-6)
+
+
+def test_bounds_in_scipys_functions():
+    low, high = [0.0, 0.0], [10.0, 0.3]
+    ours = door.least_squares(seen_inside(low, high), [1.0, 0.1], bounds=(low, high))
+    scipys = scipy.optimize.least_squares(residuals, [1.0, 0.1], jacobian, bounds=(low, high), xtol=1e-12, ftol=1e-12)
+    assert ours.success and ours.optimality <= 1e-4
+    np.testing.assert_array_equal(ours.active_mask, scipys.active_mask)
+    np.testing.assert_allclose(ours.x, scipys.x, rtol=1e-6)
+    assert ours.cost <= scipys.cost * (1 + 1e-9)
+    popt, pcov = door.curve_fit(model, TIMES, DATA, bounds=(low, high))
+    expected, covariance = scipy.optimize.curve_fit(model, TIMES, DATA, bounds=(low, high))
+    np.testing.assert_allclose(popt, expected, rtol=1e-5)
+    np.testing.assert_allclose(pcov, covariance, rtol=1e-3)
 
 
 @pytest.mark.parametrize("tiny", [1e-10, 1e-20, 0.0])

@@ -1,5 +1,7 @@
 """Plain NumPy twins of the rules with bounds, written from the papers."""
 
+import itertools
+
 import numpy as np
 
 from .quasi_newton import backtracking, strong_wolfe
@@ -146,3 +148,27 @@ def momentum(x, gradient, low, high, steps, *, step_size, momentum):
         x = new
         points.append(x)
     return points
+
+
+def faces(low, high):
+    """All faces of a box: which components are free, and the values of those that are held."""
+    for places in itertools.product((-1, 0, 1), repeat=low.size):
+        places = np.array(places)
+        if np.isfinite(np.where(places < 0, low, np.where(places > 0, high, 0))).all():
+            yield places == 0, np.where(places < 0, low, high)
+
+
+def least_squares(residuals, low, high, solve):
+    """The feasible point with the smallest sum of squares of all that `solve` finds on the faces of a box.
+
+    `solve(free, x)` returns the components that are free of the best point on a face, where the others are those of x.
+    """
+    best, least = None, np.inf
+    for free, x in faces(low, high):
+        x = np.where(free, np.clip(0.5, low, high), x)
+        if free.any():
+            x[free] = solve(free, x)
+        squares = np.sum(residuals(x) ** 2)
+        if np.all((low <= x) & (x <= high)) and squares < least:
+            best, least = x, squares
+    return best
