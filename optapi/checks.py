@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from numbers import Real
@@ -27,6 +29,15 @@ class OptimizationWarning(UserWarning):
     >>> import warnings
     >>> warnings.simplefilter("ignore", optapi.OptimizationWarning)
     """
+
+
+def warn(message: str, kind: type[Warning] = OptimizationWarning) -> None:
+    """Warn of the line of the user, outside of this package and of PyTensor, which calls an oracle."""
+    frame: Any = sys._getframe(1)
+    level = 2
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in ("optapi", "pytensor"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, kind, stacklevel=level)
 
 
 def called(variable: Variable) -> str:

@@ -20,8 +20,9 @@ import scipy.optimize
 from scipy.linalg import LinAlgError, cholesky
 from scipy.optimize import Bounds, HessianUpdateStrategy, LbfgsInvHessProduct, OptimizeResult, OptimizeWarning
 
+from .checks import warn
 from .drivers.differences import SCHEMES, Differences
-from .drivers.evaluator import Evaluation, Evaluator, warn
+from .drivers.evaluator import Evaluation, Evaluator
 from .drivers.numpy import minimize_iterator
 from .drivers.progress import takes_result
 from .drivers.scipy import Products, Shaped, steps

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import sys
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from math import isfinite
 from typing import Any, ClassVar
@@ -15,7 +13,7 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
-from ..checks import OptimizationWarning, check_cost
+from ..checks import check_cost, warn
 from ..feasible import projected_gradients
 from ..graph.derivatives import differentiate
 from ..graph.numpy_linker import PYTHON
@@ -234,15 +232,6 @@ def complex_number(name: str, value: object) -> complex:
             "Use functions that take complex numbers, not abs or max, or df='3-point'"
         )
     return complex(array.reshape(()))
-
-
-def warn(message: str, kind: type[Warning] = OptimizationWarning) -> None:
-    """Warn of the line of the user, outside of this package and of PyTensor, which calls an oracle."""
-    frame: Any = sys._getframe(1)
-    level = 2
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in ("optapi", "pytensor"):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, kind, stacklevel=level)
 
 
 class Applied:

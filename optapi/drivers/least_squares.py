@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from pytensor.compile.mode import Mode
 from pytensor.tensor.variable import TensorVariable
 
-from ..checks import as_numbers, check_callable, check_flag, check_number, check_start_first, shown
+from ..checks import as_numbers, check_callable, check_flag, check_number, check_start_first, shown, warn
 from ..feasible import limits, put_inside, sides
 from ..graph.derivatives import pushforward
 from ..graph.numpy_linker import PYTHON
@@ -29,7 +29,7 @@ from ..pytree import PyTree, named, point
 from ..rules._linear_algebra import rows
 from ..typing import Array, CompileMode, Loss, OptAlgo, Tree
 from .covariance import precision
-from .evaluator import Evaluation, Evaluator, Kinds, kinds_of, warn
+from .evaluator import Evaluation, Evaluator, Kinds, kinds_of
 from .locks import BUILDING
 from .options import check_rule, name_of, options_of, rule_of
 from .oracle_program import OracleProgram
@@ -47,6 +47,20 @@ TOLERANCES = {"exact": (None, 1e-10), "cs": (None, 1e-10), "3-point": (1e-14, 1e
 DIGITS = 1000
 # The relative size of steps near the minimizer, where it is worth the time to look how far that is.
 NEAR = 1e-3
+
+
+@dataclass(frozen=True)
+class Part:
+    """A function of the components `where` of a vector alone."""
+
+    function: Callable[[Any], Any]
+    x: np.ndarray
+    where: np.ndarray
+
+    def __call__(self, part: np.ndarray) -> Any:
+        x = self.x.astype(np.result_type(self.x, part))
+        x[self.where] = part
+        return self.function(x)
 
 
 class JacobianDifferences(NamedTuple):
@@ -82,7 +96,7 @@ class JacobianDifferences(NamedTuple):
             # No step leads anywhere: these columns are zero.
             J, movable = np.zeros((values.size, x.size)), np.flatnonzero(low < high)
             if movable.size:
-                part = Part(function, x, movable)
+                part: Any = Part(function, x, movable)
                 J[:, movable] = self(part, x[movable], values, (low[movable], high[movable]))
             return J
         more = {} if self.workers is None else {"workers": self.workers}
@@ -110,19 +124,6 @@ class JacobianDifferences(NamedTuple):
                     bounds=(low[few], high[few]), **more,
                 ).reshape(values.size, few.size)  # fmt: skip
         return J
-
-
-class Part(NamedTuple):
-    """A function of the components `where` of a vector alone."""
-
-    function: Callable[[Any], Any]
-    x: np.ndarray
-    where: np.ndarray
-
-    def __call__(self, part: np.ndarray) -> Any:
-        x = self.x.astype(np.result_type(self.x, part))
-        x[self.where] = part
-        return self.function(x)
 
 
 class Fit(Evaluation):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pytensor.compile.mode import Mode
 
-from ..checks import as_numbers, check_flag, check_start_first
+from ..checks import as_numbers, check_flag, check_start_first, warn
 from ..feasible import limits, put_inside
 from ..files import refusing
 from ..hints import hinted
@@ -18,7 +18,7 @@ from ..pytree import PyTree, point
 from ..state import is_names
 from ..typing import CompileMode, Derivative, OptAlgo, Tree
 from .differences import is_found
-from .evaluator import Evaluation, evaluator_of, kinds_of, warn
+from .evaluator import Evaluation, evaluator_of, kinds_of
 from .gradient_check import Comparison, along, compare
 from .options import check_rule, name_of, option_of, options_of, own_rule, public_name, rule_of
 from .oracle_program import OracleProgram

@@ -14,14 +14,13 @@ A rule that limits its steps by a trust region or by damping calls `Descent.trus
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
 
-from ..checks import OptimizationWarning, shown, takes
+from ..checks import shown, takes, warn
 from ..feasible import Box
 from ..graph.loops import FALSE, repeat
 from ..line_search import LineSearch, Step, Trial, least_fall, resolution
@@ -193,7 +192,7 @@ class Descent(NamedTuple):
         if is_noisy:
             converged = FALSE
             if objective.stop is not None:
-                warnings.warn(NOISY.format(rule=objective.name), OptimizationWarning, stacklevel=4)
+                warn(NOISY.format(rule=objective.name))
         search_state: tuple[Any, ...] = ()
         if hasattr(line_search, "begin"):
             search_state = line_search.begin(objective.name, current.cost.type.dtype)
