@@ -33,9 +33,9 @@ class Suite:
     without: str | None = None
 
 
-# Why a test fails. "bounds" is left out of the count.
+# Why a test fails. "constraints" is left out of the count.
 REASONS = {
-    "bounds": "It needs constraints, which the rules do not have yet.",
+    "constraints": "It needs constraints, which the rules do not have yet.",
     "trajectory": "It asks for more digits than the tolerances, which SciPy's first step or last step happens to give.",
     "counts": "It asks for the numbers of calls or iterations, or the trial points, of SciPy's implementation.",
     "best": "It asks for a NaN as the result, where SciPy goes to a point without a finite cost; the rules return the "

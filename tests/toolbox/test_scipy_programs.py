@@ -216,11 +216,42 @@ def circle(least_squares):
     return np.append(result.x, result.cost)
 
 
+def weibull(minimize):
+    lifetimes = 3.0 * np.random.default_rng(11).weibull(1.7, 150)
+
+    def negative_log_likelihood(theta, x):
+        shape, scale = theta
+        return -np.sum(np.log(shape / scale) + (shape - 1) * np.log(x / scale) - (x / scale) ** shape)
+
+    return minimize(negative_log_likelihood, x0=[1.0, 1.0], args=(lifetimes,), bounds=[(1e-3, None)] * 2).x
+
+
+def calibration_with_known_errors(curve_fit):
+    x = np.array([0.5, 1.0, 2.0, 4.0, 8.0, 16.0])
+    y, error = 0.3 + 1.9 * x**0.8 + 0.1 * np.cos(5 * x), 0.05 + 0.02 * x
+    popt, pcov = curve_fit(lambda x, a, b, c: a + b * x**c, x, y, p0=(0, 1, 1), sigma=error, absolute_sigma=True)
+    return np.concatenate([popt, np.sqrt(np.diag(pcov))])
+
+
+def damped_oscillation_with_bounds(least_squares):
+    t = np.linspace(0, 15, 120)
+    y = 5 * np.sin(2 * t - 0.1) * np.exp(-0.025 * t**2) + 0.1 * np.sin(31 * t)
+
+    def residual(p):
+        amplitude, decay, shift, omega = p
+        return amplitude * np.sin(shift + omega * t) * np.exp(-(t**2) * decay) - y
+
+    result = least_squares(residual, [10, 0.1, 0.0, 2.1], bounds=([0, 0, -0.05, 0], [20, 1, 1, 5]), x_scale="jac",
+                           xtol=1e-12, ftol=1e-12)  # fmt: skip
+    return np.append(result.x, result.active_mask)
+
+
 PROGRAMS = [
     *(maximum_likelihood_of_a_normal, logistic_regression, poisson_regression, exponential_decay, himmelblau),
     *(chain_with_products, autoregression, ridge_path, potential_of_particles),
     *(regression_without_negative_weights, garch, a_parameter_that_is_fixed),
     *(enzyme_kinetics, two_peaks, logistic_growth, sine_with_outliers, circle),
+    *(weibull, calibration_with_known_errors, damped_oscillation_with_bounds),
 ]
 
 
