@@ -241,6 +241,7 @@ def test_to_go_on_from_a_file_is_exact(tmp_path):
         minimize_iterator.load(tmp_path / "run.npz", rosen, lambda x: x)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork")  # of a process with threads, such as those of JAX
 def test_workers():
     here = minimize(START, rosen, "3-point", full_output=True)
     seen = []
@@ -258,6 +259,7 @@ def test_workers():
     assert set(seen[1:]) == {4}
 
 
+@pytest.mark.filterwarnings("ignore:.*fork")  # of a process with threads, such as those of JAX
 def test_workers_of_a_function_that_does_not_pickle():
     with pytest.raises(Exception, match=r"pickle|local") as caught:
         minimize(START, lambda x: rosen(x), "3-point", workers=2)
