@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import warn
 from ..feasible import Limits, put_inside
 
 
@@ -264,9 +265,11 @@ class Differences:
                room: Room) -> list[np.ndarray]:  # fmt: skip
         """The first derivative of all, which finds out about sizes and noise."""
         self.floor = np.where(x == 0, 1.0, np.minimum(np.abs(x), 1.0))
-        if self.scheme == "cs":
-            return unflat(self._at(costs, point, self._steps(x), cost, room), point)
         sizes = np.maximum(np.abs(x), self.floor)
+        if self.scheme == "cs":
+            slope = self._at(costs, point, self._steps(x), cost, room)
+            check_complex(costs, point, x, sizes, float(epsilon.max(initial=0.0)), slope, room)
+            return unflat(slope, point)
         self.noise, level = noise(costs, point, x, sizes, float(epsilon.max(initial=0.0)), cost, room)
         if self.noise and self.scheme == "2-point":
             self.steps = noisy_steps(costs, point, x, sizes, level, self.noise, cost, room)
@@ -325,6 +328,26 @@ class Differences:
             back = rounded(point, lost, room.one(-h)[lost])
             slope[lost] = (costs_at(costs, point, lost, back) - cost) / back
         return slope
+
+
+def check_complex(costs: Costs, point: Sequence[np.ndarray], x: np.ndarray, size: np.ndarray, epsilon: float,
+                  slope: np.ndarray, room: Room) -> None:  # fmt: skip
+    """Warn if the derivative `slope` by complex steps is not that by real ones, along one direction.
+
+    A function such as `abs` drops the imaginary part, which nothing else would tell.
+    """
+    way = epsilon ** (1 / 3) * size * (1 + np.arange(x.size) * 0.6180339887 % 1)
+    way = np.where(room.straight(way, 1) == way, np.where(room.straight(-way, 1) == -way, way, 0.0), 0.0)
+    parts = [np.result_type(array, np.complex64) for array in point]
+    ends = [[a.astype(kind) for a, kind in zip(unflat(x + side * way, point), parts, strict=True)] for side in (1, -1)]
+    ahead, behind = (float(value.real) for value in costs(ends))
+    told, seen = float(slope @ way), (ahead - behind) / 2
+    error = NOISY * epsilon * max(abs(ahead), abs(behind)) + 0.1 * max(abs(told), abs(seen))
+    if np.isfinite(seen) and abs(told - seen) > error:
+        warn(
+            "the derivative by complex steps is not that by differences: f drops the imaginary part, as abs, max and "
+            "comparisons do, or is not smooth; pass df='3-point', or write f with functions of complex numbers"
+        )
 
 
 def rounded(point: Sequence[np.ndarray], where: np.ndarray, steps: np.ndarray) -> np.ndarray:

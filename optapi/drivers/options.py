@@ -73,11 +73,10 @@ def _unknown(name: str, rule: Any, own: list[str], driver: Any) -> str:
 
 def needs(rule: Callable[..., Any], name: str) -> str:
     """The sentence for a rule that needs an expression."""
-    if name == "residuals":
-        return f"{name_of(rule)} needs residuals; call optapi.least_squares(x0, residuals), which takes them from NumPy"
+    own = "call optapi.least_squares(x0, residuals), or " if name == "residuals" else ""
     return (
-        f"{name_of(rule)} needs {name}=, an expression of PyTensor, which a NumPy function does not have; build the "
-        "cost with PyTensor and use compile_minimizer, or call the rule on it"
+        f"{name_of(rule)} needs {name}=, an expression of PyTensor, which a NumPy function does not have; {own}build "
+        "the cost with PyTensor and use compile_minimizer, or call the rule on it"
     )
 
 

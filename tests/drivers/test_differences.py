@@ -465,3 +465,26 @@ def test_noise_of_a_cost_that_is_zero_at_the_start(scheme):
     with pytest.warns(OptimizationWarning, match="noisy"):
         result = optapi.minimize([3.0, 1.0], lambda x: base(x) - start, scheme, full_output=True)
     np.testing.assert_allclose(result.x, [1, -2], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: abs(x[0]) ** 2 + x[1] ** 2,
+        lambda x: x[0].real ** 2 + 3 * (x[1] - 1) ** 2,
+        lambda x: abs(x[0] - 3) + x[1] ** 2,
+    ],
+)
+def test_complex_steps_that_lose_the_imaginary_part_are_noticed(f):
+    with pytest.warns(OptimizationWarning, match="drops the imaginary part"):
+        minimize([-1.2, 1.0], f, "cs", max_iterations=1, full_output=True)
+
+
+@pytest.mark.parametrize("bounds", [None, [(-1.2, None), (None, 2)]])
+def test_complex_steps_of_a_smooth_cost_warn_not(bounds):
+    for scale in (1e-8, 1.0, 1e8):
+        start = scale * np.array([-1.2, 1.0])
+        scaled = bounds and [tuple(b if b is None else b * scale for b in pair) for pair in bounds]
+        cost = lambda x: 1e6 + np.sum(np.cosh(x / scale)) + (x[0] / scale) ** 3  # noqa: B023, E731
+        with np.errstate(over="ignore"):
+            minimize(start, cost, "cs", bounds=scaled, max_iterations=1, full_output=True)
