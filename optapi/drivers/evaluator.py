@@ -127,6 +127,11 @@ class Evaluator:
         self.recent: list[Evaluation] = []
 
     @property
+    def noise(self) -> float:
+        """The relative noise of `f`, as far as it is known."""
+        return 0.0 if self.differenced is None else self.differenced.noise
+
+    @property
     def gradient_error(self) -> float:
         """The relative error of the derivative: what a `df` by differences has for its attribute `error`, else 0."""
         return getattr(self.df, "error", 0.0)

@@ -236,16 +236,19 @@ class Run:
         position, evaluator, program = self._position, self._evaluator, self._program
         if position.ending is None:
             return "Not finished."
+        cost, noise = evaluator.cost(position.now), evaluator.noise
         said = self._termination.explained(
             position.ending,
             tolerance=option_of(program.rule, program.options, "tolerance"),
             gradient=evaluator.size(position.now),
             rule=name_of(program.rule),
-            cost=evaluator.cost(position.now),
+            cost=cost,
             best=evaluator.cost(position.best),
-            rounding=rounding(evaluator.cost(position.now), position.now.point),
+            rounding=max(rounding(cost, position.now.point), noise * abs(cost)),
             why=self._why() if position.ending == Ending.STUCK else "",
         )
+        if noise:
+            said = said.replace("rounding hides", "the noise of f hides")
         return said if evaluator.limits is None else said.replace(" derivative", " projected derivative")
 
     def _why(self) -> str:

@@ -467,6 +467,16 @@ def test_noise_of_a_cost_that_is_zero_at_the_start(scheme):
     np.testing.assert_allclose(result.x, [1, -2], atol=0.02)
 
 
+def test_the_verdict_speaks_of_the_noise():
+    rng = np.random.default_rng(0)
+    with pytest.warns(OptimizationWarning, match="noisy"):
+        result = minimize(
+            [5.0, 5.0], lambda x: float(np.sum((x - 1) ** 2) + 0.5 * rng.normal()), "2-point", full_output=True
+        )
+    assert "rounding" not in result.message
+    assert result.status != 0 or "the noise of f hides" in result.message
+
+
 @pytest.mark.parametrize(
     "f",
     [
