@@ -310,7 +310,7 @@ class CompiledMinimizer:
             array alone; or a dictionary from parameters to such arrays, where the others start from their values now.
             `sample_starts` makes them.
         *inputs, **named : arrays
-            The inputs, by place or by name.
+            The inputs, by place or by name; one that is called as another argument here by place.
         workers : int
             How many threads. More than one need a mode that leaves Python alone: ``"NUMBA"`` or ``"JAX"``.
         together : bool, optional

@@ -16,7 +16,7 @@ from pytensor.graph.replace import _vectorize_node
 
 
 class Order(Op):
-    """The positions of numbers along the last axis in ascending order, and the numbers in this order; NaN is last."""
+    """The positions of numbers along the last axis in ascending order, and the numbers in this order."""
 
     __props__ = ()
 
