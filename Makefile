@@ -9,7 +9,7 @@ PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 PYTEST := -m pytest --numprocesses auto --dist worksteal --durations 15 --durations-min 2
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test check check-all lint types scipy-suite check-scipy-suite test-compiled test-long test-other test-other-contract test-other-c notebooks check-notebooks docs \
+.PHONY: help demo test check check-all lint types scipy-suite check-scipy-suite test-compiled test-long test-other test-other-rest test-other-c notebooks check-notebooks docs \
 	benchmark clean
 .NOTPARALLEL:
 
@@ -19,13 +19,13 @@ help: ## list the targets, with what they take on two cores
 demo: .venv/installed-$(VERSION) ## train a network on handwritten digits (about 3 s)
 	.venv/bin/python examples/quickstart.py
 
-test: .venv/installed-$(VERSION) ## run the tests that compile nothing (5 to 25 min)
+test: .venv/installed-$(VERSION) ## run the tests that compile nothing (about 16 min)
 	.venv/bin/python $(PYTEST) -m "not numba and not c and not jax"
 
-check: lint types docs demo check-notebooks check-scipy-suite test-other test-compiled ## all that CI checks, but for make test (about 13 min)
+check: lint types docs demo check-notebooks check-scipy-suite test-other test-compiled ## all that CI checks, but for make test (about 35 min)
 
 check-all: export OPTAPI_INJECTIONS ?= 10
-check-all: check test-long test-other-contract test-other-c ## the same, and all tests that compile on both versions of PyTensor (about 18 min)
+check-all: check test-long test-other-rest test-other-c ## the same, and all tests that compile on both versions of PyTensor (about 50 min)
 
 lint: .venv/check-$(VERSION) ## check the style (about 2 s)
 	.venv/bin/ruff check $(CODE)
@@ -40,7 +40,7 @@ scipy-suite: .venv/installed-$(VERSION) ## run SciPy's own tests against optapi.
 check-scipy-suite: .venv/installed-$(VERSION) ## run them, and compare the table where it is of this SciPy (about 1 min)
 	.venv/bin/python tests/scipy_suite/run.py --check
 
-test-compiled: .venv/jax-$(VERSION) ## run the tests that compile with numba, C or JAX (about 4 min)
+test-compiled: .venv/jax-$(VERSION) ## run the tests that compile with numba, C or JAX (about 12 min)
 	.venv/bin/python $(PYTEST) -m "(numba or c or jax) and not long"
 
 test-long: .venv/jax-$(VERSION) ## run those of them that compile longest (about 2 min)
@@ -89,16 +89,21 @@ FIND_OTHER = for version in $(OTHER_VERSIONS); do \
 	for python in python$$version "$$(pyenv root)"/versions/$$version.*/bin/python; do \
 	"$$python" -c 'import ensurepip, venv' && echo "$$python" && exit; done; done 2>/dev/null
 
-ifneq ($(filter check check-all test-other test-other-contract test-other-c,$(MAKECMDGOALS)),)
+ifneq ($(filter check check-all test-other test-other-rest test-other-c,$(MAKECMDGOALS)),)
 OTHER_PYTHON := $(or $(OTHER_PYTHON),$(shell $(FIND_OTHER)))
 endif
 
-ifdef OTHER_PYTHON
-test-other: .venv-other/beside-$(VERSION) ## run the tests, also with numba and JAX, on the other version of PyTensor (about 7 min)
-	OPTAPI_ROWS=representative .venv-other/bin/python $(PYTEST) -m "not c"
+# Tests of code that hardly calls PyTensor, and of all rules where some will do.
+REST := $(addprefix tests/,test_arguments.py test_injections.py test_packaging.py test_types.py drivers/test_differences.py \
+	toolbox/test_files.py toolbox/test_hints.py toolbox/test_plot.py toolbox/test_profiles.py \
+	toolbox/test_scipy_interface.py toolbox/test_scipy_programs.py)
 
-test-other-contract: .venv-other/beside-$(VERSION) ## run there the contract of all rules, not of one of each structure (about 4 min)
-	.venv-other/bin/python $(PYTEST) tests/test_contract.py
+ifdef OTHER_PYTHON
+test-other: .venv-other/beside-$(VERSION) ## run the tests, also with numba and JAX, on the other version of PyTensor (about 14 min)
+	OPTAPI_ROWS=representative .venv-other/bin/python $(PYTEST) -m "not c" $(addprefix --ignore=,$(REST))
+
+test-other-rest: .venv-other/beside-$(VERSION) ## run there the contract of all rules, not of one of each structure, and what that leaves out (about 10 min)
+	.venv-other/bin/python $(PYTEST) tests/test_contract.py $(REST)
 
 test-other-c: .venv-other/beside-$(VERSION) ## run those with C on the other version (about 3 min)
 	.venv-other/bin/python $(PYTEST) -m c
@@ -108,6 +113,6 @@ test-other-c: .venv-other/beside-$(VERSION) ## run those with C on the other ver
 	.venv-other/bin/python $(PIP_INSTALL) --editable '.[examples,jax,test]'
 	@touch $@
 else
-test-other test-other-contract test-other-c:
+test-other test-other-rest test-other-c:
 	@echo "make check: $(MISSING)"
 endif
