@@ -261,8 +261,9 @@ def test_the_newton_step_is_in_the_box_and_lower_than_the_best_cauchy_point(radi
     H = rng.normal(size=(8, 8))
     H, g, low, high = H + H.T, rng.normal(size=8), -rng.random(8), rng.random(8)
     x = np.where(rng.random(8) < 0.3, high, rng.uniform(low, high))
-    limits = Box(pt.constant(low - x), pt.constant(high - x))
-    found = newton_step(limits, pt.constant(g), lambda v: pt.dot(H, v), pt.constant(radius), 100)
+    # Shared, since constants are folded by what PyTensor compiles by default.
+    matrix, gradient, lows, highs, size = map(pytensor.shared, (H, g, low - x, high - x, radius))
+    found = newton_step(Box(lows, highs), gradient, lambda v: pt.dot(matrix, v), size, 100)
     step, model, products = pytensor.function([], found[:3], mode=PYTHON)()
     assert np.all((low - 1e-15 <= x + step) & (x + step <= high + 1e-15))
     np.testing.assert_allclose(model, g @ step + step @ H @ step / 2)

@@ -99,7 +99,7 @@ BAD = [
     (lambda p, q: {p: (0, np.nan)}, "'p' have a high that is NaN"),
     (lambda p, q: {q: (np.inf, None)}, "'q' have a low of inf"),
     (lambda p, q: {q: (None, -np.inf)}, "'q' have a high of -inf"),
-    (lambda p, q: {"p": (0, 1)}, "a key 'p', which is none of the parameters"),
+    (lambda p, q: {"r": (0, 1)}, "a key 'r', which is none of the parameters"),
     (lambda p, q: {p: (np.zeros(3), None)}, r"'p' have a low of shape \(3,\)"),
     (lambda p, q: {p: (np.zeros((1, 2)), None)}, r"'p' have a low of shape \(1, 2\)"),
     (lambda p, q: {p: (None, pt.dmatrix())}, "'p' have a high of 2 dimensions"),

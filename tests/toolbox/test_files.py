@@ -303,6 +303,7 @@ def test_wrong_parts_of_a_run_are_refused(kind, saved, tmp_path):
                 "mode": [None],
                 "others": [[]],
                 "inputs": ["x"],
+                "differences": [None],
                 "options": [{}],
             }
             if value not in may_be.get(part, []):
