@@ -756,6 +756,7 @@ def test_jax_with_shapes_that_are_not_static(rule, intercept):
     assert (there.nit, there.nfev) == (here.nit, here.nfev)
 
 
+@pytest.mark.long
 @pytest.mark.jax
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("rule, options", ESCAPES)
@@ -771,6 +772,7 @@ def test_jax_decides_alike(rule, options):
         assert all(here[role] == there[role] for role in ("reason", "evaluations", "products"))
 
 
+@pytest.mark.long
 @pytest.mark.numba
 @pytest.mark.parametrize("rule, options", ESCAPES)
 def test_numba_decides_alike(rule, options):

@@ -137,6 +137,7 @@ def test_the_same_under_a_symbolic_cost(rule):
     np.testing.assert_allclose(result.x[0], [1e4, 2e4], rtol=1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.numba
 @pytest.mark.parametrize("mode", ["NUMBA", pytest.param("JAX", marks=pytest.mark.jax)])
 @pytest.mark.parametrize("rule", ["lbfgs", "polak_ribiere"])

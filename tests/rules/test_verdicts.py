@@ -67,6 +67,8 @@ def test_the_same_for_a_symbolic_cost(rule, logistic):
     assert cost(result.x[0].astype(float)) <= cost(wanted) * (1 + 1e-7)
 
 
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:.*contiguous")
 @pytest.mark.numba
 @pytest.mark.parametrize("mode", ["NUMBA", pytest.param("JAX", marks=pytest.mark.jax)])
 def test_the_same_under_each_backend(mode, logistic):

@@ -369,6 +369,7 @@ def test_float32():
         np.testing.assert_allclose(result.x[0], 2, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "mode", [pytest.param("NUMBA", marks=pytest.mark.numba), pytest.param("JAX", marks=pytest.mark.jax)]
 )
