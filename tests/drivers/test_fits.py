@@ -40,7 +40,7 @@ BEST = scipy.optimize.least_squares(residuals, START, jacobian, xtol=1e-15, ftol
 @pytest.mark.parametrize(
     "jac, digit",
     [(jacobian, 1e-9), (True, 1e-9), (None, 1e-9), ("cs", 1e-9), ("3-point", 1e-7), ("2-point", 1e-6)],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_jacobians_in_all_forms(jac, digit):
     calls = []
