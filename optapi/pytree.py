@@ -227,6 +227,14 @@ def _parameter(place: str, leaf: Any) -> np.ndarray:
     return array
 
 
+def as_array(value: object) -> np.ndarray:
+    """`value` as an array, of no kind of number if it is none, as a ragged list."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        return np.asarray(None)
+
+
 def number(name: str, value: object) -> float:
     """`value`, a number or an array of size 1 that the function `name` returned, as a float.
 
@@ -237,10 +245,7 @@ def number(name: str, value: object) -> float:
     """
     if isinstance(value, float):
         return float(value)
-    try:
-        array = np.asarray(value)
-    except ValueError:  # of ragged lists
-        array = np.asarray(None)
+    array = as_array(value)
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{name} returned {_short(value)}; it has to return a real number")
     if array.size != 1:
@@ -259,10 +264,7 @@ def derivative(name: str, value: object, model: np.ndarray) -> np.ndarray:
     ValueError
         If `value` has another shape or is not real; the message names the function and both shapes.
     """
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        array = np.asarray(None)
+    array = as_array(value)
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{name} returned {_short(value)}; it has to return real numbers of shape {model.shape}")
     if array.shape != model.shape:

@@ -25,12 +25,13 @@ from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays
 from ..hints import hinted
 from ..losses import Robust
-from ..pytree import PyTree, named, point
+from ..pytree import PyTree, as_array, named, point
 from ..rules._linear_algebra import rows
 from ..typing import Array, CompileMode, Loss, OptAlgo, Tree
 from .covariance import precision
 from .evaluator import Evaluation, Evaluator, Kinds, kinds_of
 from .locks import BUILDING
+from .numpy import by_leaf
 from .options import check_rule, name_of, options_of, rule_of
 from .oracle_program import OracleProgram
 from .progress import Monitor
@@ -258,10 +259,7 @@ class FitEvaluator(Evaluator):
 
     def _vector(self, value: Any) -> np.ndarray:
         name = named("residuals", self.f)
-        try:
-            array = np.asarray(value)
-        except ValueError:
-            array = np.asarray(None)
+        array = as_array(value)
         if array.dtype.kind not in "fiub":
             raise ValueError(f"{name} returned {shown(value)}; it has to return an array of real numbers")
         if self.length is None:
@@ -662,7 +660,7 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
     if isinstance(x_scale, str) and x_scale == "auto":
         x_scale = "jac" if robust.is_linear and options.get("solver") != "cg" else None
     if x_scale is not None:
-        options["x_scale"] = scales("x_scale", x_scale, structure)
+        options["x_scale"] = by_leaf(x_scale, structure)
     if cost_tolerance is None and step_tolerance is None:
         cost_tolerance, step_tolerance = TOLERANCES[evaluator.df.method if evaluator.is_differenced else "exact"]
     given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
@@ -679,17 +677,6 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
     run._to_end()
     result: Any = run.result
     return result
-
-
-def scales(name: str, x_scale: Any, structure: PyTree) -> Any:
-    """`x_scale` as a rule takes it, in plain numbers, which can be compared."""
-    if x_scale is None or isinstance(x_scale, str):
-        return x_scale
-    if np.ndim(x_scale) == 0 and not isinstance(x_scale, dict):
-        return check_number(name, x_scale)
-    if structure.kind is None:
-        return [as_numbers(name, x_scale).tolist()]
-    return [as_numbers(place, leaf).tolist() for place, leaf in structure.leaves(name, x_scale, "x0")]
 
 
 def component_names(structure: PyTree, start: Arrays) -> list[str]:

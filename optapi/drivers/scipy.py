@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..feasible import Limits
-from ..hints import hinted
+from ..hints import WORDS, hinted
 from ..typing import OptAlgo
 from .differences import Costs, Differences
 from .numpy import minimize, minimize_iterator
@@ -174,14 +174,7 @@ class Products:
 
 
 # SciPy's names of options, and ours.
-SCIPY_NAMES = {
-    "maxiter": "max_iterations",
-    "maxfun": "max_evaluations",
-    "maxfev": "max_evaluations",
-    "ftol": "cost_tolerance",
-    "gtol": "tolerance",
-    "disp": "verbose",
-}
+SCIPY_NAMES = {name: WORDS[name][0] for name in ("maxiter", "maxfun", "maxfev", "ftol", "gtol", "disp")}
 
 
 def translated(options: dict[str, Any]) -> dict[str, Any]:

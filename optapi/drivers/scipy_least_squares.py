@@ -12,14 +12,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..feasible import projected_gradients
+from ..feasible import active_bounds, projected_gradients
 from ..graph.oracle import elementwise
 from ..losses import LOSSES, Robust
 from ..pytree import PyTree
 from ..rules.least_squares import levenberg_marquardt
 from .differences import Workers
 from .evaluator import Evaluation
-from .least_squares import METHODS, FitEvaluator, FitRun, JacobianDifferences, Relative, run_of, whitening
+from .least_squares import (
+    METHODS,
+    FitEvaluator,
+    FitRun,
+    JacobianDifferences,
+    Relative,
+    parameter_names,
+    run_of,
+    whitening,
+)
 from .termination import Ending
 
 
@@ -285,7 +294,7 @@ def least_squares(fun: Callable[..., Any], x0: ArrayLike, jac: Any = "2-point", 
         jac=J if is_dense and jac_sparsity is None else like_first(J, raw),
         grad=grad,
         optimality=float(np.max(abs(projected_gradients(best.point, [grad], evaluator.limits)[0]), initial=0.0)),
-        active_mask=active(best.point[0], limits),
+        active_mask=active_bounds(best.point, [limits])[0].astype(int),
         nfev=nfev,
         njev=None if method == "lm" and not callable(jac) else evaluator.njev,
         status=status,
@@ -298,13 +307,6 @@ def least_squares(fun: Callable[..., Any], x0: ArrayLike, jac: Any = "2-point", 
             f"first-order optimality {result.optimality:.2e}."
         )
     return result
-
-
-def active(x: np.ndarray, limits: Any) -> np.ndarray:
-    """-1 where `x` is at its lower bound, 1 where it is at the upper one, else 0."""
-    if limits is None:
-        return np.zeros(x.size, int)
-    return np.where(x <= limits[0], -1, np.where(x >= limits[1], 1, 0))
 
 
 def solved(evaluator: CountedEvaluator, start: np.ndarray, ftol: float, xtol: float, gtol: float, scale: Any,
@@ -416,8 +418,7 @@ def curve_fit(f: Callable[..., Any], xdata: Any, ydata: ArrayLike, p0: Any = Non
     from scipy.optimize import OptimizeWarning
 
     if p0 is None:
-        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        n = sum(p.kind in positional for p in inspect.signature(f).parameters.values()) - 1
+        n = len(parameter_names(f, strict=False))
         if n < 1:
             raise ValueError("Unable to determine number of fit parameters.")
         p0 = between(*sides_of(bounds, n))
