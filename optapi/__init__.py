@@ -49,6 +49,7 @@ from .graph.oracle import Oracle
 from .hints import unknown as _unknown
 from .objective import Objective
 from .profiles import benchmark
+from .quadratic import quadratic_program
 from .rules._linear_algebra import inverse_hessian
 from .rules.conjugate_gradient import (
     beta_dai_yuan,
@@ -64,6 +65,7 @@ from .rules.conjugate_gradient import (
     polak_ribiere,
     scaled_conjugate_gradient,
 )
+from .rules.constrained import sqp
 from .rules.first_order import adadelta, adagrad, adam, adamax, adamw, momentum, nadam, nesterov, radam, rmsprop, sgd
 from .rules.hessian_free import hessian_free, krylov_subspace_descent
 from .rules.least_squares import gauss_newton, levenberg_marquardt
@@ -164,6 +166,7 @@ __all__ = [
     "polak_ribiere",
     "profiles",
     "project",
+    "quadratic_program",
     "quickprop",
     "radam",
     "reduce_on_plateau",
@@ -181,6 +184,7 @@ __all__ = [
     "skip_nonfinite",
     "smd",
     "sqn",
+    "sqp",
     "sr1",
     "stopping",
     "super_sab",

@@ -128,7 +128,12 @@ def _box(pair: Any, parameter: Any, parameters: Sequence[Any]) -> Box | None:
         return None
     if not isinstance(pair, list | tuple) or len(pair) != 2:
         raise TypeError(f"{name} are {pair!r}; pass a pair (low, high) or None")
-    low, high = (_bound(name, value, side, parameter, parameters) for value, side in zip(pair, (-1, 1), strict=True))
+    try:
+        shape: Any = shape_of(parameter)
+    except TypeError:  # a rule without state takes parameters of any shape
+        shape = parameter.type.ndim
+    dtype = parameter.type.dtype
+    low, high = (side_of(name, v, side, dtype, shape, parameters) for v, side in zip(pair, (-1, 1), strict=True))
     if isinstance(low, Constant) and isinstance(high, Constant):
         _check_order(name, low.data, high.data)
         if np.all(np.isinf(low.data)) and np.all(np.isinf(high.data)):
@@ -141,10 +146,13 @@ def _check_order(name: str, low: np.ndarray, high: np.ndarray) -> None:
         raise ValueError(f"{name} have a low above its high; pass low <= high, equal ones to fix a component")
 
 
-def _bound(name: str, value: Any, side: int, parameter: Any, parameters: Sequence[Any]) -> Any:
-    """One side of the box of a parameter, -1 the lower and 1 the upper one, as a variable of the parameter's dtype."""
-    dtype = parameter.type.dtype
-    word = "low" if side < 0 else "high"
+def side_of(name: str, value: Any, side: int, dtype: str, shape: tuple[int, ...] | int,
+            parameters: Sequence[Any]) -> Any:  # fmt: skip
+    """One side of limits, -1 the lower and 1 the upper one, as a variable of `dtype` that broadcasts to `shape`.
+
+    Of a shape that is not known it is the number of dimensions.
+    """
+    word, ndim = "low" if side < 0 else "high", shape if isinstance(shape, int) else len(shape)
     if value is None:
         value = side * np.inf
     if isinstance(value, Variable) and not isinstance(value, Constant):
@@ -152,15 +160,11 @@ def _bound(name: str, value: Any, side: int, parameter: Any, parameters: Sequenc
             raise TypeError(f"{name} have a {word} of type {value.type}; pass real numbers")
         if set(parameters) & set(ancestors([value])):
             raise ValueError(f"{name} have a {word} that depends on the parameters; bounds are no functions of them")
-        if value.type.ndim > parameter.type.ndim:
-            raise ValueError(f"{name} have a {word} of {value.type.ndim} dimensions, and it has {parameter.type.ndim}")
+        if value.type.ndim > ndim:
+            raise ValueError(f"{name} have a {word} of {value.type.ndim} dimensions, and it has {ndim}")
         return as_dtype(value, dtype)  # type: ignore[arg-type]
-    try:
-        shape = shape_of(parameter)
-    except TypeError:  # a rule without state takes parameters of any shape
-        shape = None
     value = value.data if isinstance(value, Constant) else value
-    return pt.constant(_numbers(name, value, side, dtype, parameter.type.ndim, shape))
+    return pt.constant(_numbers(name, value, side, dtype, ndim, None if isinstance(shape, int) else shape))
 
 
 def _numbers(name: str, value: Any, side: int, dtype: str, ndim: int, shape: tuple[int, ...] | None) -> np.ndarray:

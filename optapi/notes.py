@@ -14,6 +14,9 @@ PyTensor copies the variable. These are all that optapi writes and reads:
     True for a matrix that is the inverse Hessian, and for each part of a `CompactInverseHessian`.
 ``x_scale``
     True for the vector of typical sizes by which a rule has scaled the parameters.
+``multipliers``, ``bound_multipliers``
+    True for state with the multipliers of a constraint, or of the bounds of a parameter, of its shape and in the order
+    in which they were passed.
 ``transformed``
     True for a gradient that was clipped, decayed or otherwise changed, so that it is not that of the cost.
 """
@@ -25,7 +28,7 @@ from typing import Any
 from pytensor.graph.basic import Variable
 
 
-NOTES = ("state", "role", "kept", "inverse_hessian", "x_scale", "transformed")
+NOTES = ("state", "role", "kept", "inverse_hessian", "x_scale", "multipliers", "bound_multipliers", "transformed")
 
 
 def noted(variable: Variable, **notes: Any) -> Any:

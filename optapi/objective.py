@@ -38,6 +38,7 @@ from .checks import (
     is_zero,
     scalar,
 )
+from .constraints import Rows, expressions
 from .feasible import Box, boxes, packed
 from .gradients import is_transformed
 from .graph.derivatives import (
@@ -54,7 +55,7 @@ from .graph.replace import replaced
 from .moments import running_average
 from .notes import noted
 from .scaling import equilibrated, sizes
-from .typing import Bounds, Mask, Scalar, StepSize, Tensor, Updates, Variables, XScale
+from .typing import Bounds, Constraints, Mask, Scalar, StepSize, Tensor, Updates, Variables, XScale
 from .updates import extend
 
 
@@ -107,6 +108,8 @@ class Objective:
         The bounds of each parameter; None without bounds.
     x_scale : Kept or None
         The typical sizes of the components.
+    rows : Rows or None
+        The general constraints, none or more, of a rule that takes them.
 
     Examples
     --------
@@ -133,6 +136,7 @@ class Objective:
     name: str
     boxes: list[Box | None] | None = None
     x_scale: Kept | None = None
+    rows: Rows | None = None
     _count: Any = field(default=None, init=False)
     _momenta: dict[Any, Any] = field(default_factory=dict, init=False)
 
@@ -140,12 +144,13 @@ class Objective:
     def of(cls, parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
            stop: Variable | None = None, updates: Updates | None = None, *, tolerance: Scalar | None = None,
            ascent: bool = False, name: str, needs_cost: bool = False,
-           x_scale: XScale | None = None, bounds: Bounds | None = None) -> Objective:  # fmt: skip
+           x_scale: XScale | None = None, bounds: Bounds | None = None,
+           constraints: Constraints | None = None) -> Objective:  # fmt: skip
         """Check the arguments that all rules have, and open the rule.
 
         Parameters
         ----------
-        parameters, cost, gradients, stop, updates, tolerance, ascent, name, x_scale, bounds
+        parameters, cost, gradients, stop, updates, tolerance, ascent, name, x_scale, bounds, constraints
             As the user passed them.
         needs_cost : bool
             Whether the rule evaluates the cost and its gradients at other points than the parameters' values.
@@ -167,7 +172,7 @@ class Objective:
         if cost is not None:
             cost = check_cost(cost)
         if gradients is None:
-            gradients = differentiate(cost, parameters)
+            gradients = differentiate(cost, parameters, expressions(constraints))
         else:
             gradients = check_gradients(gradients, parameters)
             if needs_cost:
@@ -179,6 +184,9 @@ class Objective:
         f = cls(parameters, cost, gradients, stop, updates, tolerance, bool(ascent), _unused(name, updates), limits)
         if x_scale is not None:
             f.x_scale = f._scales(x_scale)
+        if constraints is not None:
+            point = pt.tensor("point", dtype=f.dtype, shape=(f.size,))
+            f.rows = Rows.of(constraints, parameters, point, f.unpack(point))
         return f
 
     # What a rule reads
@@ -541,14 +549,19 @@ class Objective:
     def _is_exact(self, exact: bool | None) -> bool:
         if exact is not None:
             return check_flag("exact", exact)
-        graph = [self.cost, *self.gradients]
-        inputs = [v for v in explicit_graph_inputs(graph) if not any(v is p for p in self.parameters)]
+        inputs = [v for v in explicit_graph_inputs(self._graph) if not any(v is p for p in self.parameters)]
         return not inputs and not self.is_noisy
+
+    @property
+    def _graph(self) -> list[Any]:
+        """What is evaluated at a point, with the constraints at the values of the parameters."""
+        rows = [] if self.rows is None else self.rows.at(self.pack(self.parameters))
+        return [self.cost, *self.gradients, *rows]
 
     @property
     def is_noisy(self) -> bool:
         """Whether the cost changes from call to call by itself: it draws, or reads what `updates` writes."""
-        others = set(ancestors([self.cost, *self.gradients])) - set(self.parameters)
+        others = set(ancestors(self._graph)) - set(self.parameters)
         return any(is_generator(v) or v in (self.updates or {}) for v in others)
 
     # The end of a rule

@@ -22,6 +22,8 @@ StepSize: TypeAlias = Scalar | Callable[[Any], Any]
 Mask: TypeAlias = Sequence[bool] | Callable[[Any], bool]
 # A pair (low, high) for each parameter, by the parameter or in a list, or one for all; see `feasible.boxes`.
 Bounds: TypeAlias = Mapping[Any, Any] | Sequence[Any]
+# Triples (expression, low, high) or pairs (expression, value), or one; see `constraints.Rows`.
+Constraints: TypeAlias = Sequence[Any]
 # Typical sizes of the parameters: a number, an array, one of these for each parameter, or where they come from.
 XScale: TypeAlias = "str | ArrayLike | Variable | Sequence[Any] | Mapping[Any, Any]"
 # From a variable to its next value.

@@ -20,13 +20,12 @@ from pytensor.tensor.variable import TensorVariable
 
 from ..checks import as_numbers, check_callable, check_flag, check_number, check_start_first, shown, warn
 from ..feasible import limits, put_inside, sides
-from ..graph.derivatives import pushforward
+from ..graph.derivatives import pushforward, rows
 from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays
 from ..hints import hinted
 from ..losses import Robust
 from ..pytree import PyTree, as_array, named, point
-from ..rules._linear_algebra import rows
 from ..typing import Array, CompileMode, Loss, OptAlgo, Tree
 from .covariance import precision
 from .evaluator import Evaluation, Evaluator, Kinds, kinds_of

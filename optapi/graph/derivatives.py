@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,20 +14,34 @@ from pytensor.graph.traversal import ancestors
 from pytensor.tensor.shape import Shape
 
 from ..checks import as_dtype, called
+from .loops import FALSE, repeat
 from .replace import replaced
 
 
-def differentiate(cost: Any, parameters: Sequence[Any]) -> list[Any]:
+TRUE = pt.constant(np.bool_(True))
+
+
+def differentiate(cost: Any, parameters: Sequence[Any], beside: Sequence[Any] = ()) -> list[Any]:
     """The gradients of `cost`.
+
+    Parameters
+    ----------
+    cost : scalar variable
+    parameters : list of variables
+    beside : list of variables, optional
+        What else is read: for a parameter that is in their graphs alone the gradient is zero.
 
     Raises
     ------
     ValueError
         If `cost` does not depend on one of `parameters`; the message names it.
     """
+    below = set(ancestors(list(beside)))
     gradients: Any = pytensor.grad(cost, list(parameters), disconnected_inputs="ignore", return_disconnected="none")
-    for gradient, parameter in zip(gradients, parameters, strict=True):
-        if gradient is None:
+    for position, (gradient, parameter) in enumerate(zip(gradients, parameters, strict=True)):
+        if gradient is None and parameter in below:
+            gradients[position] = pt.zeros_like(parameter)
+        elif gradient is None:
             raise ValueError(
                 f"the cost does not depend on the parameter {called(parameter)}; leave it out of parameters, "
                 "or check that the cost was built from this very variable"
@@ -144,3 +158,26 @@ def loss_products(
     slopes: Any = pytensor.grad(loss, cut)
     curved: Any = second_derivatives(cut, slopes, vectors, rule)
     return replaced(curved, dict(zip(cut, outputs, strict=True)))
+
+
+def rows(times: Callable[[Any], Any], size: int, length: int | Tensor, dtype: str, needed: Any = TRUE) -> Any:
+    """The transpose of the matrix of a linear map: the images of the unit vectors, one after the other.
+
+    Parameters
+    ----------
+    times : callable
+        From a vector to its image. What does not depend on the vector is computed once.
+    size, length : int or integer scalar variable
+        The numbers of components of a vector and of its image.
+    dtype : str
+    needed : boolean scalar variable, optional
+        Whether to compute the images; else they are zeros.
+    """
+
+    # A vectorized graph would be faster, but needs operations that can be vectorized.
+    def turn(i: Any, images: Any) -> Any:
+        unit = pt.eq(np.arange(size), i).astype(dtype)
+        return [i + 1, pt.set_subtensor(images[i], times(unit))], FALSE
+
+    zeros = pt.zeros((size, length), dtype=dtype)
+    return repeat(turn, [np.int64(0), zeros], pt.switch(needed, size, 0))[1]

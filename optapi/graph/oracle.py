@@ -285,6 +285,17 @@ class VectorEvaluation(Evaluation):
         return [pushed.astype("float64"), *(DisconnectedType()() for _ in outputs[1:])]
 
 
+def jacobians(vector: Any, parameters: Sequence[Any]) -> list[Any] | None:
+    """The derivatives of what a vector oracle returns by `parameters`, which it knows; None of any other vector."""
+    node = vector.owner
+    if node is None or not isinstance(node.op, VectorEvaluation) or vector is not node.outputs[0]:
+        return None
+    given = node.inputs[: node.op.count]
+    if len(given) != len(parameters) or any(a is not b for a, b in zip(given, parameters, strict=True)):
+        return None
+    return list(node.outputs[1:])
+
+
 class Product(Op):
     """``(parameters, vectors, inputs) -> products`` with the matrix of second derivatives. It equals only itself."""
 

@@ -27,29 +27,6 @@ def ratio(a: Tensor, b: Tensor, where: Tensor | None = None) -> Any:
     return pt.switch(where, a / pt.switch(where, b, pt.ones_like(b)), pt.zeros_like(a))
 
 
-def rows(times: Callable[[Any], Any], size: int, length: int | Tensor, dtype: str, needed: Tensor) -> Any:
-    """The transpose of the matrix of a linear map: the images of the unit vectors, one after the other.
-
-    Parameters
-    ----------
-    times : callable
-        From a vector to its image. What does not depend on the vector is computed once.
-    size, length : int or integer scalar variable
-        The numbers of components of a vector and of its image.
-    dtype : str
-    needed : boolean scalar variable
-        Whether to compute the images; else they are zeros.
-    """
-
-    # A vectorized graph would be faster, but needs operations that can be vectorized.
-    def turn(i: Any, images: Any) -> Any:
-        unit = pt.eq(np.arange(size), i).astype(dtype)
-        return [i + 1, pt.set_subtensor(images[i], times(unit))], FALSE
-
-    zeros = pt.zeros((size, length), dtype=dtype)
-    return repeat(turn, [np.int64(0), zeros], pt.switch(needed, size, 0))[1]
-
-
 # How many matrices of n x n a rule that holds one needs at the least: the old one, the new one, and one of terms.
 MATRICES = 3
 

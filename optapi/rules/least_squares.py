@@ -12,7 +12,7 @@ from pytensor.graph.basic import Variable
 
 from ..checks import check_choice, check_count, check_outputs, check_parameters, check_x_scale
 from ..feasible import Box
-from ..graph.derivatives import known_shapes, pushforward
+from ..graph.derivatives import known_shapes, pushforward, rows
 from ..graph.loops import FALSE
 from ..graph.replace import replaced
 from ..hints import hinted
@@ -22,7 +22,7 @@ from ..objective import Objective
 from ..typing import Bounds, Loss, Scalar, StepSize, Updates, Variables, XScale
 from ..vectors import dot, largest, norm
 from ._descent import ZERO, Descent, Proposal
-from ._linear_algebra import conjugate_gradients, forcing, guarded, limit, ratio, rows, times
+from ._linear_algebra import conjugate_gradients, forcing, guarded, limit, ratio, times
 from ._projected import Minimizer, by_conjugate_gradients, convex_step
 
 

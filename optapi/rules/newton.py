@@ -11,6 +11,7 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
 from ..checks import check_choice, check_flag
+from ..graph.derivatives import rows
 from ..graph.loops import FALSE, repeat
 from ..graph.oracle import product_error
 from ..hints import hinted
@@ -28,7 +29,6 @@ from ._linear_algebra import (
     guarded,
     limit,
     preconditioner_diagonal,
-    rows,
     times,
 )
 from ._projected import newton_step
