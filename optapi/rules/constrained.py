@@ -18,7 +18,7 @@ from ..objective import Objective
 from ..quadratic import interior_point
 from ..typing import Bounds, Constraints, Scalar, Tensor, Updates, Variables
 from ..vectors import dot, largest
-from ._linear_algebra import check_square, combined, times
+from ._linear_algebra import check_square, combined, ratio, times
 
 
 # So many steps of the interior-point method, and so many trials of a search.
@@ -116,8 +116,14 @@ def sqp(parameters: Variables, cost: Variable | None = None, gradients: Variable
         converged = finite & (violation <= small) & still
 
     # Search along d, by the merit function of Han and Powell.
+    # Multipliers of a model that had to be relaxed are of the size of its penalty.
+    limit = 100 * steepness
+    y = pt.switch(relaxed > number(1e-3), pt.clip(y, -limit, limit), y)
     size = abs(y)
     nu = pt.maximum(size, (weights + size) / 2)
+    # So that d descends: half of what the model gains in feasibility pays for what it loses.
+    gained = (1 - relaxed) * pt.sum(abs(excess)) / 2
+    nu = pt.maximum(nu, ratio(dot(g, d) + dot(d, times(B, d)) / 2, gained))
     level = here.cost + dot(nu, abs(excess))
     slope = dot(g, d) - (1 - relaxed) * dot(nu, abs(excess))
     noise = resolution(level, g)
@@ -130,7 +136,7 @@ def sqp(parameters: Variables, cost: Variable | None = None, gradients: Variable
         found = good & (value <= level + number(SUFFICIENT) * a * pt.minimum(slope, 0) + noise)
         corrects = pt.eq(count, 0) & good & ~found if m else FALSE
         curved = (value - level) / a - slope
-        part = pt.switch(good & (curved > 0), pt.clip(-slope / (2 * curved), number(0.1), number(0.5)), number(0.5))
+        part = pt.switch(good & (curved > 0), pt.clip(-slope / (2 * curved), number(0.2), number(0.5)), number(0.5))
         after = a * part
         [next_offset] = cond(corrects, lambda values: [correction(values)], [trial.values], [pt.zeros_like(x)])
         next_a = pt.switch(corrects, a, pt.switch(shorter > 0, shorter, after))
