@@ -193,12 +193,19 @@ class _Entry(NamedTuple):
 
         known = jacobians(self.value, tensors)
         if known is not None:
-            wide = [as_dtype(J.reshape((self.size, prod(t.type.shape))), dtype) for J, t in zip(known, tensors, strict=True)]
+            wide = [
+                as_dtype(J.reshape((self.size, prod(t.type.shape))), dtype) for J, t in zip(known, tensors, strict=True)
+            ]
             return wide[0] if len(wide) == 1 else pt.concatenate(wide, axis=1)
 
         def pulled(v: Any) -> Any:
             along = as_dtype(v.reshape(self.shape), self.value.type.dtype)
-            return packed([g.reshape((prod(t.type.shape),)) for g, t in zip(pullback([self.value], tensors, [along]), tensors, strict=True)])
+            return packed(
+                [
+                    g.reshape((prod(t.type.shape),))
+                    for g, t in zip(pullback([self.value], tensors, [along]), tensors, strict=True)
+                ]
+            )
 
         if self.size == 1:
             return pulled(pt.ones((1,), dtype))[None]

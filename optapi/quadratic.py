@@ -124,9 +124,7 @@ def quadratic_program(B: Tensor, g: Tensor, A: Tensor | None = None, b: Tensor |
     check_count("max_iterations", max_iterations)
     if tolerance is not None:
         check_number("tolerance", tolerance, low=0)
-    found = interior_point(
-        B, g, rows.get("A"), rows.get("b"), rows.get("G"), Box(low, high), max_iterations, tolerance
-    )
+    found = interior_point(B, g, rows.get("A"), rows.get("b"), rows.get("G"), Box(low, high), max_iterations, tolerance)
     nothing = pt.zeros((0,), dtype)
     y = nothing if found.y is None else found.y
     return QuadraticSolution(found.x, y, found.z[n:], found.z[:n], found.converged, found.iterations)

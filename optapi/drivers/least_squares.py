@@ -6,29 +6,26 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import prod
 from numbers import Real
 from threading import get_ident
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from numpy.typing import ArrayLike
 from pytensor.compile.mode import Mode
-from pytensor.tensor.variable import TensorVariable
 
-from ..checks import as_numbers, check_callable, check_flag, check_number, check_start_first, shown, warn
+from ..checks import as_numbers, check_callable, check_flag, check_number, check_start_first, warn
 from ..feasible import limits, put_inside, sides
-from ..graph.derivatives import pushforward, rows
 from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays
 from ..hints import hinted
 from ..losses import Robust
-from ..pytree import PyTree, as_array, named, point
+from ..pytree import PyTree, point
 from ..typing import Array, CompileMode, Loss, OptAlgo, Tree
 from .covariance import precision
-from .evaluator import Evaluation, Evaluator, Kinds, kinds_of
+from .evaluator import Evaluation, Evaluator, kinds_of
 from .locks import BUILDING
 from .numpy import by_leaf
 from .options import check_rule, name_of, options_of, rule_of
@@ -37,93 +34,13 @@ from .progress import Monitor
 from .results import OptimizeResult
 from .run import Position, Run
 from .termination import STATUSES, Ending, Termination, is_same
+from .vector_functions import METHODS, JacobianDifferences, Symbolic, VectorFunction
 
 
-# How large a step is in machine precisions, of each kind of differences.
-METHODS = {"2-point": 1 / 2, "3-point": 1 / 3, "cs": 1}
 # The tolerances of cost and step by default: differences are not exact enough for more.
 TOLERANCES = {"exact": (None, 1e-10), "cs": (None, 1e-10), "3-point": (1e-14, 1e-9), "2-point": (1e-12, 1e-7)}
-# A column of a Jacobian with fewer roundings of the residuals than this in a step has no digits.
-DIGITS = 1000
 # The relative size of steps near the minimizer, where it is worth the time to look how far that is.
 NEAR = 1e-3
-
-
-@dataclass(frozen=True)
-class Part:
-    """A function of the components `where` of a vector alone."""
-
-    function: Callable[[Any], Any]
-    x: np.ndarray
-    where: np.ndarray
-
-    def __call__(self, part: np.ndarray) -> Any:
-        x = self.x.astype(np.result_type(self.x, part))
-        x[self.where] = part
-        return self.function(x)
-
-
-class JacobianDifferences(NamedTuple):
-    """A Jacobian by differences, with SciPy's steps.
-
-    Attributes
-    ----------
-    method : "2-point", "3-point" or "cs"
-    step : float, array, "relative" or None
-        The relative step: by default one that depends on the precision, times each component; None for SciPy's own,
-        where that of components that are smaller than 1 is that of 1.
-    workers : int or map-like callable, optional
-        What evaluates in parallel.
-    sparsity : tuple, optional
-        The structure of the Jacobian with its groups of columns.
-    """
-
-    method: str
-    step: Any = "relative"
-    workers: Any = None
-    sparsity: Any = None
-
-    def count(self, size: int) -> int:
-        """How many calls the Jacobian by so many components takes."""
-        return 2 * size if self.method == "3-point" else size
-
-    def __call__(self, function: Callable[[Any], Any], x: np.ndarray, values: np.ndarray, bounds: Any = None) -> Any:
-        """The Jacobian of `function`, which has the `values` at the vector `x`; evaluated inside of `bounds` only."""
-        from scipy.optimize._numdiff import approx_derivative
-
-        low, high = (np.full(x.size, -np.inf), np.full(x.size, np.inf)) if bounds is None else bounds
-        if (low == high).any():
-            # No step leads anywhere: these columns are zero.
-            J, movable = np.zeros((values.size, x.size)), np.flatnonzero(low < high)
-            if movable.size:
-                part: Any = Part(function, x, movable)
-                J[:, movable] = self(part, x[movable], values, (low[movable], high[movable]))
-            return J
-        more = {} if self.workers is None else {"workers": self.workers}
-        step = self.step
-        if isinstance(step, str):
-            step = max(float(np.finfo(array.dtype).eps) for array in (x, values)) ** METHODS[self.method]
-        J = approx_derivative(
-            function,
-            x,
-            method=self.method,
-            rel_step=step,
-            f0=values,
-            sparsity=self.sparsity,
-            bounds=(low, high),
-            **more,
-        )
-        if isinstance(self.step, str) and self.method != "cs":
-            # The size of a component may be much smaller than what moves the residuals: then it is that of 1.
-            digits = DIGITS * np.finfo(values.dtype).eps * np.max(np.abs(values), initial=0.0)
-            moved = np.max(np.abs(J), axis=0, initial=0.0) * step * np.abs(x)
-            few = np.flatnonzero((moved <= digits) & (x != 0) & (np.abs(x) < 1))
-            if few.size:
-                J[:, few] = approx_derivative(
-                    Part(function, x, few), x[few], method=self.method, abs_step=step, f0=values,
-                    bounds=(low[few], high[few]), **more,
-                ).reshape(values.size, few.size)  # fmt: skip
-        return J
 
 
 class Fit(Evaluation):
@@ -155,44 +72,45 @@ class FitEvaluator(Evaluator):
 
     Attributes
     ----------
-    difference_calls : int
-        How many of the calls of `f` were for differences.
+    function : VectorFunction
+        The residuals.
     """
 
     kind: ClassVar[type[Evaluation]] = Fit
 
     def __init__(self, f: Callable[..., Any], df: Any, structure: PyTree, args: tuple[Any, ...], robust: Robust,
                  length: int | None = None):  # fmt: skip
+        self.function = VectorFunction("residuals", f, df, structure, args, length)
         super().__init__(f, df, structure, args)
-        self.robust, self.length = robust, length
-        self.is_differenced = isinstance(df, JacobianDifferences)
-        self.difference_calls = 0
+        self.robust = robust
+
+    @property
+    def nfev(self) -> int:
+        return self.function.nfev
+
+    @nfev.setter
+    def nfev(self, count: int) -> None:
+        self.function.nfev = count
+
+    @property
+    def njev(self) -> int:
+        return self.function.njev
+
+    @njev.setter
+    def njev(self, count: int) -> None:
+        self.function.njev = count
 
     def residuals(self, evaluation: Any) -> np.ndarray:
         """The residuals at a point as a vector, by a call of `f` unless they are known."""
         if evaluation.residuals is None:
-            self.nfev += 1
-            value = self.f(self._argument(evaluation.point), *self.args)
-            if self.df is True:
-                self.njev += 1
-                value, jacobian = self._pair(value)
-            evaluation.residuals = self._vector(value)
-            if self.df is True:
-                evaluation.jacobians = self._rows(named("residuals", self.f), jacobian, evaluation)
+            evaluation.residuals, evaluation.jacobians = self.function.values(evaluation.point)
         return evaluation.residuals
 
     def jacobians(self, evaluation: Any) -> Arrays:
         """The Jacobians at a point by each array; NaN where the residuals are not finite."""
         values = self.residuals(evaluation)
         if evaluation.jacobians is None:
-            if not np.isfinite(values).all():
-                evaluation.jacobians = [np.full((values.size, *a.shape), np.nan, a.dtype) for a in evaluation.point]
-            elif self.is_differenced:
-                evaluation.jacobians = self._differences(evaluation, values)
-            else:
-                self.njev += 1
-                value = self.df(self._argument(evaluation.point), *self.args)
-                evaluation.jacobians = self._rows(named("jac", self.df), value, evaluation)
+            evaluation.jacobians = self.function.jacobians(evaluation.point, values, self.limits)
         return evaluation.jacobians
 
     def cost(self, evaluation: Any) -> float:
@@ -256,69 +174,6 @@ class FitEvaluator(Evaluator):
         evaluation = self.at(arrays)
         return self.residuals(evaluation), self.jacobians(evaluation)
 
-    def _vector(self, value: Any) -> np.ndarray:
-        name = named("residuals", self.f)
-        array = as_array(value)
-        if array.dtype.kind not in "fiub":
-            raise ValueError(f"{name} returned {shown(value)}; it has to return an array of real numbers")
-        if self.length is None:
-            self.length = array.size
-        if array.size != self.length:
-            raise ValueError(
-                f"{name} returned an array of shape {array.shape}, which are {array.size} residuals; return the same "
-                f"number at each point, {self.length}"
-            )
-        return np.array(array.ravel(), array.dtype if array.dtype.kind == "f" else "float64")
-
-    def _rows(self, name: str, value: Any, evaluation: Any) -> Arrays:
-        """The Jacobian that the function `name` returned, as an array for each array of the point."""
-        places = self.structure.leaves(f"what {name} returned", value)
-        count, jacobians = evaluation.residuals.size, []
-        for (place, leaf), model in zip(places, evaluation.point, strict=True):
-            array = np.asarray(leaf.toarray() if hasattr(leaf, "toarray") else leaf)
-            wanted = (count, *model.shape)
-            if array.dtype.kind not in "fiub" or array.shape != wanted:
-                raise ValueError(
-                    f"{place} has shape {array.shape} for {count} residuals and an array of shape {model.shape}; it "
-                    f"has to be of real numbers and of shape {wanted}, a row for each residual"
-                )
-            jacobians.append(np.array(array, model.dtype))
-        return jacobians
-
-    def _differences(self, evaluation: Any, values: np.ndarray) -> Arrays:
-        function = Raveled(self.f, self.structure, kinds_of(evaluation.point), self.args)
-        x = np.concatenate([array.ravel() for array in evaluation.point])
-        self.njev += 1
-        bounds = None if self.limits is None else sides(evaluation.point, self.limits)
-        J = self.df(function, x, values, bounds)
-        # In another process nothing is counted.
-        calls = function.calls if self.df.workers is None else self.df.count(x.size)
-        self.nfev, self.difference_calls = self.nfev + calls, self.difference_calls + calls
-        J = np.reshape(J.toarray() if hasattr(J, "toarray") else J, (values.size, x.size))
-        ends = np.cumsum([array.size for array in evaluation.point])[:-1]
-        return [
-            np.array(part.reshape(-1, *a.shape), a.dtype)
-            for part, a in zip(np.split(J, ends, axis=1), evaluation.point, strict=True)
-        ]
-
-
-class Raveled:
-    """A function of a point as one from a vector to a vector, which can be pickled if the function can."""
-
-    def __init__(self, f: Callable[..., Any], structure: PyTree, kinds: Kinds, args: tuple[Any, ...]):
-        self.f, self.structure, self.kinds, self.args = f, structure, kinds, args
-        self.calls = 0
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        self.calls += 1
-        parts, begin = [], 0
-        for shape, dtype in self.kinds:
-            end = begin + prod(shape)
-            kind = np.result_type(dtype, "complex64") if x.dtype.kind == "c" else dtype
-            parts.append(x[begin:end].reshape(shape).astype(kind))
-            begin = end
-        return np.ravel(self.f(self.structure.build(parts), *self.args))
-
 
 @lru_cache(maxsize=16)
 def weighing(rho: Any, f_scale: float, thread: int) -> Any:
@@ -332,61 +187,6 @@ def weighing(rho: Any, f_scale: float, thread: int) -> Any:
         cost = robust.cost([r])
         outputs = [cost, pytensor.grad(cost, r), pytensor.grad(pt.sum(robust.linearized([r])[0]), r)]
         return pytensor.function([r], outputs, mode=PYTHON)
-
-
-class Symbolic:
-    """A function that builds residuals of PyTensor variables, as one of NumPy arrays that returns the Jacobian too.
-
-    Parameters
-    ----------
-    f : callable
-    structure : PyTree
-    kinds : list of tuple
-    args : tuple
-    mode : PyTensor mode, or str
-
-    Raises
-    ------
-    TypeError
-        If `f` does not take variables, or returns something else than a tensor.
-    """
-
-    def __init__(
-        self, f: Callable[..., Any], structure: PyTree, kinds: Kinds, args: tuple[Any, ...], mode: CompileMode
-    ):
-        self.structure = structure
-        self.__name__ = getattr(f, "__name__", type(f).__name__)
-        variables = [
-            pt.tensor(f"x{position}", shape=shape, dtype=np.dtype(dtype).name)
-            for position, (shape, dtype) in enumerate(kinds)
-        ]
-        try:
-            built = f(structure.build(variables), *args)
-        except Exception as error:
-            raise TypeError(f"it raised a {type(error).__name__}: {error}") from error
-        if not isinstance(built, TensorVariable) or built.type.dtype not in ("float64", "float32"):
-            raise TypeError(f"it returned {shown(built)}")
-        with BUILDING:
-            r = built.ravel().astype("float64")
-            ends = np.cumsum([prod(shape) for shape, _ in kinds])
-            parts = [slice(end - prod(shape), end) for end, (shape, _) in zip(ends, kinds, strict=True)]
-
-            def image(u: Any) -> Any:
-                vectors = [
-                    u[part].reshape(v.type.shape).astype(v.type.dtype) for part, v in zip(parts, variables, strict=True)
-                ]
-                return pushforward([r], variables, vectors)[0]
-
-            transposed = rows(image, ends[-1], r.shape[0], "float64", pt.constant(True))
-            jacobians = [
-                transposed[part].T.reshape((-1, *v.type.shape)) for part, v in zip(parts, variables, strict=True)
-            ]
-            self._evaluate = pytensor.function(variables, [r, *jacobians], mode=PYTHON if mode is None else mode)
-
-    def __call__(self, point: Any, *args: Any) -> tuple[Any, Any]:
-        """The residuals and the Jacobian at `point`."""
-        values, *jacobians = self._evaluate(*(leaf for _, leaf in self.structure.leaves("x", point)))
-        return values, self.structure.build(jacobians)
 
 
 def evaluator_of(f: Callable[..., Any], jac: Any, args: Any, structure: PyTree, start: Arrays, robust: Robust,
@@ -425,7 +225,7 @@ class FitProgram(OracleProgram):
         def product(*arrays: np.ndarray) -> list[Any]:
             return [J @ np.concatenate([vector.ravel() for vector in arrays[len(point) : 2 * len(point)]]), root]
 
-        return product, True, precision(point), evaluator.is_differenced
+        return product, True, precision(point), evaluator.function.is_differenced
 
 
 @dataclass(frozen=True)
@@ -661,7 +461,9 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
     if x_scale is not None:
         options["x_scale"] = by_leaf(x_scale, structure)
     if cost_tolerance is None and step_tolerance is None:
-        cost_tolerance, step_tolerance = TOLERANCES[evaluator.df.method if evaluator.is_differenced else "exact"]
+        cost_tolerance, step_tolerance = TOLERANCES[
+            evaluator.df.method if evaluator.function.is_differenced else "exact"
+        ]
     given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
     run = run_of(
         evaluator,

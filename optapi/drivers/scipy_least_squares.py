@@ -20,16 +20,15 @@ from ..rules.least_squares import levenberg_marquardt
 from .differences import Workers
 from .evaluator import Evaluation
 from .least_squares import (
-    METHODS,
     FitEvaluator,
     FitRun,
-    JacobianDifferences,
     Relative,
     parameter_names,
     run_of,
     whitening,
 )
 from .termination import Ending
+from .vector_functions import METHODS, JacobianDifferences
 
 
 EPS = float(np.finfo(float).eps)
@@ -70,7 +69,7 @@ class CountedEvaluator(FitEvaluator):
     limit = np.inf
 
     def residuals(self, evaluation: Any) -> np.ndarray:
-        if evaluation.residuals is None and self.nfev - self.difference_calls >= self.limit:
+        if evaluation.residuals is None and self.nfev - self.function.difference_calls >= self.limit:
             raise Exhausted
         return super().residuals(evaluation)
 
@@ -243,9 +242,9 @@ def least_squares(fun: Callable[..., Any], x0: ArrayLike, jac: Any = "2-point", 
         if hasattr(J, "matmat") and not hasattr(J, "toarray"):
             J = J @ np.eye(start.size)
         J = np.atleast_2d(J.toarray() if hasattr(J, "toarray") else np.asarray(J, float))
-        if J.shape != (evaluator.length, start.size):
-            raise ValueError(f"The return value of `jac` has wrong shape: expected {(evaluator.length, start.size)}, "
-                             f"actual {J.shape}.")  # fmt: skip
+        expected = evaluator.function.length, start.size
+        if J.shape != expected:
+            raise ValueError(f"The return value of `jac` has wrong shape: expected {expected}, actual {J.shape}.")
         return J
 
     # One pool for all Jacobians.
@@ -286,7 +285,7 @@ def least_squares(fun: Callable[..., Any], x0: ArrayLike, jac: Any = "2-point", 
         run, status = solved(evaluator, start, ftol, xtol, gtol, scale, method == "lm", callback, verbose == 2)
     best: Any = run._position.best
     J, grad = evaluator.weighted_jacobian(best), evaluator.gradients(best)[0]
-    nfev = evaluator.nfev - evaluator.difference_calls
+    nfev = evaluator.nfev - evaluator.function.difference_calls
     result = OptimizeResult(
         x=best.point[0].copy(),
         cost=evaluator.cost(best),
@@ -358,7 +357,7 @@ def halted(callback: Callable[..., Any], run: FitRun) -> bool:
     x = now.point[0].copy()
     try:
         if set(inspect.signature(callback).parameters) == {"intermediate_result"}:
-            nfev = evaluator.nfev - evaluator.difference_calls
+            nfev = evaluator.nfev - evaluator.function.difference_calls
             values, cost = evaluator.residuals(now).copy(), evaluator.cost(now)
             seen = OptimizeResult(x=x, fun=values, nit=run.nit, nfev=nfev, cost=cost)
             return bool(callback(intermediate_result=seen))

@@ -160,7 +160,7 @@ def loss_products(
     return replaced(curved, dict(zip(cut, outputs, strict=True)))
 
 
-def rows(times: Callable[[Any], Any], size: int, length: int | Tensor, dtype: str, needed: Any = TRUE) -> Any:
+def rows(times: Callable[[Any], Any], size: int, length: int | Variable, dtype: str, needed: Any = TRUE) -> Any:
     """The transpose of the matrix of a linear map: the images of the unit vectors, one after the other.
 
     Parameters

@@ -147,7 +147,7 @@ def test_what_is_wrong_is_named():
     for keywords, error, words in (
         ({"opt_algo": "lbfgs"}, ValueError, "lbfgs, which takes no residuals"),
         ({"jac": "4-point"}, ValueError, "jac is '4-point'"),
-        ({"jac": lambda x: np.ones((2, 12))}, ValueError, r"shape \(2, 12\) for 12 residuals"),
+        ({"jac": lambda x: np.ones((2, 12))}, ValueError, r"shape \(2, 12\) for 12 values"),
         ({"loss": "hinge"}, ValueError, "loss is 'hinge'"),
         ({"x_scale": -1.0}, ValueError, "x_scale"),
         ({"dampling": 1.0}, TypeError, "damping"),
