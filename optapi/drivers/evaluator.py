@@ -68,15 +68,20 @@ class Bits:
 class Evaluation:
     """A point with the cost and the gradients there, None where they were not asked for.
 
-    `size` is the largest component of the gradients, where that alone is known.
+    `size` is the largest component of the gradients, where that alone is known. With general constraints, `optimality`
+    is the size of the residual that a rule reports, `violation` the largest violation, and `constraints` the values
+    and the Jacobians.
     """
 
-    __slots__ = ("cost", "gradients", "key", "point", "size")
+    __slots__ = ("constraints", "cost", "gradients", "key", "optimality", "point", "size", "violation")
 
     def __init__(self, point: Sequence[np.ndarray], cost: float | None = None, gradients: Arrays | None = None):
         self.key = [array.tobytes() if array.size <= FEW else Bits(array) for array in point]
         self.point, self.cost, self.gradients = list(point), cost, gradients
         self.size: float | None = None
+        self.optimality: float | None = None
+        self.violation: float | None = None
+        self.constraints: tuple[np.ndarray, Arrays] | None = None
 
     @property
     def is_finite(self) -> bool:
@@ -122,6 +127,7 @@ class Evaluator:
         self.structure = structure
         self.nfev = self.njev = self.nhev = 0
         self.limits: Any = None  # the bounds, see `feasible.limits`
+        self.constraints: Any = None  # general ones, `ConstraintFunctions`
         self.sign = 1  # -1 where `f` is maximized
         self.held: Evaluation | None = None
         self.recent: list[Evaluation] = []
@@ -179,7 +185,12 @@ class Evaluator:
         return evaluation.gradients  # type: ignore[return-value]
 
     def size(self, evaluation: Evaluation) -> float:
-        """The largest component of the gradients at a point, with bounds of the projected ones."""
+        """The largest component of the gradients at a point, with bounds of the projected ones.
+
+        With general constraints that of the Lagrangian, where a rule has found it.
+        """
+        if evaluation.optimality is not None:
+            return evaluation.optimality
         known = evaluation.gradients is None and evaluation.size is not None
         if known:
             return evaluation.size  # type: ignore[return-value]
@@ -194,6 +205,19 @@ class Evaluator:
         """The cost and the gradients, as an oracle calls it; where the cost is not finite, `df` is not called."""
         evaluation = self.at(arrays)
         return self.cost(evaluation), self.gradients(evaluation)
+
+    def constrain(self, *arrays: np.ndarray) -> tuple[np.ndarray, Arrays]:
+        """The values and the Jacobians of the constraints, as an oracle calls it."""
+        evaluation = self.at(arrays)
+        if evaluation.constraints is None:
+            evaluation.constraints = self.constraints.evaluate(evaluation.point)
+        return evaluation.constraints
+
+    def violation(self, evaluation: Evaluation) -> float:
+        """The largest violation of the general constraints at a point; infinite where it is not known."""
+        if evaluation.violation is None and self.constraints is not None:
+            evaluation.violation = self.constraints.violation(self.constrain(*evaluation.point)[0])
+        return np.inf if evaluation.violation is None else evaluation.violation
 
     def product(self, point: Arrays, vectors: Arrays) -> Arrays:
         """The products with the second derivatives, as an oracle calls it."""

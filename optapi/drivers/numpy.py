@@ -17,6 +17,7 @@ from ..hints import hinted
 from ..pytree import PyTree, point
 from ..state import is_names
 from ..typing import CompileMode, Derivative, OptAlgo, Tree
+from .constraint_functions import constraint_functions
 from .differences import is_found
 from .evaluator import Evaluation, evaluator_of, kinds_of
 from .gradient_check import Comparison, along, compare
@@ -31,6 +32,8 @@ from .termination import Ending, Termination
 LIMITED = [field.name for field in fields(Termination) if field.name != "ascent"]
 
 
+# With more components, general constraints go to a rule that forms no matrix.
+DENSE = 300
 BY_DIFFERENCES = "That may be all that differences tell: pass df, or df='3-point', or raise the tolerance."
 
 
@@ -168,7 +171,15 @@ class minimize_iterator(Run):
                  **options: Any):  # fmt: skip
         check_start_first("minimize(x0, f)", x0, f)
         structure, start = point("x0", x0)
-        rule = rule_of("lbfgs" if opt_algo is None else opt_algo)
+        constraints = options.pop("constraints", None)
+        if constraints is None or (isinstance(constraints, list | tuple) and not constraints):
+            constraints = None
+        else:
+            options["constraints"] = constraints
+        if opt_algo is None:
+            size = sum(array.size for array in start)
+            opt_algo = "lbfgs" if constraints is None else "sqp" if size <= DENSE else "augmented_lagrangian"
+        rule = rule_of(opt_algo)
         name = public_name(df) if callable(df) else df if isinstance(df, str) else None
         if own_rule(name) is not None:
             raise TypeError(f"df is the rule {name}; pass it as opt_algo={name!r}")
@@ -190,6 +201,9 @@ class minimize_iterator(Run):
         self._check_gradient = check_flag("check_gradient", check_gradient)
         evaluator = evaluator_of(f, df, args, hessp, structure, start, mode, workers)
         evaluator.limits = bounds
+        if constraints is not None:
+            evaluator.constraints = constraint_functions(constraints, structure, start, bounds, mode)
+            options["constraints"] = evaluator.constraints.limits
         program = OracleProgram(rule, options, kinds_of(start), mode)
         self._running = False
         self._compared: tuple[Evaluation, Comparison | None] | None = None

@@ -47,6 +47,8 @@ def check_rule(
             raise TypeError(needs(rule, name))
         if name == "bounds" and name not in known and not keywords:
             raise TypeError(f"{name_of(rule)} takes no bounds; use lbfgs, which does, or leave them out")
+        if name == "constraints" and name not in known and not keywords:
+            raise TypeError(f"{name_of(rule)} takes no constraints; use sqp, which does, or leave them out")
         if name not in known and not keywords:
             raise TypeError(_unknown(name, rule, [n for n in known if n not in PASSED], driver))
     for name, parameter in list(known.items())[1:]:  # the first is passed by place

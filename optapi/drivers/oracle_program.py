@@ -23,6 +23,7 @@ import pytensor
 from ..graph.numpy_linker import STEP, NumpyLinker
 from ..graph.oracle import Arrays, Oracle, VectorOracle
 from ..typing import CompileMode, Updates
+from .constraint_functions import RowLimits
 from .covariance import precision
 from .evaluator import Evaluation, Evaluator, Kinds
 from .locks import BUILDING, KEEPING
@@ -40,6 +41,8 @@ class Step:
         From the values of all variables to their next values.
     oracle : Oracle
         What the function calls.
+    constraints : VectorOracle or None
+        What it calls for general constraints.
     start : list
         The values before the first step.
     places : Places
@@ -49,6 +52,7 @@ class Step:
 
     function: Any
     oracle: Oracle
+    constraints: VectorOracle | None
     start: list[Any]
     places: Places
     quiet: bool
@@ -63,19 +67,26 @@ class Step:
         oracle = self.oracle
         oracle.call, oracle.product = evaluator.evaluate, evaluator.product
         oracle.differenced, oracle.gradient_error = evaluator.hessp is None, evaluator.gradient_error
-        oracle.errors = np.geterr() if self.quiet else None
+        called = [oracle]
+        if self.constraints is not None:
+            self.constraints.call = evaluator.constrain
+            called.append(self.constraints)
         try:
+            for each in called:
+                each.errors = np.geterr() if self.quiet else None
             new = self.function(*values)
-            oracle.check()
+            for each in called:
+                each.check()
         finally:
-            oracle.call = oracle.product = oracle.failure = None
+            for each in called:
+                each.call = each.product = each.failure = None
         return new
 
 
 def build(rule: Callable[..., Updates], options: Mapping[str, Any], models: Sequence[np.ndarray], mode: CompileMode,
           length: int | None = None) -> Step:  # fmt: skip
     """`rule` with `options` for parameters like `models`, compiled."""
-    oracle, parameters, stop, updates = on_oracle(rule, options, models, length)
+    oracle, constraints, parameters, stop, updates = on_oracle(rule, options, models, length)
     with warnings.catch_warnings():
         # That it calls Python is what is wanted.
         warnings.filterwarnings("ignore", message="Numba will use object mode")
@@ -86,14 +97,14 @@ def build(rule: Callable[..., Updates], options: Mapping[str, Any], models: Sequ
         # The graph waits for Python's collector with all that it holds.
         for variable, value in zip(updates, start, strict=True):
             variable.set_value(value, borrow=True)
-    return Step(function, oracle, start, places, quiet)
+    return Step(function, oracle, constraints, start, places, quiet)
 
 
 def on_oracle(rule: Callable[..., Updates], options: Mapping[str, Any], models: Sequence[np.ndarray],
               length: int | None = None) -> Any:  # fmt: skip
-    """An oracle, parameters like `models`, a stop, and the updates that `rule` makes of them.
+    """An oracle, that of constraints, parameters like `models`, a stop, and the updates that `rule` makes of them.
 
-    The oracle is of a cost, or with a `length` of so many residuals.
+    The first oracle is of a cost, or with a `length` of so many residuals; the second is None without constraints.
     """
     oracle = Oracle(None) if length is None else VectorOracle(None, length)
     parameters = [
@@ -101,9 +112,13 @@ def on_oracle(rule: Callable[..., Updates], options: Mapping[str, Any], models: 
         for position, model in enumerate(models)
     ]
     stop = pytensor.shared(np.int64(0), name="stop")
+    rows, constraints = options.get("constraints"), None
+    if isinstance(rows, RowLimits):
+        constraints = VectorOracle(None, rows.low.size)
+        options = {**options, "constraints": [(constraints(parameters), rows.low, rows.high)] if rows.low.size else []}
     try:
         given = {"cost" if length is None else "residuals": oracle(parameters)}
-        return oracle, parameters, stop, apply(rule, parameters, stop=stop, **given, **options)
+        return oracle, constraints, parameters, stop, apply(rule, parameters, stop=stop, **given, **options)
     except (TypeError, ValueError) as error:
         for name in SYMBOLIC:
             if f"{name}=" in str(error) or f"'{name}'" in str(error):

@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,10 @@ from .termination import Ending
 
 
 # The verdict of several rules is that of the worst.
-SEVERITY = [Ending.CONVERGED, Ending.PRECISE, Ending.STUCK, Ending.UNBOUNDED, Ending.NOT_FINITE]
+SEVERITY = [
+    *(Ending.CONVERGED, Ending.PRECISE, Ending.STUCK, Ending.INFEASIBLE, Ending.UNBOUNDED),
+    Ending.NOT_FINITE,
+]
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Places:
         Where the rule keeps the point held, its cost and its gradient, as one vector each; empty if it does not.
     inverse, scales : list of int
         Where it keeps an inverse Hessian, and the typical sizes in whose units that is.
+    multipliers, bound_multipliers : list of int
+        Where it keeps the multipliers of general constraints, and of the bounds of the parameters.
     """
 
     names: list[str]
@@ -61,6 +67,8 @@ class Places:
     kept: list[int]
     inverse: list[int]
     scales: list[int]
+    multipliers: list[int]
+    bound_multipliers: list[int]
 
     @classmethod
     def of(cls, updates: Updates, parameters: Sequence[Any], stop: Any) -> Places:
@@ -77,7 +85,10 @@ class Places:
             where.get(stop),
             {role: [where[v] for v in variables] for role, variables in reports(updates).items()},
             [kept[part] for part in Point._fields] if is_whole else [],
-            *([place for v, place in where.items() if note(v, kind)] for kind in ("inverse_hessian", "x_scale")),
+            *(
+                [place for v, place in where.items() if note(v, kind)]
+                for kind in ("inverse_hessian", "x_scale", "multipliers", "bound_multipliers")
+            ),
         )
 
 
@@ -138,6 +149,9 @@ class Program:
     def evaluation(self, values: Any, evaluator: Evaluator) -> Evaluation:
         """That of the point held, with what the rule knows of it."""
         evaluation = evaluator.at(self.point(values))
+        if self.is_constrained:
+            evaluation.violation = self._reported(values, "violation")
+            evaluation.optimality = self._reported(values, "gradient_size")
         if evaluation.cost is not None and evaluation.gradients is not None:
             return evaluation
         if self.places.kept:
@@ -208,6 +222,17 @@ class Program:
             Whether they are differences.
         """
         raise NotImplementedError
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether the rule has general constraints."""
+        return "violation" in self.places.roles
+
+    @property
+    def feasibility(self) -> float:
+        """The largest violation of a general constraint that counts for none."""
+        tolerance = option_of(self.rule, self.options, "tolerance")
+        return float(tolerance) if isinstance(tolerance, Real) else 1e-6
 
     @cached_property
     def sign(self) -> int:

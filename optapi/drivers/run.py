@@ -109,7 +109,7 @@ class Run:
             cost = evaluator.cost(position.now)
             if not position.now.is_finite:
                 position = position._replace(ending=Ending.BAD_START)
-            elif termination.is_reached(cost):
+            elif termination.is_reached(cost) and self._is_feasible(position.now):
                 position = position._replace(ending=Ending.TARGET)
         if position.ending is None:
             position = position._replace(ending=self._exceeded(position))
@@ -133,7 +133,7 @@ class Run:
             # The last finite point counts, of a rule that searches and of a random cost.
             finite = now.is_finite and all(np.isfinite(array).all() for array in now.point)
             best = now if finite else before.best
-        elif termination.is_better(evaluator.cost(now), evaluator.cost(best)):
+        elif self._is_better(now, best):
             best = now
         if self._monitor.reads_rows and nit > before.nit:
             evaluator.size(now)
@@ -142,16 +142,30 @@ class Run:
         said = program.said(values)
         if said is None and "reason" not in program.places.roles and now.cost is not None and not isfinite(now.cost):
             said = Ending.NOT_FINITE
-        ending = termination.verdict(said, before.now, now, evaluator.cost)
+        ending = termination.verdict(said, before.now, now, evaluator.cost, self._is_feasible(now))
         if ending == Ending.CONVERGED and best is not now:
-            # The point held is the one whose gradient meets the tolerance.
-            best = now if is_same(evaluator.cost(now), evaluator.cost(best), now.point) else best
+            # The point held is the one whose gradient meets the tolerance. With constraints that are violated by less
+            # than the tolerance, a cost may be lower than the minimum.
+            same = program.is_constrained or is_same(evaluator.cost(now), evaluator.cost(best), now.point)
+            best = now if same else best
         position = Position(values, now, best, nit, seconds, True, ending)
         if ending is None:
             position = position._replace(ending=self._exceeded(position))
         elif nit == 0 and ending == Ending.NOT_FINITE and not now.is_finite:
             position = position._replace(ending=Ending.BAD_START)
         return position
+
+    def _is_feasible(self, evaluation: Evaluation) -> bool:
+        """Whether general constraints, if there are some, are not violated by more than the tolerance."""
+        program = self._program
+        return not program.is_constrained or self._evaluator.violation(evaluation) <= program.feasibility
+
+    def _is_better(self, now: Evaluation, best: Evaluation) -> bool:
+        """Whether a point is better than another one, feasible ones first."""
+        evaluator, feasible = self._evaluator, [self._is_feasible(evaluation) for evaluation in (now, best)]
+        if all(feasible):
+            return self._termination.is_better(evaluator.cost(now), evaluator.cost(best))
+        return feasible[0] or (not feasible[1] and evaluator.violation(now) <= evaluator.violation(best))
 
     def _exceeded(self, position: Position) -> Ending | None:
         """Whether one of the limits is reached."""
@@ -249,6 +263,11 @@ class Run:
         )
         if noise:
             said = said.replace("rounding hides", "the noise of f hides")
+        if program.is_constrained:
+            worst = evaluator.violation(position.now)
+            return (
+                f"{said.replace(' derivative', ' derivative of the Lagrangian')} The largest violation is {worst:.3g}."
+            )
         return said if evaluator.limits is None else said.replace(" derivative", " projected derivative")
 
     def _why(self) -> str:
@@ -289,6 +308,8 @@ class Run:
             result["active"] = self._built(active)
             result["bound_multipliers"] = self._built([np.where(a, g, g.dtype.type(0)) for g, a in gradients])
             result["optimality"] = self._evaluator.size(evaluation)
+        if self._program.is_constrained:
+            result |= self._of_constraints(evaluation)
         # The inputs of a compiled minimization are there for the time of a call.
         evaluator = self._evaluator
         second = partial(
@@ -296,6 +317,17 @@ class Run:
         )
         object.__setattr__(result, "_second", cache(second))
         return result
+
+    def _of_constraints(self, evaluation: Evaluation) -> dict[str, Any]:
+        """What a result says of general constraints."""
+        values, places, evaluator = self._position.values, self._program.places, self._evaluator
+        multipliers = [np.array(values[place]) for place in places.multipliers]
+        if evaluator.constraints is not None:
+            multipliers = evaluator.constraints.split(np.concatenate([np.zeros(0), *multipliers]))
+        found = {"multipliers": multipliers}
+        if places.bound_multipliers:
+            found["bound_multipliers"] = self._built([values[place] for place in places.bound_multipliers])
+        return {**found, "violation": evaluator.violation(evaluation), "optimality": evaluator.size(evaluation)}
 
     def _failed(self, error: Exception) -> OptimizeResult:
         """The result of a run in which the cost has raised `error`."""

@@ -26,6 +26,7 @@ STATUSES = {
     3: "not finite",
     4: "time limit",
     5: "target reached",
+    6: "infeasible",
     8: "unbounded below",
     99: "stopped by the callback",
 }
@@ -47,6 +48,7 @@ class Ending(Enum):
     RAISED = 3, "raised"
     TIME = 4, "time_limit"
     TARGET = 5, "target"
+    INFEASIBLE = 6, "infeasible"
     UNBOUNDED = 8, "unbounded"
     CALLBACK = 99, "callback"
 
@@ -56,7 +58,9 @@ class Ending(Enum):
     @classmethod
     def of_reason(cls, reason: int) -> Ending:
         """Why a rule has stopped that reports this reason, see `optapi.reports`."""
-        return {0: cls.CONVERGED, 2: cls.STUCK, 7: cls.PRECISE, 8: cls.UNBOUNDED}.get(reason, cls.NOT_FINITE)
+        return {0: cls.CONVERGED, 2: cls.STUCK, 6: cls.INFEASIBLE, 7: cls.PRECISE, 8: cls.UNBOUNDED}.get(
+            reason, cls.NOT_FINITE
+        )
 
 
 SENTENCES = {
@@ -75,6 +79,8 @@ SENTENCES = {
     "{rounding:.1g}, and no step promises more. The largest component of the derivative is {gradient:.3g}.",
     Ending.STUCK: "No further progress: no step that {rule} tried made the cost, {cost:.6g}, {better}, although the "
     "derivative, whose largest component is {gradient:.3g}, promises more than rounding hides. {why}",
+    Ending.INFEASIBLE: "Infeasible: no step that {rule} tried makes the largest violation of the constraints smaller. "
+    "Loosen a constraint, or start elsewhere.",
     Ending.UNBOUNDED: "The cost has no bound: it is {cost:.6g} at the best point, and the derivative has not become "
     "smaller on the way; its largest component is {gradient:.3g}. Bound the parameters, add a penalty, or start "
     "elsewhere.",
@@ -128,7 +134,12 @@ class Termination:
         return not (self.target is None and self.cost_tolerance is None and self.step_tolerance is None)
 
     def verdict(
-        self, said: Ending | None, before: Evaluation, now: Evaluation, cost: Callable[[Evaluation], float]
+        self,
+        said: Ending | None,
+        before: Evaluation,
+        now: Evaluation,
+        cost: Callable[[Evaluation], float],
+        feasible: bool = True,
     ) -> Ending | None:
         """Why it ends after an iteration, None if it goes on; the limits apart, see `exceeded`.
 
@@ -140,8 +151,10 @@ class Termination:
             Of the points before and after the iteration, the very same if it has not moved the point.
         cost : callable
             The cost of an evaluation. It is asked for where it decides.
+        feasible : bool
+            Whether the general constraints hold, without which nothing is a success.
         """
-        if now is before:
+        if now is before or not feasible:
             return said
         if self.target is not None and self.is_reached(cost(now)):
             return Ending.TARGET

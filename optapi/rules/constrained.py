@@ -25,7 +25,7 @@ QP_STEPS, TRIALS = 60, 25
 # Of the promised decrease of the merit function.
 SUFFICIENT = 1e-4
 # The penalty on the relaxation of the constraints, in units of the gradient.
-RELAXED = 1e6
+RELAXED = 1e8
 PATIENCE = 10
 
 
@@ -226,7 +226,10 @@ def _step(f: Objective, here: Iterate, excess: Any, B: Any, penalty: Any) -> tup
         R[k:] if rows.size > k else None, box, pt.switch(f.stopped, 0, QP_STEPS),
     )  # fmt: skip
     y = pt.concatenate([*([found.y] if k else []), found.z[n + 1 :]])
-    d = _moved(f, here.point, found.x[:n]) - here.point
+    # A step ends inside; that of an active component is set to its bound.
+    step, at = found.x[:n], found.active[:n]
+    step = pt.switch(at < 0, box.low[:n], pt.switch(at > 0, box.high[:n], step))
+    d = _moved(f, here.point, step) - here.point
     return d, pt.clip(found.x[n], zero[0], one[0]), y, found.z[:n]
 
 
