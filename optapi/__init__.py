@@ -33,6 +33,7 @@ and `updates` is as it was after any error.
 from typing import TYPE_CHECKING
 
 from . import gradients, line_search, plot, profiles, schedules, stopping, testing, transforms
+from .augmented import augmented_lagrangian
 from .checks import OptimizationWarning
 from .drivers.compiled import CompiledMinimizer, compile_minimizer, sample_starts
 from .drivers.covariance import covariance
@@ -113,6 +114,7 @@ __all__ = [
     "adam",
     "adamax",
     "adamw",
+    "augmented_lagrangian",
     "average",
     "barzilai_borwein",
     "batch",

@@ -161,7 +161,7 @@ class Interior(NamedTuple):
         The multipliers of the components and then of the rows of inequalities: not negative at a low, not positive at a
         high.
     active : vector
-        -1 for a component or row whose multiplier says that it is at its low, 1 at its high, 0 for others.
+        -1 for a component or row that is at its low but for rounding, 1 at its high, 0 for others.
     converged : boolean scalar variable
     iterations : integer scalar variable
     """
@@ -271,6 +271,6 @@ def interior_point(B: Any, g: Any, A: Any, b: Any, G: Any, box: Box, steps: Any,
     x, y = pt.zeros((n,), dtype), pt.zeros((k,), dtype)
     s, z = pt.ones_like(limits), counts.astype(dtype)
     turns, converged, x, y, s, z = repeat(turn, [np.int64(0), FALSE, x, y, s, z], steps)
-    active = pt.sum(-sign * (z > s).astype(dtype), axis=0)
+    active = pt.sum(-sign * ((z > s) & (s <= 100 * small)).astype(dtype), axis=0)
     z = steepness * pt.sum(sign * z, axis=0)
     return Interior(length * x, None if A is None else steepness * y, z, active, converged, turns)

@@ -173,7 +173,7 @@ def sqp(parameters: Variables, cost: Variable | None = None, gradients: Variable
         infeasible = f.state("infeasible_calls", dtype="int64")
         tiny = largest(d) <= number(np.finfo(f.dtype).eps ** 0.25) * pt.maximum(one, largest(x))
         new[infeasible] = pt.switch((relaxed > number(0.99)) & tiny & ~feasible, infeasible + 1, 0)
-        nowhere = pt.gt(new[infeasible], 1)
+        nowhere = pt.gt(new[infeasible], 1) | (lost & (relaxed > number(0.99)) & ~feasible)
         promise = abs(slope)
         hidden = noise + number(np.finfo(f.dtype).eps) * dot(abs(g), abs(x))
         reason = pt.switch(feasible & (promise <= hidden), 7, 2)

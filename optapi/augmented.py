@@ -1,0 +1,203 @@
+"""The augmented Lagrangian: general constraints around any rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
+
+from .checks import check_callable, check_count, is_generator, takes
+from .graph.derivatives import differentiate
+from .graph.loops import FALSE, cond
+from .graph.replace import replaced
+from .hints import hinted
+from .notes import NOTES, note, noted
+from .objective import Objective
+from .rules.quasi_newton import lbfgs
+from .typing import Bounds, Constraints, Scalar, Updates, Variables
+from .updates import reports
+from .vectors import largest
+
+
+# ALGENCAN's constants: the limits of the first penalty, its growth, and the fall of the measure without which it grows.
+LEAST, MOST, GROWTH, FALL = 1e-8, 1e8, 10.0, 0.5
+# The largest penalty, and the largest multiplier.
+INFINITE = 1e20
+# The calls of the rule before the first change of the multipliers.
+FIRST = 10
+# Larger Jacobians are not formed for the scales of the constraints.
+DENSE = 10_000_000
+
+
+@hinted
+def augmented_lagrangian(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                         stop: Variable | None = None, updates: Updates | None = None, *, constraints: Constraints = (),
+                         bounds: Bounds | None = None, rule: Callable[..., Updates] = lbfgs,
+                         penalty: Scalar | None = None, inner_iterations: int = 1000, outer_iterations: int = 50,
+                         exact: bool | None = None, tolerance: Scalar | None = 1e-6, ascent: bool = False,
+                         name: str = "augmented_lagrangian", **options: Any) -> Updates:  # fmt: skip
+    r"""The method of multipliers."""
+    f = Objective.of(
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
+        bounds=bounds, constraints=() if constraints is None else constraints,
+    )  # fmt: skip
+    check_callable("rule", rule, "a rule, for instance optapi.lbfgs")
+    check_count("inner_iterations", inner_iterations)
+    check_count("outer_iterations", outer_iterations)
+    rows: Any = f.rows
+    m, dtype = rows.size, f.dtype
+
+    def number(value: float) -> Any:
+        return np.asarray(value, dtype)
+
+    one = number(1)
+    y, scales = f.state("multipliers", (m,)), f.state("scales", (m + 1,), fill=np.nan)
+    rho, measure = f.state("penalty", fill=np.nan), f.state("measure", fill=np.inf)
+    small = number(1e-6) if f.tolerance is None else f.tolerance.astype(dtype)
+    within = f.state("inner_tolerance", fill=np.nan)
+    inner_stop, inner_count = f.state("inner_stop", dtype="int64"), f.state("inner_count", dtype="int64")
+    outer_count, anchor = f.state("outer_count", dtype="int64"), f.state("anchor", (f.size,))
+
+    # The function that the rule minimizes, in the units of the scales.
+    x = f.pack(f.parameters)
+    box = rows.box
+
+    def scaled(values: Any, s: Any) -> Scaled:
+        return Scaled(s * values, s * box.low, s * box.high)
+
+    def beyond(c: Scaled, y: Any, rho: Any) -> Any:
+        """By how much the shifted values are outside of their limits."""
+        shifted = c.values - y / rho
+        return shifted - pt.clip(shifted, c.low, c.high)
+
+    outside = beyond(scaled(rows.at(x)[0], scales[1:]), y, rho)
+    lagrangian = scales[0] * f.cost + rho / 2 * pt.sum(outside**2)
+    given = {"bounds": bounds, "exact": exact}
+    for argument, value in given.items():
+        if takes(rule, argument):
+            options.setdefault(argument, value)
+        elif value is not None:
+            raise TypeError(
+                f"{getattr(rule, '__name__', 'rule')} takes no {argument}; leave it out, or pass rule=lbfgs"
+            )
+    inner = rule(f.parameters, lagrangian, stop=inner_stop, tolerance=within, name=f"{f.name}_inner", **options)
+    told = {role: variables[0] for role, variables in reports(inner).items()}
+    for variable in inner:
+        noted(variable, **{kind: None for kind in NOTES if kind != "state" and note(variable, kind) is not None})
+
+    # What is worked out in the first call.
+    first = pt.isnan(rho) & ~f.stopped
+    root = pt.sqrt(small)
+
+    def begun(x: Any) -> list[Any]:
+        at, (c, J) = f.at(x), rows.at(x)
+        steepness = 1 / pt.maximum(largest(at.gradient), one)
+        s = pt.concatenate([pt.maximum(steepness, number(LEAST))[None], _row_scales(J)])
+        return [s, _first_penalty(scaled(c, s[1:]), s[0] * at.cost), x]
+
+    s, rho_0, anchor_0 = cond(first, begun, [x], [scales, rho, anchor])
+    if penalty is not None:
+        rho_0 = pt.switch(first, f.scalar("penalty", penalty, low=0).astype(dtype), rho_0)
+    within_0 = pt.switch(first, root, within)
+    now = {scales: s, rho: rho_0, within: within_0}
+    after = dict(zip(inner, replaced(list(inner.values()), now), strict=True))
+
+    # The point after this call. The function may have no bound where the penalty is too small.
+    x_new = f.pack([after[p] for p in f.parameters])
+    x_new = x_new if f.box is None else f.box.project(x_new)
+    reason = after[told["reason"]] if "reason" in told else pt.constant(np.int64(0))
+    lost = pt.eq(reason, 3) | pt.eq(reason, 8)
+    x_new = pt.switch(lost, anchor_0, x_new)
+    cost_new, (c_new, _) = f.at(x_new).cost, rows.at(x_new)
+    residual = (
+        after[told["gradient_size"]].astype(dtype) if "gradient_size" in told else _size(f, lagrangian, now, x_new)
+    )
+    c = scaled(c_new, s[1:])
+    y_new = pt.clip(-rho_0 * beyond(c, y, rho_0), number(-INFINITE), number(INFINITE))
+    complementarity = largest(c.values - pt.clip(c.values - y_new, c.low, c.high))
+    violation = largest(rows.excess(c_new))
+    worst = pt.maximum(complementarity, violation)
+
+    # Where the rule has finished, the multipliers and the penalty change, and it begins anew.
+    limit = pt.switch(pt.eq(outer_count, 0), FIRST, inner_iterations)
+    outer = pt.gt(after[inner_stop], 0) | (inner_count + 1 >= limit)
+    # A cost that is steep at the start may be flat at the minimum, where its scale would ask for too little.
+    enough = small * pt.maximum(s[0], number(0.01))
+    failed = pt.neq(reason, 0) & ~(residual <= enough)
+    grows = failed | ((worst > small) & (complementarity > number(FALL) * measure) & pt.gt(outer_count, 0))
+    rho_new = pt.switch(grows, number(GROWTH) * rho_0, rho_0)
+    if penalty is None:
+        anew = pt.eq(outer_count, 0) & ~failed
+        rho_new = pt.switch(anew, _first_penalty(c, s[0] * cost_new), rho_new)
+    tight = pt.maximum(enough, pt.minimum(residual / 2, within_0 / 10))
+    near = (complementarity <= root) & (residual <= root)
+    new: Updates = {
+        variable: value if is_generator(variable) else pt.switch(outer, variable.get_value(), value)
+        for variable, value in after.items()
+        if variable not in f.parameters
+    }
+    new |= zip(f.parameters, f.unpack(x_new), strict=True)
+    changes = {
+        y: (pt.switch(lost, y, y_new), y), rho: (rho_new, rho_0), measure: (complementarity, measure),
+        within: (pt.switch(near, tight, within_0), within_0), anchor: (x_new, anchor_0),
+        inner_count: (0, inner_count + 1), outer_count: (outer_count + 1, outer_count),
+    }  # fmt: skip
+    new |= {variable: pt.switch(outer, *values) for variable, values in changes.items()} | {scales: s}
+
+    finite = pt.isfinite(cost_new) & pt.all(pt.isfinite(c_new))
+    converged = FALSE
+    if f.tolerance is not None:
+        converged = outer & finite & (worst <= small) & (residual <= enough)
+    over = (outer & ((outer_count + 1 >= outer_iterations) | (rho_new > number(INFINITE)))) | (first & ~finite)
+    because = pt.switch(finite, pt.switch(violation > small, 6, 2), 3)
+    spent = told.get("evaluations")
+    reported = {
+        "reason": pt.switch(over & ~converged, because, 0).astype("int64"),
+        "evaluations": first + 1 + (1 if spent is None else after[spent] - spent),
+        "cost": cost_new, "gradient_size": residual / s[0], "violation": violation,
+    }  # fmt: skip
+    sign = -1 if f.ascent else 1
+    unscaled = sign * y_new * s[1:] / s[0]
+    held = {}
+    for i, value in enumerate(rows.given(unscaled)):
+        variable = noted(f.state(f"multiplier/{i}", value.type.shape), multipliers=True)
+        held[variable] = pt.switch(f.stopped | ~outer, variable, value)
+    return f.finish(new, FALSE, converged | over, reported, held)
+
+
+class Scaled(NamedTuple):
+    """The values of the constraints and their limits, in the units of their scales."""
+
+    values: Any
+    low: Any
+    high: Any
+
+
+def _row_scales(J: Any) -> Any:
+    """One over the sizes of the gradients of the constraints where they are larger than 1; 1 if there are too many."""
+    m, n = J.type.shape
+    dtype = J.type.dtype
+    if m * n > DENSE or not m:
+        return pt.ones((m,), dtype)
+    return 1 / pt.clip(pt.max(abs(J), axis=1), np.asarray(1, dtype), np.asarray(1 / LEAST, dtype))
+
+
+def _first_penalty(c: Scaled, cost: Any) -> Any:
+    """The penalty for which that of the violations is about as large as the cost."""
+    excess = c.values - pt.clip(c.values, c.low, c.high)
+    dtype = excess.type.dtype
+    one = np.asarray(1, dtype)
+    found = 10 * pt.maximum(abs(cost), one) / pt.maximum(pt.sum(excess**2) / 2, one)
+    return pt.clip(found, np.asarray(LEAST, dtype), np.asarray(MOST, dtype)).astype(dtype)
+
+
+def _size(f: Objective, lagrangian: Any, now: Any, point: Any) -> Any:
+    """The largest component of the residual of the function that a rule minimizes that does not report it."""
+    gradients = replaced(
+        differentiate(lagrangian, f.parameters), now | dict(zip(f.parameters, f.unpack(point), strict=True))
+    )
+    gradient = f.pack(gradients)
+    return largest(gradient if f.box is None else f.box.residual(point, gradient))
