@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING
 from . import gradients, line_search, plot, profiles, schedules, stopping, testing, transforms
 from .augmented import augmented_lagrangian
 from .checks import OptimizationWarning
+from .constraints import multipliers
 from .drivers.compiled import CompiledMinimizer, compile_minimizer, sample_starts
 from .drivers.covariance import covariance
 from .drivers.gradient_check import check_gradient
@@ -43,6 +44,7 @@ from .drivers.numpy import minimize, minimize_iterator
 from .drivers.progress import Checkpoint
 from .drivers.results import OptimizeResult
 from .drivers.scipy import scipy_method
+from .feasible import active
 from .graph.batches import batch
 from .graph.loops import cond, hold, loop, repeat
 from .graph.numpy_linker import PYTHON
@@ -108,6 +110,7 @@ __all__ = [
     "Oracle",
     "RMSProp",
     "accumulate",
+    "active",
     "ada_qn",
     "adadelta",
     "adagrad",
@@ -158,6 +161,7 @@ __all__ = [
     "minimize",
     "minimize_iterator",
     "momentum",
+    "multipliers",
     "nadam",
     "nesterov",
     "newton",

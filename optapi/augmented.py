@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,13 +10,14 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from .checks import check_callable, check_count, is_generator, takes
+from .checks import OptimizationWarning, check_callable, check_count, is_generator, takes
 from .graph.derivatives import differentiate
 from .graph.loops import FALSE, cond
 from .graph.replace import replaced
 from .hints import hinted
 from .notes import NOTES, note, noted
 from .objective import Objective
+from .rules._descent import NOISY, noisy
 from .rules.quasi_newton import lbfgs
 from .typing import Bounds, Constraints, Scalar, Updates, Variables
 from .updates import reports
@@ -39,7 +41,73 @@ def augmented_lagrangian(parameters: Variables, cost: Variable | None = None, gr
                          penalty: Scalar | None = None, inner_iterations: int = 1000, outer_iterations: int = 50,
                          exact: bool | None = None, tolerance: Scalar | None = 1e-6, ascent: bool = False,
                          name: str = "augmented_lagrangian", **options: Any) -> Updates:  # fmt: skip
-    r"""The method of multipliers."""
+    r"""The augmented Lagrangian, or method of multipliers: general constraints around any rule.
+
+    The rule minimizes, within the bounds,
+
+    .. math:: f(x) + \tfrac{\rho}{2} \| t - P(t) \|^2, \qquad t = c(x) - y / \rho
+
+    with :math:`P` the projection on the limits :math:`l \le c \le u`. Where it has finished, the multipliers become
+    :math:`y \leftarrow -\rho (t - P(t))`, the penalty :math:`\rho` grows tenfold unless the violations have become half
+    as large, the state of the rule is set back, and the rule begins anew with a smaller tolerance. It needs no matrix,
+    so it is for many components; for up to some hundred `sqp` takes a tenth of the evaluations.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, exact, ascent, name
+        As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends.
+    constraints : triple, pair, or list of such
+        As in `sqp`.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`, if `rule` takes them.
+    rule : callable
+        Any rule; `options` are its options. One that does not say when it has finished, such as `adam`, ends after
+        `inner_iterations` calls.
+    penalty : scalar, optional
+        The first :math:`\rho`; by default one for which the penalty is about ten times as large as the cost.
+    inner_iterations, outer_iterations : int
+        The largest numbers of calls between two changes of the multipliers, and of such changes.
+    tolerance : scalar or None
+        It has converged when no constraint is violated by more, no multiplier belongs to a constraint that is not
+        active, and no component of the gradient of the Lagrangian is larger, in units in which the gradients of the
+        cost and of the constraints at the start are at most 1.
+
+    Returns
+    -------
+    dict
+        As in `sqp`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `sqp`; and if `rule` takes no bounds and they are given.
+
+    Notes
+    -----
+    One call is one of `rule`, and evaluates the cost and the constraints once more, without derivatives. No Jacobian is
+    formed but at the start, for the units, and not if it has more than ten million numbers: constraints then have the
+    units in which they are given.
+
+    A point at which the rule found that its function has no bound, or is not finite, is given up for the last one
+    before, and the penalty grows.
+
+    References
+    ----------
+    Nocedal and Wright (2006), Numerical optimization, algorithm 17.4; Andreani, Birgin, Martínez and Schuverdt (2007),
+    On augmented Lagrangian methods with general lower-level constraints, algorithm 3.1; the constants are those of
+    Birgin and Martínez (2014), Practical augmented Lagrangian methods for constrained optimization, chapter 12.
+
+    Examples
+    --------
+    >>> x, stop = pytensor.shared(np.array([2.0, 0.0]), name="x"), pytensor.shared(0, name="stop")
+    >>> cost, constraint = pt.sum((x - 3) ** 2), (pt.sum(x**2), None, 2)
+    >>> updates = optapi.augmented_lagrangian([x], cost, stop=stop, constraints=constraint)
+    >>> step = pytensor.function([], [], updates=updates, mode=optapi.PYTHON)
+    >>> while not stop.get_value():
+    ...     _ = step()
+    >>> x.get_value().round(5)
+    array([1., 1.])
+    """
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
         bounds=bounds, constraints=() if constraints is None else constraints,
@@ -75,15 +143,16 @@ def augmented_lagrangian(parameters: Variables, cost: Variable | None = None, gr
 
     outside = beyond(scaled(rows.at(x)[0], scales[1:]), y, rho)
     lagrangian = scales[0] * f.cost + rho / 2 * pt.sum(outside**2)
-    given = {"bounds": bounds, "exact": exact}
-    for argument, value in given.items():
-        if takes(rule, argument):
-            options.setdefault(argument, value)
-        elif value is not None:
-            raise TypeError(
-                f"{getattr(rule, '__name__', 'rule')} takes no {argument}; leave it out, or pass rule=lbfgs"
-            )
-    inner = rule(f.parameters, lagrangian, stop=inner_stop, tolerance=within, name=f"{f.name}_inner", **options)
+    if takes(rule, "exact"):
+        options = {"exact": exact, **options}
+    if bounds is not None and not takes(rule, "bounds"):
+        raise TypeError(f"{getattr(rule, '__name__', 'rule')} takes no bounds; leave them out, or pass rule=lbfgs")
+    if bounds is not None:
+        options["bounds"] = bounds
+    is_noisy = noisy(f)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=OptimizationWarning, message=NOISY.partition("{")[0])
+        inner = rule(f.parameters, lagrangian, stop=inner_stop, tolerance=within, name=f"{f.name}/inner", **options)
     told = {role: variables[0] for role, variables in reports(inner).items()}
     for variable in inner:
         noted(variable, **{kind: None for kind in NOTES if kind != "state" and note(variable, kind) is not None})
@@ -149,22 +218,28 @@ def augmented_lagrangian(parameters: Variables, cost: Variable | None = None, gr
 
     finite = pt.isfinite(cost_new) & pt.all(pt.isfinite(c_new))
     converged = FALSE
-    if f.tolerance is not None:
+    if f.tolerance is not None and not is_noisy:
         converged = outer & finite & (worst <= small) & (residual <= enough)
     over = (outer & ((outer_count + 1 >= outer_iterations) | (rho_new > number(INFINITE)))) | (first & ~finite)
     because = pt.switch(finite, pt.switch(violation > small, 6, 2), 3)
     spent = told.get("evaluations")
     reported = {
         "reason": pt.switch(over & ~converged, because, 0).astype("int64"),
-        "evaluations": first + 1 + (1 if spent is None else after[spent] - spent),
+        "evaluations": (first + (1 if spent is None else after[spent] - spent)).astype("int64"),
         "cost": cost_new, "gradient_size": residual / s[0], "violation": violation,
     }  # fmt: skip
-    sign = -1 if f.ascent else 1
+    sign = np.asarray(-1 if f.ascent else 1, dtype)
     unscaled = sign * y_new * s[1:] / s[0]
-    held = {}
+    held: Updates = {}
     for i, value in enumerate(rows.given(unscaled)):
-        variable = noted(f.state(f"multiplier/{i}", value.type.shape), multipliers=True)
-        held[variable] = pt.switch(f.stopped | ~outer, variable, value)
+        held[noted(f.state(f"multiplier/{i}", value.type.shape), multipliers=True)] = value
+    if f.boxes is not None:
+        [slope] = cond(outer, lambda x: [_slope(f, lagrangian, now, x)], [x_new], [pt.zeros_like(x_new)])
+        at_bound = pt.neq(f.box.active(x_new), 0)
+        w = pt.switch(at_bound, sign * slope / s[0], pt.zeros_like(slope))
+        for p, value in zip(f.parameters, f.unpack(w), strict=True):
+            held[noted(f.zeros_like(p, "bound_multipliers"), bound_multipliers=True)] = value
+    held = {variable: pt.switch(f.stopped | ~outer, variable, value) for variable, value in held.items()}
     return f.finish(new, FALSE, converged | over, reported, held)
 
 
@@ -194,10 +269,13 @@ def _first_penalty(c: Scaled, cost: Any) -> Any:
     return pt.clip(found, np.asarray(LEAST, dtype), np.asarray(MOST, dtype)).astype(dtype)
 
 
+def _slope(f: Objective, lagrangian: Any, now: Any, point: Any) -> Any:
+    """The gradient at a point of the function that the rule minimizes."""
+    there = dict(zip(f.parameters, f.unpack(point), strict=True))
+    return f.pack(replaced(differentiate(lagrangian, f.parameters), now | there))
+
+
 def _size(f: Objective, lagrangian: Any, now: Any, point: Any) -> Any:
-    """The largest component of the residual of the function that a rule minimizes that does not report it."""
-    gradients = replaced(
-        differentiate(lagrangian, f.parameters), now | dict(zip(f.parameters, f.unpack(point), strict=True))
-    )
-    gradient = f.pack(gradients)
+    """The largest component of its residual, for a rule that does not report it."""
+    gradient = _slope(f, lagrangian, now, point)
     return largest(gradient if f.box is None else f.box.residual(point, gradient))

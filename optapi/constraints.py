@@ -16,12 +16,14 @@ from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.type import float_dtypes
 
-from .checks import as_dtype, is_dense, shown
+from .checks import as_dtype, check_updates, is_dense, shown
 from .feasible import Box, side_of
 from .graph.derivatives import pullback, rows, substituted
 from .graph.oracle import jacobians
 from .graph.replace import replaced
-from .typing import Constraints, Tensor
+from .hints import hinted
+from .notes import note
+from .typing import Constraints, Tensor, Updates
 
 
 FORMS = (
@@ -45,6 +47,45 @@ def expressions(constraints: Any) -> list[Any]:
     """The expressions of `constraints`, as far as they are some."""
     entries = [entry[0] for entry in as_entries(constraints) if isinstance(entry, list | tuple) and entry]
     return [expression for expression in entries if isinstance(expression, Variable)]
+
+
+@hinted
+def multipliers(updates: Updates) -> list[np.ndarray]:
+    r"""The multipliers of the constraints after the last call of a rule, and those of the bounds.
+
+    They are those of the Lagrangian :math:`f - y^T c`: not negative where a constraint is at its low, not positive
+    where it is at its high, 0 where it is not active; under ascent the other way around. The optimal cost changes with
+    a limit at the rate of its multiplier.
+
+    Returns
+    -------
+    list of arrays
+        One for each constraint, of the shape of its expression; then one for each parameter, if there are bounds.
+
+    Raises
+    ------
+    ValueError
+        If no rule in `updates` has constraints.
+
+    Examples
+    --------
+    >>> x, stop = pytensor.shared(np.array([3.0, 1.0]), name="x"), pytensor.shared(0, name="stop")
+    >>> updates = optapi.sqp([x], pt.sum(x**2), stop=stop, constraints=[(x[0] + x[1], 2)])
+    >>> step = pytensor.function([], [], updates=updates, mode=optapi.PYTHON)
+    >>> while not stop.get_value():
+    ...     _ = step()
+    >>> optapi.multipliers(updates)[0].round(6)
+    array(2.)
+    """
+    found = [
+        np.array(variable.get_value())
+        for kind in ("multipliers", "bound_multipliers")
+        for variable in check_updates(updates)
+        if note(variable, kind)
+    ]
+    if not found and not any(note(variable, "role") == "violation" for variable in updates):
+        raise ValueError("no rule in updates has constraints; pass what optapi.sqp or augmented_lagrangian returned")
+    return found
 
 
 class Rows(NamedTuple):

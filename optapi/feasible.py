@@ -17,10 +17,12 @@ from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.type import float_dtypes, integer_dtypes
 
-from .checks import as_dtype, called, is_dense, shown
+from .checks import as_dtype, called, check_updates, is_dense, shown
+from .hints import hinted
+from .notes import note
 from .pytree import PyTree
 from .state import shape_of
-from .typing import Bounds, Tensor
+from .typing import Bounds, Tensor, Updates
 from .vectors import largest
 
 
@@ -75,6 +77,34 @@ def _between(value: Any, low: Any, high: Any) -> Any:
     # By comparisons, so that NaN stays: minimum and maximum lose it under numba on PyTensor 3.0.
     below = pt.switch(value > high, high, value)
     return pt.switch(below < low, low, below)
+
+
+@hinted
+def active(updates: Updates) -> list[np.ndarray]:
+    """Which components are at their bounds after the last call of a rule.
+
+    Returns
+    -------
+    list of arrays of int8
+        For each parameter that has bounds, in their order: -1 at the low, 1 at the high, 0 inside.
+
+    Raises
+    ------
+    ValueError
+        If no rule in `updates` has bounds.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, 1.0]), name="x")
+    >>> updates = optapi.sgd([x], pt.sum(x**2), step_size=0.1, bounds=(1.0, 2.0))
+    >>> _ = pytensor.function([], [], updates=updates, mode=optapi.PYTHON)()
+    >>> optapi.active(updates)
+    [array([ 1, -1], dtype=int8)]
+    """
+    found = [np.array(variable.get_value()) for variable in check_updates(updates) if note(variable, "active")]
+    if not found:
+        raise ValueError("no rule in updates has bounds; pass what a rule with bounds= returned")
+    return found
 
 
 def boxes(bounds: Bounds | None, parameters: Sequence[Any]) -> list[Box | None] | None:

@@ -17,6 +17,8 @@ PyTensor copies the variable. These are all that optapi writes and reads:
 ``multipliers``, ``bound_multipliers``
     True for state with the multipliers of a constraint, or of the bounds of a parameter, of its shape and in the order
     in which they were passed.
+``active``
+    True for state that says which components of a parameter are at their bounds.
 ``transformed``
     True for a gradient that was clipped, decayed or otherwise changed, so that it is not that of the cost.
 """
@@ -28,7 +30,17 @@ from typing import Any
 from pytensor.graph.basic import Variable
 
 
-NOTES = ("state", "role", "kept", "inverse_hessian", "x_scale", "multipliers", "bound_multipliers", "transformed")
+NOTES = (
+    "state",
+    "role",
+    "kept",
+    "inverse_hessian",
+    "x_scale",
+    "multipliers",
+    "bound_multipliers",
+    "active",
+    "transformed",
+)
 
 
 def noted(variable: Variable, **notes: Any) -> Any:

@@ -602,7 +602,8 @@ class Objective:
                 # Else a momentum would press against the bound, and keep the component there.
                 free = pt.eq(projected, new[p])
                 stopped = {m: pt.switch(free, new[m], pt.zeros_like(m)) for m, q in self._momenta.items() if q is p}
-                new = {**new, **stopped, p: projected}
+                at = noted(self.state(f"active/{self.label(p)}", self.shape(p), "int8"), active=True)
+                new = {**new, **stopped, p: projected, at: box.active(projected).astype("int8")}
                 inside.append(pt.all(pt.eq(p, box.project(p))))
         if self.x_scale is not None:
             new = {**new, self.x_scale.state: self.x_scale.value}

@@ -96,6 +96,8 @@ ROWS = [
     Case(optapi.gauss_newton, {}),
     Case(optapi.levenberg_marquardt, {}),
     Case(optapi.levenberg_marquardt, {"bounds": (-0.75, None)}),
+    Case(optapi.sqp, {"bounds": (-0.75, None)}),
+    Case(optapi.augmented_lagrangian, {}),
     Case(readme_rule(), {"step_size": 0.1}, settles=False),
 ]
 
@@ -105,7 +107,7 @@ SEARCHING = {
     *("lbfgs", "bfgs", "sr1", "barzilai_borwein", "scaled_conjugate_gradient", "conjugate_gradient"),
     *("fletcher_reeves", "polak_ribiere", "hestenes_stiefel", "dai_yuan", "hager_zhang_cg"),
     *("hessian_free", "krylov_subspace_descent", "newton", "newton_cg", "trust_region_cg"),
-    *("gauss_newton", "levenberg_marquardt"),
+    *("gauss_newton", "levenberg_marquardt", "sqp", "augmented_lagrangian"),
 }
 COMPARING = {"rprop-step_size=0.1-variant=irprop+", "idbd", "smd", "vsgd", "sgd_qn", "olbfgs", "sqn", "ada_qn"}
 

@@ -23,7 +23,7 @@ ORDER = [
     *("rules.first_order", "rules.per_parameter_rates", "rules.conjugate_gradient", "rules.quasi_newton"),
     *("rules.stochastic_quasi_newton", "rules.natural_gradient"),
     *("rules.newton", "rules.least_squares", "rules.hessian_free", "rules.constrained"),
-    *("stopping", "tuning", "transforms", "stateful"),
+    *("augmented", "stopping", "tuning", "transforms", "stateful"),
     *(
         "drivers.locks",
         "drivers.covariance",

@@ -240,7 +240,7 @@ class Program:
         return -1 if option_of(self.rule, self.options, "ascent") else 1
 
 
-def apply(rule: Callable[..., Updates], parameters: Sequence[Any], **keywords: Any) -> Updates:
+def apply(rule: Callable[..., Updates], parameters: Sequence[Any], /, **keywords: Any) -> Updates:
     """What `rule` makes of `parameters`, checked."""
     updates = rule(parameters, **keywords)
     if not isinstance(updates, dict) or not all(p in updates for p in parameters):

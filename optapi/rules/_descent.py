@@ -90,6 +90,14 @@ class Proposal(NamedTuple):
     at_boundary: Any = TRUE
 
 
+def noisy(f: Objective) -> bool:
+    """Whether the cost changes by itself, with a warning if the rule, which is not made for that, is to say its end."""
+    is_noisy = f.is_noisy
+    if is_noisy and f.stop is not None:
+        warn(NOISY.format(rule=f.name))
+    return is_noisy
+
+
 class Descent(NamedTuple):
     """The start of a call.
 
@@ -188,11 +196,9 @@ class Descent(NamedTuple):
         # The gradient may vanish where the cost is not finite.
         residual = objective.residual(current.point, current.gradient)
         converged = objective.converged([residual]) & pt.isfinite(current.cost)
-        is_noisy = not takes_noise and objective.is_noisy
+        is_noisy = not takes_noise and noisy(objective)
         if is_noisy:
             converged = FALSE
-            if objective.stop is not None:
-                warn(NOISY.format(rule=objective.name))
         search_state: tuple[Any, ...] = ()
         if hasattr(line_search, "begin"):
             search_state = line_search.begin(objective.name, current.cost.type.dtype)

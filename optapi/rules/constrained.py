@@ -15,8 +15,9 @@ from ..line_search import resolution
 from ..notes import noted
 from ..objective import Objective
 from ..quadratic import interior_point
-from ..typing import Bounds, Constraints, Scalar, Tensor, Updates, Variables
+from ..typing import Bounds, Constraints, Scalar, StepSize, Tensor, Updates, Variables
 from ..vectors import dot, largest
+from ._descent import noisy
 from ._linear_algebra import check_square, combined, ratio, times
 
 
@@ -60,7 +61,8 @@ class Iterate(NamedTuple):
         rows: Any = f.rows
         here, evaluations, kept = f.current(exact)
         if not kept:
-            return cls(*here, *rows.at(here.point)), evaluations, ()
+            x, g = (pt.specify_shape(vector, (f.size,)) for vector in (here.point, here.gradient))
+            return cls(x, here.cost, g, *rows.at(x)), evaluations, ()
         more = [f.state("values", (rows.size,)), f.state("jacobian", (rows.size, f.size))]
         known = cond(pt.gt(evaluations, 0), rows.at, [here.point], more)
         return cls(*here, *known), evaluations, (*kept, *more)
@@ -80,9 +82,79 @@ class Iterate(NamedTuple):
 @hinted
 def sqp(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
         stop: Variable | None = None, updates: Updates | None = None, *, constraints: Constraints = (),
-        bounds: Bounds | None = None, exact: bool | None = None, tolerance: Scalar | None = 1e-6,
-        ascent: bool = False, name: str = "sqp") -> Updates:  # fmt: skip
-    r"""Sequential quadratic programming."""
+        bounds: Bounds | None = None, step_size: StepSize | None = None, exact: bool | None = None,
+        tolerance: Scalar | None = 1e-6, ascent: bool = False, name: str = "sqp") -> Updates:  # fmt: skip
+    r"""Sequential quadratic programming: general constraints, for up to some hundred components.
+
+    .. math:: \min_x f(x) \quad \text{with} \quad l \le c(x) \le u, \quad \text{bounds of } x
+
+    A step minimizes a quadratic model of the Lagrangian :math:`f - y^T c` under linear models of the constraints,
+
+    .. math:: \min_{d, \delta} \; g^T d + \tfrac12 d^T B d + \tfrac12 \rho \delta^2 \quad \text{with} \quad
+        l \le c + J d - \delta v \le u, \quad 0 \le \delta \le 1
+
+    where :math:`v` is by how much each constraint is violated, so that there is always a feasible step, and :math:`B`
+    is learned from the changes of the gradient of the Lagrangian by damped BFGS. The multipliers of the model are the
+    next :math:`y`. A search along :math:`d` makes the merit function :math:`f + \nu^T |v|` smaller.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, exact, ascent, name
+        As in every rule that searches; see there also what is returned, reported and raised, and when the rule ends. A
+        parameter that only constraints depend on is fine.
+    constraints : triple, pair, or list of such
+        Triples ``(expression, low, high)`` and pairs ``(expression, value)``, which are equalities. The expression is a
+        floating-point tensor of any static shape, built from the parameters; `low` and `high` are None, numbers, or
+        arrays or variables that broadcast to it and do not depend on the parameters. Where both are equal numbers, it
+        is an equality.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. Each point that is evaluated or held is inside exactly; of `constraints` that holds at the end.
+    step_size : scalar or schedule, optional
+        The first step size that a search tries, by default 1.
+    tolerance : scalar or None
+        It has converged when no constraint is violated by more, and no component of the gradient of the Lagrangian,
+        :math:`g - J^T y` less the multipliers of the bounds, is larger than this times the largest multiplier, but at
+        least 1 and at most 100 times the largest component of the gradient of the cost.
+
+    Returns
+    -------
+    dict
+        With `stop`, the report ``"violation"`` too: the largest violation. `optapi.multipliers` and `optapi.active`
+        read the multipliers and the bounds that hold. The reason 6 says that nothing makes the violation smaller.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Also if `constraints` or `bounds` are not as said here; the message names the constraint or the parameter.
+
+    Notes
+    -----
+    With :math:`n` components, :math:`k` equalities and :math:`m` rows in all. Cost per call: mostly one evaluation of
+    the cost, its gradient, the constraints and their Jacobian; about 10 decompositions of a matrix of :math:`n + k + 1`
+    rows, in the interior-point method of `quadratic_program`. State: :math:`n^2 + m n` numbers. For more components
+    take `augmented_lagrangian`.
+
+    Where the first trial does not pass, it is corrected once by a step back to the active constraints. Multipliers of a
+    model that had to be relaxed count at most 100 times the gradient of the cost.
+
+    References
+    ----------
+    Nocedal and Wright (2006), Numerical optimization, algorithms 18.3 and 16.4, equation 18.36 for the weights of the
+    merit function, section 18.3 for the damped update and the second-order correction; Powell (1978), A fast algorithm
+    for nonlinearly constrained optimization calculations; Kraft (1988), A software package for sequential quadratic
+    programming, section 2.2.3, for the relaxation.
+
+    Examples
+    --------
+    >>> x, stop = pytensor.shared(np.array([2.0, 0.0]), name="x"), pytensor.shared(0, name="stop")
+    >>> cost = (x[0] - 1) ** 2 + (x[1] - 2.5) ** 2
+    >>> updates = optapi.sqp([x], cost, stop=stop, constraints=[(x[0] - 2 * x[1], -2, None)], bounds=(0, None))
+    >>> step = pytensor.function([], [], updates=updates, mode=optapi.PYTHON)
+    >>> while not stop.get_value():
+    ...     _ = step()
+    >>> x.get_value().round(6), optapi.multipliers(updates)[0].round(6)
+    (array([1.4, 1.7]), array(0.8))
+    """
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
         bounds=bounds, constraints=() if constraints is None else constraints,
@@ -108,8 +180,8 @@ def sqp(parameters: Variables, cost: Variable | None = None, gradients: Variable
     lagrangian = here.slope(y) - w
     scale = pt.minimum(pt.maximum(one, largest(y)), 100 * steepness)
     finite = here.is_finite
-    converged = FALSE
-    if f.tolerance is not None and f.stop is not None:
+    converged, is_noisy = FALSE, noisy(f)
+    if f.tolerance is not None and f.stop is not None and not is_noisy:
         small = f.tolerance.astype(f.dtype)
         still = (largest(lagrangian) <= small * scale) & (largest(times(B, d)) <= small * steepness)
         converged = finite & (violation <= small) & still
@@ -144,7 +216,8 @@ def sqp(parameters: Variables, cost: Variable | None = None, gradients: Variable
         return [count + 1, next_a, next_offset, shorter, found, *held], found
 
     able = finite & ~f.stopped & ~converged
-    start = [np.int64(0), one, pt.zeros_like(x), number(0), FALSE, *here]
+    first = one if step_size is None else f.step_size(step_size).astype(f.dtype)
+    start = [np.int64(0), first, pt.zeros_like(x), number(0), FALSE, *here]
     trials, _, _, _, found, *there = repeat(turn, start, pt.switch(able, TRIALS, 0))
     there = Iterate(*there)
     found = found & ~pt.all(pt.eq(there.point, x))
