@@ -27,6 +27,8 @@ QP_STEPS, TRIALS = 60, 25
 SUFFICIENT = 1e-4
 # The penalty on the relaxation of the constraints, in units of the gradient.
 RELAXED = 1e8
+# A relaxation with which the model does not say how the violation becomes smaller.
+NOWHERE = 0.99
 PATIENCE = 10
 
 
@@ -180,11 +182,14 @@ def sqp(parameters: Variables, cost: Variable | None = None, gradients: Variable
     lagrangian = here.slope(y) - w
     scale = pt.minimum(pt.maximum(one, largest(y)), 100 * steepness)
     finite = here.is_finite
+    # A constraint that is not active has no multiplier.
+    gap = here.values - _sides(rows, y)
+    complementarity = y * pt.switch(pt.isfinite(gap), gap, pt.zeros_like(gap)) / pt.maximum(one, abs(here.cost))
     converged, is_noisy = FALSE, noisy(f)
     if f.tolerance is not None and f.stop is not None and not is_noisy:
         small = f.tolerance.astype(f.dtype)
         still = (largest(lagrangian) <= small * scale) & (largest(times(B, d)) <= small * steepness)
-        converged = finite & (violation <= small) & still
+        converged = finite & (violation <= small) & (largest(complementarity) <= small) & still
 
     # Search along d, by the merit function of Han and Powell.
     # Multipliers of a model that had to be relaxed are of the size of its penalty.
@@ -194,7 +199,8 @@ def sqp(parameters: Variables, cost: Variable | None = None, gradients: Variable
     nu = pt.maximum(size, (weights + size) / 2)
     # So that d descends: half of what the model gains in feasibility pays for what it loses.
     gained = (1 - relaxed) * pt.sum(abs(excess)) / 2
-    nu = pt.maximum(nu, ratio(dot(g, d) + dot(d, times(B, d)) / 2, gained))
+    possible = relaxed < number(NOWHERE)
+    nu = pt.maximum(nu, ratio(dot(g, d) + dot(d, times(B, d)) / 2, gained, possible & (gained > 0)))
     level = here.cost + dot(nu, abs(excess))
     slope = dot(g, d) - (1 - relaxed) * dot(nu, abs(excess))
     noise = resolution(level, g)
@@ -244,9 +250,10 @@ def sqp(parameters: Variables, cost: Variable | None = None, gradients: Variable
         unbounded = feasible & (there.cost < lowest)
         # Nothing that is allowed makes the violation smaller.
         infeasible = f.state("infeasible_calls", dtype="int64")
+        held = ~possible & ~feasible & (next_violation > number(0.999) * violation)
+        new[infeasible] = pt.switch(held, infeasible + 1, 0)
         tiny = largest(d) <= number(np.finfo(f.dtype).eps ** 0.25) * pt.maximum(one, largest(x))
-        new[infeasible] = pt.switch((relaxed > number(0.99)) & tiny & ~feasible, infeasible + 1, 0)
-        nowhere = pt.gt(new[infeasible], 1) | (lost & (relaxed > number(0.99)) & ~feasible)
+        nowhere = held & (pt.gt(new[infeasible], pt.switch(tiny, 1, PATIENCE)) | lost)
         promise = abs(slope)
         hidden = noise + number(np.finfo(f.dtype).eps) * dot(abs(g), abs(x))
         reason = pt.switch(feasible & (promise <= hidden), 7, 2)
@@ -323,11 +330,15 @@ def _corrected(f: Objective, here: Iterate, y: Any) -> Any:
     factors: Any = pt.linalg.lu_factor(pt.switch(finite, M, np.eye(rows.size, dtype=dtype)))
 
     def correction(values: Any) -> Any:
-        side = pt.switch(equal | (y > 0), rows.box.low, rows.box.high)
-        beyond = pt.switch(active, values - side, pt.zeros_like(values))
+        beyond = pt.switch(active, values - _sides(rows, y), pt.zeros_like(values))
         return -combined(J, pt.linalg.lu_solve(factors, beyond, check_finite=False))
 
     return correction
+
+
+def _sides(rows: Any, y: Any) -> Any:
+    """The limits that constraints with these multipliers are at."""
+    return pt.switch(y < 0, rows.box.high, rows.box.low)
 
 
 def _damped(B: Any, updated: Any, s: Any, y: Any) -> tuple[Any, Any]:
