@@ -264,7 +264,8 @@ def interior_point(B: Any, g: Any, A: Any, b: Any, G: Any, box: Box, steps: Any,
         moved = [x + a * dx, y + a * dy, s + a * ds, z + a * dz]
         for v in (dx, dz):
             finite = finite & pt.all(pt.isfinite(v))
-        stays = converged | ~finite | (mu <= number(epsilon**2))
+        # Without limits there is nothing but a system of equations.
+        stays = converged | ~finite | ((mu <= number(epsilon**2)) & pt.any(counts))
         kept = [pt.switch(stays, old, new) for old, new in zip((x, y, s, z), moved, strict=True)]
         return [turns + 1, converged, *kept], stays
 

@@ -171,7 +171,9 @@ class Symbolic:
             jacobians = [
                 transposed[part].T.reshape((-1, *v.type.shape)) for part, v in zip(parts, variables, strict=True)
             ]
-            self._evaluate = pytensor.function(variables, [r, *jacobians], mode=PYTHON if mode is None else mode)
+            self._evaluate = pytensor.function(
+                variables, [r, *jacobians], mode=PYTHON if mode is None else mode, on_unused_input="ignore"
+            )
 
     def __call__(self, point: Any, *args: Any) -> tuple[Any, Any]:
         """The residuals and the Jacobian at `point`."""

@@ -531,7 +531,7 @@ def candidates(node: Apply) -> Iterator[Callable[..., Any]]:
     elif isinstance(op, Elemwise) and not op.inplace_pattern and len(node.outputs) == 1:
         for function in elementwise(op.scalar_op, dtypes, node.outputs[0].type):
             yield checked(node, function)
-    elif isinstance(op, CAReduce) and dtypes[0] == dtype and op.acc_dtype in (None, dtype):
+    elif isinstance(op, CAReduce) and dtypes[0] == dtype and op.acc_dtype in (None, dtype) and is_numeric(op.ufunc):
         axis, fold = op.axis, op.ufunc.reduce
         yield lambda x: fold(x, axis=axis, dtype=dtype)
     elif isinstance(op, DimShuffle) and not op.drop:
@@ -604,6 +604,11 @@ def elementwise(op: Any, dtypes: list[str], output: TensorType) -> Iterator[Call
         yield lambda *terms: reduce(ufunc, terms)
     elif (function := universal_function(op, dtypes, dtype)) is not None:
         yield function
+
+
+def is_numeric(function: Any) -> bool:
+    """Whether a universal function is of numbers, and not a function of Python applied to objects."""
+    return function.types != ["OO->O"]
 
 
 def universal_function(op: Any, dtypes: Sequence[str], dtype: str) -> np.ufunc | None:

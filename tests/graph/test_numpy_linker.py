@@ -105,6 +105,15 @@ def test_what_has_a_line_of_its_own():
 
 
 @OURS
+def test_gradients_of_products(mode):
+    """They go through a product without zeros, which NumPy has no function of numbers for."""
+    x = pt.dvector("x")
+    gradient = pytensor.function([x], pytensor.grad(pt.prod(x), x), mode=mode)
+    np.testing.assert_array_equal(gradient(np.array([1.0, 2.0, 3.0])), [6, 3, 2])
+    np.testing.assert_array_equal(gradient(np.array([1.0, 0.0, 3.0])), [0, 3, 0])
+
+
+@OURS
 def test_loops(mode):
     def body(x, total, count):
         return [x / 2, total + x.sum(), count + 1], x.sum() < A

@@ -11,9 +11,10 @@ import optapi
 from optapi.graph.numpy_linker import STEP
 
 
-def run(rule, start, cost, constraints, calls=300, dtype="float64", mode=STEP, **options):
+def run(rule, start, cost, constraints, calls=300, inner=None, dtype="float64", mode=STEP, **options):
     """The point after the last call of a rule, its updates, and what it reports."""
     x, stop = pytensor.shared(np.array(start, dtype), name="x", shape=np.shape(start)), pytensor.shared(0, name="stop")
+    options = {"rule": inner, **options} if inner else options
     updates = rule([x], cost(x), stop=stop, constraints=constraints(x), **options)
     step = pytensor.function([], [], updates=updates, mode=mode)
     count = 0
@@ -113,7 +114,7 @@ def test_sqp_goes_the_way_of_its_twin():
     [
         (lambda x: [(x[0], 1, None), (x[0], None, 0)], 0.5),
         (lambda x: (pt.sum(x**2), -1), 1.0),
-        (lambda x: [(x, [3, -np.inf], [np.inf, -3]), (x[0] - x[1], 0)], 2.0),
+        (lambda x: [(x, np.array([3, -np.inf]), np.array([np.inf, -3])), (x[0] - x[1], 0)], 2.0),
     ],
 )
 def test_what_cannot_be_says_so(rule, constraints, violation):
@@ -148,13 +149,14 @@ def test_a_cost_that_is_not_a_number_in_places(rule):
 @pytest.mark.parametrize("rule", [optapi.sqp, optapi.augmented_lagrangian])
 def test_ascent_turns_the_signs(rule):
     x, updates, said = run(
-        rule, [0.3, 0.1], lambda x: x[0] + 2 * x[1], lambda x: (pt.sum(x**2), None, 1), ascent=True, bounds=(None, 0.5)
-    )
-    np.testing.assert_allclose(x, [0.5, np.sqrt(0.75)], atol=1e-6)
+        rule, [0.3, 0.1], lambda x: x[0] + 2 * x[1], lambda x: (pt.sum(x**2), None, 1), ascent=True,
+        bounds=(None, np.array([np.inf, 0.5])),
+    )  # fmt: skip
+    np.testing.assert_allclose(x, [np.sqrt(0.75), 0.5], atol=1e-6)
     y, w = optapi.multipliers(updates)
     # The optimal cost grows with the limit of the circle and with the bound.
     np.testing.assert_allclose(y, 1 / (2 * np.sqrt(0.75)), rtol=1e-4)
-    np.testing.assert_allclose(w, [0, 2 - 2 * 0.5 * y], atol=1e-4)
+    np.testing.assert_allclose(w, [0, 2 - y], atol=1e-4)
     assert said["cost"] == pytest.approx(np.sqrt(0.75) + 1)
 
 
@@ -201,7 +203,7 @@ def test_any_rule_can_be_inside(rule):
     options = {"step_size": 0.02, "inner_iterations": 300} if rule is optapi.adam else {}
     x, _, said = run(
         optapi.augmented_lagrangian, [2.0, 0.5], lambda x: pt.sum((x - 3) ** 2), lambda x: (pt.sum(x**2), None, 2),
-        rule=rule, calls=5000, tolerance=1e-4, **options,
+        inner=rule, calls=5000, tolerance=1e-4, **options,
     )  # fmt: skip
     np.testing.assert_allclose(x, 1, atol=1e-3)
     assert said["reason"] == 0
@@ -210,16 +212,16 @@ def test_any_rule_can_be_inside(rule):
 @pytest.mark.parametrize(
     ("constraints", "words"),
     [
-        (3, "constraints is 3"),
-        ([3], r"constraints\[0\] is 3"),
-        (lambda x, y: [(1.0, 2)], r"constraints\[0\] has 1.0 in the place of an expression"),
+        (3, "constraints is a int"),
+        ([3], r"constraints\[0\] is a int"),
+        (lambda x, y: [(1.0, 2)], r"constraints\[0\] has a float in the place of an expression"),
         (lambda x, y: [(x, 2), (y, 1)], r"constraints\[1\] does not depend on any of the parameters"),
         (lambda x, y: (pt.round(x).astype("int64"), 1), r"constraints\[0\] is of type"),
         (lambda x, y: (x, 2, 1), r"constraints\[0\] has a low above its high"),
         (lambda x, y: (x, None, None), r"constraints\[0\] has no limit"),
         (lambda x, y: (x, np.nan), "low that is NaN"),
-        (lambda x, y: (x, "a"), "low that is 'a'"),
-        (lambda x, y: (x, [1, 2, 3]), "does not broadcast"),
+        (lambda x, y: (x, "a"), "low that is a str"),
+        (lambda x, y: (x, np.arange(3.0)), "does not broadcast"),
         (lambda x, y: (x, x), "depends on the parameters"),
         (lambda x, y: (x, np.inf, None), "leaves no point"),
         (lambda x, y: (x[: pt.cast(y, "int64")], 0), "has no static shape"),
@@ -236,7 +238,7 @@ def test_rules_that_do_not_fit_say_so():
     x = pytensor.shared(np.ones(2), name="x")
     with pytest.raises(TypeError, match="bfgs takes no bounds"):
         optapi.augmented_lagrangian([x], pt.sum(x**2), constraints=(x, 1), bounds=(0, 1), rule=optapi.bfgs)
-    with pytest.raises(TypeError, match="rule is 3"):
+    with pytest.raises(TypeError, match="rule is a int"):
         optapi.augmented_lagrangian([x], pt.sum(x**2), constraints=(x, 1), rule=3)
     with pytest.raises(ValueError, match="no rule in updates has constraints"):
         optapi.multipliers(optapi.sgd([x], pt.sum(x**2), step_size=0.1))
