@@ -74,8 +74,8 @@ def multipliers(updates: Updates) -> list[np.ndarray]:
     >>> step = pytensor.function([], [], updates=updates, mode=optapi.PYTHON)
     >>> while not stop.get_value():
     ...     _ = step()
-    >>> optapi.multipliers(updates)[0].round(6)
-    array(2.)
+    >>> print(optapi.multipliers(updates)[0].round(6))
+    2.0
     """
     found = [
         np.array(variable.get_value())

@@ -103,7 +103,6 @@ PAIRS = {"betas": "{0}= and {1}=, two numbers"}
 # What is no keyword here, and what to do.
 SENTENCES = {
     "options": "pass what is in options as keywords, for instance max_iterations=100",
-    "constraints": "there are bounds=, and no other constraints yet",
     "clipnorm": "clip the gradients before the rule: optapi.gradients.clip_norm",
     "clipvalue": "clip the gradients before the rule: optapi.gradients.clip",
     "global_clipnorm": "clip the gradients before the rule: optapi.gradients.clip_global_norm",

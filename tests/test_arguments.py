@@ -59,6 +59,11 @@ def updated(*more, step_size=0.1):
     return [known[name] for name in ("updates", *more)]
 
 
+def updated_with(rule=optapi.sgd, **options):
+    p = shared([1.0, -2.0], "p")
+    return rule([p], pt.sum(p**2), step_size=0.1, **options)
+
+
 def after(names, *more):
     """A call with the arguments `names`, the first of which is updates."""
     return lambda: dict(zip(names, updated(*more), strict=True))
@@ -128,6 +133,9 @@ CALLS |= {
         ),
     ),
     "average": (optapi.average, lambda: {"updates": (u := updated("p", "q"))[0], "averages": {u[1]: u[2]}}),
+    "active": (optapi.active, lambda: {"updates": updated_with(bounds=(0, 1))}),
+    "multipliers": (optapi.multipliers, lambda: {"updates": updated_with(optapi.sqp, constraints=())}),
+    "quadratic_program": (optapi.quadratic_program, lambda: {"B": np.eye(2), "g": np.ones(2)}),
     "batch": (
         optapi.batch,
         lambda: {"updates": (u := updated("p"))[0], "starts": {u[1]: shared(np.ones((3, 2)), "wide")}},
@@ -501,6 +509,7 @@ def test_valid_calls_are_valid():
             function(**make())
 
 
+@pytest.mark.filterwarnings("ignore::optapi.OptimizationWarning")
 @pytest.mark.parametrize("part", range(4))
 def test_wrong_arguments_are_refused(part):
     bad = {}

@@ -16,6 +16,7 @@ from ..hints import hinted
 from ..losses import Robust
 from ..typing import Array, CompileMode, Variables
 from .locks import BUILDING
+from .options import check_kind_of_mode
 
 
 @hinted
@@ -79,6 +80,7 @@ def covariance(parameters: Variables, cost: Variable | None = None, *, residuals
     check_flag("ascent", ascent)
     given = dict(inputs or {})
     parts = None if residuals is None else as_list("residuals", residuals)
+    check_kind_of_mode(mode)
     function = products(shared, None if parts is not None else check_cost(cost), parts, list(given), mode)
     point = [np.asarray(p.get_value(borrow=True)) for p in shared]
     matrix, variance = information(function, point, list(given.values()), parts is not None)

@@ -14,7 +14,6 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from numpy.typing import ArrayLike
-from pytensor.compile.mode import Mode
 
 from ..checks import as_numbers, check_callable, check_flag, check_number, check_start_first, warn
 from ..feasible import limits, put_inside, sides
@@ -28,7 +27,7 @@ from .covariance import precision
 from .evaluator import Evaluation, Evaluator, kinds_of
 from .locks import BUILDING
 from .numpy import by_leaf
-from .options import check_rule, name_of, options_of, rule_of
+from .options import check_kind_of_mode, check_rule, name_of, options_of, rule_of
 from .oracle_program import OracleProgram
 from .progress import Monitor
 from .results import OptimizeResult
@@ -361,8 +360,7 @@ def run_of(evaluator: FitEvaluator, start: Arrays, opt_algo: OptAlgo, options: d
     if "residuals" in options:
         raise TypeError("the keyword 'residuals' is not taken here; the rule gets it from x0, residuals and jac")
     check_rule(rule, options | {"residuals": None}, least_squares, "x0, residuals and jac", symbolic=True)
-    if not (mode is None or isinstance(mode, str | Mode)):
-        raise TypeError(f"mode is {mode!r}; pass a PyTensor mode or the name of one")
+    check_kind_of_mode(mode)
     length = evaluator.residuals(evaluator.at(start)).size
     program = FitProgram(rule, options, kinds_of(start), mode, length)
     return FitRun(program, evaluator, termination, Monitor(name_of(rule), *monitor), program.start(start))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
-from pytensor.compile.mode import Mode, get_mode
+from pytensor.compile.mode import get_mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import ancestors, explicit_graph_inputs
@@ -46,7 +46,7 @@ from ..updates import extend, reports
 from .covariance import precision, products
 from .evaluator import Evaluation, Evaluator
 from .locks import BUILDING
-from .options import option_of, options_of
+from .options import check_kind_of_mode, option_of, options_of
 from .program import Places, Program, apply, as_function, full, values_of
 from .termination import Ending
 
@@ -89,8 +89,7 @@ class Problem(NamedTuple):
                 )
             if any(variable is other for other in inputs[:position]):
                 raise ValueError(f"the input {called(variable)} is listed twice in inputs; list it once")
-        if not (mode is None or isinstance(mode, str | Mode)):
-            raise TypeError(f"mode is {mode!r}; pass a PyTensor mode or the name of one")
+        check_kind_of_mode(mode)
         problem = cls(parameters, cost, rule, options, list(inputs), dict(updates or {}), has_cost, mode)
         if "exact" in (options_of(rule)[0] or ()) and options.get("exact") is None:
             # Unlike in a function that is called again and again, the inputs stay the same.

@@ -8,7 +8,6 @@ from dataclasses import fields
 from typing import Any, ClassVar
 
 import numpy as np
-from pytensor.compile.mode import Mode
 
 from ..checks import as_numbers, check_flag, check_start_first, warn
 from ..feasible import limits, put_inside
@@ -21,7 +20,7 @@ from .constraint_functions import constraint_functions
 from .differences import is_found
 from .evaluator import Evaluation, evaluator_of, kinds_of
 from .gradient_check import Comparison, along, compare
-from .options import check_rule, name_of, option_of, options_of, own_rule, public_name, rule_of
+from .options import check_kind_of_mode, check_rule, name_of, option_of, options_of, own_rule, public_name, rule_of
 from .oracle_program import OracleProgram
 from .progress import Checkpoint, Monitor
 from .run import LIMITS, Run, entries, read
@@ -60,7 +59,8 @@ class minimize_iterator(Run):
         where it builds a scalar of them, that is differentiated; else it is ``"2-point"``, with an
         `OptimizationWarning`.
     opt_algo : callable or str, optional
-        A rule, for instance `optapi.lbfgs`, or its name; by default ``"lbfgs"``.
+        A rule, for instance `optapi.lbfgs`, or its name; by default ``"lbfgs"``, with `constraints` ``"sqp"`` for up
+        to 300 components and ``"augmented_lagrangian"`` for more.
     args : tuple
         Further arguments of `f`, `df` and `hessp`.
     max_iterations : int, optional
@@ -106,7 +106,9 @@ class minimize_iterator(Run):
         together as `x0` is, unless it is a number or a name. `bounds`, of a rule that takes them, are too: of a vector
         a pair ``(low, high)`` for each component or SciPy's ``Bounds``, of another array a pair of numbers or arrays,
         of a dictionary those of some of its keys; or one pair of numbers for all. None is no bound. `x0` is put inside,
-        and no step leads outside.
+        and no step leads outside. `constraints`, of a rule that takes them, are one or a list of SciPy's
+        ``LinearConstraint``, ``NonlinearConstraint`` and dictionaries, triples ``(function, low, high)`` and pairs
+        ``(function, value)``; a Jacobian that is missing is found as the derivative of `f` is if `df` is None.
 
     Attributes
     ----------
@@ -186,8 +188,7 @@ class minimize_iterator(Run):
         options = check_rule(rule, options, minimize_iterator, "x0, f and df", symbolic=False)
         if "x_scale" in options:
             options["x_scale"] = by_leaf(options["x_scale"], structure)
-        if not (mode is None or isinstance(mode, str | Mode)):
-            raise TypeError(f"mode is {mode!r}; pass a PyTensor mode or the name of one")
+        check_kind_of_mode(mode)
         bounds = limits(options.get("bounds"), structure, start)
         if "bounds" in options:
             options["bounds"], start = bounds, put_inside(start, bounds)

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pytensor.compile.mode import Mode
+
 from ..hints import PASSED, hint, rules
 from ..typing import OptAlgo
 
@@ -19,6 +21,12 @@ SYMBOLIC = ("residuals", "outputs", "per_example")
 TOLERANCE = 1e-5
 # Algorithms of SciPy that have no counterpart here, by their names in small letters without signs.
 SCIPYS = {"neldermead": "Nelder-Mead", "powell": "Powell", "cobyla": "COBYLA", "cobyqa": "COBYQA", "tnc": "TNC"}
+
+
+def check_kind_of_mode(mode: Any) -> None:
+    """`mode` is a mode of PyTensor, the name of one, or None."""
+    if not (mode is None or isinstance(mode, str | Mode)):
+        raise TypeError(f"mode is {mode!r}; pass a PyTensor mode or the name of one")
 
 
 def check_rule(

@@ -43,9 +43,14 @@ class OptimizeResult(dict[str, Any]):
     bound_multipliers : as the start
         With bounds, the multipliers of those that are active: the component of `jac` there, 0 where it is free. At a
         minimum it is not negative at a low and not positive at a high; at a maximum the other way around. It says how
-        fast `fun` changes with the bound.
+        fast `fun` changes with the bound. With general constraints, that of the gradient of the Lagrangian.
+    multipliers : list of arrays
+        With general constraints, those of each, in the order in which they were passed, with the same signs.
+    violation : float
+        With general constraints, the largest violation at `x`.
     optimality : float
-        With bounds, the size of the largest component of the projected derivative.
+        With bounds, the size of the largest component of the projected derivative; with general constraints, of that of
+        the Lagrangian.
 
     Examples
     --------

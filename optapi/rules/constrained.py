@@ -154,8 +154,8 @@ def sqp(parameters: Variables, cost: Variable | None = None, gradients: Variable
     >>> step = pytensor.function([], [], updates=updates, mode=optapi.PYTHON)
     >>> while not stop.get_value():
     ...     _ = step()
-    >>> x.get_value().round(6), optapi.multipliers(updates)[0].round(6)
-    (array([1.4, 1.7]), array(0.8))
+    >>> print(x.get_value().round(6), optapi.multipliers(updates)[0].round(6))
+    [1.4 1.7] 0.8
     """
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,

@@ -54,7 +54,7 @@ def test_each_ending_has_a_sentence():
     facts |= {"rounding": 1e-15, "why": "It may have a kink."}
     limits = {"max_evaluations": 7, "time_limit": 7, "cost_tolerance": 7, "step_tolerance": 7}
     assert set(Ending) == set(SENTENCES)
-    assert {ending.status for ending in Ending} == set(STATUSES) == {0, 1, 2, 3, 4, 5, 8, 99}
+    assert {ending.status for ending in Ending} == set(STATUSES) == {0, 1, 2, 3, 4, 5, 6, 8, 99}
     for ending in Ending:
         sentence = of(**limits).explained(ending, **facts)
         assert re.fullmatch(r"[A-Z][^{}]*\.", sentence)

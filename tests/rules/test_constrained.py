@@ -252,5 +252,7 @@ def test_backends_agree(rule, mode):
     [problem] = [p for p in PROBLEMS if str(p) == "HS43"]
     _, _, said = solve(rule, problem)
     _, _, other = solve(rule, problem, mode=mode)
-    assert said["evaluations"] == other["evaluations"]
-    assert said["cost"] == pytest.approx(other["cost"], rel=1e-9)
+    # Rounding decides when an inner minimization ends.
+    assert said["evaluations"] == pytest.approx(other["evaluations"], rel=0 if rule is optapi.sqp else 0.2)
+    assert said["reason"] == other["reason"]
+    assert said["cost"] == pytest.approx(other["cost"], rel=1e-6)

@@ -72,7 +72,7 @@ CALLS = {
     "order of least_squares": (lambda: optapi.least_squares(np.sin, [1.0]), "least_squares(x0, residuals)"),
     "xdata": (lambda: optapi.curve_fit(np.sin, xdata=[1.0], ydata=[1.0]), "use x="),
     "lower": (lambda: optapi.minimize([1.0], np.sum, np.sign, lower=0.0), "use bounds="),
-    "constraints": (lambda: optapi.minimize([1.0], np.sum, np.sign, constraints=()), "there are bounds="),
+    "constraints": (lambda: optapi.lbfgs([P], COST, constraints=[(P, 1)]), "it is taken by"),
     "scale": (lambda: optapi.lbfgs([P], COST, scale=3.0), "use x_scale="),
     "key of bounds": (lambda: optapi.minimize({"a": 1.0}, np.sum, np.sign, bounds={"b": (0, 1)}), "the keys ['b']"),
     "Adam": (lambda: optapi.Adam, "use optapi.adam"),
