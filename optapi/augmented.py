@@ -235,7 +235,8 @@ def augmented_lagrangian(parameters: Variables, cost: Variable | None = None, gr
         held[noted(f.state(f"multiplier/{i}", value.type.shape), multipliers=True)] = value
     if f.boxes is not None:
         [slope] = cond(outer, lambda x: [_slope(f, lagrangian, now, x)], [x_new], [pt.zeros_like(x_new)])
-        at_bound = pt.neq(f.box.active(x_new), 0)
+        box_of_x: Any = f.box
+        at_bound = pt.neq(box_of_x.active(x_new), 0)
         w = pt.switch(at_bound, sign * slope / s[0], pt.zeros_like(slope))
         for p, value in zip(f.parameters, f.unpack(w), strict=True):
             held[noted(f.zeros_like(p, "bound_multipliers"), bound_multipliers=True)] = value

@@ -194,7 +194,7 @@ def interior_point(B: Any, g: Any, A: Any, b: Any, G: Any, box: Box, steps: Any,
     k = 0 if A is None else b.type.shape[0]
     epsilon = float(np.finfo(dtype).eps)
 
-    def number(value: float) -> Any:
+    def number(value: Any) -> Any:
         return np.asarray(value, dtype)
 
     def rows(v: Any) -> Any:

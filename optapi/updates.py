@@ -76,11 +76,11 @@ def reports(updates: Updates) -> dict[str, list[Any]]:
     """The variables of `updates` in which rules report how they are doing, by role.
 
     The roles of rules are ``"reason"`` (0 while running, and then why it ended: 0 converged, 2 no further progress,
-    3 not finite, 6 infeasible, 7 converged to the precision of the cost, 8 unbounded below), ``"evaluations"`` (of the cost with its
-    gradients, in total), ``"products"`` (with a matrix of second derivatives, in total), ``"cost"``,
-    ``"gradient_size"`` (the largest absolute component) and ``"violation"`` (of general constraints, the largest; all
-    three at the point held after the call). A rule reports only
-    when it is given a `stop`, and only what it computes anyway.
+    3 not finite, 6 infeasible, 7 converged to the precision of the cost, 8 unbounded below), ``"evaluations"`` (of the
+    cost with its gradients, in total), ``"products"`` (with a matrix of second derivatives, in total), ``"cost"``,
+    ``"gradient_size"`` (the largest absolute component) and ``"violation"`` (the largest of general constraints; all
+    three at the point held after the call). A rule reports only when it is given a `stop`, and only what it computes
+    anyway.
 
     Returns
     -------

@@ -134,7 +134,7 @@ CALLS |= {
     ),
     "average": (optapi.average, lambda: {"updates": (u := updated("p", "q"))[0], "averages": {u[1]: u[2]}}),
     "active": (optapi.active, lambda: {"updates": updated_with(bounds=(0, 1))}),
-    "multipliers": (optapi.multipliers, lambda: {"updates": updated_with(optapi.sqp, constraints=())}),
+    "multipliers": (optapi.multipliers, lambda: {"updates": updated_with(optapi.sqp, constraints=(), bounds=(0, 1))}),
     "quadratic_program": (optapi.quadratic_program, lambda: {"B": np.eye(2), "g": np.ones(2)}),
     "batch": (
         optapi.batch,

@@ -61,7 +61,8 @@ class ConstraintFunctions:
         self.constraints, self.bounds = list(constraints), bounds
         values = [self._values(constraint, start)[0] for constraint in constraints]
         self.sizes = [value.size for value in values]
-        low, high = [], []
+        low: list[np.ndarray] = []
+        high: list[np.ndarray] = []
         for position, (constraint, value) in enumerate(zip(constraints, values, strict=True)):
             for word, limit, rows in (("low", constraint.low, low), ("high", constraint.high, high)):
                 try:
@@ -133,7 +134,8 @@ def is_list(constraints: Any) -> bool:
 
 def _constraint(name: str, entry: Any, structure: PyTree, start: Arrays,
                 mode: CompileMode) -> Constraint:  # fmt: skip
-    jac, own = None, ()
+    jac: Any = None
+    own: tuple[Any, ...] = ()
     if isinstance(entry, Mapping):
         unknown = set(entry) - {"type", "fun", "jac", "args"}
         if unknown or not {"type", "fun"} <= set(entry):

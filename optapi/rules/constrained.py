@@ -76,6 +76,11 @@ class Iterate(NamedTuple):
             finite = finite & pt.all(pt.isfinite(part))
         return finite
 
+    def violation(self, f: Objective) -> Any:
+        """The largest violation of a row."""
+        rows: Any = f.rows
+        return largest(rows.excess(self.values))
+
     def slope(self, multipliers: Tensor) -> Any:
         r"""The gradient of the Lagrangian, :math:`g - J^T y`."""
         return self.gradient - combined(self.jacobian, multipliers)
@@ -162,183 +167,239 @@ def sqp(parameters: Variables, cost: Variable | None = None, gradients: Variable
         bounds=bounds, constraints=() if constraints is None else constraints,
     )  # fmt: skip
     check_square(f, "augmented_lagrangian")
-    rows: Any = f.rows
     here, evaluations, kept = Iterate.current(f, exact)
-    x, g = here.point, here.gradient
-    n, m = f.size, rows.size
+    B, updated = f.state("hessian", (f.size, f.size), fill=np.eye(f.size)), f.state("updated", dtype="int64")
+    rows: Any = f.rows
+    weights, search_failed = f.state("weights", (rows.size,)), f.state("search_failed", dtype="int64")
 
-    B, updated = f.state("hessian", (n, n), fill=np.eye(n)), f.state("updated", dtype="int64")
-    weights, search_failed = f.state("weights", (m,)), f.state("search_failed", dtype="int64")
+    model = Model.of(f, here, B)
+    converged = FALSE if noisy(f) else model.is_solved(f, here, B)
+    merit = Merit.of(f, here, model, B, weights)
+    first = np.asarray(1, f.dtype) if step_size is None else f.step_size(step_size).astype(f.dtype)
+    able = here.is_finite & ~f.stopped & ~converged
+    there, found, trials = _searched(f, here, model, merit, first, able)
 
-    def number(value: float) -> Any:
-        return np.asarray(value, f.dtype)
-
-    one = number(1)
-    excess = rows.excess(here.values)
-    violation, steepness = largest(excess), pt.maximum(one, largest(g))
-    d, relaxed, y, w = _step(f, here, excess, B, number(RELAXED) * steepness)
-
-    # The conditions of optimality, with multipliers that may be large, but not without limit.
-    lagrangian = here.slope(y) - w
-    scale = pt.minimum(pt.maximum(one, largest(y)), 100 * steepness)
-    finite = here.is_finite
-    # A constraint that is not active has no multiplier.
-    gap = here.values - _sides(rows, y)
-    complementarity = y * pt.switch(pt.isfinite(gap), gap, pt.zeros_like(gap)) / pt.maximum(one, abs(here.cost))
-    converged, is_noisy = FALSE, noisy(f)
-    if f.tolerance is not None and f.stop is not None and not is_noisy:
-        small = f.tolerance.astype(f.dtype)
-        still = (largest(lagrangian) <= small * scale) & (largest(times(B, d)) <= small * steepness)
-        converged = finite & (violation <= small) & (largest(complementarity) <= small) & still
-
-    # Search along d, by the merit function of Han and Powell.
-    # Multipliers of a model that had to be relaxed are of the size of its penalty.
-    limit = 100 * steepness
-    y = pt.switch(relaxed > number(1e-3), pt.clip(y, -limit, limit), y)
-    size = abs(y)
-    nu = pt.maximum(size, (weights + size) / 2)
-    # So that d descends: half of what the model gains in feasibility pays for what it loses.
-    gained = (1 - relaxed) * pt.sum(abs(excess)) / 2
-    possible = relaxed < number(NOWHERE)
-    nu = pt.maximum(nu, ratio(dot(g, d) + dot(d, times(B, d)) / 2, gained, possible & (gained > 0)))
-    level = here.cost + dot(nu, abs(excess))
-    slope = dot(g, d) - (1 - relaxed) * dot(nu, abs(excess))
-    noise = resolution(level, g)
-    correction = _corrected(f, here, y)
-
-    def turn(count: Any, a: Any, offset: Any, shorter: Any, found: Any, *best: Any) -> Any:
-        trial = Iterate.at(f, _moved(f, x, a * d + offset))
-        value = trial.cost + dot(nu, abs(rows.excess(trial.values)))
-        good = pt.isfinite(value) & pt.all(pt.isfinite(trial.gradient)) & pt.all(pt.isfinite(trial.jacobian))
-        found = good & (value <= level + number(SUFFICIENT) * a * pt.minimum(slope, 0) + noise)
-        corrects = pt.eq(count, 0) & good & ~found if m else FALSE
-        curved = (value - level) / a - slope
-        part = pt.switch(good & (curved > 0), pt.clip(-slope / (2 * curved), number(0.2), number(0.5)), number(0.5))
-        after = a * part
-        [next_offset] = cond(corrects, lambda values: [correction(values)], [trial.values], [pt.zeros_like(x)])
-        next_a = pt.switch(corrects, a, pt.switch(shorter > 0, shorter, after))
-        shorter = pt.switch(corrects, after, number(0))
-        held = [pt.switch(found, new, old) for new, old in zip(trial, best, strict=True)]
-        return [count + 1, next_a, next_offset, shorter, found, *held], found
-
-    able = finite & ~f.stopped & ~converged
-    first = one if step_size is None else f.step_size(step_size).astype(f.dtype)
-    start = [np.int64(0), first, pt.zeros_like(x), number(0), FALSE, *here]
-    trials, _, _, _, found, *there = repeat(turn, start, pt.switch(able, TRIALS, 0))
-    there = Iterate(*there)
-    found = found & ~pt.all(pt.eq(there.point, x))
-
-    # Powell's damped update, with the new multipliers at both points.
-    s, change = there.point - x, there.slope(y) - here.slope(y)
-    B_new, good = _damped(B, updated, s, change)
+    # The multipliers are those of the model at both points.
+    s, y = there.point - here.point, there.slope(model.y) - here.slope(model.y)
+    B_new, good = _damped(B, updated, s, y)
     good = good & found
     new: Updates = dict(zip(f.parameters, f.unpack(there.point), strict=True))
-    new[B] = pt.switch(good, B_new, pt.switch(found, B, np.eye(n, dtype=f.dtype)))
-    new |= {weights: nu, search_failed: ~found, updated: pt.switch(found, pt.maximum(updated, good), 0)}
+    new[B] = pt.switch(good, B_new, pt.switch(found, B, np.eye(f.size, dtype=f.dtype)))
+    new |= {weights: merit.weights, search_failed: ~found, updated: pt.switch(found, pt.maximum(updated, good), 0)}
     new |= zip(kept, there, strict=bool(kept))
+    lost = ~found & (pt.gt(search_failed, 0) | pt.eq(updated, 0))
+    reason = _reason(f, here, there, model, merit, found, lost, new) if f.stop is not None else pt.constant(np.int64(0))
+    reason = pt.switch(converged, 0, reason)
+    residual = there.slope(model.y)
+    reports = {
+        "reason": reason, "evaluations": evaluations + trials, "cost": there.cost, "violation": there.violation(f),
+        "gradient_size": largest(residual if f.box is None else f.box.residual(there.point, residual)),
+    }  # fmt: skip
+    return f.finish(new, converged, pt.gt(reason, 0), reports, _multipliers(f, model))
 
-    next_excess = rows.excess(there.values)
-    next_violation = largest(next_excess)
-    reason = finished = None
-    if f.stop is not None:
-        feasible = next_violation <= (number(np.inf) if f.tolerance is None else f.tolerance.astype(f.dtype))
-        stalled = f.state("stalled_calls", dtype="int64")
-        value = there.cost + dot(nu, abs(next_excess))
-        new[stalled] = pt.switch(found & (value < level - noise), 0, stalled + 1)
-        lost = ~found & (pt.gt(search_failed, 0) | pt.eq(updated, 0))
-        lowest = np.asarray(-1e30 if f.dtype == "float32" else -1e100, f.dtype)
-        unbounded = feasible & (there.cost < lowest)
-        # Nothing that is allowed makes the violation smaller.
-        infeasible = f.state("infeasible_calls", dtype="int64")
-        held = ~possible & ~feasible & (next_violation > number(0.999) * violation)
-        new[infeasible] = pt.switch(held, infeasible + 1, 0)
-        tiny = largest(d) <= number(np.finfo(f.dtype).eps ** 0.25) * pt.maximum(one, largest(x))
-        nowhere = held & (pt.gt(new[infeasible], pt.switch(tiny, 1, PATIENCE)) | lost)
-        promise = abs(slope)
-        hidden = noise + number(np.finfo(f.dtype).eps) * dot(abs(g), abs(x))
-        reason = pt.switch(feasible & (promise <= hidden), 7, 2)
-        reason = pt.switch(nowhere, 6, pt.switch(unbounded, 8, reason))
-        reason = pt.switch(finite, reason, 3)
-        finished = (lost | nowhere | unbounded | pt.gt(new[stalled], PATIENCE) | ~finite) & ~converged
-        reason = pt.switch(finished, reason, 0).astype("int64")
-    residual = there.slope(y)
-    residual = residual if f.box is None else f.box.residual(there.point, residual)
-    return f.finish(
-        new, converged, FALSE if finished is None else finished,
-        reports={
-            "reason": reason, "evaluations": evaluations + trials, "cost": there.cost,
-            "gradient_size": largest(residual), "violation": next_violation,
-        },
-        unheld=_multipliers(f, y, w),
-    )  # fmt: skip
+
+class Model(NamedTuple):
+    r"""The minimizer of the quadratic model under linear constraints.
+
+    Attributes
+    ----------
+    step : vector
+        :math:`d`.
+    relaxed : scalar variable
+        :math:`\delta`.
+    y, w : vectors
+        The multipliers of the rows, and of the bounds.
+    steepness : scalar variable
+        The largest component of the gradient of the cost, at least 1.
+    """
+
+    step: Any
+    relaxed: Any
+    y: Any
+    w: Any
+    steepness: Any
+
+    @classmethod
+    def of(cls, f: Objective, here: Iterate, B: Any) -> Model:
+        """That at a point."""
+        rows: Any = f.rows
+        n, k, dtype = f.size, rows.equalities, f.dtype
+        steepness = pt.maximum(largest(here.gradient), np.asarray(1, dtype))
+        penalty = np.asarray(RELAXED, dtype) * steepness
+        zero, one, side = pt.zeros((1,), dtype), pt.ones((1,), dtype), pt.zeros((n, 1), dtype)
+        H = pt.concatenate([
+            pt.concatenate([B, side], axis=1),
+            pt.concatenate([side.T, penalty.reshape((1, 1))], axis=1),
+        ])  # fmt: skip
+        R = pt.concatenate([here.jacobian, -rows.excess(here.values)[:, None]], axis=1)
+        low, high = (limit - here.values for limit in rows.box)
+        free = pt.full((n,), np.asarray(np.inf, dtype))
+        sides = (-free, free) if f.box is None else (limit - here.point for limit in f.box)
+        box = Box(*(
+            pt.concatenate([of_step, of_relaxation, of_rows[k:]])
+            for of_step, of_relaxation, of_rows in zip(sides, (zero, one), (low, high), strict=True)
+        ))  # fmt: skip
+        found = interior_point(
+            H, pt.concatenate([here.gradient, zero]), R[:k] if k else None, low[:k] if k else None,
+            R[k:] if rows.size > k else None, box, pt.switch(f.stopped, 0, QP_STEPS),
+        )  # fmt: skip
+        y = pt.concatenate([*([found.y] if k else []), found.z[n + 1 :]])
+        # A step ends inside; that of an active component is set to its bound.
+        step, at = found.x[:n], found.active[:n]
+        step = pt.switch(at < 0, box.low[:n], pt.switch(at > 0, box.high[:n], step))
+        relaxed, limit = pt.clip(found.x[n], zero[0], one[0]), 100 * steepness
+        # Multipliers of a model that had to be relaxed are of the size of its penalty.
+        y = pt.switch(relaxed > np.asarray(1e-3, dtype), pt.clip(y, -limit, limit), y)
+        return cls(_moved(f, here.point, step) - here.point, relaxed, y, found.z[:n], steepness)
+
+    @property
+    def is_possible(self) -> Any:
+        """Whether the violation becomes smaller along the step."""
+        return self.relaxed < np.asarray(NOWHERE, self.step.type.dtype)
+
+    def sides(self, f: Objective) -> Any:
+        """The limits that the rows are at, by the signs of their multipliers."""
+        rows: Any = f.rows
+        return pt.switch(self.y < 0, rows.box.high, rows.box.low)
+
+    def is_solved(self, f: Objective, here: Iterate, B: Any) -> Any:
+        """Whether the conditions of optimality hold at the point, with these multipliers."""
+        if f.tolerance is None or f.stop is None:
+            return FALSE
+        small, one = f.tolerance.astype(f.dtype), np.asarray(1, f.dtype)
+        # Multipliers may be large, but not without limit.
+        scale = pt.minimum(pt.maximum(one, largest(self.y)), 100 * self.steepness)
+        still = (largest(here.slope(self.y) - self.w) <= small * scale) & (
+            largest(times(B, self.step)) <= small * self.steepness
+        )
+        # A constraint that is not active has no multiplier.
+        gap = here.values - self.sides(f)
+        gap = pt.switch(pt.isfinite(gap), gap, pt.zeros_like(gap))
+        complementary = largest(self.y * gap) <= small * pt.maximum(one, abs(here.cost))
+        return here.is_finite & (here.violation(f) <= small) & complementary & still
+
+
+class Merit(NamedTuple):
+    r"""The merit function of Han and Powell, :math:`f + \nu^T |v|`.
+
+    Attributes
+    ----------
+    weights : vector
+        :math:`\nu`.
+    level, slope : scalar variables
+        Its value at the start of the search, and its slope along the step.
+    noise : scalar variable
+        By how much rounding may change it.
+    """
+
+    weights: Any
+    level: Any
+    slope: Any
+    noise: Any
+
+    @classmethod
+    def of(cls, f: Objective, here: Iterate, model: Model, B: Any, weights: Any) -> Merit:
+        """That at a point, with the `weights` of the last call."""
+        rows: Any = f.rows
+        g, d, size, excess = here.gradient, model.step, abs(model.y), abs(rows.excess(here.values))
+        weights = pt.maximum(size, (weights + size) / 2)
+        # So that d descends: half of what the model gains in feasibility pays for what it loses.
+        gained = (1 - model.relaxed) * pt.sum(excess) / 2
+        loss = dot(g, d) + dot(d, times(B, d)) / 2
+        weights = pt.maximum(weights, ratio(loss, gained, model.is_possible & (gained > 0)))
+        level = here.cost + dot(weights, excess)
+        return cls(weights, level, dot(g, d) - (1 - model.relaxed) * dot(weights, excess), resolution(level, g))
+
+    def at(self, f: Objective, trial: Iterate) -> Any:
+        """Its value at another point."""
+        rows: Any = f.rows
+        return trial.cost + dot(self.weights, abs(rows.excess(trial.values)))
+
+
+def _searched(f: Objective, here: Iterate, model: Model, merit: Merit, first: Any, able: Any) -> tuple[Any, Any, Any]:
+    """The point that a search along the step leads to, whether it is another one, and the number of trials.
+
+    The first trial that does not pass is corrected once; later ones are shorter.
+    """
+    x, d, level, slope = here.point, model.step, merit.level, merit.slope
+    corrected = _corrected(f, here, model)
+
+    def number(value: Any) -> Any:
+        return np.asarray(value, f.dtype)
+
+    def turn(count: Any, a: Any, correction: Any, shorter: Any, found: Any, *best: Any) -> Any:
+        trial = Iterate.at(f, _moved(f, x, a * d + correction))
+        value, good = merit.at(f, trial), trial.is_finite
+        found = good & (value <= level + number(SUFFICIENT) * a * pt.minimum(slope, 0) + merit.noise)
+        # The parabola through both values and the slope.
+        curved = (value - level) / a - slope
+        part = pt.switch(good & (curved > 0), pt.clip(-slope / (2 * curved), number(0.2), number(0.5)), number(0.5))
+        corrects = pt.eq(count, 0) & good & ~found
+        next_a = pt.switch(corrects, a, pt.switch(shorter > 0, shorter, a * part))
+        shorter = pt.switch(corrects, a * part, number(0))
+        if corrected is not None:
+            [correction] = cond(corrects, lambda c: [corrected(c)], [trial.values], [pt.zeros_like(x)])
+        held = [pt.switch(found, new, old) for new, old in zip(trial, best, strict=True)]
+        return [count + 1, next_a, correction, shorter, found, *held], found
+
+    start = [np.int64(0), first, pt.zeros_like(x), number(0), FALSE, *here]
+    trials, _, _, _, found, *last = repeat(turn, start, pt.switch(able, TRIALS, 0))
+    there = Iterate(*last)
+    return there, found & ~pt.all(pt.eq(there.point, x)), trials
+
+
+def _reason(f: Objective, here: Iterate, there: Iterate, model: Model, merit: Merit, found: Any, lost: Any,
+            new: Updates) -> Any:  # fmt: skip
+    """Why the rule has finished with the point after a step, 0 if it has not; the state for that goes into `new`."""
+
+    def number(value: Any) -> Any:
+        return np.asarray(value, f.dtype)
+
+    epsilon, one = float(np.finfo(f.dtype).eps), number(1)
+    violation = there.violation(f)
+    feasible = violation <= (number(np.inf) if f.tolerance is None else f.tolerance.astype(f.dtype))
+    stalled, infeasible = (f.state(role, dtype="int64") for role in ("stalled_calls", "infeasible_calls"))
+    new[stalled] = pt.switch(found & (merit.at(f, there) < merit.level - merit.noise), 0, stalled + 1)
+    unbounded = feasible & (there.cost < number(-1e30 if f.dtype == "float32" else -1e100))
+    # Nothing that is allowed makes the violation smaller.
+    held = ~model.is_possible & ~feasible & (violation > number(0.999) * here.violation(f))
+    new[infeasible] = pt.switch(held, infeasible + 1, 0)
+    tiny = largest(model.step) <= number(epsilon**0.25) * pt.maximum(one, largest(here.point))
+    nowhere = held & (pt.gt(new[infeasible], pt.switch(tiny, 1, PATIENCE)) | lost)
+    hidden = merit.noise + number(epsilon) * dot(abs(here.gradient), abs(here.point))
+    why = pt.switch(feasible & (abs(merit.slope) <= hidden), 7, 2)
+    why = pt.switch(nowhere, 6, pt.switch(unbounded, 8, why))
+    ends = lost | nowhere | unbounded | pt.gt(new[stalled], PATIENCE)
+    return pt.switch(here.is_finite, pt.switch(ends, why, 0), 3).astype("int64")
 
 
 def _moved(f: Objective, x: Any, step: Any) -> Any:
     return x + step if f.box is None else f.box.moved(x, step)
 
 
-def _step(f: Objective, here: Iterate, excess: Any, B: Any, penalty: Any) -> tuple[Any, Any, Any, Any]:
-    r"""The step of the quadratic model, the relaxation, and the multipliers of the rows and of the bounds.
+def _corrected(f: Objective, here: Iterate, model: Model) -> Any:
+    """The correction of second order: from the constraints of a trial to the step back to the active ones.
 
-    .. math:: \min_{d, \delta} g^T d + \tfrac12 d^T B d + \tfrac12 \rho \delta^2 \quad \text{with} \quad
-        l \le c + J d - \delta v \le u, \quad 0 \le \delta \le 1
-
-    with :math:`v` the violation, so that :math:`d = 0`, :math:`\delta = 1` is feasible.
+    It is the shortest one, by the derivatives at the start. None without constraints.
     """
     rows: Any = f.rows
-    n, k, dtype = f.size, rows.equalities, f.dtype
-    zero, one = pt.zeros((1,), dtype), pt.ones((1,), dtype)
-    side = pt.zeros((n, 1), dtype)
-    H = pt.concatenate([
-        pt.concatenate([B, side], axis=1),
-        pt.concatenate([side.T, penalty.reshape((1, 1))], axis=1),
-    ])  # fmt: skip
-    R = pt.concatenate([here.jacobian, -excess[:, None]], axis=1)
-    low, high = (limit - here.values for limit in rows.box)
-    free = pt.full((n,), np.asarray(np.inf, dtype))
-    sides = (-free, free) if f.box is None else (limit - here.point for limit in f.box)
-    box = Box(*(
-        pt.concatenate([of_step, of_relaxation, of_rows[k:]])
-        for of_step, of_relaxation, of_rows in zip(sides, (zero, one), (low, high), strict=True)
-    ))  # fmt: skip
-    found = interior_point(
-        H, pt.concatenate([here.gradient, zero]), R[:k] if k else None, low[:k] if k else None,
-        R[k:] if rows.size > k else None, box, pt.switch(f.stopped, 0, QP_STEPS),
-    )  # fmt: skip
-    y = pt.concatenate([*([found.y] if k else []), found.z[n + 1 :]])
-    # A step ends inside; that of an active component is set to its bound.
-    step, at = found.x[:n], found.active[:n]
-    step = pt.switch(at < 0, box.low[:n], pt.switch(at > 0, box.high[:n], step))
-    d = _moved(f, here.point, step) - here.point
-    return d, pt.clip(found.x[n], zero[0], one[0]), y, found.z[:n]
-
-
-def _corrected(f: Objective, here: Iterate, y: Any) -> Any:
-    """The second-order correction of a trial whose constraints have some values: a step back to the active ones."""
-    rows: Any = f.rows
-    k, dtype = rows.equalities, f.dtype
     if not rows.size:
-        return lambda values: pt.zeros_like(here.point)
-    equal = np.arange(rows.size) < k
-    active = equal | (abs(y) > np.asarray(1e-8, dtype) * pt.maximum(np.asarray(1, dtype), largest(y)))
+        return None
+    dtype, identity = f.dtype, np.eye(rows.size, dtype=f.dtype)
+    one, size = np.asarray(1, dtype), abs(model.y)
+    active = (np.arange(rows.size) < rows.equalities) | (
+        size > np.asarray(1e-8, dtype) * pt.maximum(one, largest(size))
+    )
     J = here.jacobian * active.astype(dtype)[:, None]
-    M = pt.dot(J, J.T)
-    diagonal = largest(pt.sum(J**2, axis=1))
-    small = np.asarray(np.finfo(dtype).eps ** 0.75, dtype) * pt.maximum(diagonal, np.asarray(1, dtype))
-    M = M + np.eye(rows.size, dtype=dtype) * pt.switch(active, small, np.asarray(1, dtype))
-    finite = pt.all(pt.isfinite(M))
-    factors: Any = pt.linalg.lu_factor(pt.switch(finite, M, np.eye(rows.size, dtype=dtype)))
+    small = np.asarray(np.finfo(dtype).eps ** 0.75, dtype) * pt.maximum(largest(pt.sum(J**2, axis=1)), one)
+    M = pt.dot(J, J.T) + identity * pt.switch(active, small, one)
+    factors: Any = pt.linalg.lu_factor(pt.switch(pt.all(pt.isfinite(M)), M, identity))
 
-    def correction(values: Any) -> Any:
-        beyond = pt.switch(active, values - _sides(rows, y), pt.zeros_like(values))
+    def corrected(values: Any) -> Any:
+        beyond = pt.switch(active, values - model.sides(f), pt.zeros_like(values))
         return -combined(J, pt.linalg.lu_solve(factors, beyond, check_finite=False))
 
-    return correction
-
-
-def _sides(rows: Any, y: Any) -> Any:
-    """The limits that constraints with these multipliers are at."""
-    return pt.switch(y < 0, rows.box.high, rows.box.low)
+    return corrected
 
 
 def _damped(B: Any, updated: Any, s: Any, y: Any) -> tuple[Any, Any]:
@@ -349,7 +410,7 @@ def _damped(B: Any, updated: Any, s: Any, y: Any) -> tuple[Any, Any]:
     """
     dtype = s.type.dtype
 
-    def number(value: float) -> Any:
+    def number(value: Any) -> Any:
         return np.asarray(value, dtype)
 
     sy = dot(s, y)
@@ -365,16 +426,16 @@ def _damped(B: Any, updated: Any, s: Any, y: Any) -> tuple[Any, Any]:
     return new, (sBs > 0) & pt.all(pt.isfinite(new))
 
 
-def _multipliers(f: Objective, y: Any, w: Any) -> Updates:
+def _multipliers(f: Objective, model: Model) -> Updates:
     """Of the constraints as the user gave them, and of the bounds, as state; with the signs of the user's cost."""
     sign = np.asarray(-1 if f.ascent else 1, f.dtype)
     rows: Any = f.rows
     new: Updates = {}
-    for i, value in enumerate(rows.given(y)):
+    for i, value in enumerate(rows.given(model.y)):
         held = noted(f.state(f"multipliers/{i}", value.type.shape), multipliers=True)
         new[held] = pt.switch(f.stopped, held, sign * value)
     if f.boxes is not None:
-        for p, value in zip(f.parameters, f.unpack(w), strict=True):
+        for p, value in zip(f.parameters, f.unpack(model.w), strict=True):
             held = noted(f.zeros_like(p, "bound_multipliers"), bound_multipliers=True)
             new[held] = pt.switch(f.stopped, held, sign * value)
     return new

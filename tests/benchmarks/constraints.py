@@ -38,9 +38,9 @@ nonlinear programming codes, beside SciPy's SLSQP and trust-constr. This page is
 All run on the same compiled functions and derivatives in float64, from the standard starting points, put inside of the
 bounds where they are not: the rules to their default tolerance of {tolerance:g}, SLSQP with ftol 1e-9, trust-constr
 with gtol 1e-6 and at most 3000 iterations. A cell has the number of evaluations: of the rules, of everything at a
-point; of SciPy's methods, of the cost alone, which SLSQP differentiates less often. The cost at the end stands behind
-it where it is not within 1e-5 of the minimum, or violates a constraint by more than 1e-5; "other" says that it is that of
-another known local minimum. PyTensor {pytensor}, SciPy {scipy}.
+point; of SciPy's methods, of the cost alone, which SLSQP differentiates less often. The cost at the end stands
+behind it where it is not within 1e-5 of the minimum, or violates a constraint by more than 1e-5; "other" says that it
+is that of another known local minimum. PyTensor {pytensor}, SciPy {scipy}.
 """
 
 
