@@ -16,7 +16,7 @@ PACKAGE = Path(optapi.__file__).parent
 ORDER = [
     *("typing", "hints", "checks", "notes", "updates", "pytree", "files", "graph.compat", "state", "vectors"),
     *("graph.replace", "graph.loops", "graph.batches", "graph.oracle", "graph.derivatives"),
-    *("graph.products", "graph.ordered", "graph.numpy_linker"),
+    *("graph.products", "graph.ordered", "graph.decompositions", "graph.numpy_linker"),
     *("graph.numba", "graph.jax", "graph.threads"),
     *("schedules", "line_search", "moments", "gradients", "scaling", "losses", "feasible", "constraints", "objective"),
     *("rules._linear_algebra", "quadratic", "rules._descent", "rules._projected"),

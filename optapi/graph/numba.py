@@ -1,4 +1,4 @@
-"""`Loop`, `Product`, `Order` and `CumulativeSums` under numba."""
+"""`Loop`, `Product`, `Order`, `CumulativeSums` and `Decomposition` under numba."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pytensor.link.numba.dispatch.basic import (
 )
 
 from .compat import REWRITES_INNER_GRAPHS, rewrite_owned
+from .decompositions import SMALL, SWEEPS, Decomposition
 from .loops import Loop
 from .ordered import CumulativeSums, Order
 from .products import Product
@@ -181,3 +182,104 @@ def numba_funcify_CumulativeSums(op: CumulativeSums, **kwargs: Any) -> Any:
         return sums
 
     return cumulative
+
+
+@numba_njit
+def _rotated(rows, small):  # type: ignore[no-untyped-def]
+    """Rotate pairs of `rows`, whose last column goes along, until they are orthogonal within `small`."""
+    count, size = rows.shape[0], rows.shape[1] - 1
+    for _ in range(SWEEPS):
+        done = True
+        for p in range(count - 1):
+            for q in range(p + 1, count):
+                a, b, both = rows[0, 0] * 0, rows[0, 0] * 0, rows[0, 0] * 0
+                for i in range(size):
+                    a += rows[p, i] * rows[p, i]
+                    b += rows[q, i] * rows[q, i]
+                    both += rows[p, i] * rows[q, i]
+                if abs(both) > small * (np.sqrt(a) * np.sqrt(b)):
+                    done = False
+                    half = (b - a) / (both + both)
+                    tangent = 1 / (abs(half) + np.sqrt(1 + half * half))
+                    tangent = tangent if half >= 0 else -tangent
+                    cosine = 1 / np.sqrt(1 + tangent * tangent)
+                    sine = cosine * tangent
+                    for i in range(size + 1):
+                        x, y = rows[p, i], rows[q, i]
+                        rows[p, i] = rows.dtype.type(cosine * x - sine * y)
+                        rows[q, i] = rows.dtype.type(sine * x + cosine * y)
+        if done:
+            break
+
+
+@numba_njit
+def _decomposed(transposed, vector, right, values, along, small):  # type: ignore[no-untyped-def]
+    """Write into the last but one what a `Decomposition` has of `transposed` and `vector`."""
+    n, m, k = transposed.shape[0], transposed.shape[1], values.size
+    largest = transposed.dtype.type(0)
+    for i in range(n):
+        for j in range(m):
+            largest = max(largest, abs(transposed[i, j]))
+    scale = largest if largest > 0 else transposed.dtype.type(1)
+    # The last row is the vector. Reflections make the matrix triangular.
+    work, rows = np.empty((n + 1, m), transposed.dtype), np.zeros((k, n + 1), transposed.dtype)
+    for i in range(n):
+        for j in range(m):
+            work[i, j] = transposed[i, j] / scale
+    for j in range(m):
+        work[n, j] = vector[j]
+    for j in range(k):
+        squares = transposed.dtype.type(0)
+        for i in range(j, m):
+            squares += work[j, i] * work[j, i]
+        length = np.sqrt(squares)
+        if length > 0:
+            first = work[j, j]
+            end = -length if first >= 0 else length
+            work[j, j] = first - end
+            factor = 1 / (length * (length + abs(first)))
+            for i in range(j + 1, n + 1):
+                total = transposed.dtype.type(0)
+                for l in range(j, m):
+                    total += work[j, l] * work[i, l]
+                total *= factor
+                for l in range(j, m):
+                    work[i, l] -= total * work[j, l]
+            rows[j, j] = end
+        for i in range(j + 1, n + 1):
+            rows[j, i] = work[i, j]
+    _rotated(rows, small)
+    for j in range(k):
+        squares = transposed.dtype.type(0)
+        for i in range(n):
+            squares += rows[j, i] * rows[j, i]
+        length = np.sqrt(squares)
+        values[j], along[j] = length * scale, rows[j, n]
+        for i in range(n):
+            right[i, j] = rows[j, i] / length if length > 0 else transposed.dtype.type(0)
+
+
+@register_funcify_default_op_cache_key(Decomposition)
+def numba_funcify_Decomposition(op: Decomposition, **kwargs: Any) -> Any:
+    """One matrix after another."""
+
+    @numba_njit
+    def decomposed(transposed, vector):  # type: ignore[no-untyped-def]
+        n, m = transposed.shape[-2:]
+        k, axes, dtype = min(n, m), transposed.shape[:-2], transposed.dtype
+        right, values, along = np.empty((*axes, n, k), dtype), np.empty((*axes, k), dtype), np.empty((*axes, k), dtype)
+        matrices = np.ascontiguousarray(transposed).reshape(-1, n, m)
+        vectors = np.ascontiguousarray(vector).reshape(-1, m)
+        small = 2 * np.finfo(dtype).eps
+        for i in range(matrices.shape[0]):
+            _decomposed(
+                matrices[i],
+                vectors[i],
+                right.reshape(-1, n, k)[i],
+                values.reshape(-1, k)[i],
+                along.reshape(-1, k)[i],
+                small,
+            )
+        return right, values, along
+
+    return decomposed, 1
