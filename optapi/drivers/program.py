@@ -252,13 +252,18 @@ def apply(rule: Callable[..., Updates], parameters: Sequence[Any], /, **keywords
     return updates
 
 
+def as_graph(updates: Updates) -> tuple[list[Any], list[Any]]:
+    """Variables for the values of the variables of `updates`, and their next values as expressions of these."""
+    now = [variable.type() for variable in updates]
+    return now, replaced(list(updates.values()), dict(zip(updates, now, strict=True)))
+
+
 def as_function(updates: Updates, inputs: Sequence[Any], mode: CompileMode) -> Any:
     """A function from the values of the variables of `updates`, and of `inputs`, to their next values.
 
     It changes nothing, and takes arguments as they are: arrays of the very types.
     """
-    now = [variable.type() for variable in updates]
-    outputs = replaced(list(updates.values()), dict(zip(updates, now, strict=True)))
+    now, outputs = as_graph(updates)
     function = pytensor.function([*now, *inputs], outputs, mode=mode, on_unused_input="ignore")
     function.trust_input = True
     return function

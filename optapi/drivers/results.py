@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from ..typing import Array, Tree
-from .covariance import SecondDerivatives, inverted
+from .covariance import SecondDerivatives, inverses, inverted
+from .termination import STATUSES
 
 
 class OptimizeResult(dict[str, Any]):
@@ -129,3 +132,75 @@ class OptimizeResult(dict[str, Any]):
             first, *rest = repr(value).split("\n")
             lines += [f"{name:>{width}}: {first}", *(" " * (width + 2) + line for line in rest)]
         return "\n".join(lines) or f"{type(self).__name__}()"
+
+
+class BatchResult(OptimizeResult):
+    """The result of many minimizations; its entries have a row for each of them.
+
+    Attributes
+    ----------
+    x : list of arrays
+        The best points, for each parameter an array with one axis more in front; found by position or by name.
+    fun : vector
+        The costs there, NaN where none that is finite was seen.
+    nit, nfev : vectors of int
+        The numbers of iterations and of evaluations.
+    status : vector of int
+        Why each ended, see `STATUSES`.
+    success : vector of bool
+        Whether it converged, or reached the target.
+    message : str
+        How many have converged, and what the others did.
+    errors : dict
+        Only where the cost has raised exceptions: from the number of a row to the exception.
+
+    Examples
+    --------
+    >>> rate, y = pytensor.shared(1.0, name="rate"), pt.dvector("y")
+    >>> residuals = pt.exp(-rate * np.arange(4.0)) - y
+    >>> run = optapi.compile_minimizer([rate], residuals=residuals, inputs=[y], mode=optapi.PYTHON)
+    >>> result = run.on_data([[1.0, 0.6, 0.4, 0.2], [1.0, 0.1, np.nan, 0.0]])
+    >>> print(result.message)
+    1 of 2 converged; 1 not finite (status 3), the first of them row 1.
+    >>> result.standard_errors()["rate"].round(3)
+    array([0.018,   nan])
+    """
+
+    # What is known of the second derivatives, some rows at a time: see `LoopProgram.matrices`.
+    _matrices: Callable[[], Iterator[Any]] | None = None
+    _build: Callable[[list[Any]], Any] = list
+
+    def covariance(self, absolute_sigma: bool = False) -> Array:
+        """The covariances of the estimates, as `OptimizeResult.covariance`: a matrix for each row.
+
+        They are NaN where there is none: where the second derivatives are not positive definite or not finite, or the
+        residuals are no more than the components. The derivatives are taken when this is called, in Python.
+
+        Returns
+        -------
+        array
+            Of shape (rows, components, components).
+        """
+        if self._matrices is None:
+            raise ValueError("this result has no second derivatives: it was made by hand, or comes from a pickle")
+        return np.concatenate([inverses(*part, absolute_sigma=absolute_sigma) for part in self._matrices()])
+
+    def standard_errors(self, absolute_sigma: bool = False) -> Tree:
+        """The standard errors of the estimates, as `x`: the roots of the diagonals of `covariance`."""
+        errors = np.sqrt(np.diagonal(self.covariance(absolute_sigma), axis1=1, axis2=2))
+        ends = np.cumsum([array[0].size for array in self["x"]])[:-1]
+        parts = zip(np.split(errors, ends, axis=1), self["x"], strict=True)
+        return self._build([part.reshape(array.shape).astype(array.dtype) for part, array in parts])
+
+    @property
+    def second_derivatives(self) -> str:
+        return "exact"
+
+
+def summed_up(status: Array) -> str:
+    """A sentence on how many minimizations have ended how."""
+    said = [f"{np.isin(status, (0,)).sum()} of {len(status)} converged"]
+    for other in sorted({*status.tolist()} - {0}):
+        rows = np.flatnonzero(status == other)
+        said.append(f"{len(rows)} {STATUSES[other]} (status {other}), the first of them row {rows[0]}")
+    return "; ".join(said) + "."

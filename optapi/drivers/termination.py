@@ -133,6 +133,11 @@ class Termination:
         """Whether it looks at the cost or the point of each iteration."""
         return not (self.target is None and self.cost_tolerance is None and self.step_tolerance is None)
 
+    @property
+    def looks(self) -> bool:
+        """Whether it looks at iterations on the way, or at the clock."""
+        return self.needs_each_iteration or (self.max_evaluations, self.time_limit) != (None, None)
+
     def verdict(
         self,
         said: Ending | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -149,3 +150,14 @@ def _rotated(rows: Any) -> Any:
         return (turns < SWEEPS) & ~quiet
 
     return jax.lax.while_loop(goes_on, sweep, (0, jnp.asarray(False), rows))[2][..., :size, :]
+
+
+def for_members(function: Any, wide: Sequence[bool], kept: Sequence[int]) -> Callable[..., Any]:
+    """`function` for all rows of the arguments that are `wide` at once; see `members.for_members`."""
+
+    def member(*arguments: Any) -> Any:
+        results = function(*arguments)
+        return [results[place] for place in kept]
+
+    call: Callable[..., Any] = jax.jit(jax.vmap(member, [0 if is_wide else None for is_wide in wide]))
+    return call

@@ -18,7 +18,7 @@ from pytensor.link.numba.dispatch.basic import (
 )
 
 from .compat import REWRITES_INNER_GRAPHS, rewrite_owned
-from .decompositions import SMALL, SWEEPS, Decomposition
+from .decompositions import SWEEPS, Decomposition
 from .loops import Loop
 from .ordered import CumulativeSums, Order
 from .products import Product
@@ -240,11 +240,11 @@ def _decomposed(transposed, vector, right, values, along, small):  # type: ignor
             factor = 1 / (length * (length + abs(first)))
             for i in range(j + 1, n + 1):
                 total = transposed.dtype.type(0)
-                for l in range(j, m):
-                    total += work[j, l] * work[i, l]
+                for c in range(j, m):
+                    total += work[j, c] * work[i, c]
                 total *= factor
-                for l in range(j, m):
-                    work[i, l] -= total * work[j, l]
+                for c in range(j, m):
+                    work[i, c] -= total * work[j, c]
             rows[j, j] = end
         for i in range(j + 1, n + 1):
             rows[j, i] = work[i, j]

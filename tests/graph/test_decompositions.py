@@ -64,6 +64,8 @@ def test_in_a_batch(mode, wide):
     given = [v if w in replaced.values() else v[0] for v, w in zip((matrices, vectors), many, strict=True)]
     right, s, along = map(np.asarray, function(*given))
     for i in range(4):
-        matrix, vector = (v[i] if w in replaced.values() else v[0] for v, w in zip((matrices, vectors), many, strict=True))
+        matrix, vector = (
+            v[i] if w in replaced.values() else v[0] for v, w in zip((matrices, vectors), many, strict=True)
+        )
         np.testing.assert_allclose(right[i] @ (s[i] * along[i]), matrix @ vector, atol=1e-13)
         np.testing.assert_allclose(np.sort(s[i])[::-1], np.linalg.svd(matrix, compute_uv=False), rtol=1e-13)
