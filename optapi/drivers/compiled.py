@@ -274,7 +274,8 @@ class CompiledMinimizer:
         self._run, position, places = run, run._position, self._program.places
         held = dict(zip(places.parameters, position.best.point, strict=True))
         held = {place: held.get(place, position.values[place]) for place in self._program.given}
-        assign([self._program.given[place] for place in held], [deepcopy(value) for value in held.values()])
+        copies = [value.copy() if isinstance(value, np.ndarray) else deepcopy(value) for value in held.values()]
+        assign([self._program.given[place] for place in held], copies)
 
     def _checked(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
         """The values of the inputs, as the compiled function takes them."""

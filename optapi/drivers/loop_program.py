@@ -45,7 +45,7 @@ from ..transforms import best
 from ..typing import CompileMode, Updates, Variables
 from ..updates import extend, reports
 from .covariance import information, precision, products, products_graph
-from .evaluator import Evaluation, Evaluator
+from .evaluator import FEW, Evaluation, Evaluator
 from .locks import BUILDING
 from .options import check_kind_of_mode, option_of, options_of
 from .program import Places, Program, apply, as_function, as_graph, full, values_of
@@ -226,6 +226,8 @@ class LoopProgram(Program):
             return self._packed(looped, inputs)
         self.function = as_function(looped, inputs, self.mode)
         call = self._callable(self.function)
+        if self.is_fast and self.is_free:
+            return lambda values, *arguments: list(call(*values, *arguments))
         return lambda values, *arguments: plain(call(*values, *arguments))
 
     def _looped(self, updates: Updates, ended: Any) -> tuple[Updates, list[Any]]:
@@ -256,7 +258,9 @@ class LoopProgram(Program):
 
     def start_at(self, point: Sequence[np.ndarray] | None = None, limits: Any = None) -> Any:
         """The values before the first iteration, at `point` or at the values that the parameters have now, inside."""
-        values = self.values.copy() if self.is_packed else list(map(full, self.values))
+        values = (
+            self.values.copy() if self.is_packed else [value if f is None else f(value) for f, value in self._fresh]
+        )
         for place, variable in self.given.items():
             value = variable.get_value(borrow=True)
             values[place] = deepcopy(value) if is_generator(variable) else np.array(value)
@@ -265,6 +269,12 @@ class LoopProgram(Program):
         for place, array in zip(self.places.parameters, put_inside(self.point(values), limits), strict=True):
             values[place] = array
         return values
+
+    @cached_property
+    def _fresh(self) -> list[tuple[Any, Any]]:
+        """The values before the first iteration, and what is called for another; small arrays are not written over."""
+        small = [isinstance(value, np.ndarray) and value.size <= FEW for value in self.values]
+        return [(None, full(value)) if few else (full, value) for few, value in zip(small, self.values, strict=True)]
 
     def limits(self, inputs: Sequence[Any]) -> Any:
         """The bounds of the parameters with these `inputs`, see `feasible.limits`; None without."""

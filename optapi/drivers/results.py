@@ -12,6 +12,15 @@ from .covariance import SecondDerivatives, inverses, inverted
 from .termination import STATUSES
 
 
+class Deferred:
+    """An entry that is made when it is read."""
+
+    __slots__ = ("make",)
+
+    def __init__(self, make: Callable[[], Any]):
+        self.make = make
+
+
 class OptimizeResult(dict[str, Any]):
     """A dictionary whose entries are attributes too, as SciPy's.
 
@@ -69,6 +78,7 @@ class OptimizeResult(dict[str, Any]):
 
     # The second derivatives at x. It is no entry, and is not pickled, since it has functions.
     _second: Callable[[], SecondDerivatives] | None = None
+    _found: SecondDerivatives | None = None
 
     def covariance(self, absolute_sigma: bool = False) -> Array:
         """The covariance of the estimate `x`, where the cost is minus the logarithm of a likelihood or a posterior.
@@ -108,7 +118,48 @@ class OptimizeResult(dict[str, Any]):
     def _known(self) -> SecondDerivatives:
         if self._second is None:
             raise ValueError("this result has no second derivatives: it was made by hand, or comes from a pickle")
-        return self._second()
+        if self._found is None:
+            object.__setattr__(self, "_found", self._second())
+        return self._found  # type: ignore[return-value]
+
+    def __getitem__(self, key: str) -> Any:
+        value = super().__getitem__(key)
+        if type(value) is Deferred:
+            value = self[key] = value.make()
+        return value
+
+    def _whole(self) -> OptimizeResult:
+        """This, with all entries made."""
+        for key in self:
+            self[key]
+        return self
+
+    # Where it is here and not in dict, Python reads the entries of a copy by their keys.
+    def __iter__(self) -> Iterator[str]:
+        return super().__iter__()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self else default
+
+    def items(self) -> Any:
+        return super(OptimizeResult, self._whole()).items()
+
+    def values(self) -> Any:
+        return super(OptimizeResult, self._whole()).values()
+
+    def pop(self, *arguments: Any) -> Any:
+        return super(OptimizeResult, self._whole()).pop(*arguments)
+
+    def popitem(self) -> Any:
+        return super(OptimizeResult, self._whole()).popitem()
+
+    def copy(self) -> dict[str, Any]:
+        return super(OptimizeResult, self._whole()).copy()
+
+    def __eq__(self, other: object) -> bool:
+        return super(OptimizeResult, self._whole()).__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> Any:
         return type(self), (dict(self),)
