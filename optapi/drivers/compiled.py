@@ -523,16 +523,16 @@ class CompiledMinimizer:
 
     def _on_data(self, data: Data, starts: Any, workers: int) -> BatchResult:
         program, termination = self._program, self._termination
-        points = self._points(data.count, starts)
+        points = self._points(data.rows, starts)
         if self._run is None:
             program.check_cost(data.of(0))
         has_reason, cut = "reason" in program.places.roles, termination.looks
-        if not (has_reason or cut or termination.max_iterations is not None):
-            if option_of(program.rule, program.options, "tolerance") is None:
-                raise ValueError(
-                    f"{name_of(self.opt_algo)} has no end: pass max_iterations or another limit to compile_minimizer, "
-                    "or a tolerance of the rule"
-                )
+        ends = has_reason or cut or termination.max_iterations is not None
+        if not ends and option_of(program.rule, program.options, "tolerance") is None:
+            raise ValueError(
+                f"{name_of(self.opt_algo)} has no end: pass max_iterations or another limit to compile_minimizer, or a "
+                "tolerance of the rule"
+            )
         members = None
         if not cut and program.takes_members(data.wide):
             limit = termination.limited(sum(array[0].size for array in points), has_reason).max_iterations
@@ -547,11 +547,11 @@ class CompiledMinimizer:
                     return members([array[some.start : some.stop] for array in points], data.cut(some))
             return Ends.joined([self._alone([array[row] for array in points], data.of(row)) for row in some])
 
-        with self._bar(data.count) as bar:
-            ends = Ends.joined(worked(minimized, pieces(members, data, workers), workers, bar, Ends.row))
-        if len(ends.errors) == data.count:
-            raise ends.errors[0]
-        result = self._joined(ends, data)
+        with self._bar(data.rows) as bar:
+            found = Ends.joined(worked(minimized, pieces(members, data, workers), workers, bar, Ends.row))
+        if len(found.errors) == data.rows:
+            raise found.errors[0]
+        result = self._joined(found, data)
         bar.close(lambda: result.message)
         return result
 
@@ -579,11 +579,12 @@ class CompiledMinimizer:
         run, errors = self._new_run(point, Monitor(self._monitor.label), inputs), {}
         try:
             run._to_end()
-            fun = run.fun
+            fun: Any = run.fun
         except Exception as error:
             errors, fun = {0: error}, run._failed(error).fun
-        numbers = [np.array([number]) for number in (fun, run.nit, run.nfev, run.status)]
-        return Ends([array[None] for array in run._position.best.point], *numbers, errors)
+        x = [array[None] for array in run._position.best.point]
+        fun, nit, nfev, status = (np.array([number]) for number in (fun, run.nit, run.nfev, run.status))
+        return Ends(x, fun, nit, nfev, status, errors)
 
     def _joined(self, ends: Ends, data: Data) -> BatchResult:
         """The result of all members."""
@@ -599,9 +600,15 @@ class CompiledMinimizer:
         )
         if ends.errors:
             result["errors"] = ends.errors
-        matrices = partial(self._program.matrices, ends.x, data)
-        object.__setattr__(result, "_matrices", matrices)
-        object.__setattr__(result, "_build", lambda arrays: NamedList(arrays, names))
+
+        def build(parts: Sequence[np.ndarray]) -> Any:
+            arrays = [part.reshape(a.shape).astype(a.dtype) for part, a in zip(parts, ends.x, strict=True)]
+            return NamedList(arrays, names)
+
+        size = np.cumsum([array[0].size for array in ends.x])[:-1]
+        hidden = {"_matrices": partial(self._program.matrices, ends.x, data), "_build": build, "_ends": size}
+        for name, value in hidden.items():
+            object.__setattr__(result, name, value)
         return result
 
     # Its file

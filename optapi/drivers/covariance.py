@@ -140,9 +140,11 @@ def information(function: Callable[..., Any], point: Sequence[np.ndarray], input
                 of_residuals: bool, rows: tuple[int, ...] = ()) -> tuple[np.ndarray, Any]:  # fmt: skip
     """The matrix of second derivatives; or :math:`J` and the variance of the residuals, NaN if they are too few.
 
-    With `rows` those of so many points, which all arrays have for their first axes.
+    With `rows` those of so many points, which all arrays have for their first axes. Of these, residuals that are zero
+    and have no derivatives do not count: they fill up data sets that are shorter than others.
     """
-    columns, values = [], ()
+    columns: list[np.ndarray] = []
+    values: Any = ()
     for vectors in basis([array[(0,) * len(rows)] for array in point]):
         values = function(*point, *vectors, *inputs)
         columns.append(
@@ -153,8 +155,11 @@ def information(function: Callable[..., Any], point: Sequence[np.ndarray], input
         return (matrix + np.swapaxes(matrix, -2, -1)) / 2, None
     roots = [np.reshape(r, (*rows, -1)) for r in values[len(values) // 2 :]]
     squares = sum(np.sum(np.square(r, dtype="float64"), axis=-1) for r in roots)
-    spare = matrix.shape[-2] - matrix.shape[-1]
-    return matrix, squares / spare if spare > 0 else np.full(rows, np.nan)[()]
+    if not rows:
+        spare = matrix.shape[0] - matrix.shape[1]
+        return matrix, squares / spare if spare > 0 else np.nan
+    spare = ((matrix != 0).any(axis=-1) | (np.concatenate(roots, axis=-1) != 0)).sum(axis=-1) - matrix.shape[-1]
+    return matrix, np.where(spare > 0, squares / np.maximum(spare, 1), np.nan)
 
 
 def basis(point: Sequence[np.ndarray]) -> Any:

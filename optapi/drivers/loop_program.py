@@ -440,8 +440,8 @@ class LoopProgram(Program):
         length = max(1, NUMBERS // ((size + 1) * (data.numbers + size)))
         with BUILDING:
             function: Any = vectorized(variables, outputs, wide, PYTHON)
-        for begin in range(0, data.count, length):
-            some = range(begin, min(begin + length, data.count))
+        for begin in range(0, data.rows, length):
+            some = range(begin, min(begin + length, data.rows))
             part = [array[some.start : some.stop] for array in point]
             found = information(function, part, data.cut(some), residuals is not None, (len(some),))
             matrix, variance = found

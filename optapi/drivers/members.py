@@ -47,13 +47,13 @@ class Data(NamedTuple):
     values : list
         Those that are wide have a row for each data set.
     wide : list of bool
-    count : int
+    rows : int
         How many data sets there are.
     """
 
     values: list[Any]
     wide: list[bool]
-    count: int
+    rows: int
 
     @classmethod
     def of_inputs(cls, variables: Sequence[Any], given: Sequence[Any]) -> Data:
@@ -132,13 +132,15 @@ class Ends(NamedTuple):
     @classmethod
     def joined(cls, parts: Sequence[Ends]) -> Ends:
         """All `parts`, one after another."""
-        errors, before = {}, 0
+        errors: dict[int, Exception] = {}
+        before = 0
         for part in parts:
             errors |= {before + number: error for number, error in part.errors.items()}
             before += len(part.fun)
         x = [np.concatenate(arrays) for arrays in zip(*(part.x for part in parts), strict=True)]
-        vectors = [np.concatenate(arrays) for arrays in zip(*(part[1:-1] for part in parts), strict=True)]
-        return cls(x, *vectors, errors)
+        vectors: Any = (np.concatenate(arrays) for arrays in zip(*(part[1:-1] for part in parts), strict=True))
+        fun, nit, nfev, status = vectors
+        return cls(x, fun, nit, nfev, status, errors)
 
 
 def worked(work: Callable[[Any], Any], blocks: Iterable[Any], workers: int, bar: Monitor,
@@ -161,9 +163,9 @@ def worked(work: Callable[[Any], Any], blocks: Iterable[Any], workers: int, bar:
 def pieces(members: Members | None, data: Data, workers: int) -> Iterator[range]:
     """The data sets in pieces of work."""
     begin = 0
-    while begin < data.count:
+    while begin < data.rows:
         size = 1 if members is None else members.length(data, workers)
-        yield range(begin, min(begin + size, data.count))
+        yield range(begin, min(begin + size, data.rows))
         begin += size
 
 
@@ -201,7 +203,7 @@ class Members:
 
     def length(self, data: Data, workers: int) -> int:
         """How many members are the next piece of work."""
-        share = -(-data.count // workers)
+        share = -(-data.rows // workers)
         if self.program.is_fast:
             size = FIRST if self.pace is None else int(LOOK / self.pace)
             # Threads get their pieces at once, before the first is measured.
@@ -210,7 +212,7 @@ class Members:
             size = NUMBERS // (data.numbers + sum(np.size(value) for value in self.start))
             size = min(size, MOST, share)
             # Of pieces that are as long as others the functions are the same.
-            size = -(-data.count // -(-data.count // max(1, size)))
+            size = -(-data.rows // -(-data.rows // max(1, size)))
         return max(1, size)
 
     def _built(self) -> Callable[..., list[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,9 +118,9 @@ class OptimizeResult(dict[str, Any]):
     def _known(self) -> SecondDerivatives:
         if self._second is None:
             raise ValueError("this result has no second derivatives: it was made by hand, or comes from a pickle")
-        if self._found is None:
-            object.__setattr__(self, "_found", self._second())
-        return self._found  # type: ignore[return-value]
+        found = self._found or self._second()
+        object.__setattr__(self, "_found", found)
+        return found
 
     def __getitem__(self, key: str) -> Any:
         value = super().__getitem__(key)
@@ -129,17 +129,17 @@ class OptimizeResult(dict[str, Any]):
         return value
 
     def _whole(self) -> OptimizeResult:
-        """This, with all entries made."""
+        """The result, with all entries made."""
         for key in self:
             self[key]
         return self
 
-    # Where it is here and not in dict, Python reads the entries of a copy by their keys.
+    # Since it is here, and not that of dict, Python reads the entries of a copy by their keys.
     def __iter__(self) -> Iterator[str]:
         return super().__iter__()
 
     def get(self, key: str, default: Any = None) -> Any:
-        return self[key] if key in self else default
+        return self[key] if key in self else default  # noqa: SIM401, since get is here
 
     def items(self) -> Any:
         return super(OptimizeResult, self._whole()).items()
@@ -158,8 +158,6 @@ class OptimizeResult(dict[str, Any]):
 
     def __eq__(self, other: object) -> bool:
         return super(OptimizeResult, self._whole()).__eq__(other)
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> Any:
         return type(self), (dict(self),)
@@ -218,14 +216,23 @@ class BatchResult(OptimizeResult):
     """
 
     # What is known of the second derivatives, some rows at a time: see `LoopProgram.matrices`.
-    _matrices: Callable[[], Iterator[Any]] | None = None
+    _matrices: Callable[[], Iterator[tuple[Any, Any, float, Any]]] | None = None
+    # From matrices, which have a row for each of these and a column for each component of a parameter, to what `x` is.
     _build: Callable[[list[Any]], Any] = list
+    _ends: Sequence[int] = ()
+    _absolute = False
 
-    def covariance(self, absolute_sigma: bool = False) -> Array:
+    def covariance(self, absolute_sigma: bool | None = None) -> Array:
         """The covariances of the estimates, as `OptimizeResult.covariance`: a matrix for each row.
 
-        They are NaN where there is none: where the second derivatives are not positive definite or not finite, or the
-        residuals are no more than the components. The derivatives are taken when this is called, in Python.
+        They are NaN where there is none: with status 3, where the second derivatives are not positive definite or not finite, or the
+        residuals are no more than the components. Residuals that are zero and have no derivatives, as those of weight
+        zero, do not count. The derivatives are taken when this is called, in Python.
+
+        Parameters
+        ----------
+        absolute_sigma : bool, optional
+            Whether the residuals are in units of their standard deviations; by default what `curve_fit` was told.
 
         Returns
         -------
@@ -234,21 +241,23 @@ class BatchResult(OptimizeResult):
         """
         if self._matrices is None:
             raise ValueError("this result has no second derivatives: it was made by hand, or comes from a pickle")
-        return np.concatenate([inverses(*part, absolute_sigma=absolute_sigma) for part in self._matrices()])
+        absolute = self._absolute if absolute_sigma is None else absolute_sigma
+        found: Any = np.concatenate([inverses(*part, absolute_sigma=absolute) for part in self._matrices()])
+        found[self["status"] == 3] = np.nan
+        return found
 
-    def standard_errors(self, absolute_sigma: bool = False) -> Tree:
+    def standard_errors(self, absolute_sigma: bool | None = None) -> Tree:
         """The standard errors of the estimates, as `x`: the roots of the diagonals of `covariance`."""
-        errors = np.sqrt(np.diagonal(self.covariance(absolute_sigma), axis1=1, axis2=2))
-        ends = np.cumsum([array[0].size for array in self["x"]])[:-1]
-        parts = zip(np.split(errors, ends, axis=1), self["x"], strict=True)
-        return self._build([part.reshape(array.shape).astype(array.dtype) for part, array in parts])
+        covariance: Any = self.covariance(absolute_sigma)
+        errors = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+        return self._build(np.split(errors, self._ends, axis=1))
 
     @property
     def second_derivatives(self) -> str:
         return "exact"
 
 
-def summed_up(status: Array) -> str:
+def summed_up(status: np.ndarray) -> str:
     """A sentence on how many minimizations have ended how."""
     said = [f"{np.isin(status, (0,)).sum()} of {len(status)} converged"]
     for other in sorted({*status.tolist()} - {0}):

@@ -38,7 +38,7 @@ def numba_funcify_Loop(op: Loop, node: Any = None, **kwargs: Any) -> Any:
         rewrite_owned(inner, len(node.outputs), NUMBA.excluding("symbolic_op_recognition").optimizer)
     body, key = numba_funcify_and_cache_key(inner, squeeze_output=True, fgraph_name="optapi_loop", **kwargs)
     # Called once, and so a part of the loop: that takes less time to compile, and to count references.
-    body = numba_njit(body.py_func, forceinline=True)
+    body = numba_njit(body.py_func, forceinline=True)  # type: ignore[attr-defined]
     count = len(op.fgraph.outputs) - 1
     start = [f"start{i}" for i in range(count)]
     given = [f"given{i}" for i in range(len(op.fgraph.inputs) - count)]

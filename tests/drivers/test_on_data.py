@@ -244,3 +244,72 @@ def test_an_interrupt_and_the_bar(monkeypatch, capsys):
     with pytest.raises(KeyboardInterrupt):
         run.on_data(data)
     assert run._running is False
+
+
+def model(t, height, rate):
+    return height * pt.exp(-rate * t)
+
+
+def test_curve_fit_of_many():
+    data = decay(6)
+    fits = optapi.curve_fit(model, TIMES, data, [1.5, 1.0], many=True)
+    assert fits.x.shape == (6, 2)
+    assert fits.success.all()
+    errors = fits.standard_errors()
+    for row, y in enumerate(data):
+        alone = optapi.curve_fit(model, TIMES, y, [1.5, 1.0])
+        np.testing.assert_allclose(fits.x[row], alone.x, rtol=1e-6)
+        np.testing.assert_allclose(fits.fun[row], alone.fun, rtol=1e-9)
+        np.testing.assert_allclose(errors[row], alone.standard_errors(), rtol=1e-5)
+        np.testing.assert_allclose(fits.covariance()[row], alone.covariance(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e12])
+def test_the_units_of_the_data_and_of_the_parameters_do_not_matter(unit):
+    data, start = decay(4), np.array([1.5, 1.0])
+    expected = optapi.curve_fit(model, TIMES, data, start, many=True)
+    fits = optapi.curve_fit(model, TIMES / unit, data * unit, start * unit, many=True)
+    np.testing.assert_allclose(fits.x / unit, expected.x, rtol=1e-7)
+    assert fits.success.all()
+    assert abs(fits.nit - expected.nit).max() <= 1
+
+
+def test_curve_fit_of_rows_with_gaps():
+    data, sigma = decay(4), np.full((4, 7), 0.05)
+    sigma[1, 5:], sigma[2, ::3] = np.inf, np.inf
+    data[1, 5:], data[3, 2] = np.nan, np.nan
+    starts = {"height": np.linspace(1, 2, 4), "rate": np.linspace(0.7, 1.2, 4)}
+    start, bounds = {"height": 1.0, "rate": 1.0}, {"rate": (0.2, 1.1)}
+    fits = optapi.curve_fit(
+        model, TIMES, data, start, sigma, absolute_sigma=True, many=True, starts=starts, bounds=bounds
+    )
+    errors = fits.standard_errors()
+    assert fits.status.tolist() == [0, 0, 0, 3]
+    assert np.isnan([errors["rate"][3], errors["height"][3]]).all()
+    for row in range(3):
+        known = np.isfinite(sigma[row])
+        alone = optapi.curve_fit(model, TIMES[known], data[row][known], start, 0.05, absolute_sigma=True, bounds=bounds)
+        for name in start:
+            np.testing.assert_allclose(fits.x[name][row], alone.x[name], rtol=1e-6)
+            np.testing.assert_allclose(errors[name][row], alone.standard_errors()[name], rtol=1e-4, atol=1e-12)
+            relative = alone.standard_errors(absolute_sigma=False)[name]
+            np.testing.assert_allclose(fits.standard_errors(False)[name][row], relative, rtol=1e-4, atol=1e-12)
+
+
+def test_bad_input_of_many_fits():
+    data = decay(3)
+    for keywords, error, message in (
+        ({"y": data[0, 0]}, ValueError, "y has shape"),
+        ({"sigma": np.ones((3, 2))}, ValueError, "sigma has shape"),
+        ({"sigma": 0.0}, ValueError, "positive"),
+        ({"jac": "2-point"}, TypeError, "jac"),
+        ({"starts": np.ones((2, 2))}, ValueError, "starts have 2 rows for 3 data sets"),
+        ({"starts": np.ones(2)}, ValueError, "starts"),
+        ({"starts": np.ones((3, 2)), "many": False}, TypeError, "pass many=True"),
+        ({"model": lambda t, a, b: np.interp(t, [0, a], [0, b])}, TypeError, "write it with functions of pytensor"),
+        ({"many": 3}, TypeError, "many"),
+        ({"tolerance": -1.0}, ValueError, "tolerance"),
+    ):
+        arguments = {"model": model, "x": TIMES, "y": data, "p0": [1.0, 1.0], "many": True} | keywords
+        with pytest.raises(error, match=message):
+            optapi.curve_fit(**arguments)
