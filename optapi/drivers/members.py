@@ -22,7 +22,7 @@ from .termination import Ending, is_same
 
 
 # In one piece of work are at most so many members.
-MOST = 2**14
+MOST = 2**12
 # Of the first piece under numba, by which the others are measured.
 FIRST = 16
 STATUS = np.array([ending.status for ending in SEVERITY])
