@@ -29,7 +29,7 @@ ORDER = [
     *("drivers.termination", "drivers.results", "drivers.progress", "drivers.program"),
     *("drivers.oracle_program", "drivers.loop_program", "drivers.run", "drivers.members"),
     *("drivers.numpy", "drivers.compiled"),
-    *("drivers.least_squares", "drivers.scipy_least_squares"),
+    *("drivers.many_fits", "drivers.least_squares", "drivers.scipy_least_squares"),
     *("drivers.scipy", "scipy", "profiles", "plot", "testing"),
     "__init__",
 ]

@@ -375,8 +375,8 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
                   max_iterations: int | None = None, max_evaluations: int | None = None,
                   time_limit: float | None = None, target: float | None = None,
                   callback: Callable[..., Any] | None = None, progressbar: bool | str = False,
-                  verbose: bool | int = False, trace: bool = False, mode: CompileMode = None,
-                  **options: Any) -> FitResult:  # fmt: skip
+                  verbose: bool | int = False, trace: bool = False, mode: CompileMode = None, many: bool = False,
+                  starts: Any = None, workers: int = 1, **options: Any) -> Any:  # fmt: skip
     r"""The point where half of the sum of the squares of residuals is smallest, or the sum of a loss of them.
 
     .. math:: f(x) = \tfrac12 C^2 \sum_i \rho\big((r_i(x) / C)^2\big), \qquad \rho(z) = z \text{ by default}
@@ -417,12 +417,19 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
         other 1e-14, with ``"2-point"`` 1e-7 and 1e-12.
     max_iterations, max_evaluations, time_limit, target, callback, progressbar, verbose, trace, mode
         As for `minimize_iterator`.
+    many : bool
+        Whether there are many data sets, each fitted by itself, all in one compiled function: `args` are then arrays
+        with one axis more, the first, a row for each. `residuals` is called with PyTensor variables, and `jac` is not
+        taken. The `tolerance` is in units of the sum of squares at the start, and about relative changes of `x0`; 0
+        stands for 1e-10. The other keywords are those of `compile_minimizer`.
+    starts, workers
+        With `many`, as in `curve_fit`.
     **options
         Options of the rule.
 
     Returns
     -------
-    FitResult
+    FitResult, or with `many` BatchResult
         An `OptimizeResult` as of all drivers: `fun` is the cost, a number, and `jac` its derivative. The `residuals`
         and their `jacobian` are there too, `covariance`, `standard_errors`, and a `summary` to print.
 
@@ -446,6 +453,16 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
     """
     check_start_first("least_squares(x0, residuals)", x0, residuals)
     structure, start = point("x0", x0)
+    if check_flag("many", many):
+        check_callable("residuals", residuals, "a function from a point to the residuals")
+        asked = {
+            "loss": loss, "f_scale": f_scale, "x_scale": x_scale, "bounds": bounds, "tolerance": tolerance or 1e-10,
+            "cost_tolerance": cost_tolerance, "step_tolerance": step_tolerance, "max_iterations": max_iterations,
+            "max_evaluations": max_evaluations, "time_limit": time_limit, "target": target, "callback": callback,
+            "progressbar": progressbar, "verbose": verbose, "trace": trace, "mode": mode,
+        }  # fmt: skip
+        return _fits_of_rows(residuals, jac, structure, start, args, opt_algo, starts, workers, asked | options)
+    _only_of_many(starts, workers)
     robust = Robust.of(loss, check_number("f_scale", f_scale, low=0))
     evaluator = evaluator_of(residuals, jac, args, structure, start, robust, mode)
     evaluator.limits = limits(bounds, structure, start)
@@ -560,8 +577,7 @@ def curve_fit(model: Callable[..., Any], x: Any, y: ArrayLike, p0: Tree | None =
     data = as_numbers("y", y)
     if check_flag("many", many):
         return _curve_fits(model, x, data, p0, sigma, absolute, jac, opt_algo, starts, workers, kwargs)
-    if starts is not None or workers != 1:
-        raise TypeError("starts and workers are for many data sets; pass many=True, and y with a row for each")
+    _only_of_many(starts, workers)
     if data.size == 0 or not np.isfinite(data).all():
         raise ValueError("y is empty or has values that are not finite; leave those out, in x too")
     x, p0, structure, start = _asked(model, x, p0)
@@ -600,6 +616,24 @@ def _asked(model: Callable[..., Any], x: Any, p0: Any) -> tuple[Any, Any, PyTree
     p0 = np.ones(len(parameter_names(model))) if p0 is None else p0
     p0 = np.atleast_1d(np.asarray(p0)) if isinstance(p0, Real) else p0
     return x, p0, *point("p0", p0)
+
+
+def _only_of_many(starts: Any, workers: Any) -> None:
+    if starts is not None or workers != 1:
+        raise TypeError("starts and workers are for many data sets; pass many=True, and data with a row for each")
+
+
+def _fits_of_rows(residuals: Callable[..., Any], jac: Any, structure: PyTree, start: Arrays, args: Any,
+                  opt_algo: OptAlgo, starts: Any, workers: int, options: dict[str, Any]) -> BatchResult:  # fmt: skip
+    """`least_squares` of many data sets."""
+    if jac is not None:
+        raise TypeError("jac is given with many=True, which differentiates the residuals itself; leave it out")
+    rows = [as_numbers(f"args[{i}]", arg) for i, arg in enumerate(args if isinstance(args, tuple) else (args,))]
+    if not rows or any(row.ndim == 0 for row in rows):
+        raise ValueError("args has no rows; with many=True pass a tuple of arrays with a row for each data set")
+    return many_fits(
+        "residuals", residuals, structure, start, rows, None, opt_algo, starts=starts, workers=workers, **options
+    )
 
 
 def _curve_fits(model: Callable[..., Any], x: Any, data: np.ndarray, p0: Any, sigma: Any, absolute: bool, jac: Any,

@@ -12,17 +12,20 @@ from pytensor.tensor.variable import TensorVariable
 
 from ..checks import as_numbers, check_number, shown
 from ..feasible import limits
+from ..graph.members import vectorized
 from ..graph.numpy_linker import PYTHON
+from ..graph.replace import replaced
 from ..losses import Robust
 from ..pytree import PyTree
 from ..typing import OptAlgo
 from .compiled import compile_minimizer
+from .locks import BUILDING
 from .numpy import by_leaf
 from .results import BatchResult
 
 
 def many_fits(name: str, build: Callable[..., Any], structure: PyTree, start: Sequence[np.ndarray],
-              data: Sequence[np.ndarray], sizes: np.ndarray, opt_algo: OptAlgo, *, starts: Any = None,
+              data: Sequence[np.ndarray], sizes: np.ndarray | None, opt_algo: OptAlgo, *, starts: Any = None,
               workers: int = 1, tolerance: float = 1e-10, bounds: Any = None, x_scale: Any = "auto",
               mode: Any = None, **options: Any) -> BatchResult:  # fmt: skip
     """Half of the sums of squares of residuals of many data sets, each minimized by itself.
@@ -37,16 +40,22 @@ def many_fits(name: str, build: Callable[..., Any], structure: PyTree, start: Se
         The point.
     data : list of arrays
         Each with a row for each data set.
-    sizes : vector
-        The scale of the sum of squares of each, in whose units the tolerance is.
+    sizes : vector, optional
+        The scale of the sum of squares of each, in whose units the tolerance is; by default that at the start.
     opt_algo, starts, workers, tolerance, bounds, x_scale, mode, **options
-        See `curve_fit`.
+        See `curve_fit` and `least_squares`.
 
     Raises
     ------
     TypeError, ValueError
         If `build` does not take variables, or an argument is not as said.
     """
+    counts = [len(array) for array in data]
+    if starts is not None:
+        starts = [as_numbers(place, leaf) for place, leaf in structure.leaves("starts", starts, "p0")]
+        counts += [len(array) if array.ndim else 0 for array in starts]
+    if len(set(counts)) > 1:
+        raise ValueError(f"the data and the starts have {counts} rows; pass a row for each data set")
     # Powers of two, by which all is divided without rounding: the derivatives are then those by relative changes.
     scales = [np.exp2(np.round(np.log2(np.where(a != 0, abs(a), 1)))).astype(a.dtype) for a in start]
     shared = [
@@ -89,8 +98,9 @@ def many_fits(name: str, build: Callable[..., Any], structure: PyTree, start: Se
         **options,
     )
     if starts is not None:
-        leaves = structure.leaves("starts", starts, "p0")
-        starts = [as_numbers(place, leaf) / scale for (place, leaf), scale in zip(leaves, scales, strict=True)]
+        starts = [array / scale for array, scale in zip(starts, scales, strict=True)]
+    if sizes is None:
+        sizes = squares(residuals, shared, inputs, data, starts)
     plain = run.on_data(*data, sizes, starts=starts, workers=workers)
 
     points = [array * scale for array, scale in zip(plain["x"], scales, strict=True)]
@@ -107,3 +117,15 @@ def many_fits(name: str, build: Callable[..., Any], structure: PyTree, start: Se
     for key, value in {"_matrices": matrices, "_build": errors, "_ends": plain._ends}.items():
         object.__setattr__(result, key, value)
     return result
+
+
+def squares(residuals: Any, shared: Sequence[Any], inputs: Sequence[Any], data: Sequence[np.ndarray],
+            starts: Sequence[np.ndarray] | None) -> np.ndarray:  # fmt: skip
+    """The sums of squares of the residuals of each data set at its start."""
+    now = [p.type() for p in shared]
+    points = [p.get_value() for p in shared] if starts is None else starts
+    [total] = replaced([pt.sum(residuals**2)], dict(zip(shared, now, strict=True)))
+    wide = [starts is not None] * len(now) + [True] * len(inputs)
+    with BUILDING:
+        function = vectorized([*now, *inputs], [total], wide, PYTHON)
+    return np.asarray(function(*points, *data)[0], "float64")

@@ -226,8 +226,8 @@ class BatchResult(OptimizeResult):
         """The covariances of the estimates, as `OptimizeResult.covariance`: a matrix for each row.
 
         They are NaN where there is none: with status 3, where the second derivatives are not positive definite or not
-        finite, or the residuals are no more than the components. Residuals that are zero and have no derivatives, as those of weight
-        zero, do not count. The derivatives are taken when this is called, in Python.
+        finite, or the residuals are no more than the components. Residuals that are zero and have no derivatives, as
+        those of weight zero, do not count. The derivatives are taken when this is called, in Python.
 
         Parameters
         ----------

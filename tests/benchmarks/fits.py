@@ -243,7 +243,7 @@ def bounded(mode, count=100_000):
 
     rng = np.random.default_rng(1)
     height, rate = rng.uniform(0.7, 0.85, count), 1 / rng.choice(T2, count)
-    truth = np.stack([height, rate, np.full(count, 0.05)], axis=1)
+    truth = np.stack([height, rate, np.full(count, 0.015)], axis=1)
     y = truth[:, :1] * np.exp(-truth[:, 1:2] * ECHOES) + truth[:, 2:] + 0.01 * rng.normal(size=(count, len(ECHOES)))
     start = {"height": 1.0, "rate": 0.02, "floor": 0.1}
     p = {name: pytensor.shared(value, name=name) for name, value in start.items()}
@@ -253,7 +253,7 @@ def bounded(mode, count=100_000):
         list(p.values()), residuals=residuals, inputs=[seen], mode=mode, x_scale="jac", tolerance=1e-7,
         bounds={variable: BOUNDS[name] for name, variable in p.items()},
     )  # fmt: skip
-    run.on_data(y[:2000])
+    run.on_data(y[:8000])
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
     before, began = resident("VmRSS"), time.process_time()
@@ -281,7 +281,7 @@ def bounded(mode, count=100_000):
     both = free[some] & np.all(np.array(theirs)[:, [2]] > 1e-6, axis=1)
     return {
         "statuses": dict(zip(*(a.tolist() for a in np.unique(result.status, return_counts=True)), strict=True)),
-        "active": float(1 - free.mean()),
+        "share with an active bound": float(1 - free.mean()),
         "milliseconds per 1000": 1e6 * seconds / count,
         "errors, milliseconds per 1000": 1e6 * errors_in / count,
         "bytes per member": memory,

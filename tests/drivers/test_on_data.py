@@ -303,7 +303,7 @@ def test_bad_input_of_many_fits():
         ({"sigma": np.ones((3, 2))}, ValueError, "sigma has shape"),
         ({"sigma": 0.0}, ValueError, "positive"),
         ({"jac": "2-point"}, TypeError, "jac"),
-        ({"starts": np.ones((2, 2))}, ValueError, "starts have 2 rows for 3 data sets"),
+        ({"starts": np.ones((2, 2))}, ValueError, r"the starts have \[3, 2\] rows"),
         ({"starts": np.ones(2)}, ValueError, "starts"),
         ({"starts": np.ones((3, 2)), "many": False}, TypeError, "pass many=True"),
         ({"model": lambda t, a, b: np.interp(t, [0, a], [0, b])}, TypeError, "write it with functions of pytensor"),
@@ -313,3 +313,26 @@ def test_bad_input_of_many_fits():
         arguments = {"model": model, "x": TIMES, "y": data, "p0": [1.0, 1.0], "many": True} | keywords
         with pytest.raises(error, match=message):
             optapi.curve_fit(**arguments)
+
+
+def test_least_squares_of_many():
+    def residuals(x, y, w):
+        return w * (x[0] * pt.exp(-x[1] * TIMES) - y)
+
+    data, weights = decay(4), np.ones((4, 7))
+    weights[2, 4:] = 0
+    fits = optapi.least_squares([1.5, 1.0], residuals, args=(data, weights), many=True)
+    starts = np.array([[1.5, 1.0], [2.0, 1.0], [1.0, 0.5], [1.5, 1.5]])
+    other = optapi.least_squares([1.5, 1.0], residuals, args=(data, weights), many=True, starts=starts)
+    np.testing.assert_allclose(other.x, fits.x, rtol=1e-6)
+    for row in range(4):
+        alone = optapi.least_squares([1.5, 1.0], residuals, args=(data[row], weights[row]))
+        np.testing.assert_allclose(fits.x[row], alone.x, rtol=1e-6)
+    for keywords, error, message in (
+        ({"args": ()}, ValueError, "args has no rows"),
+        ({"args": (data, weights[:2])}, ValueError, r"have \[4, 2\] rows"),
+        ({"jac": "2-point"}, TypeError, "jac"),
+        ({"many": False, "workers": 2}, TypeError, "pass many=True"),
+    ):
+        with pytest.raises(error, match=message):
+            optapi.least_squares([1.5, 1.0], residuals, **{"args": (data, weights), "many": True} | keywords)
