@@ -570,7 +570,7 @@ def curve_fit(model: Callable[..., Any], x: Any, y: ArrayLike, p0: Tree | None =
     >>> y = [[1.0, 0.6, 0.35, 0.22, 0.13], [2.0, 0.7, 0.27, 0.1, 0.04]]
     >>> fits = optapi.curve_fit(model, np.arange(5), y, {"height": 2.0, "rate": 1.0}, many=True)
     >>> fits.x["rate"].round(3), fits.standard_errors()["rate"].round(3)
-    (array([0.513, 1.038]), array([0.006, 0.007]))
+    (array([0.513, 1.028]), array([0.006, 0.015]))
     """
     check_callable("model", model, "a function of x and the parameters")
     absolute = check_flag("absolute_sigma", absolute_sigma)

@@ -212,7 +212,7 @@ class BatchResult(OptimizeResult):
     >>> print(result.message)
     1 of 2 converged; 1 not finite (status 3), the first of them row 1.
     >>> result.standard_errors()["rate"].round(3)
-    array([0.018,   nan])
+    array([0.024,   nan])
     """
 
     # What is known of the second derivatives, some rows at a time: see `LoopProgram.matrices`.
