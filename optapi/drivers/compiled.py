@@ -176,7 +176,7 @@ class CompiledMinimizer:
         self._home = [p.get_value(borrow=False) for p in problem.parameters]
         self._run: CompiledRun | None = None
         self._running = False
-        self._compiled: dict[Any, Members] = {}
+        self._compiled: dict[Any, Members | None] = {}
 
     @property
     def parameters(self) -> list[Any]:
@@ -536,8 +536,7 @@ class CompiledMinimizer:
         members = None
         if not cut and program.takes_members(data.wide):
             limit = termination.limited(sum(array[0].size for array in points), has_reason).max_iterations
-            with suppress(ValueError):
-                members = self._members(data.wide, limit)
+            members = self._members(data.wide, limit)
             points = put_inside(points, program.limits(data.shared))
 
         def minimized(some: range) -> Ends:
@@ -555,11 +554,13 @@ class CompiledMinimizer:
         bar.close(lambda: result.message)
         return result
 
-    def _members(self, wide: Sequence[bool], limit: Any) -> Members:
-        """What takes members with such inputs to their ends, kept for the next data."""
+    def _members(self, wide: Sequence[bool], limit: Any) -> Members | None:
+        """What takes members with such inputs to their ends, kept for the next data; None if nothing does."""
         key = (*wide, limit)
         if key not in self._compiled:
-            self._compiled[key] = Members(self._program, wide, limit)
+            self._compiled[key] = None
+            with suppress(ValueError):
+                self._compiled[key] = Members(self._program, wide, limit)
         return self._compiled[key]
 
     def _points(self, count: int, starts: Any) -> list[np.ndarray]:

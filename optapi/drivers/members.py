@@ -74,7 +74,9 @@ class Data(NamedTuple):
                     "weights of zero as another input"
                 ) from error
             kind = variable.type.clone(shape=(None, *variable.type.shape)) if is_wide else variable.type
-            values.append(filtered(kind, value, variable))
+            value = filtered(kind, value, variable)
+            # Numba compiles anew for arrays that are laid out in another way, or must not be written to.
+            values.append(np.require(value, requirements=["C", "W"]) if is_wide else value)
             if is_wide:
                 counts[called(variable)] = len(values[-1])
         if not counts:

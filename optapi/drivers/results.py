@@ -139,25 +139,38 @@ class OptimizeResult(dict[str, Any]):
         return super().__iter__()
 
     def get(self, key: str, default: Any = None) -> Any:
+        """The entry, or `default` without it."""
         return self[key] if key in self else default  # noqa: SIM401, since get is here
 
     def items(self) -> Any:
+        """The entries with their names."""
         return super(OptimizeResult, self._whole()).items()
 
     def values(self) -> Any:
+        """The entries."""
         return super(OptimizeResult, self._whole()).values()
 
     def pop(self, *arguments: Any) -> Any:
+        """Take an entry out, as of a dictionary."""
         return super(OptimizeResult, self._whole()).pop(*arguments)
 
     def popitem(self) -> Any:
+        """Take the last entry out."""
         return super(OptimizeResult, self._whole()).popitem()
 
+    def setdefault(self, *arguments: Any) -> Any:
+        """The entry, which becomes what is given if there is none."""
+        return super(OptimizeResult, self._whole()).setdefault(*arguments)
+
     def copy(self) -> dict[str, Any]:
+        """A dictionary of the entries."""
         return super(OptimizeResult, self._whole()).copy()
 
     def __eq__(self, other: object) -> bool:
         return super(OptimizeResult, self._whole()).__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
     def __reduce__(self) -> Any:
         return type(self), (dict(self),)

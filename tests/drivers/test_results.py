@@ -156,4 +156,6 @@ def test_entries_are_made_when_they_are_read():
     assert list(result().values()) == list(whole.values())
     assert result().get("message") == result().pop("message") == "said"
     assert result().get("missing", 7) == 7
+    assert result().setdefault("message", 3) == "said"
+    assert (result() != whole) is False
     assert "said" in repr(result())
