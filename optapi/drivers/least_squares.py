@@ -659,7 +659,7 @@ def _curve_fits(model: Callable[..., Any], x: Any, data: np.ndarray, p0: Any, si
         values = model(x, **p) if structure.kind is dict else model(x, *p)
         return w * (values - y)
 
-    given = [data, weights] if weights.shape == data.shape and data.ndim > weights[0].ndim else [data]
+    given = [data, weights] if weights.shape == data.shape else [data]
     result = many_fits(
         "model", residuals, structure, start, given, sizes, opt_algo, starts=starts, workers=workers, **options
     )
