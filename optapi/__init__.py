@@ -42,7 +42,7 @@ from .drivers.gradient_check import check_gradient
 from .drivers.least_squares import FitResult, curve_fit, least_squares
 from .drivers.numpy import minimize, minimize_iterator
 from .drivers.progress import Checkpoint
-from .drivers.results import OptimizeResult
+from .drivers.results import BatchResult, OptimizeResult
 from .drivers.scipy import scipy_method
 from .feasible import active
 from .graph.batches import batch
@@ -97,6 +97,7 @@ from .updates import join, reports
 __all__ = [
     "ADAM",
     "PYTHON",
+    "BatchResult",
     "Checkpoint",
     "CompiledMinimizer",
     "FitResult",

@@ -82,6 +82,12 @@ def minimizer(trace=False):
     return optapi.compile_minimizer([p], pt.sum((p - 3) ** 2), "sgd", mode=optapi.PYTHON, max_iterations=2, trace=trace)
 
 
+def on_data(starts=None, workers=1):
+    p, y = shared([1.0, -2.0], "p"), pt.dvector("y")
+    run = optapi.compile_minimizer([p], pt.sum((p - y) ** 2), "sgd", inputs=[y], mode=optapi.PYTHON, max_iterations=2)
+    return run.on_data(np.ones((3, 2)), starts=starts, workers=workers)
+
+
 def on_line():
     def line(a):
         return line_search.Trial((a - 2) ** 2, 2 * (a - 2))
@@ -224,6 +230,7 @@ CALLS |= {
     "Benchmark": (profiles.Benchmark, lambda: {"results": dict(RESULTS)}),
     "Benchmark.measure": (RESULTS.measure, dict),
     "Benchmark.on": (RESULTS.on, lambda: {"problem": "one"}),
+    "CompiledMinimizer.on_data": (on_data, dict),
     "CompiledMinimizer.from_starts": (MINIMIZER.from_starts, lambda: {"starts": [np.ones((3, 2))]}),
     "gradients.center": (gradients.center, lambda: {"gradients": [pt.dvector("g")]}),
     "gradients.clip": (gradients.clip, lambda: {"gradients": [pt.dvector("g")], "limit": 1.0}),
@@ -279,6 +286,7 @@ WITHOUT = {
     "PYTHON": "a mode",
     "OptimizationWarning": "a warning",
     "OptimizeResult": "a dictionary",
+    "BatchResult": "a dictionary",
     "FitResult": "a dictionary",
     "CompiledMinimizer": "compile_minimizer makes it",
     "schedules.Schedule": "a base class without fields",

@@ -15,8 +15,8 @@ PACKAGE = Path(optapi.__file__).parent
 # needs of PyTensor.
 ORDER = [
     *("typing", "hints", "checks", "notes", "updates", "pytree", "files", "graph.compat", "state", "vectors"),
-    *("graph.replace", "graph.loops", "graph.batches", "graph.oracle", "graph.derivatives"),
-    *("graph.products", "graph.ordered", "graph.numpy_linker"),
+    *("graph.replace", "graph.loops", "graph.members", "graph.batches", "graph.oracle", "graph.derivatives"),
+    *("graph.products", "graph.ordered", "graph.decompositions", "graph.numpy_linker"),
     *("graph.numba", "graph.jax", "graph.threads"),
     *("schedules", "line_search", "moments", "gradients", "scaling", "losses", "feasible", "constraints", "objective"),
     *("rules._linear_algebra", "quadratic", "rules._descent", "rules._projected"),
@@ -26,9 +26,10 @@ ORDER = [
     *("augmented", "stopping", "tuning", "transforms", "stateful"),
     *("drivers.locks", "drivers.options", "drivers.covariance", "drivers.differences", "drivers.evaluator"),
     *("drivers.vector_functions", "drivers.constraint_functions", "drivers.gradient_check"),
-    *("drivers.results", "drivers.termination", "drivers.progress", "drivers.program"),
-    *("drivers.oracle_program", "drivers.loop_program", "drivers.run", "drivers.numpy", "drivers.compiled"),
-    *("drivers.least_squares", "drivers.scipy_least_squares"),
+    *("drivers.termination", "drivers.results", "drivers.progress", "drivers.program"),
+    *("drivers.oracle_program", "drivers.loop_program", "drivers.run", "drivers.members"),
+    *("drivers.numpy", "drivers.compiled"),
+    *("drivers.many_fits", "drivers.least_squares", "drivers.scipy_least_squares"),
     *("drivers.scipy", "scipy", "profiles", "plot", "testing"),
     "__init__",
 ]

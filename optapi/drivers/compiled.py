@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import partial
 from hashlib import sha256
@@ -24,9 +23,10 @@ from ..state import labels
 from ..typing import Bounds, CompileMode, OptAlgo, Updates, Variables
 from .evaluator import Evaluator
 from .loop_program import LoopProgram, Problem
+from .members import Data, Ends, Members, filtered, pieces, worked
 from .options import check_rule, name_of, option_of, rule_of
 from .progress import Checkpoint, Monitor
-from .results import OptimizeResult
+from .results import BatchResult, OptimizeResult, summed_up
 from .run import Run, all_together, read
 from .termination import Termination
 
@@ -176,6 +176,7 @@ class CompiledMinimizer:
         self._home = [p.get_value(borrow=False) for p in problem.parameters]
         self._run: CompiledRun | None = None
         self._running = False
+        self._compiled: dict[Any, Members | None] = {}
 
     @property
     def parameters(self) -> list[Any]:
@@ -273,10 +274,16 @@ class CompiledMinimizer:
         self._run, position, places = run, run._position, self._program.places
         held = dict(zip(places.parameters, position.best.point, strict=True))
         held = {place: held.get(place, position.values[place]) for place in self._program.given}
-        assign([self._program.given[place] for place in held], [deepcopy(value) for value in held.values()])
+        copies = [value.copy() if isinstance(value, np.ndarray) else deepcopy(value) for value in held.values()]
+        assign([self._program.given[place] for place in held], copies)
 
     def _checked(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
         """The values of the inputs, as the compiled function takes them."""
+        given = zip(self._problem.inputs, self._placed(inputs, named), strict=True)
+        return [filtered(variable.type, value, variable) for variable, value in given]
+
+    def _placed(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
+        """What is given for the inputs, in their order."""
         wanted = self._problem.inputs
         names, rest = ", ".join(str(v.name or v) for v in wanted), wanted[len(inputs) :]
         for name in named:
@@ -285,13 +292,7 @@ class CompiledMinimizer:
         if len(inputs) + len(named) != len(wanted):
             count = len(inputs) + len(named)
             raise TypeError(f"{count} inputs are given; pass {f'{len(wanted)}: {names}' if wanted else 'none'}")
-        inputs, values = [*inputs, *(named[v.name] for v in rest)], []
-        for variable, value in zip(wanted, inputs, strict=True):
-            try:
-                values.append(variable.type.filter(value, allow_downcast=None))
-            except TypeError as error:
-                raise TypeError(f"the input {called(variable)} does not fit: {error}") from error
-        return values
+        return [*inputs, *(named[v.name] for v in rest)]
 
     def __repr__(self) -> str:
         said = "not run" if self._run is None else self._run._state()
@@ -352,11 +353,10 @@ class CompiledMinimizer:
     ) -> list[OptimizeResult]:
         program = self._program
         count = len(rows[0])
-        size, batched = self._batch(count, check_count("workers", workers), together)
+        self._check_workers(workers)
+        size, batched = self._batch(count, workers, together)
         silent = Monitor(self._monitor.label)
         runs = [self._new_run(point, silent, values) for point in zip(*rows, strict=True)]
-        bar = Monitor(self._monitor.label, progressbar=self._monitor.progressbar)
-        bar.total = count
 
         def minimized(some: list[CompiledRun]) -> list[OptimizeResult]:
             if batched is not None:
@@ -372,19 +372,12 @@ class CompiledMinimizer:
             except Exception as error:
                 return run._failed(error)
 
-        results: list[OptimizeResult] = []
-        try:
-            with ThreadPoolExecutor(workers) as pool:
-                blocks = [runs[begin : begin + size] for begin in range(0, count, size)]
-                for block in (pool.map if workers > 1 else map)(minimized, blocks):
-                    results += block
-                    if bar.reads_rows:
-                        last = results[-1]
-                        row = (last.fun, largest(last.jac), 0.0, last.nfev, 0.0)
-                        bar.show(len(results), row, len(results) == count)
-        except BaseException:
-            bar.pause()
-            raise
+        def row(block: list[OptimizeResult]) -> tuple[int, float, float, int]:
+            return len(block), block[-1].fun, largest(block[-1].jac), block[-1].nfev
+
+        blocks = [runs[begin : begin + size] for begin in range(0, count, size)]
+        with self._bar(count) as bar:
+            results = [result for block in worked(minimized, blocks, workers, bar, row) for result in block]
         for number, result in enumerate(results):
             result["start"] = number
         errors = [result.error for result in results if "error" in result]
@@ -400,15 +393,21 @@ class CompiledMinimizer:
         self._hold(first)
         return ranked
 
+    @contextmanager
+    def _bar(self, count: int) -> Iterator[Monitor]:
+        """What shows the progress of many minimizations."""
+        bar = Monitor(self._monitor.label, progressbar=self._monitor.progressbar)
+        bar.total = count
+        try:
+            yield bar
+        except BaseException:
+            bar.pause()
+            raise
+
     def _batch(self, count: int, workers: int, together: bool | None) -> tuple[int, Any]:
         """How many minimizations are one piece of work, and what takes them further together, None if nothing does."""
         program, termination = self._program, self._termination
-        if workers > 1 and not program.is_free:
-            raise ValueError(
-                f"workers is {workers}, but in this mode one thread keeps the others waiting; use mode='NUMBA' or 'JAX'"
-            )
-        limits = (termination.max_evaluations, termination.time_limit)
-        cut = termination.needs_each_iteration or limits != (None, None)
+        cut = termination.looks
         if together is not None and check_flag("together", together) and cut:
             raise ValueError("together is True, but some of the limits look at each iteration; leave it out")
         # A batch pays where the overhead of a step is larger than its arithmetic.
@@ -420,6 +419,12 @@ class CompiledMinimizer:
                 if together:
                     raise ValueError("the cost cannot be a batch, at least in this mode; leave together out") from error
         return max(1, count // (8 * workers)), None
+
+    def _check_workers(self, workers: int) -> None:
+        if check_count("workers", workers) > 1 and not self._program.is_free:
+            raise ValueError(
+                f"workers is {workers}, but in this mode one thread keeps the others waiting; use mode='NUMBA' or 'JAX'"
+            )
 
     def _rows(self, starts: Any) -> list[np.ndarray]:
         """For each parameter an array with a row for each start."""
@@ -458,10 +463,159 @@ class CompiledMinimizer:
             raise ValueError(f"starts have {[len(array) for array in checked]} rows; pass as many for each parameter")
         return checked
 
+    # Many data sets
+
+    def on_data(self, *inputs: Any, starts: Any = None, workers: int = 1, **named: Any) -> BatchResult:
+        """Minimize for many data sets, each by itself.
+
+        Parameters
+        ----------
+        *inputs, **named : arrays
+            The inputs, by place or by name, with one axis more, the first: a row for each data set. An input without
+            it is the same for all.
+        starts : list of arrays, array or dict, optional
+            A start for each data set, as for `from_starts`; by default all start from the values that the parameters
+            have now.
+        workers : int
+            How many threads, as for `from_starts`.
+
+        Returns
+        -------
+        BatchResult
+            With arrays for entries, which have a row for each data set. The parameters keep their values. Where the
+            cost raises an exception, or is not finite, that member ends with status 3, and the others go on.
+
+        Raises
+        ------
+        ValueError
+            If no input has the axis, if the numbers of rows differ, or if the rule has no end of its own, no limit and
+            no tolerance.
+        Exception
+            What the cost raises, if it does so for all data sets.
+
+        Notes
+        -----
+        Under ``"NUMBA"`` one compiled loop goes over the data sets; under ``"JAX"`` all go step by step together, in
+        chunks if they are very many; in Python too, where the cost allows it. Memory: that of the inputs and of the
+        results, and of the state of a chunk. Limits are those of each minimization; if they look at each iteration
+        (all but `max_iterations` do), or the cost draws random numbers, the minimizations run one after another, with
+        some tenths of a millisecond of Python for each. A progress bar counts data sets; callback, trace, table and
+        checkpoint do not look here.
+
+        Data sets of different lengths are filled up, with weights of zero where nothing was measured.
+
+        Examples
+        --------
+        >>> times, rate, y = np.arange(4.0), pytensor.shared(1.0, name="rate"), pt.dvector("y")
+        >>> run = optapi.compile_minimizer([rate], residuals=pt.exp(-rate * times) - y, inputs=[y], mode=optapi.PYTHON)
+        >>> result = run.on_data(np.exp(-np.array([[0.5], [2.0]]) * times))
+        >>> result.x["rate"].round(4), result.status
+        (array([0.5, 2. ]), array([0, 0]))
+        """
+        if self._running:
+            raise RuntimeError(RUNNING)
+        self._running = True
+        try:
+            self._check_workers(workers)
+            return self._on_data(Data.of_inputs(self._problem.inputs, self._placed(inputs, named)), starts, workers)
+        finally:
+            self._running = False
+
+    def _on_data(self, data: Data, starts: Any, workers: int) -> BatchResult:
+        program, termination = self._program, self._termination
+        points = self._points(data.rows, starts)
+        if self._run is None:
+            program.check_cost(data.of(0))
+        has_reason, cut = "reason" in program.places.roles, termination.looks
+        ends = has_reason or cut or termination.max_iterations is not None
+        if not ends and option_of(program.rule, program.options, "tolerance") is None:
+            raise ValueError(
+                f"{name_of(self.opt_algo)} has no end: pass max_iterations or another limit to compile_minimizer, or a "
+                "tolerance of the rule"
+            )
+        members = None
+        if not cut and program.takes_members(data.wide):
+            limit = termination.limited(sum(array[0].size for array in points), has_reason).max_iterations
+            members = self._members(data.wide, limit)
+            points = put_inside(points, program.limits(data.shared))
+
+        def minimized(some: range) -> Ends:
+            if members is not None:
+                # If one raises, it does not tell which.
+                with suppress(Exception):
+                    return members([array[some.start : some.stop] for array in points], data.cut(some))
+            return Ends.joined([self._alone([array[row] for array in points], data.of(row)) for row in some])
+
+        with self._bar(data.rows) as bar:
+            found = Ends.joined(worked(minimized, pieces(members, data, workers), workers, bar, Ends.row))
+        if len(found.errors) == data.rows:
+            raise found.errors[0]
+        result = self._joined(found, data)
+        bar.close(lambda: result.message)
+        return result
+
+    def _members(self, wide: Sequence[bool], limit: Any) -> Members | None:
+        """What takes members with such inputs to their ends, kept for the next data; None if nothing does."""
+        key = (*wide, limit)
+        if key not in self._compiled:
+            self._compiled[key] = None
+            with suppress(ValueError):
+                self._compiled[key] = Members(self._program, wide, limit)
+        return self._compiled[key]
+
+    def _points(self, count: int, starts: Any) -> list[np.ndarray]:
+        """For each parameter an array with a row for each of `count` data sets."""
+        if starts is not None:
+            points = self._rows(starts)
+            if len(points[0]) != count:
+                raise ValueError(f"starts have {len(points[0])} rows for {count} data sets; pass one for each")
+            return points
+        held = [np.array(p.get_value(borrow=True)) for p in self._problem.parameters]
+        if not all(np.isfinite(value).all() for value in held):
+            raise ValueError("the parameters have values that are not finite; start from finite ones, or pass starts")
+        return [np.repeat(value[None], count, axis=0) for value in held]
+
+    def _alone(self, point: list[np.ndarray], inputs: list[Any]) -> Ends:
+        """How one member ends."""
+        run, errors = self._new_run(point, Monitor(self._monitor.label), inputs), {}
+        try:
+            run._to_end()
+            fun: Any = run.fun
+        except Exception as error:
+            errors, fun = {0: error}, run._failed(error).fun
+        x = [array[None] for array in run._position.best.point]
+        fun, nit, nfev, status = (np.array([number]) for number in (fun, run.nit, run.nfev, run.status))
+        return Ends(x, fun, nit, nfev, status, errors)
+
+    def _joined(self, ends: Ends, data: Data) -> BatchResult:
+        """The result of all members."""
+        names = labels(self._problem.parameters)
+        result = BatchResult(
+            x=NamedList(ends.x, names),
+            fun=ends.fun,
+            nit=ends.nit,
+            nfev=ends.nfev,
+            status=ends.status,
+            success=np.isin(ends.status, (0, 5)),
+            message=summed_up(ends.status),
+        )
+        if ends.errors:
+            result["errors"] = ends.errors
+
+        def build(parts: Sequence[np.ndarray]) -> Any:
+            arrays = [part.reshape(a.shape).astype(a.dtype) for part, a in zip(parts, ends.x, strict=True)]
+            return NamedList(arrays, names)
+
+        size = np.cumsum([array[0].size for array in ends.x])[:-1]
+        hidden = {"_matrices": partial(self._program.matrices, ends.x, data), "_build": build, "_ends": size}
+        for name, value in hidden.items():
+            object.__setattr__(result, name, value)
+        return result
+
     # Its file
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_running": False}
+        return {**self.__dict__, "_running": False, "_compiled": {}}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all that is needed to resume the minimization to the file `path`, but for the cost and the inputs.

@@ -119,32 +119,47 @@ def products(parameters: Sequence[Any], cost: Any, residuals: Sequence[Any] | No
     weighted where they have a loss.
     """
     with BUILDING:
-        vectors = [p.type() for p in parameters]
-        if residuals is None:
-            outputs = second_derivatives(parameters, differentiate(cost, parameters), vectors, "a covariance")
-        else:
-            robust = robust or Robust.of("linear", 1.0)
-            outputs = [*pushforward(robust.linearized(residuals), parameters, vectors), *robust.roots(residuals)]
-        points = [p.type() for p in parameters]
-        outputs = replaced(outputs, dict(zip(parameters, points, strict=True)))
-        return pytensor.function([*points, *vectors, *inputs], outputs, mode=mode, on_unused_input="ignore")
+        variables, outputs = products_graph(parameters, cost, residuals, inputs, robust)
+        return pytensor.function(variables, outputs, mode=mode, on_unused_input="ignore")
 
 
-def information(
-    function: Callable[..., Any], point: Sequence[np.ndarray], inputs: Sequence[Any], of_residuals: bool
-) -> tuple[np.ndarray, float | None]:
-    """The matrix of second derivatives; or :math:`J` and the variance of the residuals, NaN if they are too few."""
-    columns, size = [], sum(array.size for array in point)
+def products_graph(parameters: Sequence[Any], cost: Any, residuals: Sequence[Any] | None, inputs: Sequence[Any],
+                   robust: Robust | None = None) -> tuple[list[Any], list[Any]]:  # fmt: skip
+    """The variables of that function, and what it returns as expressions of them."""
+    vectors, points = ([p.type() for p in parameters] for _ in range(2))
+    if residuals is None:
+        outputs = second_derivatives(parameters, differentiate(cost, parameters), vectors, "a covariance")
+    else:
+        robust = robust or Robust.of("linear", 1.0)
+        outputs = [*pushforward(robust.linearized(residuals), parameters, vectors), *robust.roots(residuals)]
+    outputs = replaced(outputs, dict(zip(parameters, points, strict=True)))
+    return [*points, *vectors, *inputs], outputs
+
+
+def information(function: Callable[..., Any], point: Sequence[np.ndarray], inputs: Sequence[Any],
+                of_residuals: bool, rows: tuple[int, ...] = ()) -> tuple[np.ndarray, Any]:  # fmt: skip
+    """The matrix of second derivatives; or :math:`J` and the variance of the residuals, NaN if they are too few.
+
+    With `rows` those of so many points, which all arrays have for their first axes. Of these, residuals that are zero
+    and have no derivatives do not count: they fill up data sets that are shorter than others.
+    """
+    columns: list[np.ndarray] = []
     values: Any = ()
-    for vectors in basis(point):
+    for vectors in basis([array[(0,) * len(rows)] for array in point]):
         values = function(*point, *vectors, *inputs)
-        columns.append(np.concatenate([np.ravel(v) for v in values[: len(values) // (1 + of_residuals)]]))
-    matrix = np.array(columns, "float64").reshape(size, -1)
+        columns.append(
+            np.concatenate([np.reshape(v, (*rows, -1)) for v in values[: len(values) // (1 + of_residuals)]], -1)
+        )
+    matrix = np.stack(columns, axis=-1).astype("float64") if columns else np.zeros((*rows, 0, 0))
     if not of_residuals:
-        return (matrix + matrix.T) / 2, None
-    squares = sum(float(np.sum(np.square(r, dtype="float64"))) for r in values[len(values) // 2 :])
-    spare = matrix.shape[1] - size
-    return matrix.T, squares / spare if spare > 0 else np.nan
+        return (matrix + np.swapaxes(matrix, -2, -1)) / 2, None
+    roots = [np.reshape(r, (*rows, -1)) for r in values[len(values) // 2 :]]
+    squares = sum(np.sum(np.square(r, dtype="float64"), axis=-1) for r in roots)
+    if not rows:
+        spare = matrix.shape[0] - matrix.shape[1]
+        return matrix, squares / spare if spare > 0 else np.nan
+    spare = ((matrix != 0).any(axis=-1) | (np.concatenate(roots, axis=-1) != 0)).sum(axis=-1) - matrix.shape[-1]
+    return matrix, np.where(spare > 0, squares / np.maximum(spare, 1), np.nan)
 
 
 def basis(point: Sequence[np.ndarray]) -> Any:
@@ -183,32 +198,77 @@ def inverted(matrix: np.ndarray, variance: float | None, error: float, absolute_
         return result
     if not np.isfinite(matrix).all():
         raise ValueError("there is no covariance here: the second derivatives are not finite at this point")
-    # Of components in their own units, so that no choice of units decides; and of J itself, whose condition is the root
-    # of that of its square.
-    if variance is None:
-        diagonal = np.diag(matrix)
-        units = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-        values, vectors = np.linalg.eigh(matrix / np.outer(units, units))
-        positive = (diagonal > 0).all() and bool((values > len(values) * error).all())
-    else:
-        norms = np.linalg.norm(matrix, axis=0)
-        units = np.where(norms > 0, norms, 1.0)
-        _, s, rows = np.linalg.svd(matrix / units, full_matrices=len(matrix) < len(units))
-        values, vectors = np.zeros(len(units)), rows.T
-        values[: len(s)] = s**2
-        positive = (norms > 0).all() and bool((values > (len(values) * error) ** 2).all())
+    result, values = _inverse(matrix, 1.0 if variance is None or absolute_sigma else variance, variance is not None)
+    positive = _is_positive(values, error, variance is not None)
     if not positive:
         raise ValueError(
             "there is no covariance here: the matrix of second derivatives is not positive definite (its smallest "
             f"eigenvalue is {values.min():.3g} with all of its diagonal scaled to 1). The point is no minimum, or the "
             "data do not determine all components: leave one out, or add a penalty or a prior"
         )
-    if variance is None or absolute_sigma:
-        variance = 1.0
-    elif not np.isfinite(variance):
+    if not (variance is None or absolute_sigma or np.isfinite(variance)):
         raise ValueError(
             "there are no more residuals than components, so their variance is not known; if the residuals are in "
             "units of their standard deviations, pass absolute_sigma=True"
         )
-    result = variance * (vectors / values) @ vectors.T / np.outer(units, units)
     return result
+
+
+def inverses(matrices: np.ndarray, variances: Any, error: float, free: np.ndarray | None = None,
+             absolute_sigma: bool = False) -> Array:  # fmt: skip
+    """The covariances of many matrices, as `inverted` of one; NaN where there is none.
+
+    Raises
+    ------
+    ValueError
+        If `absolute_sigma` is said of no residuals.
+    """
+    if check_flag("absolute_sigma", absolute_sigma) and variances is None:
+        raise ValueError("absolute_sigma is about residuals, which this minimization does not have; leave it out")
+    if free is not None and not free.all():
+        result: Array = np.zeros((*free.shape, free.shape[1]))
+        for pattern in np.unique(free, axis=0):
+            members, inside = np.flatnonzero((free == pattern).all(axis=1)), np.flatnonzero(pattern)
+            part = (
+                matrices[members][:, :, inside] if variances is not None else matrices[np.ix_(members, inside, inside)]
+            )
+            known = None if variances is None else variances[members]
+            result[np.ix_(members, inside, inside)] = inverses(part, known, error, None, absolute_sigma)
+        return result
+    finite = np.isfinite(matrices).all(axis=(1, 2))
+    scales = np.ones(len(matrices)) if variances is None or absolute_sigma else variances
+    result, values = _inverse(np.where(finite[:, None, None], matrices, 0), scales, variances is not None)
+    good = finite & _is_positive(values, error, variances is not None) & np.isfinite(scales)
+    return np.where(good[:, None, None], result, np.nan)
+
+
+def _inverse(matrix: np.ndarray, variance: Any, of_residuals: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The covariance of a matrix or of many, and the eigenvalues that decide whether it is one.
+
+    They are of components in their own units, so that no choice of units decides; and of J itself, whose condition is
+    the root of that of its square.
+    """
+    if of_residuals:
+        sizes = np.linalg.norm(matrix, axis=-2)
+        units = np.where(sizes > 0, sizes, 1.0)
+        full = matrix.shape[-2] < matrix.shape[-1]
+        _, s, rows = np.linalg.svd(matrix / units[..., None, :], full_matrices=full)
+        values, vectors = np.zeros(units.shape), np.swapaxes(rows, -2, -1)
+        values[..., : s.shape[-1]] = s**2
+    else:
+        sizes = np.diagonal(matrix, axis1=-2, axis2=-1)
+        units = np.sqrt(np.where(sizes > 0, sizes, 1.0))
+        values, vectors = np.linalg.eigh(matrix / (units[..., :, None] * units[..., None, :]))
+    if not values.size:
+        return np.zeros((*values.shape, values.shape[-1])), values
+    values = np.where((sizes > 0).all(axis=-1, keepdims=True), values, np.minimum(values, 0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scaled = np.asarray(variance)[..., None, None] * (vectors / values[..., None, :])
+        found = scaled @ np.swapaxes(vectors, -2, -1) / (units[..., :, None] * units[..., None, :])
+    return found, values
+
+
+def _is_positive(values: np.ndarray, error: float, of_residuals: bool) -> Any:
+    """Whether eigenvalues of matrices with such a relative error are positive."""
+    least = values.shape[-1] * error
+    return (values > (least**2 if of_residuals else least)).all(axis=-1)

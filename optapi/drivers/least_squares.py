@@ -26,11 +26,12 @@ from ..typing import Array, CompileMode, Loss, OptAlgo, Tree
 from .covariance import precision
 from .evaluator import Evaluation, Evaluator, kinds_of
 from .locks import BUILDING
+from .many_fits import many_fits
 from .numpy import by_leaf
 from .options import check_kind_of_mode, check_rule, name_of, options_of, rule_of
 from .oracle_program import OracleProgram
 from .progress import Monitor
-from .results import OptimizeResult
+from .results import BatchResult, OptimizeResult
 from .run import Position, Run
 from .termination import STATUSES, Ending, Termination, is_same
 from .vector_functions import METHODS, JacobianDifferences, Symbolic, VectorFunction
@@ -374,8 +375,8 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
                   max_iterations: int | None = None, max_evaluations: int | None = None,
                   time_limit: float | None = None, target: float | None = None,
                   callback: Callable[..., Any] | None = None, progressbar: bool | str = False,
-                  verbose: bool | int = False, trace: bool = False, mode: CompileMode = None,
-                  **options: Any) -> FitResult:  # fmt: skip
+                  verbose: bool | int = False, trace: bool = False, mode: CompileMode = None, many: bool = False,
+                  starts: Any = None, workers: int = 1, **options: Any) -> Any:  # fmt: skip
     r"""The point where half of the sum of the squares of residuals is smallest, or the sum of a loss of them.
 
     .. math:: f(x) = \tfrac12 C^2 \sum_i \rho\big((r_i(x) / C)^2\big), \qquad \rho(z) = z \text{ by default}
@@ -416,12 +417,19 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
         other 1e-14, with ``"2-point"`` 1e-7 and 1e-12.
     max_iterations, max_evaluations, time_limit, target, callback, progressbar, verbose, trace, mode
         As for `minimize_iterator`.
+    many : bool
+        Whether there are many data sets, each fitted by itself, all in one compiled function: `args` are then arrays
+        with one axis more, the first, a row for each. `residuals` is called with PyTensor variables, and `jac` is not
+        taken. The `tolerance` is in units of the sum of squares at the start, and about relative changes of `x0`; 0
+        stands for 1e-10. The other keywords are those of `compile_minimizer`.
+    starts, workers
+        With `many`, as in `curve_fit`.
     **options
         Options of the rule.
 
     Returns
     -------
-    FitResult
+    FitResult, or with `many` BatchResult
         An `OptimizeResult` as of all drivers: `fun` is the cost, a number, and `jac` its derivative. The `residuals`
         and their `jacobian` are there too, `covariance`, `standard_errors`, and a `summary` to print.
 
@@ -445,6 +453,16 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
     """
     check_start_first("least_squares(x0, residuals)", x0, residuals)
     structure, start = point("x0", x0)
+    if check_flag("many", many):
+        check_callable("residuals", residuals, "a function from a point to the residuals")
+        asked = {
+            "loss": loss, "f_scale": f_scale, "x_scale": x_scale, "bounds": bounds, "tolerance": tolerance or 1e-10,
+            "cost_tolerance": cost_tolerance, "step_tolerance": step_tolerance, "max_iterations": max_iterations,
+            "max_evaluations": max_evaluations, "time_limit": time_limit, "target": target, "callback": callback,
+            "progressbar": progressbar, "verbose": verbose, "trace": trace, "mode": mode,
+        }  # fmt: skip
+        return _fits_of_rows(residuals, jac, structure, start, args, opt_algo, starts, workers, asked | options)
+    _only_of_many(starts, workers)
     robust = Robust.of(loss, check_number("f_scale", f_scale, low=0))
     evaluator = evaluator_of(residuals, jac, args, structure, start, robust, mode)
     evaluator.limits = limits(bounds, structure, start)
@@ -491,7 +509,8 @@ def component_names(structure: PyTree, start: Arrays) -> list[str]:
 @hinted
 def curve_fit(model: Callable[..., Any], x: Any, y: ArrayLike, p0: Tree | None = None,
               sigma: ArrayLike | None = None, *, absolute_sigma: bool = False, jac: Any = None,
-              opt_algo: OptAlgo = "levenberg_marquardt", **kwargs: Any) -> FitResult:  # fmt: skip
+              opt_algo: OptAlgo = "levenberg_marquardt", many: bool = False, starts: Any = None, workers: int = 1,
+              **kwargs: Any) -> Any:  # fmt: skip
     r"""The parameters with which a model fits data best, in the sense of least squares.
 
     The residuals are :math:`(m(x, p) - y) / \sigma`.
@@ -515,11 +534,23 @@ def curve_fit(model: Callable[..., Any], x: Any, y: ArrayLike, p0: Tree | None =
         The derivatives of the model, ``jac(x, *p)``, as in `least_squares`.
     opt_algo, **kwargs
         As for `least_squares`; `bounds` are put together as `p0` is.
+    many : bool
+        Whether `y` has one axis more, the first: a row for each of many data sets, which are fitted each by itself, all
+        in one compiled function. The model is then called with PyTensor variables. `sigma` is one for all, of the shape
+        of a row, or of that of `y`, where it may be infinite: what stands there in `y` does not count, so that rows may
+        be shorter. `jac` and a covariance for `sigma` are not taken, and other keywords are those of
+        `compile_minimizer`; `tolerance`, 1e-10, is in units of the sum of squares of the data of a row, and about
+        relative changes of `p0`.
+    starts : as `p0`, optional
+        With `many`, a start for each row: what is in `p0`, with one axis more in front. By default all start from `p0`.
+    workers : int
+        With `many`, how many threads; more than one need ``mode="NUMBA"`` or ``"JAX"``.
 
     Returns
     -------
-    FitResult
-        As of `least_squares`: the estimate is `x`, of the type of `p0`.
+    FitResult, or with `many` BatchResult
+        As of `least_squares`: the estimate is `x`, of the type of `p0`. With `many` all have one axis more in front.
+        A row with a value that is not finite ends with status 3, and its errors are NaN.
 
     Raises
     ------
@@ -533,16 +564,23 @@ def curve_fit(model: Callable[..., Any], x: Any, y: ArrayLike, p0: Tree | None =
     >>> fit = optapi.curve_fit(model, np.arange(5), [1.0, 0.6, 0.35, 0.22, 0.13], {"height": 2.0, "rate": 1.0})
     >>> print(fit.x["rate"].round(3), fit.standard_errors()["rate"].round(3), fit.degrees_of_freedom)
     0.513 0.006 3
+
+    >>> def model(t, height, rate):
+    ...     return height * pt.exp(-rate * t)
+    >>> y = [[1.0, 0.6, 0.35, 0.22, 0.13], [2.0, 0.7, 0.27, 0.1, 0.04]]
+    >>> fits = optapi.curve_fit(model, np.arange(5), y, {"height": 2.0, "rate": 1.0}, many=True)
+    >>> fits.x["rate"].round(3), fits.standard_errors()["rate"].round(3)
+    (array([0.513, 1.028]), array([0.006, 0.015]))
     """
     check_callable("model", model, "a function of x and the parameters")
     absolute = check_flag("absolute_sigma", absolute_sigma)
     data = as_numbers("y", y)
+    if check_flag("many", many):
+        return _curve_fits(model, x, data, p0, sigma, absolute, jac, opt_algo, starts, workers, kwargs)
+    _only_of_many(starts, workers)
     if data.size == 0 or not np.isfinite(data).all():
         raise ValueError("y is empty or has values that are not finite; leave those out, in x too")
-    x = np.asarray(x, float) if isinstance(x, list | tuple) else x
-    p0 = np.ones(len(parameter_names(model))) if p0 is None else p0
-    p0 = np.atleast_1d(np.asarray(p0)) if isinstance(p0, Real) else p0
-    structure, start = point("p0", p0)
+    x, p0, structure, start = _asked(model, x, p0)
     whiten = whitening("sigma", sigma, data)
 
     def apply(function: Callable[..., Any], p: Any) -> Any:
@@ -568,6 +606,63 @@ def curve_fit(model: Callable[..., Any], x: Any, y: ArrayLike, p0: Tree | None =
     names = parameter_names(model, strict=False)
     if structure.kind is None and len(names) == start[0].size:
         object.__setattr__(result, "_names", names)
+    object.__setattr__(result, "_absolute", absolute)
+    return result
+
+
+def _asked(model: Callable[..., Any], x: Any, p0: Any) -> tuple[Any, Any, PyTree, Arrays]:
+    """Where it was measured, and the start with its structure and its leaves."""
+    x = np.asarray(x, float) if isinstance(x, list | tuple) else x
+    p0 = np.ones(len(parameter_names(model))) if p0 is None else p0
+    p0 = np.atleast_1d(np.asarray(p0)) if isinstance(p0, Real) else p0
+    return x, p0, *point("p0", p0)
+
+
+def _only_of_many(starts: Any, workers: Any) -> None:
+    if starts is not None or workers != 1:
+        raise TypeError("starts and workers are for many data sets; pass many=True, and data with a row for each")
+
+
+def _fits_of_rows(residuals: Callable[..., Any], jac: Any, structure: PyTree, start: Arrays, args: Any,
+                  opt_algo: OptAlgo, starts: Any, workers: int, options: dict[str, Any]) -> BatchResult:  # fmt: skip
+    """`least_squares` of many data sets."""
+    if jac is not None:
+        raise TypeError("jac is given with many=True, which differentiates the residuals itself; leave it out")
+    rows = [as_numbers(f"args[{i}]", arg) for i, arg in enumerate(args if isinstance(args, tuple) else (args,))]
+    if not rows or any(row.ndim == 0 for row in rows):
+        raise ValueError("args has no rows; with many=True pass a tuple of arrays with a row for each data set")
+    return many_fits(
+        "residuals", residuals, structure, start, rows, None, opt_algo, starts=starts, workers=workers, **options
+    )
+
+
+def _curve_fits(model: Callable[..., Any], x: Any, data: np.ndarray, p0: Any, sigma: Any, absolute: bool, jac: Any,
+                opt_algo: OptAlgo, starts: Any, workers: int, options: dict[str, Any]) -> BatchResult:  # fmt: skip
+    """`curve_fit` of many data sets."""
+    if jac is not None:
+        raise TypeError("jac is given with many=True, which differentiates the model itself; leave it out")
+    if data.ndim < 1 or data.size == 0:
+        raise ValueError(f"y has shape {data.shape}; with many=True pass a row for each data set")
+    x, p0, structure, start = _asked(model, x, p0)
+    deviations = np.ones(()) if sigma is None else as_numbers("sigma", sigma)
+    if deviations.shape not in ((), data.shape[1:], data.shape) or not (deviations > 0).all():
+        raise ValueError(
+            f"sigma has shape {deviations.shape} for y of shape {data.shape}; with many=True pass positive numbers: "
+            "one, those of a row, or one for each of y"
+        )
+    weights = 1 / deviations
+    data = np.where(weights > 0, data, 0.0)
+    with np.errstate(invalid="ignore", over="ignore"):
+        sizes = np.sum((data * weights).reshape(len(data), -1) ** 2, axis=1)
+
+    def residuals(p: Any, y: Any, w: Any = weights) -> Any:
+        values = model(x, **p) if structure.kind is dict else model(x, *p)
+        return w * (values - y)
+
+    given = [data, weights] if weights.shape == data.shape else [data]
+    result = many_fits(
+        "model", residuals, structure, start, given, sizes, opt_algo, starts=starts, workers=workers, **options
+    )
     object.__setattr__(result, "_absolute", absolute)
     return result
 

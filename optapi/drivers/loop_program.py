@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import cached_property
 from importlib import import_module
@@ -28,11 +28,12 @@ from ..checks import (
     check_updates,
     is_generator,
 )
-from ..feasible import boxes, put_inside
+from ..feasible import boxes, put_inside, sides
 from ..graph.batches import batch
 from ..graph.compat import compiles_whole_graphs, free_callable, linked_by
 from ..graph.derivatives import differentiate
 from ..graph.loops import FALSE, as_update, loop
+from ..graph.members import vectorized
 from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays, checked, oracles
 from ..graph.replace import replaced
@@ -43,14 +44,16 @@ from ..state import full_like, state
 from ..transforms import best
 from ..typing import CompileMode, Updates, Variables
 from ..updates import extend, reports
-from .covariance import precision, products
-from .evaluator import Evaluation, Evaluator
+from .covariance import information, precision, products, products_graph
+from .evaluator import FEW, Evaluation, Evaluator
 from .locks import BUILDING
 from .options import check_kind_of_mode, option_of, options_of
-from .program import Places, Program, apply, as_function, full, values_of
+from .program import Places, Program, apply, as_function, as_graph, full, values_of
 from .termination import Ending
 
 
+# Where many members are computed at once, at most so many numbers are.
+NUMBERS = 2**22
 MODES = "'NUMBA', 'JAX', 'CVM' or 'PYTHON'"
 
 
@@ -218,12 +221,25 @@ class LoopProgram(Program):
 
     def _compiled(self, updates: Updates, ended: Any) -> Any:
         """What `advance` calls: a function of the values, those of the inputs, and how many iterations."""
-        length = pt.lscalar("length")
-        looped, inputs = loop(updates, length, ended), [*self.problem.inputs, length]
+        looped, inputs = self._looped(updates, ended)
         if self.is_packed:
             return self._packed(looped, inputs)
-        call = self._callable(as_function(looped, inputs, self.mode))
+        self.function = as_function(looped, inputs, self.mode)
+        call = self._callable(self.function)
+        if self.is_fast and self.is_free:
+            return lambda values, *arguments: list(call(*values, *arguments))
         return lambda values, *arguments: plain(call(*values, *arguments))
+
+    def _looped(self, updates: Updates, ended: Any) -> tuple[Updates, list[Any]]:
+        """The updates of a whole loop, and its inputs, the last of which is the number of iterations."""
+        length = pt.lscalar("length")
+        return loop(updates, length, ended), [*self.problem.inputs, length]
+
+    def looped(self) -> tuple[list[Any], list[Any], list[Any]]:
+        """Variables for the values, the inputs, and the later values as expressions of these."""
+        updates, inputs = self._looped(self.updates, self._ended)
+        now, outputs = as_graph(updates)
+        return now, inputs, outputs
 
     def _packed(self, updates: Updates, inputs: Sequence[Any]) -> Any:
         """The same from `Packed` values to such, since JAX takes as long for a number as for a long array."""
@@ -242,7 +258,9 @@ class LoopProgram(Program):
 
     def start_at(self, point: Sequence[np.ndarray] | None = None, limits: Any = None) -> Any:
         """The values before the first iteration, at `point` or at the values that the parameters have now, inside."""
-        values = self.values.copy() if self.is_packed else list(map(full, self.values))
+        values = (
+            self.values.copy() if self.is_packed else [value if f is None else f(value) for f, value in self._fresh]
+        )
         for place, variable in self.given.items():
             value = variable.get_value(borrow=True)
             values[place] = deepcopy(value) if is_generator(variable) else np.array(value)
@@ -252,9 +270,22 @@ class LoopProgram(Program):
             values[place] = array
         return values
 
+    @cached_property
+    def _fresh(self) -> list[tuple[Any, Any]]:
+        """The values before the first iteration, and what is called for another; small arrays are not written over."""
+        small = [isinstance(value, np.ndarray) and value.size <= FEW for value in self.values]
+        return [(None, full(value)) if few else (full, value) for few, value in zip(small, self.values, strict=True)]
+
     def limits(self, inputs: Sequence[Any]) -> Any:
         """The bounds of the parameters with these `inputs`, see `feasible.limits`; None without."""
         return None if self._boxes is None else self._limits(*inputs)
+
+    def takes_members(self, wide: Sequence[bool]) -> bool:
+        """Whether minimizations on data sets, of which these inputs have one each, may be one call of a function."""
+        mine = bool(self._oracles or self.problem.updates) or any(is_generator(v) for v in self.updates)
+        moving = {v for v, is_wide in zip(self.problem.inputs, wide, strict=True) if is_wide}
+        sides = [side for box in self._boxes or () if box is not None for side in box]
+        return not mine and moving.isdisjoint(explicit_graph_inputs(sides))
 
     @cached_property
     def _boxes(self) -> Any:
@@ -319,15 +350,24 @@ class LoopProgram(Program):
         count = len(self.places.parameters)
         return Evaluation(kept[:count], float(self.sign * values[self.lowest]), kept[count:])
 
+    @property
+    def at_point(self) -> tuple[list[Any], list[Any]]:
+        """Variables for a point and the inputs, and the cost with its gradients as expressions of these."""
+        now = [p.type() for p in self.problem.parameters]
+        return [*now, *self.problem.inputs], evaluated(self.problem.cost, self.problem.parameters, now)
+
+    @cached_property
+    def evaluating(self) -> Any:
+        """The function of these."""
+        with BUILDING:
+            variables, at = self.at_point
+            function = pytensor.function(variables, at, mode=self.mode, on_unused_input="ignore")
+        function.trust_input = True
+        return function
+
     @cached_property
     def _evaluate(self) -> Any:
-        parameters = self.problem.parameters
-        now = [p.type() for p in parameters]
-        with BUILDING:
-            at = evaluated(self.problem.cost, parameters, now)
-            function = pytensor.function([*now, *self.problem.inputs], at, mode=self.mode, on_unused_input="ignore")
-        function.trust_input = True
-        return self._callable(function)
+        return self._callable(self.evaluating)
 
     def evaluate(self, point: Sequence[Any], *inputs: Any) -> tuple[Any, list[np.ndarray]]:
         """The cost and its gradients at `point`."""
@@ -379,10 +419,38 @@ class LoopProgram(Program):
 
     @cached_property
     def _products(self) -> Callable[..., Any]:
-        problem, residuals = self.problem, self.options.get("residuals")
+        parameters, residuals, robust = self._of_products
+        return products(parameters, self.problem.cost, residuals, self.problem.inputs, self.mode, robust)
+
+    @property
+    def _of_products(self) -> tuple[Any, Any, Robust]:
+        """The parameters, the residuals if the rule has any, and their loss."""
+        residuals = self.options.get("residuals")
         residuals = None if residuals is None else as_list("residuals", residuals)
-        robust = robust_of(self.rule, self.options)
-        return products(problem.parameters, problem.cost, residuals, problem.inputs, self.mode, robust)
+        return self.problem.parameters, residuals, robust_of(self.rule, self.options)
+
+    def matrices(self, point: Sequence[np.ndarray], data: Any) -> Iterator[tuple[Any, ...]]:
+        """What `covariance.inverses` needs of the members at `point` with `data`, some at a time."""
+        parameters, residuals, robust = self._of_products
+        limits, error = self.limits(data.shared), precision(point)
+        variables, outputs = products_graph(parameters, self.problem.cost, residuals, self.problem.inputs, robust)
+        count = len(parameters)
+        wide = [place < count for place in range(2 * count)] + data.wide
+        size = sum(array[0].size for array in point)
+        length = max(1, NUMBERS // ((size + 1) * (data.numbers + size)))
+        with BUILDING:
+            function: Any = vectorized(variables, outputs, wide, PYTHON)
+        for begin in range(0, data.rows, length):
+            some = range(begin, min(begin + length, data.rows))
+            part = [array[some.start : some.stop] for array in point]
+            found = information(function, part, data.cut(some), residuals is not None, (len(some),))
+            matrix, variance = found
+            free = None
+            if limits is not None:
+                low, high = sides([array[0] for array in part], limits)
+                x = np.concatenate([array.reshape(len(some), -1) for array in part], axis=1)
+                free = (low < x) & (x < high)
+            yield self.sign * matrix if variance is None else matrix, variance, error, free
 
     def batch(self, rows: int) -> Any:
         """What `advance` can call for values with one axis more, the first: a member for each of the `rows`."""

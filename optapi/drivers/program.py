@@ -158,14 +158,12 @@ class Program:
             point, cost, gradient = (values[place] for place in self.places.kept)
             # A point without components is that of the state at first, which knows nothing.
             known = point.size or not np.isnan(cost)
-            if known and np.array_equal(point, np.concatenate([array.ravel() for array in evaluation.point])):
-                ends = np.cumsum([array.size for array in evaluation.point])
-                parts = np.split(self.sign * gradient, ends[:-1])
-                evaluation.cost = self.sign * float(cost)
-                evaluation.gradients = [
-                    part.reshape(array.shape).astype(array.dtype, copy=False)
-                    for part, array in zip(parts, evaluation.point, strict=True)
-                ]
+            if known and (point == joined(evaluation.point)).all():
+                evaluation.cost, evaluation.gradients, end = self.sign * float(cost), [], 0
+                for array in evaluation.point:
+                    begin, end = end, end + array.size
+                    part = gradient[begin:end].reshape(array.shape).astype(array.dtype, copy=False)
+                    evaluation.gradients.append(part if self.sign > 0 else -part)
         elif evaluation.cost is None:
             evaluation.cost, evaluation.size = (self._reported(values, role) for role in ("cost", "gradient_size"))
         return evaluation
@@ -252,13 +250,18 @@ def apply(rule: Callable[..., Updates], parameters: Sequence[Any], /, **keywords
     return updates
 
 
+def as_graph(updates: Updates) -> tuple[list[Any], list[Any]]:
+    """Variables for the values of the variables of `updates`, and their next values as expressions of these."""
+    now = [variable.type() for variable in updates]
+    return now, replaced(list(updates.values()), dict(zip(updates, now, strict=True)))
+
+
 def as_function(updates: Updates, inputs: Sequence[Any], mode: CompileMode) -> Any:
     """A function from the values of the variables of `updates`, and of `inputs`, to their next values.
 
     It changes nothing, and takes arguments as they are: arrays of the very types.
     """
-    now = [variable.type() for variable in updates]
-    outputs = replaced(list(updates.values()), dict(zip(updates, now, strict=True)))
+    now, outputs = as_graph(updates)
     function = pytensor.function([*now, *inputs], outputs, mode=mode, on_unused_input="ignore")
     function.trust_input = True
     return function
@@ -278,6 +281,11 @@ def compact(value: Any) -> Any:
     if array.size > 1 and (array.view(f"V{array.itemsize}") == first.view(f"V{array.itemsize}")).all():
         return np.broadcast_to(first.copy(), array.shape)
     return array.copy()
+
+
+def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """The vector of all components of `arrays`, not copied if it need not be."""
+    return arrays[0].ravel() if len(arrays) == 1 else np.concatenate([array.ravel() for array in arrays])
 
 
 def full(value: Any) -> Any:

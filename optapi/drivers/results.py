@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..typing import Array, Tree
-from .covariance import SecondDerivatives, inverted
+from .covariance import SecondDerivatives, inverses, inverted
+from .termination import STATUSES
+
+
+class Deferred:
+    """An entry that is made when it is read."""
+
+    __slots__ = ("make",)
+
+    def __init__(self, make: Callable[[], Any]):
+        self.make = make
 
 
 class OptimizeResult(dict[str, Any]):
@@ -66,6 +78,7 @@ class OptimizeResult(dict[str, Any]):
 
     # The second derivatives at x. It is no entry, and is not pickled, since it has functions.
     _second: Callable[[], SecondDerivatives] | None = None
+    _found: SecondDerivatives | None = None
 
     def covariance(self, absolute_sigma: bool = False) -> Array:
         """The covariance of the estimate `x`, where the cost is minus the logarithm of a likelihood or a posterior.
@@ -105,7 +118,59 @@ class OptimizeResult(dict[str, Any]):
     def _known(self) -> SecondDerivatives:
         if self._second is None:
             raise ValueError("this result has no second derivatives: it was made by hand, or comes from a pickle")
-        return self._second()
+        found = self._found or self._second()
+        object.__setattr__(self, "_found", found)
+        return found
+
+    def __getitem__(self, key: str) -> Any:
+        value = super().__getitem__(key)
+        if type(value) is Deferred:
+            value = self[key] = value.make()
+        return value
+
+    def _whole(self) -> OptimizeResult:
+        """The result, with all entries made."""
+        for key in self:
+            self[key]
+        return self
+
+    # Since it is here, and not that of dict, Python reads the entries of a copy by their keys.
+    def __iter__(self) -> Iterator[str]:
+        return super().__iter__()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The entry, or `default` without it."""
+        return self[key] if key in self else default  # noqa: SIM401, since get is here
+
+    def items(self) -> Any:
+        """The entries with their names."""
+        return super(OptimizeResult, self._whole()).items()
+
+    def values(self) -> Any:
+        """The entries."""
+        return super(OptimizeResult, self._whole()).values()
+
+    def pop(self, *arguments: Any) -> Any:
+        """Take an entry out, as of a dictionary."""
+        return super(OptimizeResult, self._whole()).pop(*arguments)
+
+    def popitem(self) -> Any:
+        """Take the last entry out."""
+        return super(OptimizeResult, self._whole()).popitem()
+
+    def setdefault(self, *arguments: Any) -> Any:
+        """The entry, which becomes what is given if there is none."""
+        return super(OptimizeResult, self._whole()).setdefault(*arguments)
+
+    def copy(self) -> dict[str, Any]:
+        """A dictionary of the entries."""
+        return super(OptimizeResult, self._whole()).copy()
+
+    def __eq__(self, other: object) -> bool:
+        return super(OptimizeResult, self._whole()).__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
     def __reduce__(self) -> Any:
         return type(self), (dict(self),)
@@ -129,3 +194,86 @@ class OptimizeResult(dict[str, Any]):
             first, *rest = repr(value).split("\n")
             lines += [f"{name:>{width}}: {first}", *(" " * (width + 2) + line for line in rest)]
         return "\n".join(lines) or f"{type(self).__name__}()"
+
+
+class BatchResult(OptimizeResult):
+    """The result of many minimizations; its entries have a row for each of them.
+
+    Attributes
+    ----------
+    x : list of arrays
+        The best points, for each parameter an array with one axis more in front; found by position or by name.
+    fun : vector
+        The costs there, NaN where none that is finite was seen.
+    nit, nfev : vectors of int
+        The numbers of iterations and of evaluations.
+    status : vector of int
+        Why each ended, see `STATUSES`.
+    success : vector of bool
+        Whether it converged, or reached the target.
+    message : str
+        How many have converged, and what the others did.
+    errors : dict
+        Only where the cost has raised exceptions: from the number of a row to the exception.
+
+    Examples
+    --------
+    >>> rate, y = pytensor.shared(1.0, name="rate"), pt.dvector("y")
+    >>> residuals = pt.exp(-rate * np.arange(4.0)) - y
+    >>> run = optapi.compile_minimizer([rate], residuals=residuals, inputs=[y], mode=optapi.PYTHON)
+    >>> result = run.on_data([[1.0, 0.6, 0.4, 0.2], [1.0, 0.1, np.nan, 0.0]])
+    >>> print(result.message)
+    1 of 2 converged; 1 not finite (status 3), the first of them row 1.
+    >>> result.standard_errors()["rate"].round(3)
+    array([0.024,   nan])
+    """
+
+    # What is known of the second derivatives, some rows at a time: see `LoopProgram.matrices`.
+    _matrices: Callable[[], Iterator[tuple[Any, Any, float, Any]]] | None = None
+    # From matrices, which have a row for each of these and a column for each component of a parameter, to what `x` is.
+    _build: Callable[[list[Any]], Any] = list
+    _ends: Sequence[int] = ()
+    _absolute = False
+
+    def covariance(self, absolute_sigma: bool | None = None) -> Array:
+        """The covariances of the estimates, as `OptimizeResult.covariance`: a matrix for each row.
+
+        They are NaN where there is none: with status 3, where the second derivatives are not positive definite or not
+        finite, or the residuals are no more than the components. Residuals that are zero and have no derivatives, as
+        those of weight zero, do not count. The derivatives are taken when this is called, in Python.
+
+        Parameters
+        ----------
+        absolute_sigma : bool, optional
+            Whether the residuals are in units of their standard deviations; by default what `curve_fit` was told.
+
+        Returns
+        -------
+        array
+            Of shape (rows, components, components).
+        """
+        if self._matrices is None:
+            raise ValueError("this result has no second derivatives: it was made by hand, or comes from a pickle")
+        absolute = self._absolute if absolute_sigma is None else absolute_sigma
+        found: Any = np.concatenate([inverses(*part, absolute_sigma=absolute) for part in self._matrices()])
+        found[self["status"] == 3] = np.nan
+        return found
+
+    def standard_errors(self, absolute_sigma: bool | None = None) -> Tree:
+        """The standard errors of the estimates, as `x`: the roots of the diagonals of `covariance`."""
+        covariance: Any = self.covariance(absolute_sigma)
+        errors = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+        return self._build(np.split(errors, self._ends, axis=1))
+
+    @property
+    def second_derivatives(self) -> str:
+        return "exact"
+
+
+def summed_up(status: np.ndarray) -> str:
+    """A sentence on how many minimizations have ended how."""
+    said = [f"{np.isin(status, (0,)).sum()} of {len(status)} converged"]
+    for other in sorted({*status.tolist()} - {0}):
+        rows = np.flatnonzero(status == other)
+        said.append(f"{len(rows)} {STATUSES[other]} (status {other}), the first of them row {rows[0]}")
+    return "; ".join(said) + "."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from itertools import takewhile
 from math import isfinite
 from typing import Any, ClassVar, NamedTuple
@@ -19,7 +19,7 @@ from .evaluator import Evaluation, Evaluator, kinds_of
 from .options import name_of, option_of, public_name
 from .program import Program
 from .progress import TRACED, Monitor
-from .results import OptimizeResult
+from .results import Deferred, OptimizeResult
 from .termination import SENTENCES, STATUSES, Ending, Termination, is_same, rounding
 
 
@@ -247,7 +247,10 @@ class Run:
 
     @property
     def message(self) -> str:
-        position, evaluator, program = self._position, self._evaluator, self._program
+        return self._message(self._position)
+
+    def _message(self, position: Position) -> str:
+        evaluator, program = self._evaluator, self._program
         if position.ending is None:
             return "Not finished."
         cost, noise = evaluator.cost(position.now), evaluator.noise
@@ -279,9 +282,8 @@ class Run:
     @property
     def result(self) -> OptimizeResult:
         result = self._result(self._position.best)
-        inverse = self._program.inverse_hessian(self._position.values)
-        if inverse is not None:
-            result["hess_inv"] = inverse
+        if self._program.places.inverse:
+            result["hess_inv"] = Deferred(partial(self._program.inverse_hessian, self._position.values))
         if self._monitor.trace:
             result["trace"] = self._monitor.traced()
         return result
@@ -291,13 +293,17 @@ class Run:
         return self._result(self._position.now)
 
     def _result(self, evaluation: Evaluation) -> OptimizeResult:
-        jac, message = self._jac(evaluation), self.message  # these may count a call
+        position, evaluator = self._position, self._evaluator
+        jac: Any = Deferred(partial(self._jac, evaluation))
+        message: Any = Deferred(partial(self._message, position))
+        if any(e.cost is None or e.gradients is None for e in (evaluation, position.now, position.best)):
+            jac, message = jac.make(), message.make()  # these may count a call
         result = OptimizeResult(
             x=self._built(evaluation.point),
-            fun=self._evaluator.cost(evaluation),
+            fun=evaluator.cost(evaluation),
             jac=jac,
-            iterate=self.iterate,
-            **self._counts(self._position),
+            iterate=Deferred(partial(self._built, position.now.point)),
+            **self._counts(position),
             status=self.status,
             success=self.success,
             message=message,
@@ -311,11 +317,10 @@ class Run:
         if self._program.is_constrained:
             result |= self._of_constraints(evaluation)
         # The inputs of a compiled minimization are there for the time of a call.
-        evaluator = self._evaluator
         second = partial(
             self._program.second_derivatives, evaluation.point, evaluator, evaluator.args, evaluator.limits
         )
-        object.__setattr__(result, "_second", cache(second))
+        object.__setattr__(result, "_second", second)
         return result
 
     def _of_constraints(self, evaluation: Evaluation) -> dict[str, Any]:

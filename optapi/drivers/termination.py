@@ -133,6 +133,11 @@ class Termination:
         """Whether it looks at the cost or the point of each iteration."""
         return not (self.target is None and self.cost_tolerance is None and self.step_tolerance is None)
 
+    @property
+    def looks(self) -> bool:
+        """Whether it looks at iterations on the way, or at the clock."""
+        return self.needs_each_iteration or (self.max_evaluations, self.time_limit) != (None, None)
+
     def verdict(
         self,
         said: Ending | None,
@@ -210,8 +215,11 @@ class Termination:
         return SENTENCES[ending].format(tolerance=tolerance, gradient=gradient, limit=limit, better=better, **facts)
 
 
-def is_same(cost: float, other: float, point: Sequence[np.ndarray]) -> bool:
-    """Whether two costs of such a point differ by no more than round-off, which decides nothing between them."""
+def is_same(cost: Any, other: Any, point: Sequence[np.ndarray]) -> Any:
+    """Whether two costs of such a point differ by no more than round-off, which decides nothing between them.
+
+    Of arrays, of each.
+    """
     # The round-off of a cost is more than that of a number; rules go on by slopes where costs differ by so little.
     precision = np.finfo(np.result_type(*point)).eps if point else 0.0
     return abs(cost - other) <= float(precision) ** (2 / 3) * abs(other)

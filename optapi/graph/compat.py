@@ -134,20 +134,30 @@ def assign(variables: Sequence[Any], values: Sequence[Any]) -> None:
     deque(map(setitem, [v.container.storage for v in variables], repeat(0), filtered), maxlen=0)
 
 
+def compiled_of(function: Any) -> tuple[Callable[..., Any], Callable[[], list[Any]]]:
+    """What numba or JAX compiled for `function`, and a function that returns what it takes after the arguments."""
+    shared = [c for c in function.input_storage if c.implicit]
+    return function.vm.jit_fn, lambda: [container.storage[0] for container in shared]
+
+
 def free_callable(function: Any) -> Callable[..., Any]:
     """What a backend compiled for `function`: it may run in several threads at a time.
 
     A function of PyTensor keeps its arguments in itself while it runs. The linker of `function` must be numba's or
     JAX's.
     """
-    compiled, shared = function.vm.jit_fn, [c for c in function.input_storage if c.implicit]
-    # Shared variables come after the arguments.
-    return lambda *arguments: compiled(*arguments, *[container.storage[0] for container in shared])
+    compiled, shared = compiled_of(function)
+    return lambda *arguments: compiled(*arguments, *shared())
 
 
 def linked_by(linker: Any, mode: Mode) -> Mode:
     """`mode` with another linker."""
     return Mode(linker, mode.provided_optimizer)
+
+
+def is_compiled_by(function: Any, backend: str) -> bool:
+    """Whether the linker of `function` is that of `backend`."""
+    return type(function.maker.linker).__name__.endswith(f"{backend}Linker")
 
 
 def compiles_whole_graphs(mode: Mode) -> bool:

@@ -1,7 +1,8 @@
-"""`Loop`, `Product`, `Order` and `CumulativeSums` under JAX."""
+"""`Loop`, `Product`, `Order`, `CumulativeSums` and `Decomposition` under JAX."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,9 +11,14 @@ from pytensor.graph.basic import Apply
 from pytensor.link.jax.dispatch.basic import jax_funcify
 
 from .compat import inner_graph
+from .decompositions import SWEEPS, Decomposition
 from .loops import Loop
 from .ordered import CumulativeSums, Order
 from .products import Product, with_products
+
+
+# Rotations of up to so many rows are written out.
+FEW = 4
 
 
 @jax_funcify.register(Loop)
@@ -78,3 +84,80 @@ def jax_funcify_Order(op: Order, **kwargs: Any) -> Any:
 def jax_funcify_CumulativeSums(op: CumulativeSums, **kwargs: Any) -> Any:
     """``jnp.cumsum``."""
     return lambda matrix, order: jnp.cumsum(jnp.take_along_axis(matrix, order[..., None, :], -1), axis=-1)
+
+
+@jax_funcify.register(Decomposition)
+def jax_funcify_Decomposition(op: Decomposition, **kwargs: Any) -> Any:
+    """Reflections, and rotations of all pairs of rows that have no row in common at a time."""
+
+    def decomposed(transposed: Any, vector: Any) -> Any:
+        n, m = transposed.shape[-2:]
+        k, dtype = min(n, m), transposed.dtype
+        largest = jnp.max(jnp.abs(transposed), axis=(-2, -1), initial=0, keepdims=True)
+        scale = jnp.where(largest > 0, largest, 1)
+        # The last row is the vector. Reflections make the matrix triangular.
+        work = jnp.concatenate([transposed / scale, vector[..., None, :]], axis=-2)
+        for j in range(k):
+            row = jnp.where(jnp.arange(m) >= j, work[..., j, :], 0)
+            length, first = jnp.sqrt(jnp.sum(row**2, axis=-1)), row[..., j]
+            ahead = jnp.where(first >= 0, length, -length)
+            row = row.at[..., j].add(ahead)
+            divisor = length * (length + jnp.abs(first))
+            factor = jnp.where(divisor > 0, 1 / jnp.where(divisor > 0, divisor, 1), 0)
+            along = factor[..., None] * jnp.sum(work * row[..., None, :], axis=-1)
+            work = work - along[..., None] * row[..., None, :]
+        rows = jnp.swapaxes(work, -2, -1)[..., :k, :]
+        rows = rows * (jnp.arange(n + 1) >= jnp.arange(k)[:, None])
+        rows = _rotated(rows)
+        lengths = jnp.sqrt(jnp.sum(rows[..., :n] ** 2, axis=-1))
+        right = rows[..., :n] / jnp.where(lengths > 0, lengths, 1)[..., None]
+        return jnp.swapaxes(right, -2, -1), (lengths * scale[..., 0]).astype(dtype), rows[..., n]
+
+    return decomposed
+
+
+def _rotated(rows: Any) -> Any:
+    """`rows`, whose last column goes along, rotated until they are orthogonal."""
+    size = rows.shape[-2]
+    count = max(size + size % 2, 2)
+    half = count // 2
+    rows = jnp.concatenate([rows, jnp.zeros((*rows.shape[:-2], count - size, rows.shape[-1]), rows.dtype)], axis=-2)
+    small = 2 * jnp.finfo(rows.dtype).eps
+
+    def some(turn: Any, carry: Any) -> Any:
+        """Each of the first half with its partner; then all but the first row take the place of the next one."""
+        quiet, rows = carry
+        one, two = rows[..., :half, :], rows[..., half:, :][..., ::-1, :]
+        a, b, both = (jnp.sum((x * y)[..., :-1], axis=-1) for x, y in ((one, one), (two, two), (one, two)))
+        rotates = jnp.abs(both) > small * (jnp.sqrt(a) * jnp.sqrt(b))
+        tilt = (b - a) / jnp.where(rotates, 2 * both, 1)
+        tangent = jnp.where(tilt >= 0, 1, -1) / (jnp.abs(tilt) + jnp.sqrt(1 + tilt**2))
+        tangent = jnp.where(rotates, tangent, 0)
+        cosine = (1 / jnp.sqrt(1 + tangent**2))[..., None]
+        sine = cosine * tangent[..., None]
+        last = (sine * one + cosine * two)[..., ::-1, :]
+        parts = [cosine * one - sine * two, last]
+        parts = [parts[0][..., :1, :], last[..., -1:, :], parts[0][..., 1:, :], last[..., :-1, :]]
+        return quiet & ~jnp.any(rotates), jnp.concatenate(parts, axis=-2)
+
+    def sweep(carry: Any) -> Any:
+        """All pairs; the rows are then in their places again."""
+        turns, _, rows = carry
+        return turns + 1, *jax.lax.fori_loop(0, count - 1, some, (jnp.asarray(True), rows), unroll=count <= FEW)
+
+    def goes_on(carry: Any) -> Any:
+        turns, quiet, _ = carry
+        return (turns < SWEEPS) & ~quiet
+
+    return jax.lax.while_loop(goes_on, sweep, (0, jnp.asarray(False), rows))[2][..., :size, :]
+
+
+def for_members(function: Any, wide: Sequence[bool], kept: Sequence[int]) -> Callable[..., Any]:
+    """`function` for all rows of the arguments that are `wide` at once; see `members.for_members`."""
+
+    def member(*arguments: Any) -> Any:
+        results = function(*arguments)
+        return [results[place] for place in kept]
+
+    call: Callable[..., Any] = jax.jit(jax.vmap(member, [0 if is_wide else None for is_wide in wide]))
+    return call

@@ -1,4 +1,4 @@
-"""`Loop`, `Product`, `Order` and `CumulativeSums` under numba."""
+"""`Loop`, `Product`, `Order`, `CumulativeSums` and `Decomposition` under numba."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from pytensor.link.numba.dispatch.basic import (
 )
 
 from .compat import REWRITES_INNER_GRAPHS, rewrite_owned
+from .decompositions import SWEEPS, Decomposition
 from .loops import Loop
 from .ordered import CumulativeSums, Order
 from .products import Product
 
 
-VERSION = 2
+VERSION = 3
 
 
 @register_funcify_and_cache_key(Loop)
@@ -36,6 +37,8 @@ def numba_funcify_Loop(op: Loop, node: Any = None, **kwargs: Any) -> Any:
         # Else the graph inside of Softmax is recognized as a softmax, and so on for ever.
         rewrite_owned(inner, len(node.outputs), NUMBA.excluding("symbolic_op_recognition").optimizer)
     body, key = numba_funcify_and_cache_key(inner, squeeze_output=True, fgraph_name="optapi_loop", **kwargs)
+    # Called once, and so a part of the loop: that takes less time to compile, and to count references.
+    body = numba_njit(body.py_func, forceinline=True)  # type: ignore[attr-defined]
     count = len(op.fgraph.outputs) - 1
     start = [f"start{i}" for i in range(count)]
     given = [f"given{i}" for i in range(len(op.fgraph.inputs) - count)]
@@ -57,7 +60,7 @@ def loop({", ".join([*start, *given, "steps"])}):
 """
     names = {"body": body, "fresh": fresh, "contiguous": contiguous}
     loop = compile_numba_function_src(source, "loop", names)
-    return numba_njit(loop), key and sha256(f"{source}{key}{VERSION}".encode()).hexdigest()
+    return numba_njit(loop, forceinline=True), key and sha256(f"{source}{key}{VERSION}".encode()).hexdigest()
 
 
 def fresh(x):  # type: ignore[no-untyped-def]
@@ -181,3 +184,109 @@ def numba_funcify_CumulativeSums(op: CumulativeSums, **kwargs: Any) -> Any:
         return sums
 
     return cumulative
+
+
+@numba_njit
+def _rotated(rows, small):  # type: ignore[no-untyped-def]
+    """Rotate pairs of `rows`, whose last column goes along, until the squares of their cosines are at most `small`."""
+    one = np.uint64(1)
+    count, size = np.uint64(rows.shape[0]), np.uint64(rows.shape[1]) - one
+    for _ in range(SWEEPS):
+        done = True
+        for p in range(count):
+            for q in range(p + one, count):
+                a, b, both = rows[0, 0] * 0, rows[0, 0] * 0, rows[0, 0] * 0
+                for i in range(size):
+                    a += rows[p, i] * rows[p, i]
+                    b += rows[q, i] * rows[q, i]
+                    both += rows[p, i] * rows[q, i]
+                if both * both > small * (a * b):
+                    done = False
+                    half = (b - a) / (both + both)
+                    tangent = 1 / (abs(half) + np.sqrt(1 + half * half))
+                    tangent = tangent if half >= 0 else -tangent
+                    cosine = 1 / np.sqrt(1 + tangent * tangent)
+                    sine = cosine * tangent
+                    for i in range(size + one):
+                        x, y = rows[p, i], rows[q, i]
+                        rows[p, i] = rows.dtype.type(cosine * x - sine * y)
+                        rows[q, i] = rows.dtype.type(sine * x + cosine * y)
+        if done:
+            break
+
+
+@numba_njit
+def _decomposed(transposed, vector, right, values, along, small):  # type: ignore[no-untyped-def]
+    """Write into the last but one what a `Decomposition` has of `transposed` and `vector`."""
+    # Of indices without a sign numba knows that they do not count from the end.
+    n, m, k = np.uint64(transposed.shape[0]), np.uint64(transposed.shape[1]), np.uint64(values.size)
+    one, zero = np.uint64(1), transposed.dtype.type(0)
+    scale, most, squares = transposed.dtype.type(1), np.sqrt(np.finfo(transposed.dtype).max), zero
+    for i in range(n):
+        for c in range(m):
+            squares += transposed[i, c] * transposed[i, c]
+    if not 1 / most < squares < most:
+        largest = zero
+        for i in range(n):
+            for c in range(m):
+                largest = max(largest, abs(transposed[i, c]))
+        scale = largest if largest > 0 else scale
+    # The last row is the vector. Reflections make the matrix triangular.
+    work, rows = np.empty((n + one, m), transposed.dtype), np.zeros((k, n + one), transposed.dtype)
+    for i in range(n):
+        for c in range(m):
+            work[i, c] = transposed[i, c] / scale
+    for c in range(m):
+        work[n, c] = vector[c]
+    for j in range(k):
+        squares = zero
+        for c in range(j, m):
+            squares += work[j, c] * work[j, c]
+        length = np.sqrt(squares)
+        if length > 0:
+            first = work[j, j]
+            end = -length if first >= 0 else length
+            work[j, j] = first - end
+            factor = 1 / (length * (length + abs(first)))
+            for i in range(j + one, n + one):
+                total = zero
+                for c in range(j, m):
+                    total += work[j, c] * work[i, c]
+                total *= factor
+                for c in range(j, m):
+                    work[i, c] -= total * work[j, c]
+            rows[j, j] = end
+        for i in range(j + one, n + one):
+            rows[j, i] = work[i, j]
+    _rotated(rows, small)
+    for j in range(k):
+        squares = zero
+        for i in range(n):
+            squares += rows[j, i] * rows[j, i]
+        length = np.sqrt(squares)
+        values[j], along[j] = length * scale, rows[j, n]
+        for i in range(n):
+            right[i, j] = rows[j, i] / length if length > 0 else zero
+
+
+@register_funcify_default_op_cache_key(Decomposition)
+def numba_funcify_Decomposition(op: Decomposition, **kwargs: Any) -> Any:
+    """One matrix after another."""
+
+    @numba_njit
+    def decomposed(transposed, vector):  # type: ignore[no-untyped-def]
+        n, m = transposed.shape[-2:]
+        k, axes, dtype = min(n, m), transposed.shape[:-2], transposed.dtype
+        right, values, along = np.empty((*axes, n, k), dtype), np.empty((*axes, k), dtype), np.empty((*axes, k), dtype)
+        small = 4 * np.finfo(dtype).eps ** 2
+        if transposed.ndim == 2:
+            _decomposed(transposed, vector, right, values, along, small)
+        else:
+            matrices = np.ascontiguousarray(transposed).reshape(-1, n, m)
+            vectors = np.ascontiguousarray(vector).reshape(-1, m)
+            rights, rows, others = right.reshape(-1, n, k), values.reshape(-1, k), along.reshape(-1, k)
+            for i in range(matrices.shape[0]):
+                _decomposed(matrices[i], vectors[i], rights[i], rows[i], others[i], small)
+        return right, values, along
+
+    return decomposed, 2

@@ -12,6 +12,7 @@ from pytensor.graph.basic import Variable
 
 from ..checks import check_choice, check_count, check_outputs, check_parameters, check_x_scale
 from ..feasible import Box
+from ..graph.decompositions import SMALL, decomposed
 from ..graph.derivatives import known_shapes, pushforward, rows
 from ..graph.loops import FALSE
 from ..graph.replace import replaced
@@ -411,9 +412,13 @@ def _decomposed(transposed: Any, r: Any) -> tuple[Any, Any, Any]:
     """The right singular vectors of the Jacobian as columns, its singular values, and `r` along the left ones."""
     # After one decomposition each damping costs n^2; a Jacobian without full rank needs no special case.
     matrix, nonfinite = guarded(transposed)
-    decomposition: Any = pt.linalg.svd(matrix, full_matrices=False)
-    right, s, left = decomposition
-    return right, s, times(left, r) + nonfinite
+    if (size := matrix.type.shape[0]) is not None and size <= SMALL:
+        right, s, components = decomposed(matrix, r)
+    else:
+        decomposition: Any = pt.linalg.svd(matrix, full_matrices=False)
+        right, s, left = decomposition
+        components = times(left, r)
+    return right, s, components + nonfinite
 
 
 class Linearized(NamedTuple):

@@ -10,6 +10,7 @@ import pytest
 import optapi
 from optapi import OptimizeResult
 from optapi.drivers.evaluator import Evaluation
+from optapi.drivers.results import Deferred
 from optapi.drivers.termination import SENTENCES, STATUSES, Ending, Termination
 
 
@@ -131,3 +132,30 @@ def test_what_is_better():
         assert not up.is_better(bad, np.nan)
         assert down.is_better(1.0, bad)
     assert down.is_better(1.0, None)
+
+
+def test_entries_are_made_when_they_are_read():
+    made = []
+
+    def result():
+        return OptimizeResult(x=1, message=Deferred(lambda: made.append(1) or "said"), fun=2.0)
+
+    one = result()
+    assert list(one) == ["x", "message", "fun"]
+    assert len(one) == 3
+    assert "message" in one
+    assert not made
+    assert one.message == one["message"] == "said"
+    assert len(made) == 1
+    whole = {"x": 1, "message": "said", "fun": 2.0}
+    for read in (
+        dict, lambda r: {**r}, copy.copy, copy.deepcopy, lambda r: r.copy(), lambda r: pickle.loads(pickle.dumps(r)),
+        lambda r: r, lambda r: dict(r.items()), lambda r: {**r, "x": 1}, lambda r: r | {},
+    ):  # fmt: skip
+        assert read(result()) == whole
+    assert list(result().values()) == list(whole.values())
+    assert result().get("message") == result().pop("message") == "said"
+    assert result().get("missing", 7) == 7
+    assert result().setdefault("message", 3) == "said"
+    assert (result() != whole) is False
+    assert "said" in repr(result())

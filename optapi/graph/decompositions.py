@@ -1,0 +1,68 @@
+"""Singular value decompositions, as least squares need them.
+
+That of LAPACK takes a microsecond per call before it begins, and in a batch goes one member after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.graph.basic import Apply
+from pytensor.graph.op import Op
+from pytensor.graph.replace import _vectorize_node
+
+
+# Up to so many columns rotations are faster than LAPACK, and above LAPACK is.
+SMALL = 16
+# Each turn of rotations squares what is left of the angles: about five are needed, and more where rows are dependent.
+SWEEPS = 30
+
+
+class Decomposition(Op):
+    r"""The singular value decomposition :math:`A = U S V^T` of a matrix, and a vector :math:`b`, as :math:`U^T b`.
+
+    The inputs are :math:`A^T` and :math:`b`; the outputs :math:`V`, the singular values, in no order, and
+    :math:`U^T b`. Where a singular value is 0 the column of :math:`V` may be 0 too.
+
+    Compiled for a few columns it is a QR decomposition by reflections, and rotations of the rows of R until they are
+    orthogonal, which finds all singular values of a matrix without full rank, or with columns of zeros, like any other
+    (Golub and Van Loan, Matrix computations, 4th edition, algorithm 5.2.1 and section 8.6.3).
+    """
+
+    __props__ = ()
+
+    def make_node(self, *inputs: Any) -> Apply:
+        transposed, vector = inputs
+        n, m = transposed.type.shape[-2:]
+        k = None if n is None or m is None else min(n, m)
+        axes, dtype = transposed.type.shape[:-2], transposed.type.dtype
+        shapes = ((*axes, n, k), (*axes, k), (*axes, k))
+        return Apply(self, [transposed, vector], [pt.tensor(shape=shape, dtype=dtype) for shape in shapes])
+
+    def perform(self, node: Apply | None, inputs: Any, outputs: Any) -> None:
+        transposed, vector = inputs
+        outputs[0][0], outputs[1][0], left = np.linalg.svd(transposed, full_matrices=False)
+        outputs[2][0] = np.asarray((left * vector[..., None, :]).sum(axis=-1))
+
+    def infer_shape(self, *arguments: Any) -> list[Any]:
+        # PyTensor 3.0 passes the graph as the first argument.
+        *axes, n, m = arguments[-1][0]
+        k = pt.minimum(n, m)
+        return [(*axes, n, k), (*axes, k), (*axes, k)]
+
+
+@_vectorize_node.register(Decomposition)
+def _vectorize_decomposition(op: Decomposition, node: Apply, *inputs: Any) -> Sequence[Any]:
+    transposed, vector = inputs
+    if transposed.type.ndim < vector.type.ndim + 1:
+        transposed = pt.broadcast_to(transposed, [*vector.shape[:-1], *transposed.shape[-2:]])
+    vector = pt.broadcast_to(vector, [*transposed.shape[:-2], vector.shape[-1]])
+    return op.make_node(transposed, vector).outputs
+
+
+def decomposed(transposed: Any, vector: Any) -> list[Any]:
+    """What a `Decomposition` has of a matrix, given transposed, and a vector."""
+    return list(Decomposition().make_node(transposed, vector).outputs)
