@@ -50,6 +50,7 @@ from .hints import unknown as _unknown
 from .objective import Objective
 from .profiles import benchmark
 from .rules._linear_algebra import inverse_hessian
+from .rules.adam_variants import adabelief, adan, ademamix, adopt, laprop, mars, yogi
 from .rules.conjugate_gradient import (
     beta_dai_yuan,
     beta_fletcher_reeves,
@@ -65,12 +66,16 @@ from .rules.conjugate_gradient import (
     scaled_conjugate_gradient,
 )
 from .rules.first_order import adadelta, adagrad, adam, adamax, adamw, momentum, nadam, nesterov, radam, rmsprop, sgd
+from .rules.groups import partition
 from .rules.hessian_free import hessian_free, krylov_subspace_descent
+from .rules.large_batch import lamb, lars, novograd
 from .rules.least_squares import gauss_newton, levenberg_marquardt
 from .rules.natural_gradient import tonga
 from .rules.newton import newton, newton_cg, trust_region_cg
+from .rules.parameter_free import dog, polyak_sgd, prodigy
 from .rules.per_parameter_rates import delta_bar_delta, hypergradient, idbd, quickprop, rprop, smd, super_sab, vsgd
 from .rules.quasi_newton import barzilai_borwein, bfgs, lbfgs, sr1
+from .rules.sign_based import lion, signum
 from .rules.stochastic_quasi_newton import ada_qn, olbfgs, sgd_qn, sqn
 from .state import load, save
 from .stateful import ADAM, Gradient, GradientMemory, Momentum, Optimizer, RMSProp
@@ -106,11 +111,15 @@ __all__ = [
     "RMSProp",
     "accumulate",
     "ada_qn",
+    "adabelief",
     "adadelta",
     "adagrad",
     "adam",
     "adamax",
     "adamw",
+    "adan",
+    "ademamix",
+    "adopt",
     "average",
     "barzilai_borwein",
     "batch",
@@ -131,6 +140,7 @@ __all__ = [
     "curve_fit",
     "dai_yuan",
     "delta_bar_delta",
+    "dog",
     "find_step_size",
     "fletcher_reeves",
     "gauss_newton",
@@ -144,13 +154,18 @@ __all__ = [
     "inverse_hessian",
     "join",
     "krylov_subspace_descent",
+    "lamb",
+    "laprop",
+    "lars",
     "lbfgs",
     "least_squares",
     "levenberg_marquardt",
     "line_search",
+    "lion",
     "load",
     "lookahead",
     "loop",
+    "mars",
     "minimize",
     "minimize_iterator",
     "momentum",
@@ -159,9 +174,13 @@ __all__ = [
     "newton",
     "newton_cg",
     "noise",
+    "novograd",
     "olbfgs",
+    "partition",
     "plot",
     "polak_ribiere",
+    "polyak_sgd",
+    "prodigy",
     "profiles",
     "project",
     "quickprop",
@@ -178,6 +197,7 @@ __all__ = [
     "scipy_method",
     "sgd",
     "sgd_qn",
+    "signum",
     "skip_nonfinite",
     "smd",
     "sqn",
@@ -189,6 +209,7 @@ __all__ = [
     "transforms",
     "trust_region_cg",
     "vsgd",
+    "yogi",
 ]
 
 __version__ = "0.1.0"

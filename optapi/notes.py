@@ -16,6 +16,8 @@ PyTensor copies the variable. These are all that optapi writes and reads:
     True for the vector of typical sizes by which a rule has scaled the parameters.
 ``transformed``
     True for a gradient that was clipped, decayed or otherwise changed, so that it is not that of the cost.
+``partial``
+    True for a cost that is handed on with some of its parameters, so that it must not be evaluated elsewhere.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Any
 from pytensor.graph.basic import Variable
 
 
-NOTES = ("state", "role", "kept", "inverse_hessian", "x_scale", "transformed")
+NOTES = ("state", "role", "kept", "inverse_hessian", "x_scale", "transformed", "partial")
 
 
 def noted(variable: Variable, **notes: Any) -> Any:

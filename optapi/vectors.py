@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,3 +50,25 @@ def _sizes(a: Tensor) -> Any:
         # The zero is made from `a`, so that in a batch each member has one, and the join stays a join.
         sizes = pt.concatenate([pt.zeros_like(pt.sum(sizes, keepdims=True)), sizes])
     return sizes
+
+
+def root_mean_square(a: Tensor) -> Any:
+    """The root of the mean square of the components of a tensor, 0 if it has none."""
+    return norm(a) / pt.sqrt(pt.maximum(a.size, 1)).astype(a.type.dtype)
+
+
+def global_norm(tensors: Sequence[Any]) -> Any:
+    """The Euclidean norm of all components of several tensors together, in float64."""
+    sizes = [norm(a).astype("float64") for a in tensors]
+    if len(sizes) == 1:
+        return sizes[0]
+    # As in `norm`, with scalars: float32 tensors shall have no vector in float64.
+    top = pt.constant(np.finfo("float64").tiny)
+    for size in sizes:
+        top = pt.maximum(top, size)
+    return top * pt.sqrt(sum((size / top) ** 2 for size in sizes))
+
+
+def inner(first: Sequence[Any], second: Sequence[Any]) -> Any:
+    """The inner product of two lists of tensors, in float64."""
+    return sum(pt.sum(a * b).astype("float64") for a, b in zip(first, second, strict=True))
