@@ -70,6 +70,7 @@ from .rules.groups import partition
 from .rules.hessian_free import hessian_free, krylov_subspace_descent
 from .rules.large_batch import lamb, lars, novograd
 from .rules.least_squares import gauss_newton, levenberg_marquardt
+from .rules.matrices import muon, shampoo, soap
 from .rules.natural_gradient import tonga
 from .rules.newton import newton, newton_cg, trust_region_cg
 from .rules.parameter_free import dog, polyak_sgd, prodigy
@@ -169,6 +170,7 @@ __all__ = [
     "minimize",
     "minimize_iterator",
     "momentum",
+    "muon",
     "nadam",
     "nesterov",
     "newton",
@@ -197,9 +199,11 @@ __all__ = [
     "scipy_method",
     "sgd",
     "sgd_qn",
+    "shampoo",
     "signum",
     "skip_nonfinite",
     "smd",
+    "soap",
     "sqn",
     "sr1",
     "stopping",

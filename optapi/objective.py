@@ -337,11 +337,16 @@ class Objective:
                 new[p] = new[p] - a * (new[p] if form == "after" else p)
         return new
 
-    def part(self, rule: Callable[..., Updates], parameters: Sequence[Any], name: str, **options: Any) -> Updates:
+    def part(
+        self, rule: Callable[..., Updates], parameters: Sequence[Any], name: str, step_size: StepSize | None = None
+    ) -> Updates:
         """What another `rule` does with some of the parameters, to be joined to the next values of this one.
 
         Its state has the prefix ``rule/name``. It neither stops nor changes signs, which `finish` and `of` do for all.
+        `step_size` is its own, unless it is a ``functools.partial`` that has one.
         """
+        is_set = step_size is None or "step_size" in getattr(rule, "keywords", ())
+        options = {} if is_set else {"step_size": step_size}
         gradients = dict(zip(self.parameters, self.gradients, strict=True))
         # The note is on a copy: the cost itself is the user's.
         cost = None if self.cost is None else noted(self.cost.copy(), partial=True)

@@ -37,7 +37,7 @@ def partition(parameters: Variables, cost: Variable | None = None, gradients: Va
     otherwise : callable, optional
         The rule of all parameters that no group takes.
     step_size : scalar or schedule, optional
-        One for all groups, in the place of their own.
+        That of the rules that are no ``functools.partial`` with one of their own; by default each has its default.
 
     Returns
     -------
@@ -68,10 +68,9 @@ def partition(parameters: Variables, cost: Variable | None = None, gradients: Va
     ['partition/0/mean/W', 'partition/0/mean_square/W', 'W', 'partition/0/count', 'b']
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
-    parts, options = _parts(f.parameters, groups, otherwise), {} if step_size is None else {"step_size": step_size}
     new: Updates = {}
-    for number, (rule, group) in enumerate(parts):
-        extend(new, f.part(rule, group, str(number), **options))
+    for number, (rule, group) in enumerate(_parts(f.parameters, groups, otherwise)):
+        extend(new, f.part(rule, group, str(number), step_size))
     return f.finish(new)
 
 

@@ -84,7 +84,7 @@ def lamb(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     )
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
-    decays, adapts = check_mask(mask, f.parameters), check_mask(adapt, f.parameters)
+    decays, adapts = check_mask(mask, f.parameters), check_mask(adapt, f.parameters, "adapt")
     shrink, t, new = schedules.at("decay", decay, lambda: f.count), f.count + 1, {}
     scalars = f.step_size(step_size), correction(w1, t), correction(w2, t), f.scalar("epsilon", epsilon, low=0), shrink
     for (p, g, a, c1, c2, eps, k), decay_it, adapt_it in zip(f.each(*scalars), decays, adapts, strict=True):
@@ -166,7 +166,7 @@ def lars(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
     )
-    decays, adapts, new = check_mask(mask, f.parameters), check_mask(adapt, f.parameters), {}
+    decays, adapts, new = check_mask(mask, f.parameters), check_mask(adapt, f.parameters, "adapt"), {}
     scalars = f.step_size(step_size), f.scalar("trust", trust, low=0), f.scalar("momentum", momentum, 0, 1)
     shrink, epsilon = schedules.at("decay", decay, lambda: f.count), f.scalar("epsilon", epsilon, low=0)
     for (p, g, a, eta, mu, k), decay_it, adapt_it in zip(f.each(*scalars, shrink), decays, adapts, strict=True):
@@ -249,7 +249,8 @@ def novograd(parameters: Variables, cost: Variable | None = None, gradients: Var
     first, new = pt.eq(f.count, 0), {}
     for (p, g, a, b1, eps, k), decay_it in zip(f.each(f.step_size(step_size), *scalars, shrink), decays, strict=True):
         m, v = f.momentum(p, "mean"), f.state("mean_square", parameter=p)
-        new[v] = pt.switch(first, norm(g) ** 2, f.average(v, norm(g) ** 2, w2))
+        square = norm(g) ** 2
+        new[v] = pt.switch(first, square, f.average(v, square, w2))
         u = g / (pt.sqrt(new[v]) + eps)
         if decay_it and not is_zero(decay):
             u = u + k * p
