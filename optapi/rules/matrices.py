@@ -211,7 +211,7 @@ def shampoo(parameters: Variables, cost: Variable | None = None, gradients: Vari
     -----
     Cost per call: one gradient and, for a matrix of m rows and n columns, :math:`4 m n (m + n)` operations; every
     `every` updates two eigenvalue decompositions. Memory: two numbers per component, and :math:`2 (m^2 + n^2)`. A
-    matrix that is not finite has the root of the identity; `skip_nonfinite` keeps it from being written.
+    matrix that is not finite counts as 0 there; `skip_nonfinite` keeps it from being written.
 
     The authors' program also merges short axes and cuts long ones into blocks, which this rule does not.
 
@@ -325,7 +325,7 @@ def soap(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     -----
     Cost per call: one gradient and, for a matrix of m rows and n columns, :math:`8 m n (m + n)` operations; every
     `every` calls two QR decompositions. Memory: two numbers per component, and :math:`2 (m^2 + n^2)`. A matrix that is
-    not finite has the basis of the identity; `skip_nonfinite` keeps it from being written.
+    not finite counts as 0 there; `skip_nonfinite` keeps it from being written.
 
     Where a gradient has a rank below its number of rows or columns, the basis of what is left is arbitrary, and so are,
     in their order of magnitude, the steps in it.
@@ -450,9 +450,8 @@ def _second_moment(g: Any, axis: int) -> Any:
 
 
 def _finite(matrix: Any) -> Any:
-    """`matrix`, or the identity in its place where it is not finite, since decompositions would raise."""
-    identity = pt.eye(matrix.shape[0], matrix.shape[1], dtype=matrix.type.dtype)
-    return pt.switch(pt.all(pt.isfinite(matrix)), matrix, identity)
+    """`matrix`, or zeros in its place where it is not finite, since decompositions would raise."""
+    return pt.switch(pt.all(pt.isfinite(matrix)), matrix, pt.zeros_like(matrix))
 
 
 _eigh: Any = pt.linalg.eigh
@@ -464,10 +463,10 @@ def _inverse_roots(power: Any, epsilon: Any, *matrices: Any) -> list[Any]:
     """The matrices, with `epsilon` on their diagonals, to the power of ``-power``."""
     roots = []
     for matrix in matrices:
-        identity = pt.eye(matrix.shape[0], dtype=matrix.type.dtype)
-        values, vectors = _eigh(_finite(matrix) + epsilon * identity)
+        values, vectors = _eigh(_finite(matrix))
         least = pt.min(values)
-        values = pt.switch(least < epsilon, values - least + epsilon, values)
+        # Rounding may have made eigenvalues negative.
+        values = epsilon + pt.switch(least < 0, values - least, values)
         roots.append((vectors * values**-power) @ vectors.T)
     return roots
 
