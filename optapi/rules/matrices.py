@@ -413,18 +413,18 @@ def _orthogonalizer(coefficients: str, iterations: int, epsilon: Any) -> Callabl
         if coefficients == "svd":
             U, _, Vt = _svd(_finite(matrix), full_matrices=False)
             return U @ Vt + 0 * matrix  # NaN stays NaN
-        # With the shorter axis first, the square matrices are the smaller ones.
-        start = matrix.T if tall else matrix
-        start = start / (norm(start) + as_dtype(epsilon, dtype))
         rows = pt.constant(table.astype(dtype))
 
         def turn(i: Any, X: Any) -> Any:
             a, b, c = rows[i, 0], rows[i, 1], rows[i, 2]
-            A = X @ X.T
-            return [i + 1, a * X + (b * A + c * (A @ A)) @ X], FALSE
+            # The smaller one of the two square matrices. To transpose X instead would change the order of what is
+            # returned in memory, for which numba compiles all once more.
+            A = X.T @ X if tall else X @ X.T
+            P = b * A + c * (A @ A)
+            return [i + 1, a * X + (X @ P if tall else P @ X)], FALSE
 
-        [_, X] = repeat(turn, [pt.constant(np.int64(0)), start], len(table))
-        return X.T if tall else X
+        start = matrix / (norm(matrix) + as_dtype(epsilon, dtype))
+        return repeat(turn, [pt.constant(np.int64(0)), start], len(table))[1]
 
     return orth
 
@@ -471,6 +471,14 @@ def _inverse_roots(power: Any, epsilon: Any, *matrices: Any) -> list[Any]:
     return roots
 
 
+def _descending(values: Any) -> Any:
+    """The permutation matrix that puts columns in the descending order of `values`."""
+    # By comparisons, since numba takes 6 s to compile a sort.
+    places = np.arange(values.type.shape[0])
+    first = (values[:, None] > values) | (pt.eq(values[:, None], values) & (places[:, None] < places))
+    return pt.eq(pt.sum(first, axis=0)[:, None], places).astype(values.type.dtype)
+
+
 def _renewed(first: Any, due: Any, matrices: list[Any], bases: list[Any], axes: list[int], square: Any) -> list[Any]:
     """The bases of eigenvectors, and the mean square in them: found if `first`, brought up to date if `due`."""
     if not axes:
@@ -483,9 +491,9 @@ def _renewed(first: Any, due: Any, matrices: list[Any], bases: list[Any], axes: 
     def improved(*arguments: Any) -> list[Any]:
         square, new = arguments[2 * count], []
         for i, matrix, basis in zip(axes, arguments[:count], arguments[count : 2 * count], strict=True):
-            order = pt.argsort(-pt.sum(basis * (matrix @ basis), axis=0))
-            square = pt.take(square, order, axis=i)
-            new.append(_qr(_finite(matrix @ basis[:, order]))[0])
+            order = _descending(pt.sum(basis * (matrix @ basis), axis=0))
+            square = _along([order], [i], square)
+            new.append(_qr(_finite(matrix @ basis @ order), mode="economic")[0])
         return [*new, square]
 
     bases = cond(first, found, matrices, bases)
