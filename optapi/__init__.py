@@ -70,7 +70,7 @@ from .rules.groups import partition
 from .rules.hessian_free import hessian_free, krylov_subspace_descent
 from .rules.large_batch import lamb, lars, novograd
 from .rules.least_squares import gauss_newton, levenberg_marquardt
-from .rules.matrices import muon, shampoo, soap
+from .rules.matrices import adafactor, muon, shampoo, soap
 from .rules.natural_gradient import tonga
 from .rules.newton import newton, newton_cg, trust_region_cg
 from .rules.parameter_free import dog, polyak_sgd, prodigy
@@ -85,10 +85,12 @@ from .transforms import (
     average,
     best,
     bold_driver,
+    cautious,
     lookahead,
     noise,
     project,
     reduce_on_plateau,
+    schedule_free,
     skip_nonfinite,
 )
 from .tuning import find_step_size
@@ -114,6 +116,7 @@ __all__ = [
     "ada_qn",
     "adabelief",
     "adadelta",
+    "adafactor",
     "adagrad",
     "adam",
     "adamax",
@@ -133,6 +136,7 @@ __all__ = [
     "beta_polak_ribiere",
     "bfgs",
     "bold_driver",
+    "cautious",
     "check_gradient",
     "compile_minimizer",
     "cond",
@@ -195,6 +199,7 @@ __all__ = [
     "sample_starts",
     "save",
     "scaled_conjugate_gradient",
+    "schedule_free",
     "schedules",
     "scipy_method",
     "sgd",

@@ -69,6 +69,7 @@ ROWS = [
     Case(optapi.prodigy, {"initial": 0.01}),
     Case(optapi.dog, {"initial_distance": 0.1}, settling_step_size=1.0),
     Case(optapi.polyak_sgd, {"step_size": 0.25}),
+    Case(optapi.adafactor, {"step_size": 0.1}, settles=False),
     Case(optapi.muon, {"step_size": 0.1}, settles=False),
     Case(optapi.shampoo, {"step_size": 0.1, "every": 2, "largest": 2}),
     Case(optapi.soap, {"step_size": 0.1, "every": 2, "epsilon": 1e-4, "largest": 2}),

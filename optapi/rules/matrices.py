@@ -21,7 +21,7 @@ from ..moments import correction
 from ..objective import Objective
 from ..typing import Mask, Scalar, StepSize, Tensor, Updates, Variables
 from ..updates import extend
-from ..vectors import norm
+from ..vectors import norm, root_mean_square
 from .first_order import adamw
 
 
@@ -35,6 +35,103 @@ POLAR_EXPRESS = (
     (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
+
+
+@hinted
+def adafactor(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
+              variant: str = "torch", mean_square_exponent: Scalar = 0.8, clip: Scalar = 1.0,
+              epsilon: Scalar | None = None, minimum_scale: Scalar = 1e-3, scale: bool = True, factor_from: int = 0,
+              mean_weight: Scalar | None = None, decay: StepSize = 0.0, mask: Mask | None = None,
+              tolerance: Scalar | None = None, ascent: bool = False, name: str = "adafactor") -> Updates:  # fmt: skip
+    r"""Adafactor: gradients over the root of a mean square that a matrix keeps as its row and column means.
+
+    .. math::
+        R \leftarrow w_t R + (1 - w_t) \mathrm{mean}_{columns}(g^2), \qquad
+        C \leftarrow w_t C + (1 - w_t) \mathrm{mean}_{rows}(g^2), \qquad V = \frac{R C}{\mathrm{mean}(R)}
+
+        u = \frac{g}{\sqrt V}, \qquad u \leftarrow \frac{u}{\max(1, \mathrm{rms}(u) / c)}, \qquad
+        x \leftarrow x - a \lambda x - \min(a, 1/\sqrt t) \max(\mathrm{rms}(x), s) u
+
+    with :math:`w_t = 1 - t^{-\gamma}` and the root mean square rms of a tensor. A vector keeps its mean square as it
+    is, and a tensor of more dimensions has the means of its last two axes.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
+        As in every rule.
+    step_size : scalar or schedule
+        :math:`a`, the change of a tensor relative to its root mean square.
+    variant : str
+        "torch", where :math:`V` is at least :math:`\epsilon^2` and its denominator at least :math:`\epsilon`; "paper",
+        where :math:`\epsilon` is added to :math:`g^2`; or "optax", as "paper" but with :math:`a` in the place of
+        :math:`\min(a, 1/\sqrt t)`, and a decay without :math:`a`.
+    mean_square_exponent : scalar
+        :math:`\gamma`.
+    clip : scalar
+        :math:`c`, above 0.
+    epsilon : scalar, optional
+        :math:`\epsilon`; by default the machine precision for "torch", 1e-30 for the others.
+    minimum_scale : scalar
+        :math:`s`, in units of the parameters.
+    scale : bool
+        Whether the root mean square of the parameters multiplies the step.
+    factor_from : int
+        A tensor is only factored if its last two axes are at least that long; 128 in optax.
+    mean_weight : scalar, optional
+        The weight of a running mean of the steps, from 0 to below 1; by default there is none.
+    decay : scalar or schedule
+        :math:`\lambda` of a decoupled decay, see `adamw`.
+    mask : list of bool, or callable, optional
+        Which parameters decay, see `adamw`.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters; of the means of rows and columns, or the mean squares; of the means if there is a
+        `mean_weight`; of the count of updates.
+
+    Notes
+    -----
+    Cost per call: one gradient and two norms. Memory: m + n numbers for a matrix of m rows and n columns, one per
+    component of a vector.
+
+    References
+    ----------
+    Shazeer and Stern (2018), Adafactor: adaptive learning rates with sublinear memory cost, algorithms 4 to 6.
+
+    Examples
+    --------
+    >>> W = pytensor.shared(np.array([[3.0, -1.0], [0.5, 2.0]]), name="W")
+    >>> cost = pt.sum((W - 1.0) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.adafactor([W], cost, step_size=0.1))
+    >>> for _ in range(500):
+    ...     _ = step()
+    >>> W.get_value().round(1)
+    array([[1., 1.],
+           [1., 1.]])
+    """
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    check_choice("variant", variant, ("torch", "paper", "optax"))
+    check_flag("scale", scale)
+    a, t = f.step_size(step_size), (f.count + 1).astype("float64")
+    weight = 1.0 - t ** -f.scalar("mean_square_exponent", mean_square_exponent, 0)
+    rate = a if variant == "optax" else pt.minimum(a, 1 / pt.sqrt(t))
+    scalars = f.scalar("clip", clip, low=np.finfo("float64").tiny), f.scalar("minimum_scale", minimum_scale, low=0)
+    new: Updates = {}
+    for p, g, a_t, c, s in f.each(rate, *scalars):
+        precision = np.finfo(p.type.dtype).eps if variant == "torch" else 1e-30
+        eps = as_dtype(f.scalar("epsilon", precision if epsilon is None else epsilon, low=0), p.type.dtype)
+        square = g**2 if variant == "torch" else g**2 + eps
+        V = _factored(f, new, p, square, weight, factor_from, eps if variant == "torch" else None)
+        u = g / pt.sqrt(pt.maximum(V, eps**2) if variant == "torch" else V)
+        u = a_t * u / pt.maximum(root_mean_square(u) / c, np.ones((), p.type.dtype))
+        u = u * pt.maximum(root_mean_square(p), s) if scale else u
+        if mean_weight is not None:
+            m = f.zeros_like(p, "mean")
+            new[m] = u = f.average(m, u, f.scalar("mean_weight", mean_weight, 0, below=1))
+        new[p] = p - u
+    return f.finish(f.decay(new, decay, mask, step_size=1.0 if variant == "optax" else a))
 
 
 @hinted
@@ -373,6 +470,30 @@ def soap(parameters: Variables, cost: Variable | None = None, gradients: Variabl
 
 
 # What these rules share
+
+
+def _factored(
+    f: Objective,
+    new: Updates,
+    p: Any,
+    square: Any,
+    weight: Any,
+    factor_from: int = 0,
+    least: Any = None,
+    role: str = "",
+) -> Any:
+    """The running mean of `square`, which is put in `new`, for a matrix as the product of those of rows and columns."""
+    shape = f.shape(p)
+    if len(shape) < 2 or min(shape[-2:]) < max(1, check_count("factor_from", factor_from, low=0)) or 0 in shape:
+        v = f.zeros_like(p, f"{role}mean_square")
+        new[v] = f.average(v, square, weight)
+        return new[v]
+    R = f.state(f"{role}rows", (*shape[:-1], 1), parameter=p)
+    C = f.state(f"{role}columns", (*shape[:-2], 1, shape[-1]), parameter=p)
+    new[R] = f.average(R, pt.mean(square, axis=-1, keepdims=True), weight)
+    new[C] = f.average(C, pt.mean(square, axis=-2, keepdims=True), weight)
+    mean = pt.mean(new[R], axis=-2, keepdims=True)
+    return new[R] * new[C] / (mean if least is None else pt.maximum(mean, least))
 
 
 def _is_matrix(parameter: Variable) -> bool:
