@@ -492,13 +492,15 @@ def _quiet():
 
 def drawn(count, seed=0):
     """`count` pairs of an argument and an entry of the pool, in rounds in which each call has one."""
-    rng = np.random.default_rng(seed)
     by_call = {}
     for argument in arguments():
         by_call.setdefault(argument[0], []).append(argument)
     calls = [call for call in by_call if plots() or not call.startswith("plot.")]
+    # Each call has draws of its own, so that they stay as they are when names are added.
+    draws = {call: np.random.default_rng([seed, *call.encode()]) for call in calls}
     for number in range(count):
-        options = by_call[calls[number % len(calls)]]
+        call = calls[number % len(calls)]
+        options, rng = by_call[call], draws[call]
         argument = options[rng.integers(len(options))]
         entries = [e for e in POOL if e not in NEVER.get(str(argument[-1].annotation), ())]
         yield argument, entries[rng.integers(len(entries))]

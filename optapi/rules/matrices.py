@@ -14,7 +14,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from ..checks import as_dtype, called, check_choice, check_count, check_flag, check_mask
+from ..checks import as_dtype, called, check_callable, check_choice, check_count, check_flag, check_mask
 from ..graph.loops import FALSE, cond, repeat
 from ..hints import hinted
 from ..moments import correction
@@ -114,6 +114,7 @@ def adafactor(parameters: Variables, cost: Variable | None = None, gradients: Va
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     check_choice("variant", variant, ("torch", "paper", "optax"))
     check_flag("scale", scale)
+    check_count("factor_from", factor_from, low=0)
     a, t = f.step_size(step_size), (f.count + 1).astype("float64")
     weight = 1.0 - t ** -f.scalar("mean_square_exponent", mean_square_exponent, 0)
     rate = a if variant == "optax" else pt.minimum(a, 1 / pt.sqrt(t))
@@ -224,7 +225,10 @@ def muon(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     array([[1., 0.],
            [0., 1.]])
     """
-    check_flag("nesterov", nesterov), check_flag("bias_correction", bias_correction)
+    check_flag("nesterov", nesterov)
+    check_flag("bias_correction", bias_correction)
+    if others is not None:
+        check_callable("others", others, "a rule such as optapi.adamw, or None")
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     orth, factor = _orthogonalizer(coefficients, iterations, f.scalar("epsilon", epsilon, 0)), _scale(scale, outputs)
     chosen = check_mask(_is_matrix if matrices is None else matrices, f.parameters, "matrices")
@@ -484,7 +488,7 @@ def _factored(
 ) -> Any:
     """The running mean of `square`, which is put in `new`, for a matrix as the product of those of rows and columns."""
     shape = f.shape(p)
-    if len(shape) < 2 or min(shape[-2:]) < max(1, check_count("factor_from", factor_from, low=0)) or 0 in shape:
+    if len(shape) < 2 or min(shape[-2:]) < factor_from or 0 in shape:
         v = f.zeros_like(p, f"{role}mean_square")
         new[v] = f.average(v, square, weight)
         return new[v]
