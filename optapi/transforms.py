@@ -338,13 +338,13 @@ def schedule_free(updates: Updates, parameters: Variables, *, step_size: StepSiz
     Examples
     --------
     >>> x, mean = pytensor.shared(4.0, name="x"), pytensor.shared(0.0, name="mean")
-    >>> updates = optapi.sgd([x], x**2, step_size=0.25)
-    >>> updates = optapi.schedule_free(updates, [x], step_size=0.25, averages={x: mean})
+    >>> updates = optapi.sgd([x], x**2, step_size=0.4)
+    >>> updates = optapi.schedule_free(updates, [x], step_size=0.4, averages={x: mean})
     >>> step = pytensor.function([], [], updates=updates)
-    >>> for _ in range(40):
+    >>> for _ in range(100):
     ...     _ = step()
-    >>> round(float(mean.get_value()), 2)
-    0.0
+    >>> bool(abs(mean.get_value()) < 1e-3)
+    True
     """
     check_updates(updates)
     check_name("name", name)

@@ -161,9 +161,9 @@ def adan(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     --------
     >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
     >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
-    >>> updates = optapi.adan([x], cost, step_size=optapi.schedules.Linear(0.1, 300))
+    >>> updates = optapi.adan([x], cost, step_size=optapi.schedules.Linear(0.2, 400))
     >>> step = pytensor.function([], cost, updates=updates)
-    >>> for _ in range(300):
+    >>> for _ in range(400):
     ...     _ = step()
     >>> x.get_value().round(2)
     array([1., 2.])
@@ -248,11 +248,11 @@ def ademamix(parameters: Variables, cost: Variable | None = None, gradients: Var
     --------
     >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
     >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
-    >>> updates = optapi.ademamix([x], cost, step_size=optapi.schedules.Linear(0.1, 300))
+    >>> updates = optapi.ademamix([x], cost, step_size=optapi.schedules.Linear(0.1, 400), slow_share=1.0)
     >>> step = pytensor.function([], cost, updates=updates)
-    >>> for _ in range(300):
+    >>> for _ in range(400):
     ...     _ = step()
-    >>> x.get_value().round(2)
+    >>> x.get_value().round(1)
     array([1., 2.])
     """
     f = Objective.of(

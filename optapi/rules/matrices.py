@@ -221,9 +221,8 @@ def muon(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     >>> step = pytensor.function([], cost, updates=updates)
     >>> for _ in range(300):
     ...     _ = step()
-    >>> W.get_value().round(2)
-    array([[1., 0.],
-           [0., 1.]])
+    >>> bool(np.allclose(W.get_value(), np.eye(2), atol=0.01))
+    True
     """
     check_flag("nesterov", nesterov)
     check_flag("bias_correction", bias_correction)
@@ -330,9 +329,8 @@ def shampoo(parameters: Variables, cost: Variable | None = None, gradients: Vari
     >>> step = pytensor.function([], cost, updates=updates)
     >>> for _ in range(300):
     ...     _ = step()
-    >>> W.get_value().round(2)
-    array([[1., 0.],
-           [0., 1.]])
+    >>> bool(np.allclose(W.get_value(), np.eye(2), atol=0.01))
+    True
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     if graft is not None:
@@ -444,9 +442,8 @@ def soap(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     >>> step = pytensor.function([], cost, updates=updates)
     >>> for _ in range(300):
     ...     _ = step()
-    >>> W.get_value().round(2)
-    array([[1., 0.],
-           [0., 1.]])
+    >>> bool(np.allclose(W.get_value(), np.eye(2), atol=0.01))
+    True
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)

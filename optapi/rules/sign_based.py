@@ -62,9 +62,9 @@ def lion(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     --------
     >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
     >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
-    >>> updates = optapi.lion([x], cost, step_size=optapi.schedules.Linear(0.05, 200))
+    >>> updates = optapi.lion([x], cost, step_size=optapi.schedules.Linear(0.1, 400))
     >>> step = pytensor.function([], cost, updates=updates)
-    >>> for _ in range(200):
+    >>> for _ in range(400):
     ...     _ = step()
     >>> x.get_value().round(2)
     array([1., 2.])
