@@ -533,8 +533,11 @@ def _orthogonalizer(coefficients: str, iterations: int, epsilon: Any) -> Callabl
     def orth(matrix: Any) -> Any:
         dtype, tall = matrix.type.dtype, matrix.type.shape[0] > matrix.type.shape[1]
         if coefficients == "svd":
-            U, _, Vt = _svd(_finite(matrix), full_matrices=False)
-            return U @ Vt + 0 * matrix  # NaN stays NaN
+            U, sizes, Vt = _svd(_finite(matrix), full_matrices=False)
+            # Singular values of 0, but for rounding, have no vectors of their own.
+            rounding = np.asarray(np.finfo(dtype).eps * max(matrix.type.shape), dtype)
+            polar = (U * (sizes > rounding * pt.max(sizes))) @ Vt
+            return pt.switch(pt.all(pt.isfinite(matrix)), polar, np.asarray(np.nan, dtype))
         rows = pt.constant(table.astype(dtype))
 
         def turn(i: Any, X: Any) -> Any:

@@ -368,10 +368,11 @@ ALL = [
     *(optapi.lion, optapi.signum, optapi.adabelief, optapi.adan, optapi.ademamix, optapi.adopt, optapi.mars),
     *(optapi.yogi, optapi.laprop, optapi.lamb, optapi.lars, optapi.novograd, optapi.prodigy, optapi.dog),
     *(optapi.polyak_sgd, optapi.adafactor, optapi.muon, optapi.shampoo, optapi.soap),
+    partial(optapi.muon, coefficients="svd"),
 ]
 
 
-@pytest.mark.parametrize("rule", ALL, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", ALL, ids=lambda rule: getattr(rule, "__name__", "muon, exact"))
 def test_gradients_of_zero_and_what_is_not_finite(rule):
     """Zeros leave all finite, in any shape; infinity and NaN reach the parameters, and nothing raises."""
     ps = shared_at([np.ones((2, 3)), np.ones(2), np.array(1.0)], "float32")
