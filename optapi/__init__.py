@@ -50,7 +50,7 @@ from .hints import unknown as _unknown
 from .objective import Objective
 from .profiles import benchmark
 from .rules._linear_algebra import inverse_hessian
-from .rules.adam_variants import adabelief, adan, ademamix, adopt, laprop, mars, yogi
+from .rules.adam_variants import adabelief, adan, ademamix, adopt, aggmo, laprop, madgrad, mars, qhadam, qhm, yogi
 from .rules.conjugate_gradient import (
     beta_dai_yuan,
     beta_fletcher_reeves,
@@ -70,10 +70,10 @@ from .rules.groups import partition
 from .rules.hessian_free import hessian_free, krylov_subspace_descent
 from .rules.large_batch import lamb, lars, novograd
 from .rules.least_squares import gauss_newton, levenberg_marquardt
-from .rules.matrices import adafactor, muon, shampoo, soap
+from .rules.matrices import adafactor, came, muon, scion, shampoo, sm3, soap
 from .rules.natural_gradient import tonga
 from .rules.newton import newton, newton_cg, trust_region_cg
-from .rules.parameter_free import dog, polyak_sgd, prodigy
+from .rules.parameter_free import d_adaptation, dog, momo, polyak_sgd, prodigy
 from .rules.per_parameter_rates import delta_bar_delta, hypergradient, idbd, quickprop, rprop, smd, super_sab, vsgd
 from .rules.quasi_newton import barzilai_borwein, bfgs, lbfgs, sr1
 from .rules.sign_based import lion, signum
@@ -124,6 +124,7 @@ __all__ = [
     "adan",
     "ademamix",
     "adopt",
+    "aggmo",
     "average",
     "barzilai_borwein",
     "batch",
@@ -136,6 +137,7 @@ __all__ = [
     "beta_polak_ribiere",
     "bfgs",
     "bold_driver",
+    "came",
     "cautious",
     "check_gradient",
     "compile_minimizer",
@@ -143,6 +145,7 @@ __all__ = [
     "conjugate_gradient",
     "covariance",
     "curve_fit",
+    "d_adaptation",
     "dai_yuan",
     "delta_bar_delta",
     "dog",
@@ -170,10 +173,12 @@ __all__ = [
     "load",
     "lookahead",
     "loop",
+    "madgrad",
     "mars",
     "minimize",
     "minimize_iterator",
     "momentum",
+    "momo",
     "muon",
     "nadam",
     "nesterov",
@@ -189,6 +194,8 @@ __all__ = [
     "prodigy",
     "profiles",
     "project",
+    "qhadam",
+    "qhm",
     "quickprop",
     "radam",
     "reduce_on_plateau",
@@ -201,12 +208,14 @@ __all__ = [
     "scaled_conjugate_gradient",
     "schedule_free",
     "schedules",
+    "scion",
     "scipy_method",
     "sgd",
     "sgd_qn",
     "shampoo",
     "signum",
     "skip_nonfinite",
+    "sm3",
     "smd",
     "soap",
     "sqn",

@@ -53,8 +53,8 @@ def _sizes(a: Tensor) -> Any:
 
 
 def root_mean_square(a: Tensor) -> Any:
-    """The root of the mean square of the components of a tensor, 0 if it has none."""
-    return norm(a) / pt.sqrt(pt.maximum(a.size, 1)).astype(a.type.dtype)
+    """The root of the mean square of the components of a tensor, which are about 1; 0 if it has none."""
+    return pt.sqrt(pt.sum(a**2) / pt.maximum(a.size, 1).astype(a.type.dtype))
 
 
 def global_norm(tensors: Sequence[Any]) -> Any:

@@ -63,6 +63,10 @@ ROWS = [
     Case(optapi.mars, {"step_size": 0.1, "exact": True}),
     Case(optapi.yogi, {"step_size": 0.1}),
     Case(optapi.laprop, {"step_size": 0.1}),
+    Case(optapi.qhm, {"step_size": 0.1}),
+    Case(optapi.qhadam, {"step_size": 0.1}),
+    Case(optapi.aggmo, {"step_size": 0.1}),
+    Case(optapi.madgrad, {"step_size": 0.1}),
     Case(optapi.lamb, {"step_size": 0.1}, settles=False),
     Case(optapi.lars, {"step_size": 0.1, "trust": 1.0}, settles=False),
     Case(optapi.novograd, {"step_size": 0.05}, settles=False),
@@ -70,6 +74,11 @@ ROWS = [
     Case(optapi.dog, {"initial_distance": 0.1}, settling_step_size=1.0),
     Case(optapi.polyak_sgd, {"step_size": 0.25}),
     Case(optapi.adafactor, {"step_size": 0.1}, settles=False),
+    Case(optapi.momo, {"step_size": 0.25}),
+    Case(optapi.d_adaptation, {"initial": 0.01}),
+    Case(optapi.came, {"step_size": 0.1}),
+    Case(optapi.sm3, {"step_size": 0.1}, settling_step_size=0.5),
+    Case(optapi.scion, {"step_size": 0.1}, settles=False),
     Case(optapi.muon, {"step_size": 0.1}, settles=False),
     Case(optapi.shampoo, {"step_size": 0.1, "every": 2, "largest": 2}),
     Case(optapi.soap, {"step_size": 0.1, "every": 2, "epsilon": 1e-4, "largest": 2}),
@@ -133,7 +142,7 @@ SEARCHING = {
     *("gauss_newton", "levenberg_marquardt"),
 }
 COMPARING = {"rprop-step_size=0.1-variant=irprop+", "idbd", "smd", "vsgd", "sgd_qn", "olbfgs", "sqn", "ada_qn"}
-COMPARING |= {"polyak_sgd"}  # which reads the value of the cost
+COMPARING |= {"polyak_sgd", "momo"}  # which read the value of the cost
 
 
 def structure(row: Case) -> tuple[str, bool, bool]:

@@ -1,10 +1,8 @@
-"""Variants of Adam: other moments, other corrections, and momentum from more than one mean.
-
-All have decoupled decay, see `adamw`, and steps of about the step size in the units of the parameters.
-"""
+"""Variants of Adam and of momentum: other moments, other corrections, and more than one mean."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
 
-from ..checks import check_choice, check_count, check_flag
+from ..checks import check_choice, check_count, check_flag, is_zero
 from ..graph.loops import like
 from ..graph.replace import replaced
 from ..hints import hinted
@@ -20,6 +18,7 @@ from ..moments import correction
 from ..objective import Objective
 from ..typing import Bounds, Mask, Scalar, StepSize, Updates, Variables
 from ..vectors import norm
+from ._linear_algebra import ratio
 
 
 @hinted
@@ -606,6 +605,282 @@ def laprop(parameters: Variables, cost: Variable | None = None, gradients: Varia
         new[m] = f.average(m, g / (pt.sqrt(new[v] / c) + eps), w1)
         new[p] = p - a_t * new[m]
     return f.finish(f.decay(new, decay, mask, step_size=a, form="after"))
+
+
+@hinted
+def qhm(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+        stop: Variable | None = None, updates: Updates | None = None, *,
+        step_size: StepSize = 1e-2, mean_weight: Scalar = 0.999, share: Scalar = 0.7, decay: StepSize = 0.0,
+        mask: Mask | None = None,
+        bounds: Bounds | None = None, tolerance: Scalar | None = None, ascent: bool = False,
+        name: str = "qhm") -> Updates:  # fmt: skip
+    r"""Quasi-hyperbolic momentum: a mix of the gradient and its running mean.
+
+    .. math:: m \leftarrow \beta m + (1 - \beta) g, \qquad x \leftarrow x - a \lambda x - a ((1 - \nu) g + \nu m)
+
+    With :math:`\nu` = 0 it is gradient descent, with :math:`\nu = \beta` Nesterov's momentum, with 1 averaged momentum.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
+        As in every rule.
+    step_size : scalar or schedule
+        :math:`a`.
+    mean_weight : scalar
+        :math:`\beta`, from 0 to below 1.
+    share : scalar
+        :math:`\nu`, from 0 to 1.
+    decay : scalar or schedule
+        :math:`\lambda` of a decoupled decay, see `adamw`.
+    mask : list of bool, or callable, optional
+        Which parameters decay, see `adamw`.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters and means, and of the count of updates if there is a schedule.
+
+    Notes
+    -----
+    Cost per call: one gradient. Memory: one number per parameter component.
+
+    References
+    ----------
+    Ma and Yarats (2019), Quasi-hyperbolic momentum and Adam for deep learning, algorithm 1.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.qhm([x], cost, step_size=0.1, mean_weight=0.9))
+    >>> for _ in range(200):
+    ...     _ = step()
+    >>> x.get_value().round(2)
+    array([1., 2.])
+    """
+    f = Objective.of(
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
+    )
+    w, a = f.scalar("mean_weight", mean_weight, 0, below=1), f.step_size(step_size)
+    new: Updates = {}
+    for p, g, a_t, nu in f.each(a, f.scalar("share", share, 0, 1)):
+        m = f.momentum(p, "mean")
+        new[m] = f.average(m, g, w)
+        new[p] = p - a_t * ((1 - nu) * g + nu * new[m])
+    return f.finish(f.decay(new, decay, mask, step_size=a))
+
+
+@hinted
+def qhadam(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+           stop: Variable | None = None, updates: Updates | None = None, *,
+           step_size: StepSize = 1e-3, mean_weight: Scalar = 0.995, mean_square_weight: Scalar = 0.999,
+           share: Scalar = 0.7, square_share: Scalar = 1.0, epsilon: Scalar = 1e-8, decay: StepSize = 0.0,
+           mask: Mask | None = None,
+           bounds: Bounds | None = None, tolerance: Scalar | None = None, ascent: bool = False,
+           name: str = "qhadam") -> Updates:  # fmt: skip
+    r"""QHAdam: Adam with mixes of the gradient and its moments in the place of the moments.
+
+    .. math::
+        x \leftarrow x - a \lambda x
+        - a \frac{(1 - \nu_1) g + \nu_1 \hat m}{\sqrt{(1 - \nu_2) g^2 + \nu_2 \hat v} + \epsilon}
+
+    with Adam's corrected moments :math:`\hat m` and :math:`\hat v`.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
+        As in every rule.
+    step_size : scalar or schedule
+        :math:`a`.
+    mean_weight, mean_square_weight, epsilon
+        As in `adam`; the defaults are those of the paper.
+    share, square_share : scalar
+        :math:`\nu_1` and :math:`\nu_2`, from 0 to 1; with 1 it is `adam`.
+    decay : scalar or schedule
+        :math:`\lambda` of a decoupled decay, see `adamw`.
+    mask : list of bool, or callable, optional
+        Which parameters decay, see `adamw`.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters, of both moments and of the count of updates.
+
+    Notes
+    -----
+    Cost per call: one gradient. Memory: two numbers per parameter component. pytorch_optimizer 3.8 has another mean
+    square, which adds :math:`1 - \beta_2 g^2`.
+
+    References
+    ----------
+    Ma and Yarats (2019), Quasi-hyperbolic momentum and Adam for deep learning, algorithm 2.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> updates = optapi.qhadam([x], cost, step_size=optapi.schedules.Linear(0.1, 300))
+    >>> step = pytensor.function([], cost, updates=updates)
+    >>> for _ in range(300):
+    ...     _ = step()
+    >>> x.get_value().round(2)
+    array([1., 2.])
+    """
+    f = Objective.of(
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
+    )
+    w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
+    w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
+    a, t = f.step_size(step_size), f.count + 1
+    scalars = f.scalar("share", share, 0, 1), f.scalar("square_share", square_share, 0, 1)
+    new: Updates = {}
+    for p, g, a_t, c1, c2, nu1, nu2, eps in f.each(
+        a, correction(w1, t), correction(w2, t), *scalars, f.scalar("epsilon", epsilon, low=0)
+    ):
+        m, v = f.momentum(p, "mean"), f.zeros_like(p, "mean_square")
+        new |= {m: f.average(m, g, w1), v: f.average(v, g**2, w2)}
+        root = pt.sqrt((1 - nu2) * g**2 + nu2 * (new[v] / c2))
+        new[p] = p - a_t * ((1 - nu1) * g + nu1 * (new[m] / c1)) / (root + eps)
+    return f.finish(f.decay(new, decay, mask, step_size=a))
+
+
+@hinted
+def aggmo(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+          stop: Variable | None = None, updates: Updates | None = None, *,
+          step_size: StepSize = 1e-2, momenta: Sequence[Scalar] = (0.0, 0.9, 0.99), decay: StepSize = 0.0,
+          mask: Mask | None = None,
+          bounds: Bounds | None = None, tolerance: Scalar | None = None, ascent: bool = False,
+          name: str = "aggmo") -> Updates:  # fmt: skip
+    r"""AggMo: the mean of several heavy balls, slow and fast ones, which damps the oscillations of each.
+
+    .. math:: b_k \leftarrow \mu_k b_k + g, \qquad x \leftarrow x - a \lambda x - \frac{a}{K} \sum_k b_k
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
+        As in every rule.
+    step_size : scalar or schedule
+        :math:`a`.
+    momenta : list or tuple of scalars
+        The :math:`\mu_k`, each from 0 to 1. One alone is momentum, as in `sgd`.
+    decay : scalar or schedule
+        :math:`\lambda` of a decoupled decay, see `adamw`.
+    mask : list of bool, or callable, optional
+        Which parameters decay, see `adamw`.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters and buffers, and of the count of updates if there is a schedule.
+
+    Notes
+    -----
+    Cost per call: one gradient. Memory: a number per parameter component for each momentum above 0.
+
+    References
+    ----------
+    Lucas, Sun, Zemel and Grosse (2019), Aggregated momentum: stability through passive damping, equation 3.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.aggmo([x], cost, step_size=0.05))
+    >>> for _ in range(400):
+    ...     _ = step()
+    >>> x.get_value().round(2)
+    array([1., 2.])
+    """
+    f = Objective.of(
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
+    )
+    if not isinstance(momenta, list | tuple) or not momenta:
+        raise TypeError("momenta has to be a list or tuple of at least one scalar; pass for instance (0.0, 0.9, 0.99)")
+    weights = [f.scalar(f"momenta[{k}]", mu, 0, 1) for k, mu in enumerate(momenta)]
+    a, share = f.step_size(step_size), np.float64(1 / len(momenta))
+    new: Updates = {}
+    for p, g, a_t, *mus in f.each(a * share, *weights):
+        total = pt.zeros_like(g)
+        for k, mu in enumerate(mus):
+            if is_zero(momenta[k]):
+                total = total + g
+            else:
+                b = f.momentum(p, f"buffer{k}")
+                new[b] = mu * b + g
+                total = total + new[b]
+        new[p] = p - a_t * total
+    return f.finish(f.decay(new, decay, mask, step_size=a))
+
+
+@hinted
+def madgrad(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+            stop: Variable | None = None, updates: Updates | None = None, *,
+            step_size: StepSize = 1e-2, momentum: Scalar = 0.9, epsilon: Scalar = 1e-6,
+            bounds: Bounds | None = None, tolerance: Scalar | None = None, ascent: bool = False,
+            name: str = "madgrad") -> Updates:  # fmt: skip
+    r"""MADGRAD: dual averaging with cube roots of the sums of squares, and momentum by averaging points.
+
+    .. math::
+        l_t = (a + \epsilon) \sqrt t, \qquad s \leftarrow s + l_t g, \qquad v \leftarrow v + l_t g^2, \qquad
+        x \leftarrow \mu x + (1 - \mu) \left(x_0 - \frac{s}{\sqrt[3]{v} + \epsilon}\right)
+
+    with the point :math:`x_0` of the first call. The scale of the cost counts: tune the step size anew.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
+        As in every rule.
+    step_size : scalar or schedule
+        :math:`a`.
+    momentum : scalar
+        :math:`\mu`, from 0 to below 1.
+    epsilon : scalar
+        :math:`\epsilon`, in units of the cube root of :math:`v`.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters, sums, sums of squares and starts, and of the count of updates.
+
+    Notes
+    -----
+    Cost per call: one gradient. Memory: three numbers per parameter component. A decoupled decay makes no sense in dual
+    averaging; add a penalty to the cost.
+
+    References
+    ----------
+    Defazio and Jelassi (2022), Adaptivity without compromise: a momentumized, adaptive, dual averaged gradient method,
+    algorithm 1.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.madgrad([x], cost, step_size=0.1))
+    >>> for _ in range(300):
+    ...     _ = step()
+    >>> x.get_value().round(2)
+    array([1., 2.])
+    """
+    f = Objective.of(
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
+    )
+    mu, small = f.scalar("momentum", momentum, 0, below=1), f.scalar("epsilon", epsilon, low=0)
+    rate = (f.step_size(step_size) + small) * pt.sqrt((f.count + 1).astype("float64"))
+    new: Updates = {}
+    for p, g, l_t, w, fresh, third, eps in f.each(rate, mu, 1.0 - mu, pt.constant(np.float64(1 / 3)), small):
+        s, v, start = f.zeros_like(p, "sum"), f.zeros_like(p, "sum_of_squares"), f.zeros_like(p, "start")
+        new |= {s: s + l_t * g, v: v + l_t * g**2, start: pt.switch(pt.eq(f.count, 0), p, start)}
+        new[p] = w * p + fresh * (new[start] - ratio(new[s], new[v] ** third + eps))
+    return f.finish(new)
 
 
 def _there(f: Objective, points: list[Any]) -> list[Any]:

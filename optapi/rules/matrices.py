@@ -14,7 +14,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from ..checks import as_dtype, called, check_callable, check_choice, check_count, check_flag, check_mask
+from ..checks import as_dtype, called, check_callable, check_choice, check_count, check_flag, check_mask, is_zero
 from ..graph.loops import FALSE, cond, repeat
 from ..hints import hinted
 from ..moments import correction
@@ -22,6 +22,7 @@ from ..objective import Objective
 from ..typing import Mask, Scalar, StepSize, Tensor, Updates, Variables
 from ..updates import extend
 from ..vectors import norm, root_mean_square
+from ._linear_algebra import ratio
 from .first_order import adamw
 
 
@@ -124,8 +125,8 @@ def adafactor(parameters: Variables, cost: Variable | None = None, gradients: Va
         precision = np.finfo(p.type.dtype).eps if variant == "torch" else 1e-30
         eps = as_dtype(f.scalar("epsilon", precision if epsilon is None else epsilon, low=0), p.type.dtype)
         square = g**2 if variant == "torch" else g**2 + eps
-        V = _factored(f, new, p, square, weight, factor_from, eps if variant == "torch" else None)
-        u = g / pt.sqrt(pt.maximum(V, eps**2) if variant == "torch" else V)
+        root = _factored(f, new, p, square, weight, factor_from, eps if variant == "torch" else None)
+        u = g / (pt.maximum(root, eps) if variant == "torch" else root)
         u = a_t * u / pt.maximum(root_mean_square(u) / c, np.ones((), p.type.dtype))
         u = u * pt.maximum(root_mean_square(p), s) if scale else u
         if mean_weight is not None:
@@ -133,6 +134,167 @@ def adafactor(parameters: Variables, cost: Variable | None = None, gradients: Va
             new[m] = u = f.average(m, u, f.scalar("mean_weight", mean_weight, 0, below=1))
         new[p] = p - u
     return f.finish(f.decay(new, decay, mask, step_size=1.0 if variant == "optax" else a))
+
+
+@hinted
+def came(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+         stop: Variable | None = None, updates: Updates | None = None, *,
+         step_size: StepSize = 2e-4, mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999,
+         instability_weight: Scalar = 0.9999, clip: Scalar = 1.0, epsilon: Scalar = 1e-30,
+         instability_epsilon: Scalar = 1e-16, decay: StepSize = 0.0, mask: Mask | None = None,
+         tolerance: Scalar | None = None, ascent: bool = False,
+         name: str = "came") -> Updates:  # fmt: skip
+    r"""CAME: Adafactor with a mean of its steps, which are smaller where they vary.
+
+    .. math::
+        u = \frac{g}{\sqrt V}, \qquad u \leftarrow \frac{u}{\max(1, \mathrm{rms}(u) / c)}, \qquad
+        m \leftarrow \beta_1 m + (1 - \beta_1) u, \qquad
+        x \leftarrow x - a \lambda x - a \frac{m}{\sqrt{S}}
+
+    with the factored running mean squares :math:`V` of :math:`g^2 + \epsilon` and :math:`S` of
+    :math:`(u - m)^2 + \epsilon_s`, see `adafactor`, with the constant weights :math:`\beta_2` and :math:`\beta_3`. For
+    a vector :math:`V` is not factored, and :math:`S = 1`. Nothing is corrected: the first steps are small.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
+        As in every rule.
+    step_size : scalar or schedule
+        :math:`a`.
+    mean_weight, mean_square_weight, instability_weight : scalar
+        :math:`\beta_1`, :math:`\beta_2` and :math:`\beta_3`, from 0 to below 1.
+    clip : scalar
+        :math:`c`, above 0.
+    epsilon, instability_epsilon : scalar
+        :math:`\epsilon`, in units of the squared gradient, and :math:`\epsilon_s`.
+    decay : scalar or schedule
+        :math:`\lambda` of a decoupled decay, see `adamw`.
+    mask : list of bool, or callable, optional
+        Which parameters decay, see `adamw`.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters and means, of the means of rows and columns, or the mean squares; of the count of
+        updates if there is a schedule.
+
+    Notes
+    -----
+    Cost per call: one gradient and a norm. Memory: one number per component, and for a matrix of m rows and n columns
+    2 (m + n) more.
+
+    References
+    ----------
+    Luo, Ren, Zheng, Jiang, Jiang and You (2023), CAME: confidence-guided adaptive memory efficient optimization,
+    algorithm 2.
+
+    Examples
+    --------
+    >>> W = pytensor.shared(np.array([[3.0, -1.0], [0.5, 2.0]]), name="W")
+    >>> cost = pt.sum((W - np.eye(2)) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.came([W], cost, step_size=optapi.schedules.Linear(0.1, 400)))
+    >>> for _ in range(400):
+    ...     _ = step()
+    >>> bool(np.allclose(W.get_value(), np.eye(2), atol=0.02))
+    True
+    """
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
+    w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
+    w3 = f.scalar("instability_weight", instability_weight, 0, below=1)
+    small = f.scalar("epsilon", epsilon, low=0), f.scalar("instability_epsilon", instability_epsilon, low=0)
+    a, top = f.step_size(step_size), f.scalar("clip", clip, low=np.finfo("float64").tiny)
+    new: Updates = {}
+    for p, g, a_t, c, eps, eps_s in f.each(a, top, *small):
+        m = f.zeros_like(p, "mean")
+        u = g / _factored(f, new, p, g**2 + eps, w2)
+        u = u / pt.maximum(root_mean_square(u) / c, np.ones((), p.type.dtype))
+        new[m] = f.average(m, u, w1)
+        is_steady = p.type.ndim < 2 or 0 in f.shape(p)
+        root = 1 if is_steady else _factored(f, new, p, (u - new[m]) ** 2 + eps_s, w3, role="instability_")
+        new[p] = p - a_t * (new[m] if is_steady else new[m] / root)
+    return f.finish(f.decay(new, decay, mask, step_size=a))
+
+
+@hinted
+def sm3(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+        stop: Variable | None = None, updates: Updates | None = None, *,
+        step_size: StepSize = 0.1, momentum: Scalar = 0.9, mean_square_weight: Scalar = 1.0,
+        epsilon: Scalar = 1e-30, decay: StepSize = 0.0, mask: Mask | None = None,
+        tolerance: Scalar | None = None, ascent: bool = False,
+        name: str = "sm3") -> Updates:  # fmt: skip
+    r"""SM3: AdaGrad with a sum of squares for each row and each column.
+
+    .. math::
+        v_{ij} = \min(r_i, c_j) + g_{ij}^2, \qquad r_i \leftarrow \max_j v_{ij}, \qquad c_j \leftarrow \max_i v_{ij}
+
+        m \leftarrow \mu m + (1 - \mu) \frac{g}{\sqrt{v + \epsilon}}, \qquad x \leftarrow x - a \lambda x - a m
+
+    for a matrix; a tensor has a vector for each axis, and of a vector it is `adagrad`. With a `mean_square_weight`
+    :math:`\beta` below 1, :math:`v = \beta \min(r, c) + (1 - \beta) g^2`.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
+        As in every rule.
+    step_size : scalar or schedule
+        :math:`a`.
+    momentum : scalar
+        :math:`\mu`, from 0 to below 1; with 0 there is no mean.
+    mean_square_weight : scalar
+        :math:`\beta`, from 0 to 1; 1 is for sums.
+    epsilon : scalar
+        :math:`\epsilon`, in units of the squared gradient.
+    decay : scalar or schedule
+        :math:`\lambda` of a decoupled decay, see `adamw`.
+    mask : list of bool, or callable, optional
+        Which parameters decay, see `adamw`.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters and of the sums of each axis; of the means if there is momentum; of the count of
+        updates if there is a schedule.
+
+    Notes
+    -----
+    Cost per call: one gradient. Memory: a number for each row and column, and one per component with momentum.
+
+    References
+    ----------
+    Anil, Gupta, Koren and Singer (2019), Memory-efficient adaptive optimization, algorithm SM3-II.
+
+    Examples
+    --------
+    >>> W = pytensor.shared(np.array([[3.0, -1.0], [0.5, 2.0]]), name="W")
+    >>> cost = pt.sum((W - np.eye(2)) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.sm3([W], cost, step_size=1.0, momentum=0.5))
+    >>> for _ in range(200):
+    ...     _ = step()
+    >>> bool(np.allclose(W.get_value(), np.eye(2), atol=0.02))
+    True
+    """
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    a, mu = f.step_size(step_size), f.scalar("momentum", momentum, 0, below=1)
+    w = f.scalar("mean_square_weight", mean_square_weight, 0, 1)
+    fresh = pt.switch(pt.eq(w, 1), 1.0, 1.0 - w)
+    new: Updates = {}
+    for p, g, a_t, old, one, eps in f.each(a, w, fresh, f.scalar("epsilon", epsilon, low=0)):
+        shape, rank = f.shape(p), p.type.ndim
+        axes = list(range(rank)) if rank > 1 and 0 not in shape else [None]
+        sums = [_sums_of_axis(f, p, axis) for axis in axes]
+        v = sums[0]
+        for other in sums[1:]:
+            v = pt.minimum(v, other)
+        v = old * v + one * g**2
+        for axis, s in zip(axes, sums, strict=True):
+            new[s] = v if axis is None else pt.max(v, axis=[i for i in range(rank) if i != axis], keepdims=True)
+        u = ratio(g, pt.sqrt(v + eps))
+        if not is_zero(momentum):
+            m = f.zeros_like(p, "mean")
+            new[m] = u = f.average(m, u, mu)
+        new[p] = p - a_t * u
+    return f.finish(f.decay(new, decay, mask, step_size=a))
 
 
 @hinted
@@ -250,6 +412,90 @@ def muon(parameters: Variables, cost: Variable | None = None, gradients: Variabl
             new[p] = p - rate * as_dtype(factor(shape), p.type.dtype) * step.reshape(shape)
     decays = [a and b for a, b in zip(check_mask(mask, f.parameters), chosen, strict=True)]
     return f.finish(f.decay(new, decay, decays, step_size=a))
+
+
+@hinted
+def scion(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+          stop: Variable | None = None, updates: Updates | None = None, *,
+          step_size: StepSize = 1e-3, gradient_share: Scalar = 0.1, radius: Scalar = 1.0,
+          constrained: bool = False, iterations: int = 5, coefficients: str = "jordan", epsilon: Scalar = 1e-7,
+          outputs: str = "columns", signs: Mask | None = None,
+          tolerance: Scalar | None = None, ascent: bool = False,
+          name: str = "scion") -> Updates:  # fmt: skip
+    r"""Scion: steps of one size in a norm that is chosen for each kind of parameter.
+
+    .. math::
+        m \leftarrow (1 - s) m + s g, \qquad x \leftarrow (1 - a) x - a \rho \, u(m), \qquad
+        u(m) = \sqrt{\tfrac{outputs}{inputs}} \, \mathrm{orth}(m)
+
+    for a matrix, with orth as in `muon`; :math:`u(m) = m / \mathrm{rms}(m)` for a vector, and
+    :math:`u(m) = \mathrm{sgn}(m) / inputs` for the parameters of `signs`. Unless it is `constrained` the factor
+    :math:`1 - a` is left out.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
+        As in every rule.
+    step_size : scalar or schedule
+        :math:`a`.
+    gradient_share : scalar
+        :math:`s`, from 0 to 1.
+    radius : scalar
+        :math:`\rho`, the size of a step, and if `constrained` of the parameters. By `partition` each kind may have its
+        own: the authors have 50 for hidden layers, and 3000 for the last one.
+    constrained : bool
+        Whether the parameters stay in the ball of this radius.
+    iterations, coefficients, epsilon, outputs
+        As in `muon`.
+    signs : list of bool, or callable, optional
+        Which parameters move by signs, mostly the weights of the last layer; none by default.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters and means, and of the count of updates if there is a schedule.
+
+    Notes
+    -----
+    Cost per call and memory: as `muon`.
+
+    References
+    ----------
+    Pethick, Xie, Antonakopoulos, Zhu, Silveti-Falls and Cevher (2025), Training deep learning models with
+    norm-constrained LMOs, algorithms 1 and 2.
+
+    Examples
+    --------
+    >>> W = pytensor.shared(np.array([[3.0, -1.0], [0.5, 2.0]]), name="W")
+    >>> cost = pt.sum((W - np.eye(2)) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.scion([W], cost, step_size=optapi.schedules.Linear(0.1, 300)))
+    >>> for _ in range(300):
+    ...     _ = step()
+    >>> bool(np.allclose(W.get_value(), np.eye(2), atol=0.02))
+    True
+    """
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
+    orth, factor = (
+        _orthogonalizer(coefficients, iterations, f.scalar("epsilon", epsilon, 0)),
+        _scale("spectral", outputs),
+    )
+    share = f.scalar("gradient_share", gradient_share, 0, 1)
+    chosen = [False] * len(f.parameters) if signs is None else check_mask(signs, f.parameters, "signs")
+    shrink = f.step_size(step_size) if check_flag("constrained", constrained) else 0.0
+    scalars = f.step_size(step_size), f.scalar("radius", radius, low=0)
+    new: Updates = {}
+    for (p, g, a, rho), is_signed in zip(f.each(*scalars), chosen, strict=True):
+        m, shape = f.zeros_like(p, "mean"), f.shape(p)
+        new[m] = f.average(m, g, 1.0 - share)
+        if is_signed:
+            inputs = prod(shape) // max(1, shape[-1] if outputs == "columns" else shape[0]) if shape else 1
+            u = pt.sign(new[m]) / np.asarray(max(inputs, 1), p.type.dtype)
+        elif _is_matrix(p):
+            u = as_dtype(factor(shape), p.type.dtype) * orth(_as_matrix(new[m], shape, outputs)).reshape(shape)
+        else:
+            u = new[m] / (root_mean_square(new[m]) + np.asarray(1e-8, p.type.dtype))
+        new[p] = p - a * rho * u
+    return f.finish(f.decay(new, 1.0, step_size=shrink) if constrained else new)
 
 
 @hinted
@@ -483,18 +729,27 @@ def _factored(
     least: Any = None,
     role: str = "",
 ) -> Any:
-    """The running mean of `square`, which is put in `new`, for a matrix as the product of those of rows and columns."""
+    """The root of the running mean of `square`, which is put in `new`; of a matrix from those of rows and columns."""
     shape = f.shape(p)
     if len(shape) < 2 or min(shape[-2:]) < factor_from or 0 in shape:
         v = f.zeros_like(p, f"{role}mean_square")
         new[v] = f.average(v, square, weight)
-        return new[v]
+        return pt.sqrt(new[v])
     R = f.state(f"{role}rows", (*shape[:-1], 1), parameter=p)
     C = f.state(f"{role}columns", (*shape[:-2], 1, shape[-1]), parameter=p)
     new[R] = f.average(R, pt.mean(square, axis=-1, keepdims=True), weight)
     new[C] = f.average(C, pt.mean(square, axis=-2, keepdims=True), weight)
     mean = pt.mean(new[R], axis=-2, keepdims=True)
-    return new[R] * new[C] / (mean if least is None else pt.maximum(mean, least))
+    # Roots, since the product of the two may underflow, in whatever order rewrites put it.
+    return pt.sqrt(new[R] / (mean if least is None else pt.maximum(mean, least))) * pt.sqrt(new[C])
+
+
+def _sums_of_axis(f: Objective, p: Any, axis: int | None) -> Any:
+    """State of a number for each place along an axis, which broadcasts to `p`; None is for one for each component."""
+    if axis is None:
+        return f.zeros_like(p, "sum_of_squares")
+    shape = tuple(n if i == axis else 1 for i, n in enumerate(f.shape(p)))
+    return f.state(f"sum_of_squares{axis}", shape, parameter=p)
 
 
 def _is_matrix(parameter: Variable) -> bool:
@@ -531,6 +786,8 @@ def _orthogonalizer(coefficients: str, iterations: int, epsilon: Any) -> Callabl
     table = np.array([given[min(i, len(given) - 1)] for i in range(check_count("iterations", iterations))])
 
     def orth(matrix: Any) -> Any:
+        if 0 in matrix.type.shape:
+            return matrix
         dtype, tall = matrix.type.dtype, matrix.type.shape[0] > matrix.type.shape[1]
         if coefficients == "svd":
             U, sizes, Vt = _svd(_finite(matrix), full_matrices=False)

@@ -6,6 +6,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
+from .. import schedules
 from ..checks import check_flag, is_zero
 from ..hints import hinted
 from ..moments import correction
@@ -294,3 +295,170 @@ def polyak_sgd(parameters: Variables, cost: Variable | None = None, gradients: V
             new[b] = mu * b - a * g
             new[p] = new[p] + mu * new[b]
     return f.finish(new)
+
+
+@hinted
+def momo(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+         stop: Variable | None = None, updates: Updates | None = None, *,
+         step_size: StepSize = 1.0, mean_weight: Scalar = 0.9, lower_bound: Scalar = 0.0, decay: StepSize = 0.0,
+         mask: Mask | None = None,
+         bounds: Bounds | None = None, tolerance: Scalar | None = None, ascent: bool = False,
+         name: str = "momo") -> Updates:  # fmt: skip
+    r"""MoMo: momentum with the step size of a model of the cost that is at least a lower bound.
+
+    .. math::
+        \bar f \leftarrow \beta \bar f + (1 - \beta) f, \qquad m \leftarrow \beta m + (1 - \beta) g, \qquad
+        c \leftarrow \beta c + (1 - \beta) g^T x
+
+        \tau = \frac{\max(\bar f - f_{low} - c + m^T x, 0)}{\|m\|^2}, \qquad x \leftarrow x - \min(a, \tau) m
+
+    where the first averages are the first values. With a decay :math:`\bar f - f_{low} - c` is multiplied by
+    :math:`1 + a \lambda`, and :math:`x` is divided by it.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
+        As in every rule. It needs the cost.
+    step_size : scalar or schedule
+        :math:`a`, the largest step size.
+    mean_weight : scalar
+        :math:`\beta`, from 0 to below 1; with 0 it is Polyak's step, see `polyak_sgd`.
+    lower_bound : scalar
+        :math:`f_{low}`, in units of the cost that is minimized.
+    decay : scalar or schedule
+        :math:`\lambda` of a decoupled decay, see above.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters and means, of the averages :math:`\bar f` and :math:`c`, and of the count of
+        updates.
+
+    Raises
+    ------
+    ValueError
+        Also if there is no cost.
+
+    Notes
+    -----
+    Cost per call: one gradient, the cost and three inner products. Memory: one number per parameter component.
+
+    References
+    ----------
+    Schaipp, Ohana, Eickenberg, Defazio and Gower (2024), MoMo: momentum models for adaptive learning rates,
+    algorithm 1.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> step = pytensor.function([], cost, updates=optapi.momo([x], cost))
+    >>> for _ in range(200):
+    ...     _ = step()
+    >>> x.get_value().round(2)
+    array([1., 2.])
+    """
+    f = Objective.of(
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
+    )
+    if f.cost is None:
+        raise ValueError("momo reads the value of the cost; pass cost=, beside gradients if you have them")
+    w = pt.switch(pt.eq(f.count, 0), 0.0, f.scalar("mean_weight", mean_weight, 0, below=1))
+    a, mean_cost, mean_slope = f.step_size(step_size), f.state("mean_cost"), f.state("mean_slope")
+    new: Updates = {mean_cost: w * mean_cost + (1.0 - w) * f.cost.astype("float64")}
+    new[mean_slope] = w * mean_slope + (1.0 - w) * inner(f.gradients, f.parameters)
+    means = [f.momentum(p, "mean") for p in f.parameters]
+    new |= {m: f.average(m, g, w) for m, g in zip(means, f.gradients, strict=True)}
+    grown = 1.0 + a * schedules.at("decay", decay, lambda: f.count)
+    gap = grown * (new[mean_cost] - f.scalar("lower_bound", lower_bound) - new[mean_slope])
+    gap = pt.maximum(gap + inner([new[m] for m in means], f.parameters), 0.0)
+    tau = ratio(gap, global_norm([new[m] for m in means]) ** 2)
+    for (p, _, rate), m in zip(f.each(pt.minimum(a, tau)), means, strict=True):
+        new[p] = p - rate * grown.astype(p.type.dtype) * new[m]
+    return f.finish(f.decay(new, decay, step_size=a, form="proximal"))
+
+
+@hinted
+def d_adaptation(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                 stop: Variable | None = None, updates: Updates | None = None, *,
+                 step_size: StepSize = 1.0, mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999,
+                 epsilon: Scalar = 1e-8, initial: Scalar = 1e-6, decay: StepSize = 0.0, mask: Mask | None = None,
+                 bounds: Bounds | None = None, tolerance: Scalar | None = None, ascent: bool = False,
+                 name: str = "d_adaptation") -> Updates:  # fmt: skip
+    r"""D-Adaptation for Adam: the step size grows with a lower bound of the distance to the minimizer.
+
+    .. math::
+        r = d a \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}, \qquad
+        n \leftarrow \beta n + (1 - \beta) r \, g^T \frac{s}{\sqrt v + \epsilon}, \qquad
+        s \leftarrow \beta s + (1 - \beta) r g
+
+        d \leftarrow \max\left(d, \frac{n}{(1 - \beta) \|s\|_1}\right), \qquad
+        x \leftarrow x - r \lambda x - \frac{m}{\sqrt v + \epsilon}
+
+    with :math:`\beta = \sqrt{\beta_2}`, the running means :math:`m` of :math:`r g` and :math:`v` of :math:`g^2`, and
+    the estimate :math:`d`, which all parameters share and which never falls. In :math:`n` the
+    sums :math:`s` and :math:`v` are those before the update. `prodigy` is its successor, and mostly faster.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, tolerance, ascent, name
+        As in every rule.
+    step_size : scalar or schedule
+        :math:`a`, a factor without units: 1, or a schedule that falls from 1 to 0.
+    mean_weight, mean_square_weight, epsilon
+        As in `adam`.
+    initial : scalar
+        The first :math:`d`, in units of the parameters: far below the distance.
+    decay : scalar or schedule
+        :math:`\lambda` of a decoupled decay, see `adamw`; :math:`r` scales it.
+    mask : list of bool, or callable, optional
+        Which parameters decay, see `adamw`.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+
+    Returns
+    -------
+    dict
+        Next values of the parameters, moments and sums; of the distance, in units of `initial`, and :math:`n`; of the
+        count of updates.
+
+    Notes
+    -----
+    Cost per call: one gradient and two inner products. Memory: three numbers per parameter component.
+
+    References
+    ----------
+    Defazio and Mishchenko (2023), Learning-rate-free learning by D-Adaptation, algorithm 5 and the authors' program.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
+    >>> updates = optapi.d_adaptation([x], cost, step_size=optapi.schedules.Linear(1.0, 400))
+    >>> step = pytensor.function([], cost, updates=updates)
+    >>> for _ in range(400):
+    ...     _ = step()
+    >>> x.get_value().round(2)
+    array([1., 2.])
+    """
+    f = Objective.of(
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
+    )
+    w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
+    w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
+    w, d0, t = pt.sqrt(w2), f.scalar("initial", initial, low=0), f.count + 1
+    d, n = f.state("distance", fill=1), f.state("numerator")
+    rate = d * d0 * f.step_size(step_size) * pt.sqrt(correction(w2, t)) / correction(w1, t)
+    new: Updates = {}
+    gained, length = pt.constant(0.0), pt.constant(0.0)
+    for p, g, r, eps in f.each(rate, f.scalar("epsilon", epsilon, low=0)):
+        m, v, s = f.momentum(p, "mean"), f.zeros_like(p, "mean_square"), f.zeros_like(p, "sum")
+        gained = gained + inner([g], [ratio(s, pt.sqrt(v) + eps)])
+        new |= {m: f.average(m, r * g, w1), v: f.average(v, g**2, w2), s: f.average(s, r * g, w)}
+        length = length + pt.sum(abs(new[s])).astype("float64")
+        new[p] = p - ratio(new[m], pt.sqrt(new[v]) + eps)
+    new[n] = w * n + (1.0 - w) * rate * gained
+    new[d] = pt.maximum(d, ratio(new[n], (1.0 - w) * d0 * length))
+    return f.finish(f.decay(new, decay, mask, step_size=rate))

@@ -303,6 +303,101 @@ def adafactor(x, g, s, t, a, *, variant="torch", mean_square_exponent=0.8, clip=
     return x - u - (1.0 if variant == "optax" else a) * decay * x
 
 
+@tensorwise
+def qhm(x, g, s, t, a, *, mean_weight=0.999, share=0.7, decay=0.0):
+    """Ma and Yarats (2019), algorithm 1."""
+    return x - a * ((1 - share) * g + share * mean(s, "m", g, mean_weight) + decay * x)
+
+
+@tensorwise
+def qhadam(x, g, s, t, a, *, mean_weight=0.995, mean_square_weight=0.999, share=0.7, square_share=1.0, epsilon=1e-8,
+           decay=0.0):  # fmt: skip
+    """Ma and Yarats (2019), algorithm 2."""
+    m, v = moments(s, g, t, mean_weight, mean_square_weight)
+    root = np.sqrt((1 - square_share) * g**2 + square_share * v)
+    return x - a * (((1 - share) * g + share * m) / (root + epsilon) + decay * x)
+
+
+@tensorwise
+def aggmo(x, g, s, t, a, *, momenta=(0.0, 0.9, 0.99), decay=0.0):
+    """Lucas et al. (2019), equation 3."""
+    for k, mu in enumerate(momenta):
+        s[k] = mu * s.get(k, 0.0) + g
+    return x - a * (sum(s[k] for k in range(len(momenta))) / len(momenta) + decay * x)
+
+
+@tensorwise
+def madgrad(x, g, s, t, a, *, momentum=0.9, epsilon=1e-6):
+    """Defazio and Jelassi (2022), algorithm 1."""
+    rate = (a + epsilon) * np.sqrt(t)
+    start = s.setdefault("start", x)
+    s["s"], s["v"] = s.get("s", 0.0) + rate * g, s.get("v", 0.0) + rate * g**2
+    return momentum * x + (1 - momentum) * (start - s["s"] / (np.cbrt(s["v"]) + epsilon))
+
+
+def momo(x, gradient, steps, *, cost, step_size=1.0, mean_weight=0.9, lower_bound=0.0, decay=0.0):
+    """Schaipp et al. (2024), algorithm 1."""
+    points, f, c, ms = [], 0.0, 0.0, [0.0 for _ in x]
+    for count in range(steps):
+        gs, w, a = gradient(x), mean_weight if count else 0.0, _at(step_size, count)
+        f, ms = w * f + (1 - w) * cost(x), [w * m + (1 - w) * g for m, g in zip(ms, gs, strict=True)]
+        c = w * c + (1 - w) * sum(np.sum(g * p) for g, p in zip(gs, x, strict=True))
+        model = (1 + a * decay) * (f - lower_bound - c) + sum(np.sum(m * p) for m, p in zip(ms, x, strict=True))
+        tau = min(a, max(model, 0.0) / sum(np.sum(m**2) for m in ms))
+        x = [p / (1 + a * decay) - tau * m for p, m in zip(x, ms, strict=True)]
+        points.append(x)
+    return points
+
+
+def d_adaptation(x, gradient, steps, *, step_size=1.0, mean_weight=0.9, mean_square_weight=0.999, epsilon=1e-8,
+                 initial=1e-6, decay=0.0):  # fmt: skip
+    """Defazio and Mishchenko (2023), algorithm 5 as their program has it."""
+    b1, b2, w, d, n, points = mean_weight, mean_square_weight, np.sqrt(mean_square_weight), initial, 0.0, []
+    ms, vs, ss = ([np.zeros_like(p) for p in x] for _ in range(3))
+    for count in range(steps):
+        gs, rate = gradient(x), d * _at(step_size, count) * np.sqrt(1 - b2 ** (count + 1)) / (1 - b1 ** (count + 1))
+        gained = sum(np.sum(g * s / (np.sqrt(v) + epsilon)) for g, s, v in zip(gs, ss, vs, strict=True))
+        n = w * n + (1 - w) * rate * gained
+        ms = [b1 * m + (1 - b1) * rate * g for m, g in zip(ms, gs, strict=True)]
+        vs = [b2 * v + (1 - b2) * g**2 for v, g in zip(vs, gs, strict=True)]
+        ss = [w * s + (1 - w) * rate * g for s, g in zip(ss, gs, strict=True)]
+        d = max(d, n / ((1 - w) * sum(np.sum(np.abs(s)) for s in ss)))
+        x = [p - rate * decay * p - m / (np.sqrt(v) + epsilon) for p, m, v in zip(x, ms, vs, strict=True)]
+        points.append(x)
+    return points
+
+
+def factored(s, name, square, w):
+    """Adafactor's fit of a running mean square of a matrix, by those of its rows and columns."""
+    rows = mean(s, f"{name} rows", square.mean(axis=1), w)
+    columns = mean(s, f"{name} columns", square.mean(axis=0), w)
+    return np.outer(rows, columns) / rows.mean()
+
+
+@tensorwise
+def came(x, g, s, t, a, *, mean_weight=0.9, mean_square_weight=0.999, instability_weight=0.9999, clip=1.0,
+         epsilon=1e-30, instability_epsilon=1e-16, decay=0.0):  # fmt: skip
+    """Luo et al. (2023), algorithm 2."""
+    square = g**2 + epsilon
+    V = factored(s, "v", square, mean_square_weight) if x.ndim == 2 else mean(s, "v", square, mean_square_weight)
+    u = g / np.sqrt(V)
+    u = u / max(1.0, rms(u) / clip)
+    m = mean(s, "m", u, mean_weight)
+    if x.ndim == 2:
+        m = m / np.sqrt(factored(s, "s", (u - m) ** 2 + instability_epsilon, instability_weight))
+    return x - a * (m + decay * x)
+
+
+@tensorwise
+def sm3(x, g, s, t, a, *, momentum=0.9, mean_square_weight=1.0, epsilon=1e-30, decay=0.0):
+    """Anil et al. (2019), algorithm SM3-II."""
+    rows, columns = s.get("rows", np.zeros(x.shape[0])), s.get("columns", np.zeros(x.shape[-1]))
+    v = np.minimum(rows[:, None], columns[None, :]) if x.ndim == 2 else rows
+    v = mean_square_weight * v + (1.0 if mean_square_weight == 1 else 1 - mean_square_weight) * g**2
+    s["rows"], s["columns"] = (v.max(axis=1), v.max(axis=0)) if x.ndim == 2 else (v, v)
+    return x - a * (mean(s, "m", g / np.sqrt(v + epsilon), momentum) + decay * x)
+
+
 def polar(B):
     """The nearest orthogonal matrix."""
     U, _, Vt = np.linalg.svd(B, full_matrices=False)
@@ -331,6 +426,17 @@ def muon(x, g, s, t, a, *, momentum=0.95, nesterov=True, bias_correction=False, 
     inputs, outputs = x.shape
     k = {"rms": 0.2 * np.sqrt(max(x.shape)), "shape": np.sqrt(max(1, outputs / inputs)), None: 1.0}[scale]
     return x - a * (decay * x + k * orthogonal(B))
+
+
+@tensorwise
+def scion(x, g, s, t, a, *, gradient_share=0.1, radius=1.0, constrained=False, signs=None):
+    """Pethick et al. (2025), algorithms 1 and 2."""
+    m = mean(s, "m", g, 1 - gradient_share)
+    if signs is not None and signs(x):
+        u = np.sign(m) / x.shape[0]
+    else:
+        u = np.sqrt(x.shape[1] / x.shape[0]) * newton_schulz(m) if x.ndim == 2 else m / (rms(m) + 1e-8)
+    return (1 - a if constrained else 1) * x - a * radius * u
 
 
 def VECTORS(x, g, s, t, a):

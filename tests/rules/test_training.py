@@ -153,6 +153,17 @@ CASES = [
     ("adafactor", {"decay": 0.1, "mean_weight": 0.9}),
     ("adafactor", {"variant": "paper", "clip": 0.5}),
     ("adafactor", {"variant": "optax", "scale": False, "decay": 0.01}),
+    ("qhm", {"mean_weight": 0.9, "decay": 0.1}),
+    ("qhadam", {"mean_weight": 0.9, "square_share": 0.8, "decay": 0.1}),
+    ("aggmo", {"decay": 0.1}),
+    ("madgrad", {"momentum": 0.8}),
+    ("momo", {"step_size": 0.3, "lower_bound": 1.0, "decay": 0.1}),
+    ("d_adaptation", {"step_size": 1.0, "initial": 1e-3, "decay": 0.01}),
+    ("came", {"decay": 0.1, "clip": 0.5}),
+    ("sm3", {"decay": 0.1}),
+    ("sm3", {"momentum": 0.5, "mean_square_weight": 0.9}),
+    ("scion", {"radius": 0.5, "constrained": True}),
+    ("scion", {"signs": lambda p: p.ndim == 2}),
     ("muon", {"scale": "shape"}),
     ("muon", {"nesterov": False, "bias_correction": True, "scale": None}),
     ("shampoo", {"every": 3, "decay": 0.1}),
@@ -165,7 +176,7 @@ CASES = [
 def test_twin(rule, options):
     ps, options = shared_at(SMALL.starts), {"step_size": FALLING} | options
     points = trajectory(ps, getattr(optapi, rule)(ps, SMALL.cost(ps), **options), STEPS)
-    more = {"cost": SMALL.value} if rule == "polyak_sgd" else {}
+    more = {"cost": SMALL.value} if rule in ("polyak_sgd", "momo") else {}
     wanted = getattr(reference, rule)(SMALL.starts, SMALL.gradient, STEPS, **options, **more)
     # Rules with decompositions amplify the rounding of the smallest eigenvalues.
     tolerance = 1e-7 if rule in ("shampoo", "soap") else 1e-11
@@ -215,6 +226,15 @@ def run(rule, steps=20, problem=SMALL, units=1.0, **options):
 
 
 EQUAL = {
+    "qhm without the mean is gradient descent": (partial(optapi.qhm, share=0.0), partial(optapi.sgd, step_size=0.01)),
+    "qhadam of the moments alone is adam": (
+        partial(optapi.qhadam, share=1.0, mean_weight=0.9),
+        optapi.adam,
+    ),
+    "aggmo with one momentum is that": (
+        partial(optapi.aggmo, momenta=(0.9,), step_size=0.01),
+        partial(optapi.sgd, momentum=0.9, step_size=0.01),
+    ),
     "lion with one weight is signum": (
         partial(optapi.lion, mean_weight=0.7, memory_weight=0.7, step_size=0.1),
         partial(optapi.signum, momentum=0.7, step_size=0.1),
@@ -299,6 +319,9 @@ def test_first_steps_without_a_step_size():
         partial(optapi.dog, epsilon=0.0),
         partial(optapi.muon, epsilon=0.0, others=partial(optapi.adam, epsilon=0.0)),
         optapi.adafactor,
+        optapi.came,
+        optapi.sm3,
+        partial(optapi.d_adaptation, epsilon=0.0),
     ],
     ids=lambda rule: getattr(rule, "func", rule).__name__,
 )
@@ -366,7 +389,18 @@ def test_outputs_in_rows_is_the_transposed_run():
 
 ALL = [
     *(optapi.lion, optapi.signum, optapi.adabelief, optapi.adan, optapi.ademamix, optapi.adopt, optapi.mars),
-    *(optapi.yogi, optapi.laprop, optapi.lamb, optapi.lars, optapi.novograd, optapi.prodigy, optapi.dog),
+    *(optapi.qhm, optapi.qhadam, optapi.aggmo, optapi.madgrad, optapi.momo, optapi.d_adaptation, optapi.came),
+    *(
+        optapi.sm3,
+        optapi.scion,
+        optapi.yogi,
+        optapi.laprop,
+        optapi.lamb,
+        optapi.lars,
+        optapi.novograd,
+        optapi.prodigy,
+        optapi.dog,
+    ),
     *(optapi.polyak_sgd, optapi.adafactor, optapi.muon, optapi.shampoo, optapi.soap),
     partial(optapi.muon, coefficients="svd"),
 ]
