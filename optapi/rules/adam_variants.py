@@ -723,7 +723,7 @@ def qhadam(parameters: Variables, cost: Variable | None = None, gradients: Varia
     --------
     >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
     >>> cost = pt.sum((x - [1.0, 2.0]) ** 2)
-    >>> updates = optapi.qhadam([x], cost, step_size=optapi.schedules.Linear(0.1, 300))
+    >>> updates = optapi.qhadam([x], cost, step_size=optapi.schedules.Linear(0.1, 300), mean_weight=0.9)
     >>> step = pytensor.function([], cost, updates=updates)
     >>> for _ in range(300):
     ...     _ = step()

@@ -301,7 +301,6 @@ def polyak_sgd(parameters: Variables, cost: Variable | None = None, gradients: V
 def momo(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
          stop: Variable | None = None, updates: Updates | None = None, *,
          step_size: StepSize = 1.0, mean_weight: Scalar = 0.9, lower_bound: Scalar = 0.0, decay: StepSize = 0.0,
-         mask: Mask | None = None,
          bounds: Bounds | None = None, tolerance: Scalar | None = None, ascent: bool = False,
          name: str = "momo") -> Updates:  # fmt: skip
     r"""MoMo: momentum with the step size of a model of the cost that is at least a lower bound.
