@@ -52,6 +52,17 @@ def _sizes(a: Tensor) -> Any:
     return sizes
 
 
+def length(a: Tensor) -> Any:
+    """The Euclidean norm of all components of a tensor, as `norm`, in a fifth of the time where there are many.
+
+    It is by two sums, since under numba a maximum takes ten times as long. The first one overflows before `norm` does.
+    """
+    mean = pt.sum(abs(a), dtype="float64") / pt.maximum(a.size, 1)
+    tiny = np.asarray(np.finfo(a.type.dtype).tiny, a.type.dtype)
+    u = pt.exp2(pt.floor(pt.log2(pt.maximum(mean.astype(a.type.dtype), tiny))))
+    return u * pt.sqrt(pt.sum((a / u) ** 2))
+
+
 def root_mean_square(a: Tensor) -> Any:
     """The root of the mean square of the components of a tensor, which are about 1; 0 if it has none."""
     return pt.sqrt(pt.sum(a**2) / pt.maximum(a.size, 1).astype(a.type.dtype))
@@ -59,7 +70,7 @@ def root_mean_square(a: Tensor) -> Any:
 
 def global_norm(tensors: Sequence[Any]) -> Any:
     """The Euclidean norm of all components of several tensors together, in float64."""
-    sizes = [norm(a).astype("float64") for a in tensors]
+    sizes = [length(a).astype("float64") for a in tensors]
     if len(sizes) == 1:
         return sizes[0]
     # As in `norm`, with scalars: float32 tensors shall have no vector in float64.

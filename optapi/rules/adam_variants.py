@@ -17,7 +17,7 @@ from ..hints import hinted
 from ..moments import correction
 from ..objective import Objective
 from ..typing import Bounds, Mask, Scalar, StepSize, Updates, Variables
-from ..vectors import norm
+from ..vectors import length
 from ._linear_algebra import ratio
 
 
@@ -445,7 +445,7 @@ def mars(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     new: Updates = {last: p if exact else g for (p, g), last in zip(f.each(), kept, strict=True)}
     for (p, g, rate, gamma, c2, eps), old in zip(f.each(*scalars), _there(f, kept) if exact else kept, strict=True):
         c = g + gamma * (g - pt.switch(pt.eq(f.count, 0), pt.zeros_like(g), old))
-        c = c / pt.maximum(norm(c), np.ones((), p.type.dtype))
+        c = c / pt.maximum(length(c), np.ones((), p.type.dtype))
         m, v = f.momentum(p, "mean"), None if base == "lion" else f.zeros_like(p, "mean_square")
         new[m] = f.average(m, c, w1)
         if v is not None:
