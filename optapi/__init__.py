@@ -54,6 +54,7 @@ from .objective import Objective
 from .profiles import benchmark
 from .quadratic import quadratic_program
 from .rules._linear_algebra import inverse_hessian
+from .rules.adam_variants import adabelief, adan, ademamix, adopt, aggmo, laprop, madgrad, mars, qhadam, qhm, yogi
 from .rules.conjugate_gradient import (
     beta_dai_yuan,
     beta_fletcher_reeves,
@@ -70,12 +71,17 @@ from .rules.conjugate_gradient import (
 )
 from .rules.constrained import sqp
 from .rules.first_order import adadelta, adagrad, adam, adamax, adamw, momentum, nadam, nesterov, radam, rmsprop, sgd
+from .rules.groups import partition
 from .rules.hessian_free import hessian_free, krylov_subspace_descent
+from .rules.large_batch import lamb, lars, novograd
 from .rules.least_squares import gauss_newton, levenberg_marquardt
+from .rules.matrices import adafactor, came, muon, scion, shampoo, sm3, soap
 from .rules.natural_gradient import tonga
 from .rules.newton import newton, newton_cg, trust_region_cg
+from .rules.parameter_free import d_adaptation, dog, momo, polyak_sgd, prodigy
 from .rules.per_parameter_rates import delta_bar_delta, hypergradient, idbd, quickprop, rprop, smd, super_sab, vsgd
 from .rules.quasi_newton import barzilai_borwein, bfgs, lbfgs, sr1
+from .rules.sign_based import lion, signum
 from .rules.stochastic_quasi_newton import ada_qn, olbfgs, sgd_qn, sqn
 from .state import load, save
 from .stateful import ADAM, Gradient, GradientMemory, Momentum, Optimizer, RMSProp
@@ -84,10 +90,12 @@ from .transforms import (
     average,
     best,
     bold_driver,
+    cautious,
     lookahead,
     noise,
     project,
     reduce_on_plateau,
+    schedule_free,
     skip_nonfinite,
 )
 from .tuning import find_step_size
@@ -113,11 +121,17 @@ __all__ = [
     "accumulate",
     "active",
     "ada_qn",
+    "adabelief",
     "adadelta",
+    "adafactor",
     "adagrad",
     "adam",
     "adamax",
     "adamw",
+    "adan",
+    "ademamix",
+    "adopt",
+    "aggmo",
     "augmented_lagrangian",
     "average",
     "barzilai_borwein",
@@ -131,14 +145,18 @@ __all__ = [
     "beta_polak_ribiere",
     "bfgs",
     "bold_driver",
+    "came",
+    "cautious",
     "check_gradient",
     "compile_minimizer",
     "cond",
     "conjugate_gradient",
     "covariance",
     "curve_fit",
+    "d_adaptation",
     "dai_yuan",
     "delta_bar_delta",
+    "dog",
     "find_step_size",
     "fletcher_reeves",
     "gauss_newton",
@@ -152,27 +170,41 @@ __all__ = [
     "inverse_hessian",
     "join",
     "krylov_subspace_descent",
+    "lamb",
+    "laprop",
+    "lars",
     "lbfgs",
     "least_squares",
     "levenberg_marquardt",
     "line_search",
+    "lion",
     "load",
     "lookahead",
     "loop",
+    "madgrad",
+    "mars",
     "minimize",
     "minimize_iterator",
     "momentum",
+    "momo",
     "multipliers",
+    "muon",
     "nadam",
     "nesterov",
     "newton",
     "newton_cg",
     "noise",
+    "novograd",
     "olbfgs",
+    "partition",
     "plot",
     "polak_ribiere",
+    "polyak_sgd",
+    "prodigy",
     "profiles",
     "project",
+    "qhadam",
+    "qhm",
     "quadratic_program",
     "quickprop",
     "radam",
@@ -184,12 +216,18 @@ __all__ = [
     "sample_starts",
     "save",
     "scaled_conjugate_gradient",
+    "schedule_free",
     "schedules",
+    "scion",
     "scipy_method",
     "sgd",
     "sgd_qn",
+    "shampoo",
+    "signum",
     "skip_nonfinite",
+    "sm3",
     "smd",
+    "soap",
     "sqn",
     "sqp",
     "sr1",
@@ -200,6 +238,7 @@ __all__ = [
     "transforms",
     "trust_region_cg",
     "vsgd",
+    "yogi",
 ]
 
 __version__ = "0.1.0"

@@ -243,16 +243,18 @@ def check_givens(argument: str, givens: object, graph: Sequence[Any]) -> dict[An
     return checked
 
 
-def check_mask(mask: Sequence[bool] | Callable[[Any], bool] | None, parameters: Sequence[Any]) -> list[bool]:
+def check_mask(
+    mask: Sequence[bool] | Callable[[Any], bool] | None, parameters: Sequence[Any], argument: str = "mask"
+) -> list[bool]:
     """Which of `parameters` the `mask` chooses: a bool for each, or a callable asked about each; None is all."""
     if mask is None:
         return [True] * len(parameters)
     if not callable(mask) and not isinstance(mask, list | tuple | np.ndarray):
-        raise TypeError(f"mask is a {type(mask).__name__}; pass a list with True or False for each parameter")
+        raise TypeError(f"{argument} is a {type(mask).__name__}; pass a list with True or False for each parameter")
     choices = [mask(p) for p in parameters] if callable(mask) else list(mask)
-    chosen = [check_flag(f"mask[{position}]", choice) for position, choice in enumerate(choices)]
+    chosen = [check_flag(f"{argument}[{position}]", choice) for position, choice in enumerate(choices)]
     if len(chosen) != len(parameters):
-        raise ValueError(f"mask has {len(chosen)} entries for {len(parameters)} parameters; pass one for each")
+        raise ValueError(f"{argument} has {len(chosen)} entries for {len(parameters)} parameters; pass one for each")
     return chosen
 
 

@@ -10,16 +10,31 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
+from pytensor.graph.traversal import ancestors
 
-from .checks import as_dtype, as_tensors, check_mask, scalar
+from .checks import (
+    as_dtype,
+    as_tensors,
+    check_choice,
+    check_cost,
+    check_flag,
+    check_gradients,
+    check_mask,
+    check_parameters,
+    scalar,
+)
+from .graph.derivatives import differentiate
+from .graph.loops import like
+from .graph.replace import replaced
 from .notes import note, noted
-from .typing import Scalar
-from .vectors import norm
+from .typing import Scalar, Variables
+from .vectors import global_norm, norm
 
 
-__all__ = ["center", "clip", "clip_global_norm", "clip_norm", "decay"]
+__all__ = ["center", "clip", "clip_adaptive", "clip_global_norm", "clip_norm", "decay", "sharpness_aware"]
 
 
 def clip(gradients: Sequence[Any], limit: Scalar) -> list[Any]:
@@ -92,9 +107,7 @@ def decay(gradients: Sequence[Any], parameters: Sequence[Any], coefficient: Scal
     >>> optapi.gradients.decay([pt.constant([0.5, 0.5])], [x], 0.1)[0].eval()
     array([0.6, 0.7])
     """
-    gradients, parameters = as_tensors("gradients", gradients), as_tensors("parameters", parameters)
-    if len(gradients) != len(parameters):
-        raise ValueError(f"gradients has {len(gradients)} entries for {len(parameters)} parameters; pass one for each")
+    gradients, parameters = _pairs(gradients, parameters)
     coefficient = scalar("coefficient", coefficient, low=0)
     return [
         mark(g + as_dtype(coefficient, g.type.dtype) * p.astype(g.type.dtype)) if decays else g
@@ -122,6 +135,115 @@ def center(gradients: Sequence[Any]) -> list[Any]:
         mark(g - g.mean(axis=tuple(range(g.type.ndim - 1)), keepdims=True)) if g.type.ndim > 1 else g
         for g in as_tensors("gradients", gradients)
     ]
+
+
+def clip_adaptive(gradients: Sequence[Any], parameters: Sequence[Any], limit: Scalar = 0.01,
+                  minimum: Scalar = 1e-3, outputs: str = "columns") -> list[Any]:  # fmt: skip
+    r"""Adaptive gradient clipping: the gradient of each unit at most a fraction of the norm of its weights.
+
+    :math:`g \min\left(1, \frac{c \max(\|x\|, \delta)}{\|g\|}\right)` with norms over one unit: a vector, or the weights
+    of one output of a tensor.
+
+    Parameters
+    ----------
+    gradients : list of variables
+    parameters : list of variables
+        The parameters :math:`x`, one for each gradient. Leave out the last layer.
+    limit : scalar
+        :math:`c`.
+    minimum : scalar
+        :math:`\delta`, in units of the parameters.
+    outputs : str
+        Where the outputs of a tensor are: "columns", its last axis, for ``x @ W``; "rows", its first, for ``W @ x``.
+
+    References
+    ----------
+    Brock, De, Smith and Simonyan (2021), High-performance large-scale image recognition without normalization, equation
+    3.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, 4.0]), name="x")
+    >>> [g] = optapi.gradients.clip_adaptive([pt.constant([30.0, 40.0])], [x], limit=0.01)
+    >>> g.eval()
+    array([0.03, 0.04])
+    """
+    gradients, parameters = _pairs(gradients, parameters)
+    check_choice("outputs", outputs, ("columns", "rows"))
+    limit, minimum = scalar("limit", limit, low=0), scalar("minimum", minimum, low=0)
+    clipped = []
+    for g, p in zip(gradients, parameters, strict=True):
+        dtype, kept = g.type.dtype, g.type.ndim - 1 if outputs == "columns" else 0
+        axes = [axis for axis in range(g.type.ndim) if axis != kept or g.type.ndim == 1]
+        size, length = (pt.sqrt(pt.sum(t**2, axis=axes, keepdims=True)) for t in (p.astype(dtype), g))
+        most = as_dtype(limit, dtype) * pt.maximum(size, as_dtype(minimum, dtype))
+        tiny = np.asarray(1e-6, dtype)
+        clipped.append(mark(pt.switch(length > most, g * (most / pt.maximum(length, tiny)), g)))
+    return clipped
+
+
+def sharpness_aware(cost: Variable, parameters: Variables, radius: Scalar = 0.05, *, adaptive: bool = False,
+                    gradients: Sequence[Any] | None = None) -> list[Any]:  # fmt: skip
+    r"""SAM: the gradients where the cost is about highest near the parameters, so that flat minima are found.
+
+    They are those at :math:`x + e` of the same batch, with the same random draws, and
+
+    .. math:: e = \rho \frac{g}{\|g\|} \quad \text{or, if adaptive,} \quad e = \rho \frac{x^2 g}{\| |x| g \|}
+
+    with norms over all parameters.
+
+    Parameters
+    ----------
+    cost : scalar variable
+    parameters : list of variables
+    radius : scalar
+        :math:`\rho`; with 0 the gradients are those of the cost. 0.05 is usual, and 0.5 to 2 if `adaptive`.
+    adaptive : bool
+        Whether to measure in units of the parameters, which is ASAM.
+    gradients : list of variables, optional
+        :math:`g`, by default those of `cost`.
+
+    Raises
+    ------
+    ValueError
+        If the gradients that are given do not depend on the parameters.
+
+    Notes
+    -----
+    Cost per call: two gradients. Under ascent pass the negative cost, and negate what is returned.
+
+    References
+    ----------
+    Foret, Kleiner, Mobahi and Neyshabur (2021), Sharpness-aware minimization for efficiently improving generalization,
+    algorithm 1; Kwon, Kim, Park and Choi (2021), ASAM: adaptive sharpness-aware minimization, equation 6.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, 4.0]), name="x")
+    >>> [g] = optapi.gradients.sharpness_aware(pt.sum(x**2), [x], radius=0.5)
+    >>> g.eval()
+    array([6.6, 8.8])
+    """
+    parameters, radius = check_parameters(parameters), scalar("radius", radius, low=0)
+    cost = check_cost(cost)
+    g = differentiate(cost, parameters) if gradients is None else check_gradients(gradients, parameters)
+    if not set(ancestors(g)).intersection(parameters):
+        raise ValueError("gradients do not depend on the parameters, so they are not known elsewhere; leave them out")
+    scaled = [abs(p) * d if check_flag("adaptive", adaptive) else d for p, d in zip(parameters, g, strict=True)]
+    share = radius / (global_norm(scaled) + 1e-12)
+    points = {}
+    for p, d in zip(parameters, g, strict=True):
+        step = as_dtype(share, p.type.dtype) * d
+        points[p] = like(p + (p**2 * step if adaptive else step), p)
+    return [mark(d) for d in replaced(g, points)]
+
+
+def _pairs(gradients: Sequence[Any], parameters: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Both lists, checked to be as long as each other."""
+    gradients, parameters = as_tensors("gradients", gradients), as_tensors("parameters", parameters)
+    if len(gradients) != len(parameters):
+        raise ValueError(f"gradients has {len(gradients)} entries for {len(parameters)} parameters; pass one for each")
+    return gradients, parameters
 
 
 def is_transformed(gradient: Variable) -> bool:

@@ -21,6 +21,8 @@ PyTensor copies the variable. These are all that optapi writes and reads:
     True for state that says which components of a parameter are at their bounds.
 ``transformed``
     True for a gradient that was clipped, decayed or otherwise changed, so that it is not that of the cost.
+``partial``
+    True for a cost that is handed on with some of its parameters, so that it must not be evaluated elsewhere.
 """
 
 from __future__ import annotations
@@ -31,15 +33,8 @@ from pytensor.graph.basic import Variable
 
 
 NOTES = (
-    "state",
-    "role",
-    "kept",
-    "inverse_hessian",
-    "x_scale",
-    "multipliers",
-    "bound_multipliers",
-    "active",
-    "transformed",
+    *("state", "role", "kept", "inverse_hessian", "x_scale", "multipliers", "bound_multipliers", "active"),
+    *("transformed", "partial"),
 )
 
 

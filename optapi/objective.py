@@ -53,7 +53,7 @@ from .graph.derivatives import (
 from .graph.loops import FALSE, as_update, cond, hold, like
 from .graph.replace import replaced
 from .moments import running_average
-from .notes import noted
+from .notes import note, noted
 from .scaling import equilibrated, sizes
 from .typing import Bounds, Constraints, Mask, Scalar, StepSize, Tensor, Updates, Variables, XScale
 from .updates import extend
@@ -176,7 +176,7 @@ class Objective:
         else:
             gradients = check_gradients(gradients, parameters)
             if needs_cost:
-                _check_differentiable(cost, gradients, parameters)
+                _check_differentiable(cost, gradients, parameters, name)
         # Gradients take the dtype of their parameters, so that float32 parameters have float32 arithmetic.
         gradients = [as_dtype(g, p.type.dtype) for g, p in zip(gradients, parameters, strict=True)]
         if check_flag("ascent", ascent):
@@ -316,28 +316,51 @@ class Objective:
         return conjunction([pt.all(abs(g) <= as_dtype(self.tolerance, g.type.dtype)) for g in gradients])
 
     def decay(self, new: Updates, decay: StepSize, mask: Mask | None = None, *,
-              step_size: Scalar = 1.0) -> None:  # fmt: skip
-        r"""Decoupled weight decay: takes :math:`a \lambda x` from the next value of each parameter :math:`x` in `new`.
+              step_size: Scalar | Mapping[Any, Any] = 1.0, form: str = "beside") -> Updates:  # fmt: skip
+        r"""`new` with decoupled weight decay, :math:`a \lambda x` less for each parameter :math:`x`.
 
         Parameters
         ----------
         new : dict
-            From each parameter to its next value, which is replaced.
+            From each parameter to its next value :math:`x'`, which is replaced; it is also returned.
         decay : scalar or schedule
             :math:`\lambda`, at least 0. Nothing is built for the number 0.
         mask : list of bool, or callable, optional
             Which parameters decay; a callable is asked about each parameter, for instance ``lambda p: p.ndim > 1`` to
             spare the biases. All by default.
-        step_size : scalar
+        step_size : scalar, or dict from parameters to scalars
             :math:`a`, mostly what the method `step_size` returned; by default 1.
+        form : str
+            "beside" for :math:`x' - a \lambda x`, "after" for :math:`(1 - a \lambda) x'`, "proximal" for
+            :math:`x' / (1 + a \lambda)`.
         """
-        chosen = check_mask(mask, self.parameters)
-        rate = step_size * schedules.at("decay", decay, lambda: self.count)
+        chosen, decay_now = check_mask(mask, self.parameters), schedules.at("decay", decay, lambda: self.count)
         if is_zero(decay):
-            return
-        for (p, _, a), decays in zip(self.each(rate), chosen, strict=True):
-            if decays:
-                new[p] = new[p] - a * p
+            return new
+        for p, decays in zip(self.parameters, chosen, strict=True):
+            a = as_dtype((step_size[p] if isinstance(step_size, Mapping) else step_size) * decay_now, p.type.dtype)
+            if decays and form == "proximal":
+                new[p] = new[p] / (1 + a)
+            elif decays:
+                new[p] = new[p] - a * (new[p] if form == "after" else p)
+        return new
+
+    def part(
+        self, rule: Callable[..., Updates], parameters: Sequence[Any], name: str, step_size: StepSize | None = None
+    ) -> Updates:
+        """What another `rule` does with some of the parameters, to be joined to the next values of this one.
+
+        Its state has the prefix ``rule/name``. It neither stops nor changes signs, which `finish` and `of` do for all.
+        `step_size` is its own, unless it is a ``functools.partial`` that has one.
+        """
+        is_set = step_size is None or "step_size" in getattr(rule, "keywords", ())
+        options = {} if is_set else {"step_size": step_size}
+        gradients = dict(zip(self.parameters, self.gradients, strict=True))
+        # The note is on a copy: the cost itself is the user's.
+        cost = None if self.cost is None else noted(self.cost.copy(), partial=True)
+        return rule(
+            list(parameters), cost, gradients=[gradients[p] for p in parameters], name=f"{self.name}/{name}", **options
+        )
 
     # What is feasible
 
@@ -644,8 +667,13 @@ def _unused(name: str, updates: Updates | None) -> str:
     return unused
 
 
-def _check_differentiable(cost: Any, gradients: Sequence[Any], parameters: Sequence[Any]) -> None:
+def _check_differentiable(cost: Any, gradients: Sequence[Any], parameters: Sequence[Any], name: str) -> None:
     """`gradients` can be those of `cost` at any point."""
+    if note(cost, "partial"):
+        raise ValueError(
+            f"{name.split('/')[0]} gives some parameters to a rule that evaluates the cost at other points, where the "
+            "others would move too; pass a first-order rule, such as optapi.adam, in its place"
+        )
     below = set(ancestors([cost]))
     above = set(ancestors(list(gradients)))
     for parameter in parameters:

@@ -30,7 +30,7 @@ import pytensor
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from .checks import check_count, check_flag, scalar
+from .checks import check_choice, check_count, check_flag, scalar
 from .typing import Array, Scalar, StepSize
 
 
@@ -46,11 +46,13 @@ __all__ = [
     "Piecewise",
     "Polynomial",
     "Power",
+    "Rex",
     "Schedule",
     "SearchThenConverge",
     "Step",
     "Triangular",
     "WarmUp",
+    "WarmupStableDecay",
 ]
 
 
@@ -461,6 +463,63 @@ class WarmUp(Schedule):
         top = _part(self.schedule)(0)
         rise = Linear(top / (self.steps + 1), self.steps, top)
         return Join((rise, self.schedule), (self.steps,)).value(count, xp)
+
+
+@dataclass(frozen=True)
+class WarmupStableDecay(Schedule):
+    r"""A straight rise to `peak` in `warm_up` updates, `stable` updates there, a fall to `final` in `decay` updates.
+
+    The fall is a :math:`1 - s(q)` from `peak` to `final`, with the fraction :math:`q` of it that is done: by `shape`
+    "linear" :math:`s = q`, "sqrt" :math:`\sqrt q`, "cosine" :math:`(1 - \cos \pi q)/2`, or "square" :math:`q^2`. The
+    first update has a step size of 0 unless `warm_up` is 0. Hägele et al. (2024), Scaling laws and compute-optimal
+    training beyond fixed training durations, for "sqrt".
+
+    Examples
+    --------
+    >>> optapi.schedules.WarmupStableDecay(0.1, 10, 80, 10)(np.array([0, 5, 10, 90, 95, 100]))
+    array([0.  , 0.05, 0.1 , 0.1 , 0.05, 0.  ])
+    """
+
+    peak: Scalar
+    warm_up: int
+    stable: int
+    decay: int
+    final: Scalar = 0.0
+    shape: str = "linear"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("warm_up", "stable", "decay"):
+            check_count(f"{name} of WarmupStableDecay", getattr(self, name), low=name == "decay")
+        check_choice("shape of WarmupStableDecay", self.shape, ("linear", "sqrt", "cosine", "square"))
+
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
+        rise = self.peak * _ratio(xp.minimum(count, self.warm_up), max(self.warm_up, 1))
+        q = _ratio(xp.minimum(xp.maximum(count - self.warm_up - self.stable, 0), self.decay), self.decay)
+        done = {"linear": q, "sqrt": q**0.5, "cosine": (1 - xp.cos(np.pi * q)) / 2, "square": q**2}[self.shape]
+        return xp.where(count < self.warm_up, rise, self.final + (self.peak - self.final) * (1 - done))
+
+
+@dataclass(frozen=True)
+class Rex(Schedule):
+    r"""A fall from `peak` :math:`a_0` to `final` :math:`a_1` in `steps` :math:`T`, slow at first and fast at the end.
+
+    :math:`a_t = a_1 + (a_0 - a_1) \frac{1 - q}{1 - q/2}` with :math:`q = \min(t, T)/T`. Chen, Wolfe and Kyrillidis
+    (2022), REX: revisiting budgeted training with an improved schedule.
+
+    Examples
+    --------
+    >>> optapi.schedules.Rex(0.3, steps=10)(np.array([0, 5, 10]))
+    array([0.3, 0.2, 0. ])
+    """
+
+    peak: Scalar
+    steps: int
+    final: Scalar = 0.0
+
+    def value(self, count: int | Array, xp: ModuleType) -> Any:
+        q = _ratio(xp.minimum(count, self.steps), self.steps)
+        return self.final + (self.peak - self.final) * (1 - q) / (1 - q / 2)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from .checks import (
     called,
     check_cost,
     check_count,
+    check_gradients,
     check_keys,
     check_name,
     check_parameters,
@@ -36,6 +37,7 @@ from .gradients import mark
 from .graph.loops import hold, like
 from .hints import hinted
 from .moments import running_average
+from .notes import noted
 from .objective import conjunction
 from .state import full_like, labels, state
 from .stopping import improves
@@ -133,8 +135,7 @@ def project(updates: Updates, projections: Mapping[Any, Callable[[Any], Any]]) -
     """
     check_updates(updates)
     check_keys("projections", projections, updates)
-    if {"cost", "gradient_size"} & set(reports(updates)):
-        raise ValueError("updates are of a rule that searches and judges its own points; project a first-order rule")
+    _check_first_order(updates)
     projected = dict(updates)
     for parameter, projection in projections.items():
         value = updates[parameter]
@@ -208,6 +209,13 @@ def average(updates: Updates, averages: Mapping[Any, Any], *, weight: Scalar | N
     return extend(dict(updates), new)
 
 
+def _check_first_order(updates: Updates) -> None:
+    if {"cost", "gradient_size"} & set(reports(updates)):
+        raise ValueError(
+            "updates are of a rule that searches and judges its own points; pass those of a first-order rule"
+        )
+
+
 def _moved(updates: Updates, parameters: Iterable[Any]) -> Any:
     """Whether `updates` move any of `parameters` in this call."""
     return ~conjunction([pt.all(pt.eq(updates[parameter], parameter)) for parameter in parameters])
@@ -272,6 +280,157 @@ def lookahead(
         ahead[p] = like(pt.switch(moved & due, mean, fast), p)
         new[slow] = like(pt.switch(moved & due, mean, last), slow)
     return extend(ahead, new)
+
+
+@hinted
+def schedule_free(updates: Updates, parameters: Variables, *, step_size: StepSize, interpolation: Scalar = 0.9,
+                  power: Scalar = 0.0, rate_power: Scalar = 2.0, averages: Mapping[Any, Any] | None = None,
+                  name: str = "schedule_free") -> Updates:  # fmt: skip
+    r"""Schedule-free: gradients between the point of a rule and the average of its points, which is the one to use.
+
+    .. math::
+        z \leftarrow z + \Delta, \qquad w = t^r (\max_{s \le t} a_s)^q, \qquad c = \frac{w}{\sum_{s \le t} w_s}, \qquad
+        \bar x \leftarrow (1 - c) \bar x + c z, \qquad x \leftarrow \beta \bar x + (1 - \beta) z
+
+    with the change :math:`\Delta` by which the rule would move the parameters :math:`x`. Both :math:`z` and
+    :math:`\bar x` begin at the parameters of the first call. With a constant step size :math:`\bar x` is the mean of
+    :math:`z`. A call in which the rule moves nothing does not count.
+
+    Parameters
+    ----------
+    updates : dict
+        What a rule without momentum returned, such as `sgd` or `adamw` with ``mean_weight=0.0``.
+    parameters : list of variables
+        All parameters of the rule. They hold the points of the gradients.
+    step_size : scalar or schedule
+        :math:`a`, the same as in the rule: constant, or constant after a warm-up.
+    interpolation : scalar
+        :math:`\beta`, from 0 to 1. With 0 the rule is as it was, and :math:`\bar x` is a Polyak-Ruppert average.
+    power : scalar
+        :math:`r`, at least 0.
+    rate_power : scalar
+        :math:`q`, at least 0.
+    averages : dict, optional
+        From each parameter to a shared variable, which will hold :math:`\bar x`. Without it they are state of the role
+        ``"average"``, in the order of the parameters, see `reports`.
+    name : str
+        The prefix of the names of its state.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    KeyError
+        If a variable for an average already has an update.
+
+    Notes
+    -----
+    Memory: two numbers per parameter component. Stopping tests and `best` see the parameters; test the cost at the
+    averages. The authors keep two of the three points, which fails for :math:`\beta` = 0.
+
+    References
+    ----------
+    Defazio, Yang, Mehta, Mishchenko, Khaled and Cutkosky (2024), The road less scheduled, algorithm 1 and the authors'
+    program.
+
+    Examples
+    --------
+    >>> x, mean = pytensor.shared(4.0, name="x"), pytensor.shared(0.0, name="mean")
+    >>> updates = optapi.sgd([x], x**2, step_size=0.4)
+    >>> updates = optapi.schedule_free(updates, [x], step_size=0.4, averages={x: mean})
+    >>> step = pytensor.function([], [], updates=updates)
+    >>> for _ in range(100):
+    ...     _ = step()
+    >>> bool(abs(mean.get_value()) < 1e-3)
+    True
+    """
+    check_updates(updates)
+    check_name("name", name)
+    parameters = check_parameters(parameters)
+    check_keys("parameters", dict.fromkeys(parameters), updates)
+    if averages is not None:
+        check_keys("averages", averages, updates)
+        for p in parameters:
+            if not isinstance(averages.get(p), SharedVariable):
+                raise TypeError(f"averages has no shared variable for {called(p)}; pass one for each parameter")
+    count, total = state(f"{name}/count", dtype="int64"), state(f"{name}/total_weight")
+    largest, moved = state(f"{name}/largest_step_size"), _moved(updates, parameters)
+    top = pt.maximum(largest, schedules.at("step_size", step_size, lambda: count))
+    exponents = scalar("power", power, low=0), scalar("rate_power", rate_power, low=0)
+    weight = (count + 1).astype("float64") ** exponents[0] * top ** exponents[1]
+    weights = total + weight
+    # Without a weight so far, the average stays.
+    share = pt.switch(weights > 0, weight / pt.switch(weights > 0, weights, 1.0), 0.0)
+    beta = scalar("interpolation", interpolation, 0, 1)
+    changed, new = dict(updates), {count: count + 1, total: weights, largest: top}
+    for p, label in zip(parameters, labels(parameters), strict=True):
+        z = full_like(p, f"{name}/point/{label}")
+        mean = noted(full_like(p, f"{name}/average/{label}"), role="average") if averages is None else averages[p]
+        z0, x0 = (pt.switch(pt.eq(count, 0), p, kept) for kept in (z, mean))
+        c, b = as_dtype(share, p.type.dtype), as_dtype(beta, p.type.dtype)
+        next_z = z0 + (updates[p] - p)
+        next_mean = (1 - c) * x0 + c * next_z
+        new |= {z: next_z, mean: next_mean.astype(mean.type.dtype)}
+        changed[p] = like(pt.switch(moved, b * next_mean + (1 - b) * next_z, p), p)
+    new = {variable: like(pt.switch(moved, value, variable), variable) for variable, value in new.items()}
+    return extend(changed, new)
+
+
+@hinted
+def cautious(updates: Updates, gradients: Mapping[Any, Any]) -> Updates:
+    r"""`updates` that move only components whose step goes against the gradient: ``cautious(updates, {p: g})``.
+
+    .. math:: u = x - x', \qquad k = [u g > 0], \qquad x' \leftarrow x - \frac{k u}{\max(\mathrm{mean}(k), 10^{-3})}
+
+    with the next value :math:`x'` by the rule and the mean over a tensor, so that the step keeps about its length. The
+    state of the rule is as it was.
+
+    Parameters
+    ----------
+    updates : dict
+        What a rule with momentum returned, such as `adam`, `lion` or `muon`, without a decay: decay after it, or in the
+        cost.
+    gradients : dict
+        From parameters to the gradients of what is minimized; under ascent pass their negatives.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ValueError
+        If the rule reports the cost or the gradient of the point after the call, as in `project`.
+
+    References
+    ----------
+    Liang, Chen, Liu and Liu (2024), Cautious optimizers: improving training with one line of code, algorithm 1 and the
+    authors' program.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> g = pytensor.grad(pt.sum((x - [1.0, 2.0]) ** 2), x)
+    >>> updates = optapi.cautious(optapi.adam([x], gradients=[g], step_size=0.1), {x: g})
+    >>> step = pytensor.function([], [], updates=updates)
+    >>> for _ in range(200):
+    ...     _ = step()
+    >>> x.get_value().round(2)
+    array([1., 2.])
+    """
+    check_updates(updates)
+    check_keys("gradients", gradients, updates)
+    _check_first_order(updates)
+    changed = dict(updates)
+    for p, g in zip(gradients, check_gradients(list(gradients.values()), list(gradients)), strict=True):
+        step = p - updates[p]
+        # The product of the two may underflow.
+        keeps = pt.eq(pt.sign(step) * pt.sign(g), 1).astype(p.type.dtype)
+        share = pt.sum(keeps) / pt.maximum(keeps.size, 1).astype(p.type.dtype)
+        changed[p] = like(p - step * keeps / pt.maximum(share, np.asarray(1e-3, p.type.dtype)), p)
+    return changed
 
 
 @hinted

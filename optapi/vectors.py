@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,3 +50,36 @@ def _sizes(a: Tensor) -> Any:
         # The zero is made from `a`, so that in a batch each member has one, and the join stays a join.
         sizes = pt.concatenate([pt.zeros_like(pt.sum(sizes, keepdims=True)), sizes])
     return sizes
+
+
+def length(a: Tensor) -> Any:
+    """The Euclidean norm of all components of a tensor, as `norm`, in a fifth of the time where there are many.
+
+    It is by two sums, since under numba a maximum takes ten times as long. The first one overflows before `norm` does.
+    """
+    mean = pt.sum(abs(a), dtype="float64") / pt.maximum(a.size, 1)
+    tiny = np.asarray(np.finfo(a.type.dtype).tiny, a.type.dtype)
+    u = pt.exp2(pt.floor(pt.log2(pt.maximum(mean.astype(a.type.dtype), tiny))))
+    return u * pt.sqrt(pt.sum((a / u) ** 2))
+
+
+def root_mean_square(a: Tensor) -> Any:
+    """The root of the mean square of the components of a tensor, which are about 1; 0 if it has none."""
+    return pt.sqrt(pt.sum(a**2) / pt.maximum(a.size, 1).astype(a.type.dtype))
+
+
+def global_norm(tensors: Sequence[Any]) -> Any:
+    """The Euclidean norm of all components of several tensors together, in float64."""
+    sizes = [length(a).astype("float64") for a in tensors]
+    if len(sizes) == 1:
+        return sizes[0]
+    # As in `norm`, with scalars: float32 tensors shall have no vector in float64.
+    top = pt.constant(np.finfo("float64").tiny)
+    for size in sizes:
+        top = pt.maximum(top, size)
+    return top * pt.sqrt(sum((size / top) ** 2 for size in sizes))
+
+
+def inner(first: Sequence[Any], second: Sequence[Any]) -> Any:
+    """The inner product of two lists of tensors, in float64."""
+    return sum(pt.sum(a * b).astype("float64") for a, b in zip(first, second, strict=True))

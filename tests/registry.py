@@ -31,6 +31,11 @@ def readme_rule() -> Callable[..., Any]:
     return namespace["sign_descent"]
 
 
+def not_b(parameter: Any) -> bool:
+    """A choice of parameters for `partition`, which takes at least one of those in the contract tests."""
+    return parameter.name != "b"
+
+
 ROWS = [
     Case(optapi.sgd, {"step_size": 0.1}),
     Case(optapi.sgd, {"step_size": 0.1, "momentum": 0.5}),
@@ -49,6 +54,35 @@ ROWS = [
     Case(optapi.adamax, {"step_size": 0.1}),
     Case(optapi.nadam, {"step_size": 0.1}),
     Case(optapi.radam, {"step_size": 0.1}),
+    Case(optapi.lion, {"step_size": 0.1}, settles=False),
+    Case(optapi.signum, {"step_size": 0.1, "decay": 0.01}, settles=False),
+    Case(optapi.adabelief, {"step_size": 0.1}),
+    Case(optapi.adan, {"step_size": 0.1}),
+    Case(optapi.ademamix, {"step_size": 0.1, "warm_up": 100}, settles=False),
+    Case(optapi.adopt, {"step_size": 0.1}),
+    Case(optapi.mars, {"step_size": 0.1, "exact": True}),
+    Case(optapi.yogi, {"step_size": 0.1}),
+    Case(optapi.laprop, {"step_size": 0.1}),
+    Case(optapi.qhm, {"step_size": 0.1}),
+    Case(optapi.qhadam, {"step_size": 0.1}),
+    Case(optapi.aggmo, {"step_size": 0.1}),
+    Case(optapi.madgrad, {"step_size": 0.1}),
+    Case(optapi.lamb, {"step_size": 0.1}, settles=False),
+    Case(optapi.lars, {"step_size": 0.1, "trust": 1.0}, settles=False),
+    Case(optapi.novograd, {"step_size": 0.05}, settles=False),
+    Case(optapi.prodigy, {"initial": 0.01}),
+    Case(optapi.dog, {"initial_distance": 0.1}, settling_step_size=1.0),
+    Case(optapi.polyak_sgd, {"step_size": 0.25}),
+    Case(optapi.adafactor, {"step_size": 0.1}, settles=False),
+    Case(optapi.momo, {"step_size": 0.25}),
+    Case(optapi.d_adaptation, {"initial": 0.01}),
+    Case(optapi.came, {"step_size": 0.1}),
+    Case(optapi.sm3, {"step_size": 0.1}, settling_step_size=0.5),
+    Case(optapi.scion, {"step_size": 0.1}, settles=False),
+    Case(optapi.muon, {"step_size": 0.1}, settles=False),
+    Case(optapi.shampoo, {"step_size": 0.1, "every": 2, "largest": 2}),
+    Case(optapi.soap, {"step_size": 0.1, "every": 2, "epsilon": 1e-4, "largest": 2}),
+    Case(optapi.partition, {"groups": [(not_b, optapi.adam)], "otherwise": optapi.sgd, "step_size": 0.1}),
     Case(optapi.delta_bar_delta, {"step_size": 0.1}),
     Case(optapi.delta_bar_delta, {"step_size": 0.1, "variant": "extended"}),
     Case(optapi.delta_bar_delta, {"step_size": 0.1, "variant": "gains"}),
@@ -110,6 +144,7 @@ SEARCHING = {
     *("gauss_newton", "levenberg_marquardt", "sqp", "augmented_lagrangian"),
 }
 COMPARING = {"rprop-step_size=0.1-variant=irprop+", "idbd", "smd", "vsgd", "sgd_qn", "olbfgs", "sqn", "ada_qn"}
+COMPARING |= {"polyak_sgd", "momo"}  # which read the value of the cost
 
 
 def structure(row: Case) -> tuple[str, bool, bool]:

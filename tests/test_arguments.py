@@ -48,6 +48,8 @@ def of_rule(rule):
     arguments = optimization()
     if inspect.signature(rule).parameters.get("residuals") is not None:
         arguments["residuals"] = [(arguments["parameters"][0] - 1.0) ** 2]
+    if "groups" in inspect.signature(rule).parameters:
+        arguments["groups"] = [(["p"], optapi.sgd)]
     return arguments
 
 
@@ -216,6 +218,14 @@ CALLS |= {
     "reports": (optapi.reports, lambda: {"updates": updated()[0]}),
     "sample_starts": (optapi.sample_starts, lambda: {"parameters": [shared([1.0, -2.0], "p")], "count": 4}),
     "save": (optapi.save, lambda: {"path": FILE, "updates": updated()[0]}),
+    "cautious": (
+        optapi.cautious,
+        lambda: {"updates": (u := updated("p", "cost"))[0], "gradients": {u[1]: pt.grad(u[2], u[1])}},
+    ),
+    "schedule_free": (
+        optapi.schedule_free,
+        lambda: {"updates": (u := updated("p"))[0], "parameters": [u[1]], "step_size": 0.1},
+    ),
     "scipy_method": (optapi.scipy_method, lambda: {"opt_algo": "sgd"}),
     "skip_nonfinite": (optapi.skip_nonfinite, lambda: {"updates": updated()[0]}),
     "Objective": (
@@ -236,6 +246,14 @@ CALLS |= {
     "gradients.clip": (gradients.clip, lambda: {"gradients": [pt.dvector("g")], "limit": 1.0}),
     "gradients.clip_global_norm": (gradients.clip_global_norm, lambda: {"gradients": [pt.dvector("g")], "limit": 1.0}),
     "gradients.clip_norm": (gradients.clip_norm, lambda: {"gradients": [pt.dvector("g")], "limit": 1.0}),
+    "gradients.clip_adaptive": (
+        gradients.clip_adaptive,
+        lambda: {"gradients": [pt.dvector("g")], "parameters": [shared([1.0, -2.0], "p")]},
+    ),
+    "gradients.sharpness_aware": (
+        gradients.sharpness_aware,
+        lambda: {"cost": pt.sum((p := shared([1.0, -2.0], "p")) ** 2), "parameters": [p]},
+    ),
     "gradients.decay": (
         gradients.decay,
         lambda: {"gradients": [pt.dvector("g")], "parameters": [shared([1.0, -2.0], "p")], "coefficient": 0.1},
@@ -272,6 +290,8 @@ CALLS |= {
         "Join": {"schedules": (0.1, 0.2), "boundaries": (5,)},
         "Linear": {"initial": 0.1, "steps": 5},
         "OneCycle": {"peak": 0.1, "steps": 100},
+        "Rex": {"peak": 0.1, "steps": 5},
+        "WarmupStableDecay": {"peak": 0.1, "warm_up": 5, "stable": 5, "decay": 5},
         "Piecewise": {"values": (0.1, 0.2), "boundaries": (5,)},
         "Polynomial": {"initial": 0.1, "steps": 5},
         "Power": {"initial": 0.1},
@@ -488,13 +508,15 @@ def _quiet():
 
 def drawn(count, seed=0):
     """`count` pairs of an argument and an entry of the pool, in rounds in which each call has one."""
-    rng = np.random.default_rng(seed)
     by_call = {}
     for argument in arguments():
         by_call.setdefault(argument[0], []).append(argument)
     calls = [call for call in by_call if plots() or not call.startswith("plot.")]
+    # Each call has draws of its own, so that they stay as they are when names are added.
+    draws = {call: np.random.default_rng([seed, *call.encode()]) for call in calls}
     for number in range(count):
-        options = by_call[calls[number % len(calls)]]
+        call = calls[number % len(calls)]
+        options, rng = by_call[call], draws[call]
         argument = options[rng.integers(len(options))]
         entries = [e for e in POOL if e not in NEVER.get(str(argument[-1].annotation), ())]
         yield argument, entries[rng.integers(len(entries))]

@@ -20,7 +20,8 @@ ORDER = [
     *("graph.numba", "graph.jax", "graph.threads"),
     *("schedules", "line_search", "moments", "gradients", "scaling", "losses", "feasible", "constraints", "objective"),
     *("rules._linear_algebra", "quadratic", "rules._descent", "rules._projected"),
-    *("rules.first_order", "rules.per_parameter_rates", "rules.conjugate_gradient", "rules.quasi_newton"),
+    *("rules.first_order", "rules.sign_based", "rules.adam_variants", "rules.large_batch", "rules.parameter_free"),
+    *("rules.groups", "rules.matrices", "rules.per_parameter_rates", "rules.conjugate_gradient", "rules.quasi_newton"),
     *("rules.stochastic_quasi_newton", "rules.natural_gradient"),
     *("rules.newton", "rules.least_squares", "rules.hessian_free", "rules.constrained"),
     *("augmented", "stopping", "tuning", "transforms", "stateful"),
@@ -58,7 +59,8 @@ def test_modules_import_only_from_layers_above():
 def test_families_do_not_import_each_other():
     families = {module for module in ORDER if module.startswith("rules.") and not module.startswith("rules._")}
     for family in families:
-        assert not imports(family) & families
+        # Muon hands what is no matrix to AdamW.
+        assert not imports(family) & families - ({"rules.first_order"} if family == "rules.matrices" else set())
 
 
 # What modules outside of graph/ use of PyTensor, all of it documented. The rest, which may change with any version, is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
@@ -10,6 +11,7 @@ from ..hints import hinted
 from ..moments import correction
 from ..objective import Objective
 from ..typing import Bounds, Mask, Scalar, StepSize, Updates, Variables
+from ..vectors import root_mean_square
 
 
 @hinted
@@ -429,8 +431,8 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
 def adam(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
          mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, decay: StepSize = 0.0,
-         mask: Mask | None = None, amsgrad: bool = False, bounds: Bounds | None = None, tolerance: Scalar | None = None,
-         ascent: bool = False, name: str = "adam") -> Updates:  # fmt: skip
+         mask: Mask | None = None, amsgrad: bool = False, clip_update: bool = False, bounds: Bounds | None = None,
+         tolerance: Scalar | None = None, ascent: bool = False, name: str = "adam") -> Updates:  # fmt: skip
     r"""Adam: steps of adaptive moments, with AMSGrad as an option.
 
     .. math::
@@ -458,6 +460,10 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
         Which parameters decay, see `adamw`.
     amsgrad : bool
         Whether to divide by the root of the largest mean square so far.
+    clip_update : bool
+        Whether to divide the step size, for each tensor, by the root mean square of
+        :math:`g / \max(\sqrt{v / (1 - \beta_2^t)}, \epsilon)` where that is above 1, so that a gradient much larger
+        than those before it makes no large step. With a decay it is StableAdamW; :math:`\beta_2` = 0.99 is advised.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
 
@@ -473,7 +479,9 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     References
     ----------
     Kingma and Ba (2015), Adam: a method for stochastic optimization, algorithm 1; Reddi, Kale and Kumar (2018), On the
-    convergence of Adam and beyond, algorithm 2, with the bias correction of algorithm 1 kept.
+    convergence of Adam and beyond, algorithm 2, with the bias correction of algorithm 1 kept; Wortsman, Dettmers,
+    Zettlemoyer, Morcos, Farhadi and Schmidt (2023), Stable and low-precision training for large-scale vision-language
+    models, algorithm 2, for `clip_update`.
 
     Examples
     --------
@@ -490,8 +498,9 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     )
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
-    check_flag("amsgrad", amsgrad)
+    check_flag("amsgrad", amsgrad), check_flag("clip_update", clip_update)
     a, t = f.step_size(step_size), f.count + 1
+    rates = dict.fromkeys(f.parameters, a)
     # The corrections are applied to scalars, so that a component takes one root and one division.
     rate, scale = a / correction(w1, t), 1.0 / pt.sqrt(correction(w2, t))
 
@@ -503,16 +512,18 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
         if amsgrad:
             bound = f.zeros_like(p, "largest_mean_square")
             new[bound] = largest = pt.maximum(bound, new[v])
+        if clip_update:
+            excess = pt.maximum(root_mean_square(g / pt.maximum(c * pt.sqrt(largest), eps)), np.ones((), p.type.dtype))
+            a_t, rates[p] = a_t / excess, a / excess
         new[p] = p - a_t * new[m] / (c * pt.sqrt(largest) + eps)
-    f.decay(new, decay, mask, step_size=a)
-    return f.finish(new)
+    return f.finish(f.decay(new, decay, mask, step_size=rates))
 
 
 @hinted
 def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
           mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, decay: StepSize = 1e-2,
-          mask: Mask | None = None, amsgrad: bool = False, bounds: Bounds | None = None,
+          mask: Mask | None = None, amsgrad: bool = False, clip_update: bool = False, bounds: Bounds | None = None,
           tolerance: Scalar | None = None, ascent: bool = False, name: str = "adamw") -> Updates:  # fmt: skip
     r"""AdamW: Adam with decay of the parameters beside its steps, not in the gradients.
 
@@ -526,7 +537,7 @@ def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variab
     ----------
     parameters, cost, gradients, stop, updates, tolerance, ascent, name
         As in every rule.
-    step_size, mean_weight, mean_square_weight, epsilon, amsgrad
+    step_size, mean_weight, mean_square_weight, epsilon, amsgrad, clip_update
         As in `adam`, and so are the cost per call and the memory.
     decay : scalar or schedule
         :math:`\lambda`, in units of one over the step size.
@@ -564,8 +575,9 @@ def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variab
 @hinted
 def adamax(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
            stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 2e-3,
-           mean_weight: Scalar = 0.9, norm_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, bounds: Bounds | None = None,
-           tolerance: Scalar | None = None, ascent: bool = False, name: str = "adamax") -> Updates:  # fmt: skip
+           mean_weight: Scalar = 0.9, norm_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, decay: StepSize = 0.0,
+           mask: Mask | None = None, bounds: Bounds | None = None, tolerance: Scalar | None = None,
+           ascent: bool = False, name: str = "adamax") -> Updates:  # fmt: skip
     r"""Adamax: Adam with a decaying maximum of the gradients in the place of the root mean square.
 
     .. math::
@@ -587,6 +599,10 @@ def adamax(parameters: Variables, cost: Variable | None = None, gradients: Varia
         :math:`\beta_2`, from 0 to below 1.
     epsilon : scalar
         :math:`\epsilon`, in units of the gradient. It is not in the paper, but in PyTorch and optax.
+    decay : scalar or schedule
+        :math:`\lambda` of a decoupled decay of the parameters, see `adamw`: AdamaxW.
+    mask : list of bool, or callable, optional
+        Which parameters decay, see `adamw`.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
 
@@ -626,15 +642,15 @@ def adamax(parameters: Variables, cost: Variable | None = None, gradients: Varia
         new[m] = f.average(m, g, w1)
         new[u] = pt.maximum(shrink * u, abs(g) + eps)
         new[p] = p - rate * new[m] / new[u]
-    return f.finish(new)
+    return f.finish(f.decay(new, decay, mask, step_size=a))
 
 
 @hinted
 def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 2e-3,
           mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8,
-          momentum_decay: Scalar = 4e-3, bounds: Bounds | None = None, tolerance: Scalar | None = None,
-          ascent: bool = False, name: str = "nadam") -> Updates:  # fmt: skip
+          momentum_decay: Scalar = 4e-3, decay: StepSize = 0.0, mask: Mask | None = None, bounds: Bounds | None = None,
+          tolerance: Scalar | None = None, ascent: bool = False, name: str = "nadam") -> Updates:  # fmt: skip
     r"""NAdam: Adam with Nesterov's momentum, which grows over the updates.
 
     .. math::
@@ -661,6 +677,10 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     momentum_decay : scalar
         :math:`\psi`: how fast :math:`\mu` grows from :math:`\beta_1 / 2` to :math:`\beta_1`; a large one makes it
         :math:`\beta_1` from the start, and the rule that of optax.
+    decay : scalar or schedule
+        :math:`\lambda` of a decoupled decay of the parameters, see `adamw`: NAdamW.
+    mask : list of bool, or callable, optional
+        Which parameters decay, see `adamw`.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
 
@@ -701,22 +721,23 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
 
     gradient_weight = (1.0 - mu) / (1.0 - new[product])
     moment_weight = next_mu / (1.0 - new[product] * next_mu)
-    for p, g, a, u, w, c2, eps in f.each(
-        f.step_size(step_size), gradient_weight, moment_weight, correction(w2, t), f.scalar("epsilon", epsilon, low=0)
+    a = f.step_size(step_size)
+    for p, g, rate, u, w, c2, eps in f.each(
+        a, gradient_weight, moment_weight, correction(w2, t), f.scalar("epsilon", epsilon, low=0)
     ):
         m, v = f.momentum(p, "mean"), f.zeros_like(p, "mean_square")
         new[m] = f.average(m, g, w1)
         new[v] = f.average(v, g**2, w2)
-        new[p] = p - a * (u * g + w * new[m]) / (pt.sqrt(new[v] / c2) + eps)
-    return f.finish(new)
+        new[p] = p - rate * (u * g + w * new[m]) / (pt.sqrt(new[v] / c2) + eps)
+    return f.finish(f.decay(new, decay, mask, step_size=a))
 
 
 @hinted
 def radam(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
           mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8,
-          bounds: Bounds | None = None, tolerance: Scalar | None = None, ascent: bool = False,
-          name: str = "radam") -> Updates:  # fmt: skip
+          decay: StepSize = 0.0, mask: Mask | None = None, bounds: Bounds | None = None,
+          tolerance: Scalar | None = None, ascent: bool = False, name: str = "radam") -> Updates:  # fmt: skip
     r"""RAdam: Adam with a rectification while the mean square is that of too few gradients.
 
     .. math::
@@ -743,6 +764,10 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
         :math:`\beta_2`, from 0 to below 1; with 2/3 or less no step is adaptive.
     epsilon : scalar
         :math:`\epsilon`, in units of the gradient.
+    decay : scalar or schedule
+        :math:`\lambda` of a decoupled decay of the parameters, see `adamw`: RAdamW.
+    mask : list of bool, or callable, optional
+        Which parameters decay, see `adamw`.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
 
@@ -785,11 +810,10 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     r = pt.sqrt((rho - 4.0) * (rho - 2.0) * rho_inf / ((rho_inf - 4.0) * (rho_inf - 2.0) * rho))
 
     new = {}
-    for p, g, rate, scale, eps in f.each(
-        f.step_size(step_size) / c1, r * pt.sqrt(c2), f.scalar("epsilon", epsilon, low=0)
-    ):
+    a = f.step_size(step_size)
+    for p, g, rate, scale, eps in f.each(a / c1, r * pt.sqrt(c2), f.scalar("epsilon", epsilon, low=0)):
         m, v = f.momentum(p, "mean"), f.zeros_like(p, "mean_square")
         new[m] = f.average(m, g, w1)
         new[v] = f.average(v, g**2, w2)
         new[p] = p - rate * pt.switch(adaptive, scale * new[m] / (pt.sqrt(new[v]) + eps), new[m])
-    return f.finish(new)
+    return f.finish(f.decay(new, decay, mask, step_size=a))

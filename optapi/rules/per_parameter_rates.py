@@ -28,6 +28,7 @@ from ..hints import hinted
 from ..moments import correction
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Updates, Variables
+from ..vectors import inner
 from ._linear_algebra import ratio
 
 
@@ -837,11 +838,11 @@ def hypergradient(parameters: Variables, cost: Variable | None = None, gradients
     epsilon = _option("epsilon", epsilon, 1e-8, adam, direction)
 
     a, directions = f.step_size(step_size), [f.zeros_like(p, "direction") for p in f.parameters]
-    slope = _inner(f.gradients, directions)
+    slope = inner(f.gradients, directions)
     new: Updates = {}
     if multiplicative:
         gain = f.state("gain", fill=1)
-        cosine = ratio(slope, pt.sqrt(_inner(f.gradients, f.gradients)) * pt.sqrt(_inner(directions, directions)))
+        cosine = ratio(slope, pt.sqrt(inner(f.gradients, f.gradients)) * pt.sqrt(inner(directions, directions)))
         new[gain] = gain * pt.maximum(1.0 + beta * cosine, 0.0)
         rate = a * new[gain]
     else:
@@ -890,11 +891,6 @@ def _outlies(value: Any, mean: Any, mean_square: Any, max_variances: Any) -> Any
     # With a variance at the level of round-off, rounding errors would be outliers.
     variance = pt.maximum(mean_square - mean**2, 8 * np.finfo(mean.dtype).eps.item() * mean_square)
     return (mean_square > 0) & ((value - mean) ** 2 > max_variances * variance)
-
-
-def _inner(first: Sequence[Any], second: Sequence[Any]) -> Any:
-    """The inner product of two lists of tensors, a float64 scalar."""
-    return sum(pt.sum(a * b).astype("float64") for a, b in zip(first, second, strict=True))
 
 
 def _bound(argument: str, value: Any) -> Any:

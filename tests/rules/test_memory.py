@@ -105,6 +105,7 @@ def test_the_documentation_says_how_much_state_a_rule_has():
         n = 1000 if vectors is None else 20_000
         x = pytensor.shared(np.zeros(n), name="x", shape=(n,))
         options = {"residuals": [x - 1]} if "residuals" in inspect.signature(rule).parameters else {}
+        options |= {"groups": [("x", optapi.sgd)]} if rule is optapi.partition else {}
         updates = rule([x], pt.sum((x - 1) ** 2) / 2, stop=pytensor.shared(0), **options)
         size = sum(v.get_value().size for v in updates if isinstance(v.get_value(), np.ndarray)) / n - 1
         assert size == pytest.approx(n + 2 if vectors is None else vectors, abs=0.4), rule.__name__

@@ -42,6 +42,18 @@ CASES = {
         schedules.Polynomial(0.5, 10, 0.1, exponent=2),
         lambda t: 0.1 + 0.4 * (1 - np.minimum(t, 10) / 10) ** 2,
     ),
+    "Rex(peak=0.5, steps=10, final=0.1)": (
+        schedules.Rex(0.5, 10, 0.1),
+        lambda t: 0.1 + 0.4 * (1 - np.minimum(t, 10) / 10) / (1 - np.minimum(t, 10) / 20),
+    ),
+    "WarmupStableDecay(peak=0.5, warm_up=4, stable=6, decay=10, final=0.1, shape='sqrt')": (
+        schedules.WarmupStableDecay(0.5, 4, 6, 10, 0.1, shape="sqrt"),
+        lambda t: np.where(t < 4, t / 8, 0.5 - 0.4 * np.sqrt(np.clip(t - 10, 0, 10) / 10)),
+    ),
+    "WarmupStableDecay(peak=0.5, warm_up=0, stable=6, decay=10, final=0.0, shape='cosine')": (
+        schedules.WarmupStableDecay(0.5, 0, 6, 10, shape="cosine"),
+        lambda t: 0.25 * (1 + np.cos(np.pi * np.clip(t - 6, 0, 10) / 10)),
+    ),
     "Linear(initial=0.1, steps=10, final=0.5)": (
         schedules.Linear(0.1, 10, 0.5),
         lambda t: 0.1 + 0.4 * np.minimum(t, 10) / 10,

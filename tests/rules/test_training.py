@@ -1,0 +1,475 @@
+"""Rules for training: against recorded runs of other libraries, their NumPy twins, and facts of the papers."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+from reference import training as reference
+
+import optapi
+from optapi import PYTHON, gradients, schedules
+
+
+FILE = np.load(Path(__file__).parent.parent / "golden" / "training_rules.npz")
+RECORDED = json.loads(str(FILE["calls"]))
+STEPS = 40
+
+
+def shared_at(starts, dtype="float64"):
+    return [pytensor.shared(np.array(start, dtype), name=f"p{i}") for i, start in enumerate(starts)]
+
+
+def compiled(updates, inputs=()):
+    return pytensor.function(list(inputs), [], updates=updates, mode=PYTHON, on_unused_input="ignore")
+
+
+def flat(parts):
+    return np.concatenate([np.ravel(part) for part in parts])
+
+
+def values(variables):
+    return [v.get_value() for v in variables]
+
+
+def trajectory(parameters, updates, steps):
+    step, points = compiled(updates), []
+    for _ in range(steps):
+        step()
+        points.append(values(parameters))
+    return points
+
+
+# Recorded runs
+
+
+def recorded_cost(problem, count):
+    """The parameters of a recorded problem and its cost at the update `count`: a quadratic, or a small network."""
+    data = {name: FILE[f"data/{name}"] for name in (n.removeprefix("data/") for n in FILE.files if n[:4] == "data")}
+    if problem.startswith("quad"):
+        W, v = shared_at([data["quad/W"], data["quad/v"]])
+        z = pt.concatenate([W.ravel(), v])
+        cost = 0.5 * pt.sum(z * pt.dot(data["quad/A"], z)) - pt.sum(data["quad/c"] * z)
+        return [W] if problem == "quadW" else [W, v], cost
+    ps = W1, b1, W2, b2 = shared_at([data[f"mlp/{name}"] for name in ("W1", "b1", "W2", "b2")])
+    X = pt.as_tensor(data["mlp/X"].reshape(4, 8, 5))[count % 4]
+    Y = pt.as_tensor(data["mlp/Y"].reshape(4, 8, 3))[count % 4]
+    z = pt.dot(pt.tanh(pt.dot(X, W1) + b1), W2) + b2
+    return list(ps), pt.mean(pt.log(pt.sum(pt.exp(z), axis=1)) - pt.sum(Y * z, axis=1))
+
+
+def recorded_call(rule, options, ps, cost):
+    """The updates of a recorded call, and the averages if it has some."""
+    a, averages = options.get("step_size"), None
+    if rule == "sam":
+        updates = optapi.sgd(ps, gradients=gradients.sharpness_aware(cost, ps, options["radius"]), step_size=a)
+    elif "gradients" in options:
+        updates = optapi.sgd(
+            ps, gradients=gradients.clip_adaptive(pt.grad(cost, ps), ps, **options["gradients"]), step_size=a
+        )
+    elif rule.startswith("schedule_free"):
+        base = optapi.sgd if rule.endswith("sgd") else partial(optapi.adamw, mean_weight=0.0, decay=0.0)
+        averages = {p: pytensor.shared(0 * p.get_value()) for p in ps}
+        updates = optapi.schedule_free(base(ps, cost, step_size=a), ps, step_size=a, averages=averages)
+    else:
+        if "others" in options:  # optax has its nadam
+            options = options | {"others": partial(optapi.nadam, momentum_decay=1e9)}
+        updates = getattr(optapi, rule)(ps, cost, **options)
+    return updates, averages
+
+
+@pytest.mark.parametrize("key", RECORDED["calls"])
+def test_recorded(key):
+    call, count = RECORDED["calls"][key], pt.iscalar("count")
+    ps, cost = recorded_cost(call["problem"], count)
+    updates, averages = recorded_call(call["rule"], call["options"], ps, cost)
+    step, rows = compiled(updates, [count]), dict(zip(RECORDED["steps"], range(len(RECORDED["steps"])), strict=True))
+    for t in range(max(rows)):
+        step(t)
+        for name, variables in ((key, ps), (f"eval/{key}", list((averages or {}).values()))):
+            if t + 1 in rows and variables:
+                wanted = FILE[name][rows[t + 1]]
+                error = np.max(np.abs(flat(values(variables)) - wanted)) / max(1, np.max(np.abs(wanted)))
+                assert error <= call["allowed"], (t + 1, error)
+
+
+# Twins
+
+
+class Small:
+    """A smooth cost of a matrix and a vector, with its gradients by hand."""
+
+    def __init__(self, seed=3, shape=(3, 3)):
+        rng = np.random.default_rng(seed)
+        self.X, self.Y = rng.normal(size=(12, shape[0])), rng.normal(size=(12, shape[1]))
+        self.starts = [rng.normal(size=shape), rng.normal(size=shape[1])]
+
+    def cost(self, parameters):
+        W, b = parameters
+        return pt.mean(pt.sum(pt.sqrt(1 + (pt.dot(self.X, W) + b - self.Y) ** 2), axis=1))
+
+    def value(self, x):
+        return np.mean(np.sum(np.sqrt(1 + (self.X @ x[0] + x[1] - self.Y) ** 2), axis=1))
+
+    def gradient(self, x):
+        r = self.X @ x[0] + x[1] - self.Y
+        d = r / np.sqrt(1 + r**2) / len(r)
+        return [self.X.T @ d, d.sum(axis=0)]
+
+
+SMALL = Small()
+FALLING = schedules.Linear(0.1, 50)
+CASES = [
+    ("lion", {"decay": 0.2, "mean_weight": 0.8}),
+    ("signum", {"decay": 0.2, "momentum": 0.7}),
+    ("adamw", {"decay": 0.1, "mean_square_weight": 0.9, "clip_update": True}),
+    ("adamax", {"decay": 0.1}),
+    ("nadam", {"decay": 0.1}),
+    ("radam", {"decay": 0.1, "mean_square_weight": 0.9}),
+    ("adabelief", {"decay": 0.1, "epsilon": 1e-8, "inner_epsilon": 1e-10}),
+    ("adan", {"decay": 0.1}),
+    ("adan", {"decay": 0.1, "proximal": False, "difference_weight": 0.6}),
+    ("ademamix", {"decay": 0.1, "warm_up": 30}),
+    ("ademamix", {"slow_weight": 0.99, "slow_share": 2.0}),
+    ("adopt", {"decay": 0.1, "clip_first": 2}),
+    ("adopt", {"clip": False, "mean_square_weight": 0.9}),
+    ("mars", {"decay": 0.1, "strength": 0.1}),
+    ("mars", {"exact": True, "base": "lion", "decay": 0.1}),
+    ("yogi", {"decay": 0.1}),
+    ("laprop", {"decay": 0.1, "epsilon": 1e-8}),
+    ("lamb", {"decay": 0.1}),
+    ("lars", {"trust": 0.5, "decay": 0.1, "nesterov": True, "epsilon": 1e-3}),
+    ("lars", {"trust": 0.5, "momentum": 0.0}),
+    ("novograd", {"decay": 0.1}),
+    ("prodigy", {"step_size": 1.0, "initial": 1e-3, "decay": 0.01, "safeguard": True, "growth": 1.5}),
+    ("prodigy", {"step_size": 1.0, "initial": 1e-3, "bias_correction": True, "coefficient": 0.5}),
+    ("dog", {"step_size": 1.0, "by_tensor": True}),
+    ("dog", {"step_size": 1.0, "weighted": True, "initial_distance": 1e-2}),
+    ("polyak_sgd", {"step_size": 0.8, "lower_bound": 2.0, "scale": 0.5, "maximum": 0.5}),
+    ("polyak_sgd", {"step_size": 1.0, "momentum": 0.5, "epsilon": 1e-5, "maximum": 0.1}),
+    ("adafactor", {"decay": 0.1, "mean_weight": 0.9}),
+    ("adafactor", {"variant": "paper", "clip": 0.5}),
+    ("adafactor", {"variant": "optax", "scale": False, "decay": 0.01}),
+    ("qhm", {"mean_weight": 0.9, "decay": 0.1}),
+    ("qhadam", {"mean_weight": 0.9, "square_share": 0.8, "decay": 0.1}),
+    ("aggmo", {"decay": 0.1}),
+    ("madgrad", {"momentum": 0.8}),
+    ("momo", {"step_size": 0.3, "lower_bound": 1.0, "decay": 0.1}),
+    ("d_adaptation", {"step_size": 1.0, "initial": 1e-3, "decay": 0.01}),
+    ("came", {"decay": 0.1, "clip": 0.5}),
+    ("sm3", {"decay": 0.1}),
+    ("sm3", {"momentum": 0.5, "mean_square_weight": 0.9}),
+    ("scion", {"radius": 0.5, "constrained": True}),
+    ("scion", {"signs": lambda p: p.ndim == 2}),
+    ("muon", {"scale": "shape"}),
+    ("muon", {"nesterov": False, "bias_correction": True, "scale": None}),
+    ("shampoo", {"every": 3, "decay": 0.1}),
+    ("shampoo", {"every": 1, "start": 5, "graft": None, "mean_square_weight": 1.0, "epsilon": 1e-6}),
+    ("soap", {"every": 4, "mean_square_weight": 0.8}),
+]
+
+
+@pytest.mark.parametrize(("rule", "options"), CASES, ids=lambda part: part if isinstance(part, str) else None)
+def test_twin(rule, options):
+    ps, options = shared_at(SMALL.starts), {"step_size": FALLING} | options
+    points = trajectory(ps, getattr(optapi, rule)(ps, SMALL.cost(ps), **options), STEPS)
+    more = {"cost": SMALL.value} if rule in ("polyak_sgd", "momo") else {}
+    wanted = getattr(reference, rule)(SMALL.starts, SMALL.gradient, STEPS, **options, **more)
+    # Rules with decompositions amplify the rounding of the smallest eigenvalues.
+    tolerance = 1e-7 if rule in ("shampoo", "soap") else 1e-11
+    for t, (point, other) in enumerate(zip(points, wanted, strict=True)):
+        np.testing.assert_allclose(flat(point), flat(other), rtol=tolerance, atol=tolerance, err_msg=f"step {t}")
+
+
+def test_schedule_free_twin():
+    ps, options = shared_at(SMALL.starts), {"step_size": schedules.WarmUp(0.3, 5), "power": 1.0, "interpolation": 0.8}
+    updates = optapi.sgd(ps, SMALL.cost(ps), step_size=options["step_size"])
+    updates = optapi.schedule_free(updates, ps, **options)
+    points = trajectory(ps, updates, STEPS)
+    wanted, averages = reference.schedule_free(SMALL.starts, SMALL.gradient, STEPS, **options)
+    np.testing.assert_allclose(flat(points[-1]), flat(wanted[-1]), rtol=1e-12)
+    np.testing.assert_allclose(flat(values(optapi.reports(updates)["average"])), flat(averages[-1]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_sharpness_aware_twin(adaptive):
+    ps = shared_at(SMALL.starts)
+    sharp = gradients.sharpness_aware(SMALL.cost(ps), ps, 0.1, adaptive=adaptive)
+    points = trajectory(ps, optapi.sgd(ps, gradients=sharp, step_size=0.1), STEPS)
+    x, uphill = SMALL.starts, reference.sam(SMALL.gradient, 0.1, adaptive)
+    for _ in range(STEPS):
+        x = [p - 0.1 * g for p, g in zip(x, uphill(x), strict=True)]
+    np.testing.assert_allclose(flat(points[-1]), flat(x), rtol=1e-11)
+
+
+def test_cautious_twin():
+    ps = shared_at(SMALL.starts)
+    gs = pytensor.grad(SMALL.cost(ps), ps)
+    updates = optapi.cautious(optapi.adam(ps, gradients=gs, step_size=0.1), dict(zip(ps, gs, strict=True)))
+    wanted = reference.cautious_adam(SMALL.starts, SMALL.gradient, STEPS, step_size=0.1)
+    np.testing.assert_allclose(flat(trajectory(ps, updates, STEPS)[-1]), flat(wanted[-1]), rtol=1e-11)
+
+
+# Facts
+
+
+def run(rule, steps=20, problem=SMALL, units=1.0, **options):
+    """The point after some steps, as one vector."""
+    ps = shared_at(problem.starts)
+    step = compiled(rule(ps, units * problem.cost(ps), **options))
+    for _ in range(steps):
+        step()
+    return flat(values(ps))
+
+
+EQUAL = {
+    "qhm without the mean is gradient descent": (partial(optapi.qhm, share=0.0), partial(optapi.sgd, step_size=0.01)),
+    "qhadam of the moments alone is adam": (
+        partial(optapi.qhadam, share=1.0, mean_weight=0.9),
+        optapi.adam,
+    ),
+    "aggmo with one momentum is that": (
+        partial(optapi.aggmo, momenta=(0.9,), step_size=0.01),
+        partial(optapi.sgd, momentum=0.9, step_size=0.01),
+    ),
+    "lion with one weight is signum": (
+        partial(optapi.lion, mean_weight=0.7, memory_weight=0.7, step_size=0.1),
+        partial(optapi.signum, momentum=0.7, step_size=0.1),
+    ),
+    "ademamix without the slow mean is adamw": (
+        partial(optapi.ademamix, slow_share=0.0, decay=0.1),
+        partial(optapi.adamw, decay=0.1),
+    ),
+    "mars without strength is adamw": (
+        partial(optapi.mars, strength=0.0, decay=0.1, step_size=0.1),
+        partial(optapi.adamw, decay=0.1, mean_weight=0.95, mean_square_weight=0.99, step_size=0.1),
+    ),
+    "laprop without a mean is adam": (
+        partial(optapi.laprop, mean_weight=0.0, epsilon=1e-8, step_size=0.1),
+        partial(optapi.adam, mean_weight=0.0, step_size=0.1),
+    ),
+    "SAM of radius 0 is the rule": (
+        lambda ps, cost: optapi.adam(ps, gradients=gradients.sharpness_aware(cost, ps, 0.0)),
+        optapi.adam,
+    ),
+    "schedule_free without interpolation is the rule": (
+        lambda ps, cost: optapi.schedule_free(optapi.sgd(ps, cost), ps, step_size=0.01, interpolation=0.0),
+        optapi.sgd,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_equal(name):
+    one, other = EQUAL[name]
+    # Small gradients, since MARS clips those of norms above 1.
+    np.testing.assert_allclose(run(one, units=0.1), run(other, units=0.1), rtol=1e-11)
+
+
+FIRST = {
+    "lion": ({}, lambda x, g: np.sign(g)),
+    "signum": ({}, lambda x, g: np.sign(g)),
+    "adan": ({"epsilon": 0.0}, lambda x, g: np.sign(g)),
+    "laprop": ({}, lambda x, g: np.sign(g)),
+    "mars": ({"epsilon": 0.0}, lambda x, g: np.sign(g)),
+    "adabelief": ({}, lambda x, g: np.sign(g) / 0.9),
+    "ademamix": ({"epsilon": 0.0}, lambda x, g: 1.0005 * np.sign(g)),
+    "adopt": ({}, lambda x, g: 0 * x),
+    "soap": ({"decay": 0.0}, lambda x, g: 0 * x),
+    "lamb": ({"epsilon": 0.0}, lambda x, g: np.sign(g) * np.linalg.norm(x) / np.sqrt(x.size)),
+    "lars": ({"trust": 0.5}, lambda x, g: 0.5 * np.linalg.norm(x) * g / np.linalg.norm(g)),
+    "novograd": ({"epsilon": 0.0}, lambda x, g: g / np.linalg.norm(g)),
+    "muon": (
+        {"coefficients": "svd", "scale": None, "decay": 0.0, "others": optapi.signum},
+        lambda x, g: reference.polar(g) if x.ndim == 2 else np.sign(g),
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", FIRST)
+def test_first_step(rule):
+    options, wanted = FIRST[rule]
+    first = flat([p - 0.01 * wanted(p, g) for p, g in zip(SMALL.starts, SMALL.gradient(SMALL.starts), strict=True)])
+    np.testing.assert_allclose(run(getattr(optapi, rule), 1, step_size=0.01, **options), first, rtol=1e-9)
+
+
+def test_first_steps_without_a_step_size():
+    start, g = flat(SMALL.starts), flat(SMALL.gradient(SMALL.starts))
+    moved = run(optapi.prodigy, 1, epsilon=0.0) - start
+    np.testing.assert_allclose(moved, -1e-6 * 0.1 / np.sqrt(0.001) * np.sign(g), rtol=1e-6)
+    moved = run(optapi.dog, 1, epsilon=0.0) - start
+    np.testing.assert_allclose(np.linalg.norm(moved), 1e-6 * (1 + np.linalg.norm(start)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        partial(optapi.lion, step_size=0.1),
+        partial(optapi.lamb, epsilon=0.0),
+        partial(optapi.adan, epsilon=0.0),
+        partial(optapi.ademamix, epsilon=0.0),
+        partial(optapi.adopt, epsilon=0.0),
+        partial(optapi.laprop, epsilon=0.0),
+        partial(optapi.adabelief, epsilon=0.0, inner_epsilon=0.0),
+        partial(optapi.novograd, epsilon=0.0),
+        partial(optapi.prodigy, epsilon=0.0),
+        partial(optapi.dog, epsilon=0.0),
+        partial(optapi.muon, epsilon=0.0, others=partial(optapi.adam, epsilon=0.0)),
+        optapi.adafactor,
+        optapi.came,
+        optapi.sm3,
+        partial(optapi.d_adaptation, epsilon=0.0),
+    ],
+    ids=lambda rule: getattr(rule, "func", rule).__name__,
+)
+def test_units_of_the_cost_do_not_count(rule):
+    np.testing.assert_allclose(run(rule), run(rule, units=2.0**10), rtol=1e-11)
+
+
+class Matrix:
+    """A cost of one matrix, which may be rotated: the W of `Small` is ``P' W Q``."""
+
+    def __init__(self, rows, columns, P=None, Q=None):
+        rng = np.random.default_rng(5)
+        self.X, self.Y, start = (
+            rng.normal(size=(9, rows)),
+            rng.normal(size=(9, columns)),
+            rng.normal(size=(rows, columns)),
+        )
+        self.P, self.Q = np.eye(rows) if P is None else P, np.eye(columns) if Q is None else Q
+        self.starts = [self.P @ start @ self.Q]
+
+    def cost(self, parameters):
+        W = pt.dot(pt.dot(self.P.T, parameters[0]), self.Q.T)
+        return pt.mean(pt.sqrt(1 + (pt.dot(self.X, W) - self.Y) ** 2))
+
+
+@pytest.mark.parametrize("rule", [optapi.muon, optapi.shampoo, optapi.soap], ids=lambda rule: rule.__name__)
+def test_rotations_of_matrices_do_not_count(rule):
+    rng = np.random.default_rng(6)
+    P, Q = (np.linalg.qr(rng.normal(size=(3, 3)))[0] for _ in range(2))
+    # A graft looks at components.
+    options = {"graft": None, "epsilon": 1e-6, "every": 2} if rule is optapi.shampoo else {}
+    straight, turned = (
+        run(rule, 12, problem, step_size=0.05, **options).reshape(3, 3)
+        for problem in (Matrix(3, 3), Matrix(3, 3, P, Q))
+    )
+    np.testing.assert_allclose(turned, P @ straight @ Q, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("coefficients", ["jordan", "polar_express", "svd"])
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (2, 3, 4)], ids=str)
+def test_orthogonal_steps(coefficients, shape):
+    W = pytensor.shared(np.zeros(shape), name="W")
+    g = np.random.default_rng(7).normal(size=shape)
+    options = {"coefficients": coefficients, "scale": None, "decay": 0.0, "step_size": 1.0}
+    compiled(optapi.muon([W], gradients=[pt.constant(g)], **options))()
+    step = -W.get_value().reshape(-1, shape[-1])
+    sizes = np.linalg.svd(step, compute_uv=False)
+    low, high = {"jordan": (0.68, 1.16), "polar_express": (0.85, 1.15), "svd": (1 - 1e-12, 1 + 1e-12)}[coefficients]
+    assert low <= sizes.min() and sizes.max() <= high
+    # The same singular vectors: the product with the polar factor is symmetric.
+    product = reference.polar(g.reshape(step.shape)).T @ step
+    np.testing.assert_allclose(product, product.T, atol=1e-10)
+
+
+def test_outputs_in_rows_is_the_transposed_run():
+    W = shared_at([np.arange(6.0).reshape(2, 3) - 2])
+    V = shared_at([np.arange(6.0).reshape(2, 3).T - 2])
+    for p, outputs in ((W, "columns"), (V, "rows")):
+        g = pt.sin(p[0] if outputs == "columns" else p[0].T)
+        step = compiled(optapi.muon(p, gradients=[g if outputs == "columns" else g.T], outputs=outputs, scale="shape"))
+        for _ in range(5):
+            step()
+    np.testing.assert_allclose(W[0].get_value(), V[0].get_value().T, rtol=1e-12)
+
+
+ALL = [
+    *(optapi.lion, optapi.signum, optapi.adabelief, optapi.adan, optapi.ademamix, optapi.adopt, optapi.mars),
+    *(optapi.qhm, optapi.qhadam, optapi.aggmo, optapi.madgrad, optapi.momo, optapi.d_adaptation, optapi.came),
+    *(
+        optapi.sm3,
+        optapi.scion,
+        optapi.yogi,
+        optapi.laprop,
+        optapi.lamb,
+        optapi.lars,
+        optapi.novograd,
+        optapi.prodigy,
+        optapi.dog,
+    ),
+    *(optapi.polyak_sgd, optapi.adafactor, optapi.muon, optapi.shampoo, optapi.soap),
+    partial(optapi.muon, coefficients="svd"),
+]
+
+
+@pytest.mark.parametrize("rule", ALL, ids=lambda rule: getattr(rule, "__name__", "muon, exact"))
+def test_gradients_of_zero_and_what_is_not_finite(rule):
+    """Zeros leave all finite, in any shape; infinity and NaN reach the parameters, and nothing raises."""
+    ps = shared_at([np.ones((2, 3)), np.ones(2), np.array(1.0)], "float32")
+    scale = pytensor.shared(np.float32(0))
+    updates = rule(ps, sum(scale * pt.sum(p) for p in ps))
+    step = compiled(updates)
+    for _ in range(3):
+        step()
+        assert all(np.all(np.isfinite(v)) for v in values(updates))
+    for value in (np.inf, np.nan):
+        scale.set_value(np.float32(value))
+        with np.errstate(all="ignore"):
+            for _ in range(12):
+                step()
+    assert not any(np.any(np.isfinite(p)) for p in values(ps))
+
+
+def test_memory_of_adafactor_is_that_of_rows_and_columns():
+    W, V = shared_at([np.ones((30, 20)), np.ones((30, 20))])
+    sizes = {v.name: v.get_value().size for v in optapi.adafactor([W, V], pt.sum(W**2) + pt.sum(V**2)) if "/" in v.name}
+    assert sum(sizes.values()) == 2 * (30 + 20) + 1
+    unfactored = optapi.adafactor([W], pt.sum(W**2), factor_from=25)
+    assert sum(v.get_value().size for v in unfactored if "/" in v.name) == 600 + 1
+
+
+# Decay and masks
+
+
+@pytest.mark.parametrize("rule", [optapi.nadam, optapi.radam, optapi.adamax, optapi.lion, optapi.muon, optapi.soap])
+def test_a_mask_and_a_schedule_of_decay(rule):
+    ps = shared_at([np.ones((2, 2)), np.ones(2)])
+    zero = [pt.zeros_like(p) for p in ps]
+    options = {"decay": lambda count: 0.5 / (count + 1), "mask": lambda p: p.ndim > 1, "step_size": 0.1}
+    options |= {"others": partial(optapi.adamw, decay=0.0)} if rule is optapi.muon else {}
+    points = trajectory(ps, rule(ps, gradients=zero, **options), 3)
+    first = 1 if rule is optapi.soap else 0  # whose first call moves nothing
+    kept = np.prod([1 - 0.1 * 0.5 / (count + 1) for count in range(first, 3)])
+    np.testing.assert_allclose(points[-1][0], kept * np.ones((2, 2)), rtol=1e-12)
+    np.testing.assert_array_equal(points[-1][1], np.ones(2))
+
+
+# Bad input
+
+
+def test_bad_input():
+    W, b = shared_at([np.ones((2, 2)), np.ones(2)])
+    ps, cost = [W, b], pt.sum(W**2) + pt.sum(b**2)
+    with pytest.raises(ValueError, match="muon is for matrices, and the parameter 'p1' is none; pass others="):
+        optapi.muon(ps, cost, others=None)
+    with pytest.raises(ValueError, match="gives some parameters to a rule that evaluates the cost at other points"):
+        optapi.muon(ps, cost, others=optapi.lbfgs)
+    with pytest.raises(ValueError, match="matrices has 1 entries for 2 parameters"):
+        optapi.muon(ps, cost, matrices=[True])
+    with pytest.raises(ValueError, match=r"decay is -0.1; pass a number of at least 0|decay is -0.1"):
+        optapi.lion(ps, cost, decay=-0.1)
+    with pytest.raises(ValueError, match="polyak_sgd reads the value of the cost; pass cost="):
+        optapi.polyak_sgd(ps, gradients=[W, b])
+    with pytest.raises(ValueError, match="gradients do not depend on the parameters"):
+        optapi.mars(ps, gradients=[pt.ones((2, 2)), pt.ones(2)], exact=True)
+    with pytest.raises(ValueError, match="gradients do not depend on the parameters"):
+        gradients.sharpness_aware(cost, ps, gradients=[pt.ones((2, 2)), pt.ones(2)])
+    with pytest.raises(TypeError, match="averages has no shared variable for 'p1'"):
+        averages = {W: pytensor.shared(np.ones((2, 2)))}
+        optapi.schedule_free(optapi.sgd(ps, cost), ps, step_size=0.1, averages=averages)
+    with pytest.raises(ValueError, match="pass those of a first-order rule"):
+        optapi.cautious(optapi.lbfgs(ps, cost, stop=pytensor.shared(0)), {W: W})
