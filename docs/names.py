@@ -75,7 +75,8 @@ def directive(name: str, thing: Any) -> str:
     if name in CONSTANTS:
         return f".. py:data:: {name}\n\n   {CONSTANTS[name]}"
     lines = [f".. autoclass:: {name}"]
-    if not issubclass(thing, optapi.schedules.Schedule | tuple):
+    base = thing in (optapi.prox.Penalty, optapi.prox.Projection)
+    if base or not issubclass(thing, optapi.schedules.Schedule | optapi.prox.Penalty | tuple):
         lines.append("   :members:")
     if is_dataclass(thing):
         # A field whose default is a function is no method.

@@ -32,7 +32,7 @@ and `updates` is as it was after any error.
 
 from typing import TYPE_CHECKING
 
-from . import gradients, line_search, plot, profiles, schedules, stopping, testing, transforms
+from . import gradients, line_search, plot, profiles, prox, schedules, stopping, testing, transforms
 from .checks import OptimizationWarning
 from .drivers.compiled import CompiledMinimizer, compile_minimizer, sample_starts
 from .drivers.covariance import covariance
@@ -164,6 +164,7 @@ __all__ = [
     "polak_ribiere",
     "profiles",
     "project",
+    "prox",
     "quickprop",
     "radam",
     "reduce_on_plateau",

@@ -44,14 +44,14 @@ class Box(NamedTuple):
 
     def project(self, point: Tensor) -> Any:
         """The nearest point of the box; NaN stays."""
-        return _between(point, self.low, self.high)
+        return between(point, self.low, self.high)
 
     def residual(self, point: Tensor, gradient: Tensor) -> Any:
         r"""The projected gradient, :math:`x - P(x - g)`, which vanishes where nothing feasible descends.
 
         It is written so that no digits of :math:`g` are lost where :math:`x` is much larger.
         """
-        return -_between(-gradient, self.low - point, self.high - point)
+        return -between(-gradient, self.low - point, self.high - point)
 
     def moved(self, point: Tensor, step: Tensor) -> Any:
         """The feasible point that is `step` away; a component that reaches its bound but for rounding is set to it."""
@@ -71,8 +71,9 @@ class Box(NamedTuple):
         return pt.switch(point <= self.low, minus, pt.switch(point >= self.high, one, zero))
 
 
-def _between(value: Any, low: Any, high: Any) -> Any:
-    # By comparisons, so that NaN stays: minimum and maximum lose it under numba on PyTensor 3.0.
+def between(value: Any, low: Any, high: Any) -> Any:
+    """`value` inside of the limits; where the high is below the low, the low. NaN stays."""
+    # By comparisons: minimum and maximum lose NaN under numba on PyTensor 3.0.
     below = pt.switch(value > high, high, value)
     return pt.switch(below < low, low, below)
 

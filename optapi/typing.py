@@ -22,6 +22,11 @@ StepSize: TypeAlias = Scalar | Callable[[Any], Any]
 Mask: TypeAlias = Sequence[bool] | Callable[[Any], bool]
 # A pair (low, high) for each parameter, by the parameter or in a list, or one for all; see `feasible.boxes`.
 Bounds: TypeAlias = Mapping[Any, Any] | Sequence[Any]
+# Numbers, an array of them, or a variable; weights are at least 0.
+Numbers: TypeAlias = "ArrayLike | Variable"
+Weight: TypeAlias = "ArrayLike | Variable"
+# An axis, several ones, or all.
+Axis: TypeAlias = int | tuple[int, ...] | None
 # Typical sizes of the parameters: a number, an array, one of these for each parameter, or where they come from.
 XScale: TypeAlias = "str | ArrayLike | Variable | Sequence[Any] | Mapping[Any, Any]"
 # From a variable to its next value.

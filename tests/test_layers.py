@@ -18,7 +18,7 @@ ORDER = [
     *("graph.replace", "graph.loops", "graph.batches", "graph.oracle", "graph.derivatives"),
     *("graph.products", "graph.ordered", "graph.numpy_linker"),
     *("graph.numba", "graph.jax", "graph.threads"),
-    *("schedules", "line_search", "moments", "gradients", "scaling", "losses", "feasible", "objective"),
+    *("schedules", "line_search", "moments", "gradients", "scaling", "losses", "feasible", "prox", "objective"),
     *("rules._linear_algebra", "rules._descent", "rules._projected"),
     *("rules.first_order", "rules.per_parameter_rates", "rules.conjugate_gradient", "rules.quasi_newton"),
     *("rules.stochastic_quasi_newton", "rules.natural_gradient"),
@@ -109,7 +109,17 @@ def test_notes_on_variables_are_written_and_read_in_one_module():
 def test_public_names_are_what_is_seen():
     assert sorted(dir(optapi)) == sorted([*optapi.__all__, "__version__"])
     names = [name for name in optapi.__all__ if inspect.ismodule(getattr(optapi, name))]
-    assert names == ["gradients", "line_search", "plot", "profiles", "schedules", "stopping", "testing", "transforms"]
+    assert names == [
+        "gradients",
+        "line_search",
+        "plot",
+        "profiles",
+        "prox",
+        "schedules",
+        "stopping",
+        "testing",
+        "transforms",
+    ]
 
 
 def test_no_module_is_hidden_by_a_function_of_its_name():

@@ -79,16 +79,6 @@ def memory_of_machine() -> float:
         return np.inf
 
 
-def guarded(matrix: Tensor) -> tuple[Any, Any]:
-    """`matrix` and 0; or zeros and NaN if it is not finite, because decompositions raise then.
-
-    Add the second to what is computed from the first, so that the result is not finite either.
-    """
-    finite = pt.all(pt.isfinite(matrix))
-    nan = pt.constant(np.asarray(np.nan, matrix.type.dtype))
-    return pt.switch(finite, matrix, pt.zeros_like(matrix)), pt.switch(finite, pt.zeros_like(nan), nan)
-
-
 class CompactInverseHessian(NamedTuple):
     r"""The inverse Hessian of L-BFGS, from the last :math:`m` pairs :math:`(s_i, y_i)` of steps and gradient changes.
 
