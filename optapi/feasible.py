@@ -104,14 +104,7 @@ def boxes(bounds: Bounds | None, parameters: Sequence[Any]) -> list[Box | None] 
 def _pairs(bounds: Any, parameters: Sequence[Any]) -> list[Any]:
     """The entry of `bounds` for each parameter."""
     if isinstance(bounds, Mapping):
-        given = {p: bounds[key] for p in parameters for key in (p, p.name) if key is not None and key in bounds}
-        for key in bounds:
-            if not any(key is p or (isinstance(key, str) and key == p.name) for p in parameters):
-                name = called(key) if isinstance(key, Variable) else repr(key)
-                raise ValueError(f"bounds has a key {name}, which is none of the parameters; {FORMS}")
-        if len(given) != len(bounds):
-            raise ValueError(f"bounds has two keys that are one parameter; {FORMS}")
-        return [given.get(p) for p in parameters]
+        return by_parameter("bounds", bounds, parameters, FORMS)
     if not isinstance(bounds, list | tuple):
         raise TypeError(f"bounds is {shown(bounds)}; {FORMS}")
     is_pair = len(bounds) == 2 and not any(isinstance(value, list | tuple) for value in bounds)
@@ -120,6 +113,18 @@ def _pairs(bounds: Any, parameters: Sequence[Any]) -> list[Any]:
     if len(bounds) != len(parameters):
         raise ValueError(f"bounds has {len(bounds)} entries for {len(parameters)} parameters; {FORMS}")
     return list(bounds)
+
+
+def by_parameter(argument: str, given: Mapping[Any, Any], parameters: Sequence[Any], forms: str) -> list[Any]:
+    """The entry of the dictionary `given` for each parameter or its name, None for one that is not in it."""
+    found = {p: given[key] for p in parameters for key in (p, p.name) if key is not None and key in given}
+    for key in given:
+        if not any(key is p or (isinstance(key, str) and key == p.name) for p in parameters):
+            name = called(key) if isinstance(key, Variable) else repr(key)
+            raise ValueError(f"{argument} has a key {name}, which is none of the parameters; {forms}")
+    if len(found) != len(given):
+        raise ValueError(f"{argument} has two keys that are one parameter; {forms}")
+    return [found.get(p) for p in parameters]
 
 
 def _box(pair: Any, parameter: Any, parameters: Sequence[Any]) -> Box | None:

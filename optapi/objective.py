@@ -342,6 +342,10 @@ class Objective:
         """The bounds of the packed vector, None without bounds."""
         return None if self.boxes is None else packed(self.boxes, self.parameters, self.dtype)
 
+    def around(self, point: Tensor) -> Box | None:
+        """The box of the points to which a step from `point` may lead, None without bounds."""
+        return self.box
+
     def residual(self, point: Tensor, gradient: Tensor) -> Any:
         """What vanishes at a solution, in units of the parameters: their gradient, with bounds the projected one."""
         gradient = self.unscaled(gradient)
@@ -397,9 +401,14 @@ class Objective:
         return np.result_type(*(p.type.dtype for p in self.parameters)).name
 
     @property
-    def size(self) -> int:
+    def components(self) -> int:
         """The number of components of all parameters together."""
         return sum(prod(state.shape_of(p)) for p in self.parameters)
+
+    @property
+    def size(self) -> int:
+        """The length of the packed vector: `components`, unless the rule works on another vector."""
+        return self.components
 
     def pack(self, tensors: Sequence[Any]) -> Any:
         """One vector of all components of `tensors`, which need not be of the shapes of the parameters."""
@@ -425,7 +434,10 @@ class Objective:
         # Parameters of a narrower dtype than the vector round: the point is where the cost was evaluated. Else it is
         # `point`, which rewrites would find out part by part.
         rounds = any(p.type.dtype != self.dtype for p in self.parameters)
-        return Point(self.pack(tensors) if rounds else point, cost, self.scaled(self.pack(gradients)))
+        return self._at(self.pack(tensors) if rounds else point, cost, gradients)
+
+    def _at(self, point: Tensor, cost: Any, gradients: Sequence[Any]) -> Point:
+        return Point(point, cost, self.scaled(self.pack(gradients)))
 
     def product(self, point: Tensor, vector: Tensor) -> Any:
         """The product of the Hessian at the packed vector `point` with the packed `vector`.
@@ -524,7 +536,7 @@ class Objective:
         if self.box is not None:
             x = self.box.project(x)
         if not self._is_exact(exact):
-            here = Point(x, self.cost, self.scaled(self.pack(self.gradients))) if self.box is None else self.at(x)
+            here = self._at(x, self.cost, self.gradients) if self.box is None else self.at(x)
             return here, pt.constant(np.int64(1)), ()
         # NaN equals nothing, so at first no point is known.
         kept = (

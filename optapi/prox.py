@@ -22,17 +22,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import ceil, log2
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
+from pytensor.graph.traversal import ancestors
 from pytensor.tensor.type import float_dtypes, integer_dtypes
 
-from .checks import as_dtype, as_tensor, is_dense, shown
-from .feasible import between
+from .checks import as_dtype, as_tensor, called, is_dense, shown
+from .feasible import between, by_parameter
 from .graph.loops import FALSE, repeat
 from .graph.ordered import cumulative, in_order
+from .state import shape_of
 from .typing import Axis, Numbers, Tensor, Weight
 from .vectors import guarded, largest, norm, unit
 
@@ -251,8 +254,9 @@ def _inside(condition: Any, value: Any) -> Any:
     return pt.switch(pt.all(condition), value, np.asarray(np.inf, value.type.dtype))
 
 
-def _positive_part(v: Any) -> Any:
-    return pt.switch(v <= 0, pt.zeros_like(v), v)  # NaN stays
+def positive_part(v: Any) -> Any:
+    """`v`, or 0 where it is negative; NaN stays."""
+    return pt.switch(v <= 0, pt.zeros_like(v), v)
 
 
 # Penalties of each component
@@ -320,7 +324,7 @@ class NonNegativeL1(_Separable):
         return _inside(x >= 0, pt.sum(self._given("weight", x) * x))
 
     def _prox(self, v: Any, t: Any) -> Any:
-        return _positive_part(v - t * self._given("weight", v))
+        return positive_part(v - t * self._given("weight", v))
 
 
 @dataclass(frozen=True, eq=False)
@@ -356,7 +360,7 @@ class NonNegativeRidge(Ridge):
         return _inside(x >= 0, Ridge._value(self, x))
 
     def _prox(self, v: Any, t: Any) -> Any:
-        return _positive_part(Ridge._prox(self, v, t))
+        return positive_part(Ridge._prox(self, v, t))
 
 
 @dataclass(frozen=True, eq=False)
@@ -504,7 +508,7 @@ class GroupL2(Penalty):
         norms, roots, labels = self._norms(v)
         least = t * self._given("weight", v) * roots
         moves = ~pt.eq(norms, 0)
-        factor = _positive_part(1 - least / pt.switch(moves, norms, pt.ones_like(norms)))
+        factor = positive_part(1 - least / pt.switch(moves, norms, pt.ones_like(norms)))
         factor = pt.switch(moves, factor, pt.zeros_like(factor))
         return v * (factor if labels is None else factor[labels].reshape(v.shape))
 
@@ -740,7 +744,7 @@ class NonNegative(Projection):
     separable: ClassVar[bool] = True
 
     def _project(self, v: Any) -> Any:
-        return _positive_part(v)
+        return positive_part(v)
 
 
 @dataclass(frozen=True, eq=False)
@@ -799,7 +803,7 @@ def _on_simplex(v: Any, r: Any) -> Any:
     sums = cumulative(-falling[None], pt.arange(v.shape[0]))[0]
     # Over the k largest components, tau would be the k-th of these; the largest is that of the right k.
     tau = pt.max((sums - r) / (pt.arange(v.shape[0]) + 1).astype(v.type.dtype))
-    return _positive_part(v - tau)
+    return positive_part(v - tau)
 
 
 def _on_l1_ball(v: Any, r: Any) -> Any:
@@ -919,7 +923,7 @@ class Halfspace(Hyperplane):
 
     def _project(self, v: Any) -> Any:
         excess, a = self._excess(v)
-        return v - _positive_part(excess) * a
+        return v - positive_part(excess) * a
 
 
 @dataclass(frozen=True, eq=False)
@@ -1134,7 +1138,7 @@ class PSD(Projection):
         matrix, nonfinite = guarded((v + v.T) / 2)
         decomposition: Any = pt.linalg.eigh(matrix)
         values, vectors = decomposition
-        onto = pt.dot(vectors * _positive_part(values + nonfinite), vectors.T)
+        onto = pt.dot(vectors * positive_part(values + nonfinite), vectors.T)
         return (onto + onto.T) / 2
 
 
@@ -1197,3 +1201,63 @@ class Dykstra(Projection):
             return [x, *new], ~pt.any(change > close * (1 + abs(x)))
 
         return repeat(turn, [v, *(pt.zeros_like(v) for _ in self.sets)], self.turns)[0]
+
+
+# What a user passes to a rule
+
+FORMS = (
+    "pass a dictionary from parameters, or their names, to {what}, a list with one or None for each parameter, or one"
+)
+
+
+def l1_weights(l1: Any, parameters: Sequence[Any]) -> list[Any]:
+    """The weights of each of `parameters`, a variable of its dtype that broadcasts to it, or None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `l1` is not in one of its forms; the message names the parameter.
+    """
+    forms = FORMS.format(what="numbers of at least 0, arrays or variables")
+    if isinstance(l1, list | tuple) and len(parameters) == 1 and all(isinstance(v, Real) for v in l1):
+        l1 = np.asarray(l1)
+    found: list[Any] = []
+    for weight, p in zip(_each("l1", l1, parameters, forms), parameters, strict=True):
+        if weight is None:
+            found.append(None)
+            continue
+        name = f"l1 of {called(p)}"
+        weight = _numbers(name, weight, 0.0)
+        shape = weight.type.shape if isinstance(weight, Variable) else np.shape(weight)
+        _check_shape(name, shape, p)
+        _check_independent(name, weight, parameters)
+        found.append(as_dtype(pt.as_tensor(weight), p.type.dtype))
+    return found
+
+
+def _each(argument: str, given: Any, parameters: Sequence[Any], forms: str) -> list[Any]:
+    """The entry of `given` for each parameter."""
+    if isinstance(given, Mapping):
+        return by_parameter(argument, given, parameters, forms)
+    if isinstance(given, list | tuple):
+        if len(given) != len(parameters):
+            raise ValueError(f"{argument} has {len(given)} entries for {len(parameters)} parameters; {forms}")
+        return list(given)
+    return [given] * len(parameters)
+
+
+def _check_shape(name: str, shape: tuple[int | None, ...], parameter: Any) -> None:
+    """An array of `shape` broadcasts to the parameter."""
+    try:
+        wanted: tuple[int | None, ...] = shape_of(parameter)
+    except TypeError:
+        wanted = parameter.type.shape
+    if len(shape) > len(wanted) or any(
+        a not in (None, 1, b) and b is not None for a, b in zip(shape[::-1], wanted[::-1], strict=False)
+    ):
+        raise ValueError(f"{name} has shape {shape}, which does not broadcast to {wanted}")
+
+
+def _check_independent(name: str, value: Any, parameters: Sequence[Any]) -> None:
+    if isinstance(value, Variable) and set(parameters) & set(ancestors([value])):
+        raise ValueError(f"{name} depends on the parameters; weights are no functions of them")

@@ -64,6 +64,7 @@ ROWS = [
     Case(optapi.lbfgs, {}),
     Case(optapi.lbfgs, {"memory": 2, "exact": False}),
     Case(optapi.lbfgs, {"bounds": (-0.75, None)}),
+    Case(optapi.lbfgs, {"l1": 0.0}),
     Case(optapi.bfgs, {}),
     Case(optapi.sr1, {}),
     Case(optapi.barzilai_borwein, {}),

@@ -19,7 +19,7 @@ ORDER = [
     *("graph.products", "graph.ordered", "graph.numpy_linker"),
     *("graph.numba", "graph.jax", "graph.threads"),
     *("schedules", "line_search", "moments", "gradients", "scaling", "losses", "feasible", "prox", "objective"),
-    *("rules._linear_algebra", "rules._descent", "rules._projected"),
+    *("rules._linear_algebra", "rules._descent", "rules._projected", "rules._split"),
     *("rules.first_order", "rules.per_parameter_rates", "rules.conjugate_gradient", "rules.quasi_newton"),
     *("rules.stochastic_quasi_newton", "rules.natural_gradient"),
     *("rules.newton", "rules.least_squares", "rules.hessian_free"),

@@ -245,8 +245,8 @@ class CompactHessian(NamedTuple):
     def begin(cls, f: Objective, memory: int) -> CompactHessian:
         """The state without pairs, for the rule with the objective `f`."""
         return cls(
-            inverse_hessian_state(f, "active", (f.size,)),
-            inverse_hessian_state(f, "vectors", (2 * memory, f.size)),
+            inverse_hessian_state(f, "active", (f.components,)),
+            inverse_hessian_state(f, "vectors", (2 * memory, f.components)),
             inverse_hessian_state(f, "products", (2 * memory,) * 2, fill=_without_pairs(memory)),
             inverse_hessian_state(f, "scale", (), fill=1),
             inverse_hessian_state(f, "pushed", (), "int64"),

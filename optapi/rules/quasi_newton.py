@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..checks import check_choice, check_count
 from ..hints import hinted
 from ..line_search import LineSearch, nonmonotone, strong_wolfe
 from ..objective import Objective
-from ..typing import Bounds, Scalar, StepSize, Updates, Variables, XScale
+from ..typing import Bounds, Scalar, StepSize, Updates, Variables, Weight, XScale
 from ..vectors import dot, largest, norm
 from ._descent import Descent, End
 from ._linear_algebra import (
@@ -26,13 +27,15 @@ from ._linear_algebra import (
     times,
 )
 from ._projected import model_step
+from ._split import Split
 
 
 @hinted
 def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
           memory: int = 10, line_search: LineSearch = strong_wolfe, exact: bool | None = None,
-          x_scale: XScale | None = None, bounds: Bounds | None = None, tolerance: Scalar | None = 1e-5,
+          x_scale: XScale | None = None, bounds: Bounds | None = None,
+          l1: Weight | Mapping[Any, Any] | Sequence[Any] | None = None, tolerance: Scalar | None = 1e-5,
           ascent: bool = False, name: str = "lbfgs") -> Updates:  # fmt: skip
     r"""Limited-memory BFGS.
 
@@ -114,6 +117,8 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
         x_scale=x_scale, bounds=bounds,
     )  # fmt: skip
+    if l1 is not None:
+        f = Split.into_parts(f, l1)
     start = Descent.start(f, line_search, exact)
     check_count("memory", memory)
     if f.box is not None:
@@ -125,14 +130,16 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
 
 
 def _bounded(start: Descent, pairs: CompactHessian, step_size: StepSize | None) -> Updates:
-    """`lbfgs` with bounds."""
-    box: Any = start.objective.box
+    """`lbfgs` with bounds, or with an L1 penalty."""
+    f: Any = start.objective
     room: Any = start.room
-    direction = model_step(room, start.gradient, pairs) if start.objective.size else start.gradient
+    split = isinstance(f, Split)
+    direction = model_step(room, start.gradient, f.model(pairs) if split else pairs) if f.size else start.gradient
     end = start.line_search(direction, step_size, restart=pairs.empty)
-    pushed = pairs.cleared(end.restarted).push(end.step, end.change, unless=end.failed)
+    step, change = f.pair(end) if split else (end.step, end.change)
+    pushed = pairs.cleared(end.restarted).push(step, change, unless=end.failed)
     unheld = dict(zip(pairs[1:], pushed[1:], strict=True))
-    return start.finish(end, {pairs.active: box.active(end.point)}, unheld=unheld)
+    return start.finish(end, {pairs.active: (f if split else f.box).active(end.point)}, unheld=unheld)
 
 
 @hinted
