@@ -18,7 +18,7 @@ from pytensor.graph.traversal import ancestors
 from pytensor.tensor.type import float_dtypes, integer_dtypes
 
 from .checks import as_dtype, called, is_dense, shown
-from .pytree import PyTree
+from .pytree import PyTree, spread
 from .state import shape_of
 from .typing import Bounds, Tensor
 from .vectors import largest
@@ -235,27 +235,8 @@ def limits(bounds: Any, structure: PyTree, models: Sequence[np.ndarray]) -> list
     """
     if bounds is None:
         return None
-    found: list[Any] = []
-    leaves = iter(models)
-
-    def walk(name: str, given: Any, part: PyTree) -> None:
-        if part.kind is None:
-            found.append(_of_leaf(name, given, next(leaves)))
-            return
-        if given is None or _is_pair_of_numbers(given):
-            given = dict.fromkeys(part.keys, given)
-        elif part.kind is dict:
-            if not isinstance(given, Mapping) or not set(given) <= set(part.keys):
-                was = f"has the keys {list(given)}" if isinstance(given, Mapping) else f"is {shown(given)}"
-                raise ValueError(f"{name} {was}; pass a dictionary with some of the keys {list(part.keys)}")
-        elif not isinstance(given, list | tuple) or len(given) != len(part.keys):
-            raise ValueError(f"{name} is {shown(given)}; pass a list of {len(part.keys)} as the point is")
-        else:
-            given = dict(enumerate(given))
-        for key, child in zip(part.keys, part.parts, strict=True):
-            walk(f"{name}[{key!r}]", given.get(key), child)
-
-    walk("bounds", bounds, structure)
+    entries = spread("bounds", bounds, structure, _is_pair_of_numbers)
+    found = [_of_leaf(name, given, model) for (name, given), model in zip(entries, models, strict=True)]
     return None if all(pair is None for pair in found) else found
 
 

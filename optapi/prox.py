@@ -20,7 +20,7 @@ Parikh and Boyd (2014), Proximal algorithms, chapter 6; Beck (2017), First-order
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from math import ceil, log2
 from numbers import Real
 from typing import Any, ClassVar
@@ -1219,7 +1219,7 @@ def l1_weights(l1: Any, parameters: Sequence[Any]) -> list[Any]:
         If `l1` is not in one of its forms; the message names the parameter.
     """
     forms = FORMS.format(what="numbers of at least 0, arrays or variables")
-    if isinstance(l1, list | tuple) and len(parameters) == 1 and all(isinstance(v, Real) for v in l1):
+    if isinstance(l1, list | tuple) and len(parameters) == 1 != len(l1) and all(isinstance(v, Real) for v in l1):
         l1 = np.asarray(l1)
     found: list[Any] = []
     for weight, p in zip(_each("l1", l1, parameters, forms), parameters, strict=True):
@@ -1233,6 +1233,68 @@ def l1_weights(l1: Any, parameters: Sequence[Any]) -> list[Any]:
         _check_independent(name, weight, parameters)
         found.append(as_dtype(pt.as_tensor(weight), p.type.dtype))
     return found
+
+
+def penalties(prox: Any, parameters: Sequence[Any]) -> list[Any]:
+    """The penalty of each of `parameters`, or None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `prox` is not in one of its forms; the message names the parameter.
+    """
+    forms = FORMS.format(what="penalties of optapi.prox")
+    found = _each("prox", prox, parameters, forms)
+    for penalty, p in zip(found, parameters, strict=True):
+        if penalty is None:
+            continue
+        if isinstance(penalty, type) or not all(callable(getattr(penalty, name, None)) for name in ("value", "prox")):
+            raise TypeError(
+                f"prox of {called(p)} is {shown(penalty)}; pass a penalty of optapi.prox, or an object with methods "
+                "value and prox"
+            )
+        for name in (field.name for field in fields(penalty)) if is_dataclass(penalty) else ():
+            _check_independent(f"{name} of the prox of {called(p)}", getattr(penalty, name), parameters)
+    if all(penalty is None for penalty in found):
+        raise ValueError(f"prox has no penalty of any parameter; {forms}")
+    return found
+
+
+def composite(l1: Any, prox: Any, parameters: Sequence[Any]) -> list[Any] | None:
+    """The penalties that `l1` and `prox` are for each of `parameters`; None if there are none.
+
+    Raises
+    ------
+    ValueError
+        If a parameter has both.
+    """
+    if l1 is None and prox is None:
+        return None
+    weights = [None] * len(parameters) if l1 is None else l1_weights(l1, parameters)
+    found = [None] * len(parameters) if prox is None else penalties(prox, parameters)
+    for weight, penalty, p in zip(weights, found, parameters, strict=True):
+        if weight is not None and penalty is not None:
+            raise ValueError(f"{called(p)} has both l1 and prox; pass one of them, for instance prox.ElasticNet")
+    return [h if weight is None else L1(weight) for weight, h in zip(weights, found, strict=True)]
+
+
+def residual(penalty: Any, x: Any, g: Any) -> Any:
+    """What vanishes where the penalty and a cost with the gradient `g` are least together, in units of `g`.
+
+    Of an L1 penalty it is the subgradient of least norm, of others `x` minus the proximal operator of a unit step.
+    """
+    if not isinstance(penalty, L1):
+        return x - penalty.prox(x - g, 1.0)
+    weight = penalty._given("weight", x)
+    return pt.switch(pt.eq(x, 0), soft(g, weight), g + weight * pt.sign(x))
+
+
+def exceeds(penalty: Any, x: Any) -> Any:
+    """Whether `x` is outside of a set by more than rounding; False of a penalty that is no set."""
+    if not hasattr(penalty, "project"):
+        return FALSE
+    close = np.asarray(np.sqrt(np.finfo(x.type.dtype).eps), x.type.dtype)
+    return pt.any(abs(x - penalty.project(x)) > close * (1 + abs(x)))
 
 
 def _each(argument: str, given: Any, parameters: Sequence[Any], forms: str) -> list[Any]:

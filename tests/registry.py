@@ -97,6 +97,8 @@ ROWS = [
     Case(optapi.gauss_newton, {}),
     Case(optapi.levenberg_marquardt, {}),
     Case(optapi.levenberg_marquardt, {"bounds": (-0.75, None)}),
+    Case(optapi.proximal_gradient, {"prox": optapi.prox.L1(0.0)}),
+    Case(optapi.proximal_gradient, {"prox": optapi.prox.L2Ball(100.0), "accelerated": False}),
     Case(readme_rule(), {"step_size": 0.1}, settles=False),
 ]
 
@@ -106,7 +108,7 @@ SEARCHING = {
     *("lbfgs", "bfgs", "sr1", "barzilai_borwein", "scaled_conjugate_gradient", "conjugate_gradient"),
     *("fletcher_reeves", "polak_ribiere", "hestenes_stiefel", "dai_yuan", "hager_zhang_cg"),
     *("hessian_free", "krylov_subspace_descent", "newton", "newton_cg", "trust_region_cg"),
-    *("gauss_newton", "levenberg_marquardt"),
+    *("gauss_newton", "levenberg_marquardt", "proximal_gradient"),
 }
 COMPARING = {"rprop-step_size=0.1-variant=irprop+", "idbd", "smd", "vsgd", "sgd_qn", "olbfgs", "sqn", "ada_qn"}
 

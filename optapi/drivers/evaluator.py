@@ -22,6 +22,7 @@ from ..pytree import PyTree, derivatives, largest, named, number
 from ..typing import CompileMode, Derivative
 from .differences import SCHEMES, Differences, Workers
 from .locks import BUILDING
+from .penalties import Penalties
 
 
 DIFFERENCED = (
@@ -68,15 +69,17 @@ class Bits:
 class Evaluation:
     """A point with the cost and the gradients there, None where they were not asked for.
 
-    `size` is the largest component of the gradients, where that alone is known.
+    `size` is the largest component of the gradients, where that alone is known. With penalties `total` is the cost with
+    them, and `size` that of the residual.
     """
 
-    __slots__ = ("cost", "gradients", "key", "point", "size")
+    __slots__ = ("cost", "gradients", "key", "point", "size", "total")
 
     def __init__(self, point: Sequence[np.ndarray], cost: float | None = None, gradients: Arrays | None = None):
         self.key = [array.tobytes() if array.size <= FEW else Bits(array) for array in point]
         self.point, self.cost, self.gradients = list(point), cost, gradients
         self.size: float | None = None
+        self.total: float | None = None
 
     @property
     def is_finite(self) -> bool:
@@ -122,6 +125,7 @@ class Evaluator:
         self.structure = structure
         self.nfev = self.njev = self.nhev = 0
         self.limits: Any = None  # the bounds, see `feasible.limits`
+        self.penalties: Penalties | None = None  # of the rule
         self.sign = 1  # -1 where `f` is maximized
         self.held: Evaluation | None = None
         self.recent: list[Evaluation] = []
@@ -166,6 +170,14 @@ class Evaluator:
             evaluation.cost = number(named("f", self.f), value)
         return evaluation.cost
 
+    def total(self, evaluation: Evaluation) -> float:
+        """What is minimized at a point: the cost, with the penalties of the rule."""
+        if self.penalties is None:
+            return self.cost(evaluation)
+        if evaluation.total is None:
+            evaluation.total = self.cost(evaluation) + self.sign * self.penalties.value(evaluation.point, self.args)
+        return evaluation.total
+
     def gradients(self, evaluation: Evaluation) -> Arrays:
         """The gradients at a point, by a call of `df` unless they are known; NaN where the cost is not finite."""
         if evaluation.gradients is None:
@@ -179,10 +191,11 @@ class Evaluator:
         return evaluation.gradients  # type: ignore[return-value]
 
     def size(self, evaluation: Evaluation) -> float:
-        """The largest component of the gradients at a point, with bounds of the projected ones."""
-        known = evaluation.gradients is None and evaluation.size is not None
-        if known:
-            return evaluation.size  # type: ignore[return-value]
+        """The largest component of the gradients at a point, with bounds or penalties of the residual."""
+        if evaluation.size is not None and (evaluation.gradients is None or self.penalties is not None):
+            return evaluation.size
+        if self.penalties is not None:
+            return self.penalties.size(evaluation.point, self.downhill(evaluation), self.args)
         return largest(projected_gradients(evaluation.point, self.downhill(evaluation), self.limits))
 
     def downhill(self, evaluation: Evaluation) -> Arrays:

@@ -47,6 +47,7 @@ from .covariance import precision, products
 from .evaluator import Evaluation, Evaluator
 from .locks import BUILDING
 from .options import option_of, options_of
+from .penalties import Penalties
 from .program import Places, Program, apply, as_function, full, values_of
 from .termination import Ending
 
@@ -173,7 +174,10 @@ class LoopProgram(Program):
         updates[ended] = pt.cast(was | stopped | lost, "int64")
         if carried:
             kept = {v: full_like(v, f"minimization/best/{i}") for i, v in enumerate([*parameters, *carried[1:]])}
-            updates = best(updates, -carried[0] if self.sign < 0 else carried[0], kept, name="minimization/best")
+            cost = -carried[0] if self.sign < 0 else carried[0]
+            if self.penalties is not None:
+                cost = cost + self.penalties.expression()
+            updates = best(updates, cost, kept, name="minimization/best")
         self.updates, self._ended = updates, ended
         self._check_inputs()
 
@@ -253,6 +257,11 @@ class LoopProgram(Program):
             values[place] = array
         return values
 
+    @cached_property
+    def penalties(self) -> Penalties | None:
+        """Those of the rule."""
+        return Penalties.of(self.rule, self.options, self.problem.parameters, self.problem.inputs)
+
     def limits(self, inputs: Sequence[Any]) -> Any:
         """The bounds of the parameters with these `inputs`, see `feasible.limits`; None without."""
         return None if self._boxes is None else self._limits(*inputs)
@@ -318,7 +327,13 @@ class LoopProgram(Program):
             return None
         kept = [values[place] for place in self.kept]
         count = len(self.places.parameters)
-        return Evaluation(kept[:count], float(self.sign * values[self.lowest]), kept[count:])
+        found = Evaluation(kept[:count], None, kept[count:])
+        cost = float(self.sign * values[self.lowest])
+        if self.penalties is None:
+            found.cost = cost
+        else:
+            found.total = cost
+        return found
 
     @cached_property
     def _evaluate(self) -> Any:

@@ -138,7 +138,8 @@ class Program:
     def evaluation(self, values: Any, evaluator: Evaluator) -> Evaluation:
         """That of the point held, with what the rule knows of it."""
         evaluation = evaluator.at(self.point(values))
-        if evaluation.cost is not None and evaluation.gradients is not None:
+        known = evaluation.cost is not None and evaluation.gradients is not None
+        if known and evaluator.penalties is None:
             return evaluation
         if self.places.kept:
             point, cost, gradient = (values[place] for place in self.places.kept)
@@ -152,6 +153,8 @@ class Program:
                     part.reshape(array.shape).astype(array.dtype, copy=False)
                     for part, array in zip(parts, evaluation.point, strict=True)
                 ]
+        elif evaluator.penalties is not None:
+            evaluation.total, evaluation.size = (self._reported(values, role) for role in ("cost", "gradient_size"))
         elif evaluation.cost is None:
             evaluation.cost, evaluation.size = (self._reported(values, role) for role in ("cost", "gradient_size"))
         return evaluation

@@ -106,7 +106,7 @@ class Run:
         needed, shows = termination.needs_each_iteration or self._program.evaluates_start, self._monitor.reads_rows
         if needed or (shows and position.nit == 0):
             evaluator.gradients(position.now)
-            cost = evaluator.cost(position.now)
+            cost = evaluator.total(position.now)
             if not position.now.is_finite:
                 position = position._replace(ending=Ending.BAD_START)
             elif termination.is_reached(cost):
@@ -133,7 +133,7 @@ class Run:
             # The last finite point counts, of a rule that searches and of a random cost.
             finite = now.is_finite and all(np.isfinite(array).all() for array in now.point)
             best = now if finite else before.best
-        elif termination.is_better(evaluator.cost(now), evaluator.cost(best)):
+        elif termination.is_better(evaluator.total(now), evaluator.total(best)):
             best = now
         if self._monitor.reads_rows and nit > before.nit:
             evaluator.size(now)
@@ -142,10 +142,10 @@ class Run:
         said = program.said(values)
         if said is None and "reason" not in program.places.roles and now.cost is not None and not isfinite(now.cost):
             said = Ending.NOT_FINITE
-        ending = termination.verdict(said, before.now, now, evaluator.cost)
+        ending = termination.verdict(said, before.now, now, evaluator.total)
         if ending == Ending.CONVERGED and best is not now:
             # The point held is the one whose gradient meets the tolerance.
-            best = now if is_same(evaluator.cost(now), evaluator.cost(best), now.point) else best
+            best = now if is_same(evaluator.total(now), evaluator.total(best), now.point) else best
         position = Position(values, now, best, nit, seconds, True, ending)
         if ending is None:
             position = position._replace(ending=self._exceeded(position))
@@ -162,7 +162,7 @@ class Run:
 
     def _show(self, position: Position, step: float) -> None:
         evaluator, now = self._evaluator, position.now
-        cost, size = evaluator.cost(now), evaluator.size(now)
+        cost, size = evaluator.total(now), evaluator.size(now)
         row = (cost, size, step, self._counts(position)["nfev"], position.seconds)
         self._monitor.show(position.nit, row, position.ending is not None)
 
@@ -200,7 +200,7 @@ class Run:
 
     @property
     def fun(self) -> float:
-        return self._evaluator.cost(self._position.best)
+        return self._evaluator.total(self._position.best)
 
     @property
     def jac(self) -> Any:
@@ -236,19 +236,21 @@ class Run:
         position, evaluator, program = self._position, self._evaluator, self._program
         if position.ending is None:
             return "Not finished."
-        cost, noise = evaluator.cost(position.now), evaluator.noise
+        cost, noise = evaluator.total(position.now), evaluator.noise
         said = self._termination.explained(
             position.ending,
             tolerance=option_of(program.rule, program.options, "tolerance"),
             gradient=evaluator.size(position.now),
             rule=name_of(program.rule),
             cost=cost,
-            best=evaluator.cost(position.best),
+            best=evaluator.total(position.best),
             rounding=max(rounding(cost, position.now.point), noise * abs(cost)),
             why=self._why() if position.ending == Ending.STUCK else "",
         )
         if noise:
             said = said.replace("rounding hides", "the noise of f hides")
+        if evaluator.penalties is not None:
+            return said.replace(" derivative", " residual")
         return said if evaluator.limits is None else said.replace(" derivative", " projected derivative")
 
     def _why(self) -> str:
@@ -275,7 +277,7 @@ class Run:
         jac, message = self._jac(evaluation), self.message  # these may count a call
         result = OptimizeResult(
             x=self._built(evaluation.point),
-            fun=self._evaluator.cost(evaluation),
+            fun=self._evaluator.total(evaluation),
             jac=jac,
             iterate=self.iterate,
             **self._counts(self._position),
@@ -303,7 +305,7 @@ class Run:
         best = self._position.best
         result = OptimizeResult(
             x=self._built(best.point),
-            fun=np.nan if best.cost is None else best.cost,
+            fun=np.nan if best.cost is None else self._evaluator.total(best),
             jac=self._built(best.gradients or [np.full_like(array, np.nan) for array in best.point]),
             iterate=self.iterate,
             **self._counts(self._position),
@@ -356,7 +358,8 @@ class Run:
         for name, known in (("now", position.now), ("best", position.best)):
             arrays |= {f"{name}/point/{i}": array for i, array in enumerate(known.point)}
             arrays |= {f"{name}/gradient/{i}": array for i, array in enumerate(known.gradients or ())}
-            arrays |= {} if known.cost is None else {f"{name}/cost": np.array(known.cost)}
+            costs = {"cost": known.cost, "total": known.total}
+            arrays |= {f"{name}/{what}": np.array(cost) for what, cost in costs.items() if cost is not None}
         if self._monitor.trace:
             arrays["trace"] = np.array(self._monitor.rows).reshape(-1, len(TRACED))
         files.write(path, self.KIND, description, arrays, older)
@@ -388,10 +391,13 @@ class Run:
         with files.refusing(path):
             for name in ("now", "best"):
                 point, gradients = (self._taken(arrays, f"{name}/{part}/") for part in ("point", "gradient"))
-                cost = arrays.pop(f"{name}/cost", None)
-                if point is None or (cost is not None and (cost.shape, cost.dtype) != ((), np.dtype("float64"))):
+                costs = [arrays.pop(f"{name}/{what}", None) for what in ("cost", "total")]
+                right = all(cost is None or (cost.shape, cost.dtype) == ((), np.dtype("float64")) for cost in costs)
+                if point is None or not right:
                     raise ValueError(f"its {name}/point or {name}/cost is missing or wrong")
-                known[name] = Evaluation(point, None if cost is None else float(cost), gradients)
+                cost, total = (None if cost is None else float(cost) for cost in costs)
+                known[name] = Evaluation(point, cost, gradients)
+                known[name].total = total
             if known["now"].key != Evaluation(self._program.point(values)).key:
                 raise ValueError("its point is not that of its values")
             rows = arrays.pop("trace", np.empty((0, len(TRACED))))

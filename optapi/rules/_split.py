@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from math import prod
 from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
-from pytensor.graph.basic import Constant
+from pytensor.graph.basic import Constant, Variable
 
 from ..feasible import Box, packed
 from ..objective import Objective, Point
@@ -37,8 +36,8 @@ class Split(Objective):
     ----------
     weights : vector
         :math:`\lambda`.
-    penalized : vector of bool
-        Which components have a weight. A symbolic weight may be 0, and counts as one.
+    penalized : vector or array of bool
+        Which components have a weight above 0.
     """
 
     weights: Any = None
@@ -47,24 +46,16 @@ class Split(Objective):
     @classmethod
     def into_parts(cls, f: Objective, l1: Weight | Mapping[Any, Any] | Sequence[Any]) -> Split:
         """The objective `f` with the penalty `l1`, in any of its forms."""
-        given = l1_weights(l1, f.parameters)
+        given = [0.0 if weight is None else weight for weight in l1_weights(l1, f.parameters)]
         shapes = [shape_of(p) for p in f.parameters]
-        arrays = [
-            np.broadcast_to(0.0 if weight is None else weight.data, shape).ravel()
-            if weight is None or isinstance(weight, Constant)
-            else np.ones(prod(shape))
-            for weight, shape in zip(given, shapes, strict=True)
-        ]
-        penalized = np.concatenate(arrays) > 0
-        if all(weight is None or isinstance(weight, Constant) for weight in given):
-            weights = pt.constant(np.concatenate(arrays).astype(f.dtype))
+        if any(isinstance(weight, Variable) and not isinstance(weight, Constant) for weight in given):
+            weights = f.pack([pt.broadcast_to(pt.as_tensor(w), shape) for w, shape in zip(given, shapes, strict=True)])
+            penalized = weights > 0
         else:
-            weights = f.pack(
-                [
-                    pt.broadcast_to(pt.as_tensor(0.0 if weight is None else weight), shape)
-                    for weight, shape in zip(given, shapes, strict=True)
-                ]
-            )
+            arrays = [getattr(weight, "data", weight) for weight in given]
+            wide = [np.broadcast_to(array, shape).ravel() for array, shape in zip(arrays, shapes, strict=True)]
+            weights = pt.constant(np.concatenate(wide).astype(f.dtype))
+            penalized = weights.data > 0
         known = {field.name: getattr(f, field.name) for field in fields(Objective) if field.init}
         return cls(**known, weights=weights, penalized=penalized)
 
@@ -73,6 +64,11 @@ class Split(Objective):
         """The number of components of both parts together."""
         return 2 * self.components
 
+    @property
+    def _all(self) -> bool:
+        """Whether all components are known to have a weight."""
+        return isinstance(self.penalized, np.ndarray) and bool(self.penalized.all())
+
     def _parts(self, vector: Any) -> tuple[Any, Any]:
         return vector[: self.components], vector[self.components :]
 
@@ -80,7 +76,7 @@ class Split(Objective):
         """The parts of the parameters' values `tensors`, of which one is 0 for each component with a weight."""
         w = super().pack(tensors)
         a, b = positive_part(w), positive_part(-w)
-        if not self.penalized.all():
+        if not self._all:
             a, b = pt.switch(self.penalized, a, w), pt.switch(self.penalized, b, pt.zeros_like(w))
         return pt.concatenate([a, b])
 
@@ -101,13 +97,13 @@ class Split(Objective):
         low, high = (pt.constant(np.asarray(side * np.inf, self.dtype)) for side in (-1, 1))
         if self.boxes is not None:
             low, high = packed(self.boxes, self.parameters, self.dtype)
-        constant = isinstance(low, Constant) and isinstance(high, Constant)
+        constant = all(isinstance(part, Constant) for part in (low, high, self.weights))
         if constant:
             low, high = low.data, high.data
         choose: Any = np.where if constant else pt.switch
         larger: Any = np.maximum if constant else pt.maximum
         joined: Any = np.concatenate if constant else pt.concatenate
-        zero = np.zeros(len(self.penalized), self.dtype)
+        zero = np.zeros(self.components, self.dtype)
         sides = [
             joined([choose(self.penalized, larger(a, zero), a + zero), choose(self.penalized, larger(b, zero), zero)])
             for a, b in ((low, -high), (high, -low))
@@ -124,7 +120,7 @@ class Split(Objective):
         w = a - b
         at_zero = pt.switch((up >= 0) & (down >= 0), pt.zeros_like(w), pt.switch(down < 0, -down, up))
         slope = pt.switch(w > 0, up, pt.switch(w < 0, -down, at_zero))
-        if not self.penalized.all():
+        if not self._all:
             slope = pt.switch(self.penalized, slope, up)
         if self.boxes is not None:
             slope = packed(self.boxes, self.parameters, self.dtype).residual(w, slope)
@@ -150,8 +146,8 @@ class Split(Objective):
         """
         a, b = self._parts(point)
         held = pt.concatenate([b, a]) > 0
-        if not self.penalized.all():
-            held = held & np.concatenate([self.penalized, self.penalized])
+        if not self._all:
+            held = held & pt.concatenate([pt.as_tensor(self.penalized)] * 2)
         return Box(self.box.low, pt.switch(held, pt.zeros_like(point), self.box.high))
 
     # The pairs are those of the parameters: on the parts that move, the model is then the one of L-BFGS for them.
