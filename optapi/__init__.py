@@ -70,7 +70,7 @@ from .rules.least_squares import gauss_newton, levenberg_marquardt
 from .rules.natural_gradient import tonga
 from .rules.newton import newton, newton_cg, trust_region_cg
 from .rules.per_parameter_rates import delta_bar_delta, hypergradient, idbd, quickprop, rprop, smd, super_sab, vsgd
-from .rules.proximal import proximal_gradient
+from .rules.proximal import proximal_gradient, proximal_lbfgs
 from .rules.quasi_newton import barzilai_borwein, bfgs, lbfgs, sr1
 from .rules.stochastic_quasi_newton import ada_qn, olbfgs, sgd_qn, sqn
 from .state import load, save
@@ -167,6 +167,7 @@ __all__ = [
     "project",
     "prox",
     "proximal_gradient",
+    "proximal_lbfgs",
     "quickprop",
     "radam",
     "reduce_on_plateau",

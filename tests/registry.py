@@ -99,6 +99,7 @@ ROWS = [
     Case(optapi.levenberg_marquardt, {"bounds": (-0.75, None)}),
     Case(optapi.proximal_gradient, {"prox": optapi.prox.L1(0.0)}),
     Case(optapi.proximal_gradient, {"prox": optapi.prox.L2Ball(100.0), "accelerated": False}),
+    Case(optapi.proximal_lbfgs, {"prox": optapi.prox.L1(0.0), "memory": 3}),
     Case(readme_rule(), {"step_size": 0.1}, settles=False),
 ]
 
@@ -108,7 +109,7 @@ SEARCHING = {
     *("lbfgs", "bfgs", "sr1", "barzilai_borwein", "scaled_conjugate_gradient", "conjugate_gradient"),
     *("fletcher_reeves", "polak_ribiere", "hestenes_stiefel", "dai_yuan", "hager_zhang_cg"),
     *("hessian_free", "krylov_subspace_descent", "newton", "newton_cg", "trust_region_cg"),
-    *("gauss_newton", "levenberg_marquardt", "proximal_gradient"),
+    *("gauss_newton", "levenberg_marquardt", "proximal_gradient", "proximal_lbfgs"),
 }
 COMPARING = {"rprop-step_size=0.1-variant=irprop+", "idbd", "smd", "vsgd", "sgd_qn", "olbfgs", "sqn", "ada_qn"}
 
