@@ -238,8 +238,8 @@ FORCING, DECREASE = 0.1, 1e-4
 def proximal_lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                    stop: Variable | None = None, updates: Updates | None = None, *,
                    prox: Any | Mapping[Any, Any] | Sequence[Any], step_size: StepSize | None = None,
-                   memory: int = 10, steps: int = 100, exact: bool | None = None,
-                   tolerance: Scalar | None = 1e-5, ascent: bool = False, name: str = "proximal_lbfgs") -> Updates:  # fmt: skip
+                   memory: int = 10, steps: int = 100, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+                   ascent: bool = False, name: str = "proximal_lbfgs") -> Updates:  # fmt: skip
     r"""The proximal quasi-Newton method with the Hessian of L-BFGS, for any penalty.
 
     .. math::

@@ -44,3 +44,45 @@ def lbfgs_l1(x, cost_and_gradient, weight, steps, *, memory=10, along=None):
             pairs = [*pairs, (s, y)][-memory:]
         x, g = new, g_new
     return points, evaluations[1:]
+
+
+def soft(v, s):
+    return np.sign(v) * np.maximum(abs(v) - s, 0)
+
+
+def proximal_gradient(x, cost_and_gradient, prox, steps, *, accelerated=True):
+    """Beck and Teboulle (2009), section 4, with backtracking, and O'Donoghue and Candès (2015), section 3.2.
+
+    `prox(v, t)`. Returns the points, and the number of evaluations of the cost up to each of them.
+    """
+    points, evaluations, before, t = [], [], x, 1.0
+    count = 1
+    _, g = cost_and_gradient(x)
+    L = np.linalg.norm(g)
+    for step in range(steps):
+        L = L if step == 0 else 0.9 * L
+        t_new = (1 + np.sqrt(1 + 4 * t**2)) / 2
+        v = x + (t - 1) / t_new * (x - before) if accelerated else x
+        count += accelerated and t > 1
+        f, g = cost_and_gradient(v)
+        while True:
+            z = prox(v - g / L, 1 / L)
+            count += 1
+            f_new, _ = cost_and_gradient(z)
+            d = z - v
+            if f_new <= f + g @ d + L / 2 * d @ d:
+                break
+            L = 2 * L
+        t = 1.0 if (v - z) @ (z - x) > 0 else t_new
+        before, x = x, z
+        points.append(x)
+        evaluations.append(count)
+    return points, evaluations
+
+
+def minimized_model(g, B, x, prox, turns=20000):
+    """The minimizer of g'(y - x) + (y - x)'B(y - x)/2 + h(y), by the proximal gradient method, to round-off."""
+    L, y = np.linalg.eigvalsh(B)[-1], x
+    for _ in range(turns):
+        y = prox(y - (g + B @ (y - x)) / L, 1 / L)
+    return y
