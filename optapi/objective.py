@@ -53,8 +53,9 @@ from .graph.loops import FALSE, as_update, cond, hold, like
 from .graph.replace import replaced
 from .moments import running_average
 from .notes import noted
+from .prox import penalties, residual
 from .scaling import equilibrated, sizes
-from .typing import Bounds, Mask, Scalar, StepSize, Tensor, Updates, Variables, XScale
+from .typing import Bounds, Mask, Prox, Scalar, StepSize, Tensor, Updates, Variables, XScale
 from .updates import extend
 
 
@@ -107,6 +108,8 @@ class Objective:
         The bounds of each parameter; None without bounds.
     x_scale : Kept or None
         The typical sizes of the components.
+    penalties : list of Penalty or None, or None
+        That of each parameter, whose proximal operator is taken after a step; None without any.
 
     Examples
     --------
@@ -133,19 +136,22 @@ class Objective:
     name: str
     boxes: list[Box | None] | None = None
     x_scale: Kept | None = None
+    penalties: list[Any] | None = None
     _count: Any = field(default=None, init=False)
     _momenta: dict[Any, Any] = field(default_factory=dict, init=False)
+    _metric: dict[Any, Any] = field(default_factory=dict, init=False)
 
     @classmethod
     def of(cls, parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
            stop: Variable | None = None, updates: Updates | None = None, *, tolerance: Scalar | None = None,
            ascent: bool = False, name: str, needs_cost: bool = False,
-           x_scale: XScale | None = None, bounds: Bounds | None = None) -> Objective:  # fmt: skip
+           x_scale: XScale | None = None, bounds: Bounds | None = None,
+           prox: Prox | None = None) -> Objective:  # fmt: skip
         """Check the arguments that all rules have, and open the rule.
 
         Parameters
         ----------
-        parameters, cost, gradients, stop, updates, tolerance, ascent, name, x_scale, bounds
+        parameters, cost, gradients, stop, updates, tolerance, ascent, name, x_scale, bounds, prox
             As the user passed them.
         needs_cost : bool
             Whether the rule evaluates the cost and its gradients at other points than the parameters' values.
@@ -179,6 +185,8 @@ class Objective:
         f = cls(parameters, cost, gradients, stop, updates, tolerance, bool(ascent), _unused(name, updates), limits)
         if x_scale is not None:
             f.x_scale = f._scales(x_scale)
+        if prox is not None:
+            f.penalties = penalties(prox, parameters)
         return f
 
     # What a rule reads
@@ -294,16 +302,20 @@ class Objective:
     def converged(self, gradients: Sequence[Any] | None = None) -> Any:
         """Whether no component of the gradients, by default those at the parameters' values, exceeds the tolerance.
 
-        With bounds it is to be given projected gradients, which it takes by default.
+        With bounds or penalties it is to be given residuals, which it takes by default.
 
         NaN exceeds all. Without a tolerance, or a `stop` to write the answer to, nothing converges.
         """
         if self.tolerance is None or self.stop is None:
             return FALSE
         if gradients is None:
+            slopes = [
+                g if self._penalty[p] is None else residual(self._penalty[p], p, g)
+                for p, g in zip(self.parameters, self.gradients, strict=True)
+            ]
             gradients = [
                 g if box is None else box.residual(p, g)
-                for p, g, box in zip(self.parameters, self.gradients, self._each_box, strict=True)
+                for p, g, box in zip(self.parameters, slopes, self._each_box, strict=True)
             ]
         return conjunction([pt.all(abs(g) <= as_dtype(self.tolerance, g.type.dtype)) for g in gradients])
 
@@ -330,6 +342,55 @@ class Objective:
         for (p, _, a), decays in zip(self.each(rate), chosen, strict=True):
             if decays:
                 new[p] = new[p] - a * p
+
+    # Penalties
+
+    def metric(self, parameter: Variable, step_size: Tensor, divisor: Tensor | None = None) -> None:
+        """Say with what step size the proximal operator of the penalty of `parameter` is taken after this step.
+
+        Parameters
+        ----------
+        parameter : variable
+        step_size : scalar variable
+        divisor : tensor, optional
+            By what the step of each component was divided.
+
+        Raises
+        ------
+        ValueError
+            If there is a divisor, and a penalty that is not separable: its proximal operator is then another one.
+        """
+        penalty = self._penalty[parameter]
+        if penalty is None:
+            return
+        if divisor is not None and not getattr(penalty, "separable", False):
+            raise ValueError(
+                f"prox of {called(parameter)} is {type(penalty).__name__}, which is not separable, and {self.name} has "
+                "a step size for each component; pass a separable one such as L1, or take sgd or momentum"
+            )
+        size = as_dtype(step_size, parameter.type.dtype)
+        self._metric[parameter] = size if divisor is None else size / divisor
+
+    @property
+    def _penalty(self) -> dict[Any, Any]:
+        return dict(zip(self.parameters, self.penalties or [None] * len(self.parameters), strict=True))
+
+    def _penalized(self, new: Updates) -> Updates:
+        """The next values after the proximal operators."""
+        near = {}
+        for p, box in zip(self.parameters, self._each_box, strict=True):
+            penalty = self._penalty[p]
+            if penalty is None:
+                continue
+            if box is not None and not getattr(penalty, "separable", False):
+                raise ValueError(
+                    f"{called(p)} has bounds, and its prox {type(penalty).__name__}, which is not separable; pass one "
+                    "of them, or prox.Dykstra of two sets"
+                )
+            # A penalty may ask for the shape.
+            value = pt.specify_shape(new[p], state.shape_of(p)) if _has_shape(p) else new[p]
+            near[p] = penalty.prox(value, self._metric[p])
+        return {**new, **near}
 
     # What is feasible
 
@@ -594,6 +655,8 @@ class Objective:
         """
         if self._count is not None:
             new = {**new, self._count: self._count + 1}
+        if self.penalties is not None:
+            new = self._penalized(new)
         inside = []
         for p, box in zip(self.parameters, self._each_box, strict=True):
             if box is not None:
@@ -631,6 +694,15 @@ class Objective:
         if role in ("evaluations", "products"):
             return reported, reported + value
         return reported, -value if role == "cost" and self.ascent else value
+
+
+def _has_shape(parameter: Any) -> bool:
+    """Whether the shape of `parameter` is known in numbers."""
+    try:
+        state.shape_of(parameter)
+    except TypeError:
+        return False
+    return True
 
 
 def _unused(name: str, updates: Updates | None) -> str:

@@ -43,11 +43,18 @@ def optimization(**more):
     return {"parameters": [p], "cost": cost, "stop": pytensor.shared(0), "updates": {other: other + 1.0}} | more
 
 
+def required(rule, name):
+    parameter = inspect.signature(rule).parameters.get(name)
+    return parameter is not None and parameter.default is parameter.empty
+
+
 def of_rule(rule):
     """A valid call of a rule."""
     arguments = optimization()
     if inspect.signature(rule).parameters.get("residuals") is not None:
         arguments["residuals"] = [(arguments["parameters"][0] - 1.0) ** 2]
+    if required(rule, "prox"):
+        arguments["prox"] = prox.L1(0.1)
     return arguments
 
 
@@ -372,6 +379,8 @@ MAY_BE_RIGHT = {
     "Weight": NUMBERS - {"negative"} | {"long vector", "matrix", "symbolic vector", "symbolic integer"},
     "Numbers": NUMBERS | {"long vector", "matrix", "symbolic vector", "symbolic integer", "infinite"},
     "Axis": {"negative", "zero"},
+    "Weights": NUMBERS - {"negative"} | {"symbolic vector", "symbolic integer", "empty dictionary"},
+    "Prox": set(),
     "str": set(),
     "Updates": {"empty dictionary"},
     "Bounds": {"empty dictionary"},

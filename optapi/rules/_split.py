@@ -7,7 +7,7 @@ cost of twice the components: all is done where a vector is packed and unpacked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ from ..feasible import Box, packed
 from ..objective import Objective, Point
 from ..prox import l1_weights, positive_part
 from ..state import shape_of
-from ..typing import Tensor, Weight
+from ..typing import Tensor, Weights
 from ..vectors import dot
 from ._descent import End
 from ._linear_algebra import CompactHessian
@@ -44,7 +44,7 @@ class Split(Objective):
     penalized: Any = None
 
     @classmethod
-    def into_parts(cls, f: Objective, l1: Weight | Mapping[Any, Any] | Sequence[Any]) -> Split:
+    def into_parts(cls, f: Objective, l1: Weights) -> Split:
         """The objective `f` with the penalty `l1`, in any of its forms."""
         given = [0.0 if weight is None else weight for weight in l1_weights(l1, f.parameters)]
         shapes = [shape_of(p) for p in f.parameters]

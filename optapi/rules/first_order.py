@@ -9,14 +9,15 @@ from ..checks import check_flag, is_zero
 from ..hints import hinted
 from ..moments import correction
 from ..objective import Objective
-from ..typing import Bounds, Mask, Scalar, StepSize, Updates, Variables
+from ..typing import Bounds, Mask, Prox, Scalar, StepSize, Updates, Variables
 
 
 @hinted
 def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
         stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
         momentum: Scalar = 0.0, dampening: Scalar = 0.0, nesterov: bool = False, bounds: Bounds | None = None,
-        tolerance: Scalar | None = None, ascent: bool = False, name: str = "sgd") -> Updates:  # fmt: skip
+        prox: Prox | None = None, tolerance: Scalar | None = None, ascent: bool = False,
+        name: str = "sgd") -> Updates:  # fmt: skip
     r"""Stochastic gradient descent, with momentum and annealing.
 
     .. math:: x \leftarrow x - a g
@@ -43,6 +44,9 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
         Whether to use Nesterov's momentum; needs a momentum above 0 and a dampening of 0.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `proximal_gradient`. After a step :math:`x` becomes
+        :math:`\operatorname{prox}_{a h}(x)`, which is FOBOS. With bounds too the penalty has to be separable.
 
     Returns
     -------
@@ -76,8 +80,9 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
     if nesterov and not is_zero(dampening):
         raise ValueError("nesterov needs a dampening of 0")
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
+        prox=prox,
+    )  # fmt: skip
     weight = 1.0 - f.scalar("dampening", dampening, 0, 1)
     if not is_zero(dampening):
         weight = pt.switch(pt.eq(f.count, 0), 1.0, weight)
@@ -90,14 +95,15 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
             b = f.momentum(p, "buffer")
             new[b] = mu * b + w * g
             new[p] = p - a * (g + mu * new[b] if nesterov else new[b])
+        f.metric(p, a)
     return f.finish(new)
 
 
 @hinted
 def momentum(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
-             momentum: Scalar = 0.9, bounds: Bounds | None = None, tolerance: Scalar | None = None,
-             ascent: bool = False, name: str = "momentum") -> Updates:  # fmt: skip
+             momentum: Scalar = 0.9, bounds: Bounds | None = None, prox: Prox | None = None,
+             tolerance: Scalar | None = None, ascent: bool = False, name: str = "momentum") -> Updates:  # fmt: skip
     r"""Gradient descent with classical momentum, the heavy ball.
 
     .. math:: v \leftarrow \mu v - a g, \qquad x \leftarrow x + v
@@ -115,6 +121,8 @@ def momentum(parameters: Variables, cost: Variable | None = None, gradients: Var
         :math:`\mu`, between 0 and 1.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `sgd`.
 
     Returns
     -------
@@ -141,21 +149,23 @@ def momentum(parameters: Variables, cost: Variable | None = None, gradients: Var
     array([1., 2.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
+        prox=prox,
+    )  # fmt: skip
     new = {}
     for p, g, a, mu in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1)):
         v = f.momentum(p, "velocity")
         new[v] = mu * v - a * g
         new[p] = p + new[v]
+        f.metric(p, a)
     return f.finish(new)
 
 
 @hinted
 def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
-             momentum: Scalar = 0.9, bounds: Bounds | None = None, tolerance: Scalar | None = None,
-             ascent: bool = False, name: str = "nesterov") -> Updates:  # fmt: skip
+             momentum: Scalar = 0.9, bounds: Bounds | None = None, prox: Prox | None = None,
+             tolerance: Scalar | None = None, ascent: bool = False, name: str = "nesterov") -> Updates:  # fmt: skip
     r"""Gradient descent with Nesterov's momentum: the gradient is that at the lookahead point.
 
     .. math:: v \leftarrow \mu v - a g, \qquad x \leftarrow x + \mu v - a g
@@ -176,6 +186,8 @@ def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Var
         next one.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `sgd`.
 
     Returns
     -------
@@ -203,20 +215,22 @@ def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Var
     array([1.    , 1.9999])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
+        prox=prox,
+    )  # fmt: skip
     new = {}
     for p, g, a, mu in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1)):
         v = f.momentum(p, "velocity")
         new[v] = mu * v - a * g
         new[p] = p + mu * new[v] - a * g
+        f.metric(p, a)
     return f.finish(new)
 
 
 @hinted
 def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
             stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
-            epsilon: Scalar = 1e-10, initial: Scalar = 0.0, bounds: Bounds | None = None,
+            epsilon: Scalar = 1e-10, initial: Scalar = 0.0, bounds: Bounds | None = None, prox: Prox | None = None,
             tolerance: Scalar | None = None, ascent: bool = False, name: str = "adagrad") -> Updates:  # fmt: skip
     r"""AdaGrad: the steps of each component shrink with the sum of its squared gradients.
 
@@ -236,6 +250,8 @@ def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Vari
         :math:`s_0`, the initial value of the sum, in units of the squared gradient; it makes the first steps smaller.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `sgd`, with the step size of each component, so that they must be separable.
 
     Returns
     -------
@@ -262,14 +278,16 @@ def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Vari
     array([1., 2.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
+        prox=prox,
+    )  # fmt: skip
     scalars = f.scalar("epsilon", epsilon, low=0), f.scalar("initial", initial, low=0)
     new = {}
     for p, g, a, eps, s0 in f.each(f.step_size(step_size), *scalars):
         s = f.zeros_like(p, "sum_of_squares")
         new[s] = s + g**2
         new[p] = p - a * g / (pt.sqrt(s0 + new[s]) + eps)
+        f.metric(p, a, pt.sqrt(s0 + new[s]) + eps)
     return f.finish(new)
 
 
@@ -277,7 +295,8 @@ def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Vari
 def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1.0,
              mean_square_weight: Scalar = 0.9, epsilon: Scalar = 1e-6, bounds: Bounds | None = None,
-             tolerance: Scalar | None = None, ascent: bool = False, name: str = "adadelta") -> Updates:  # fmt: skip
+             prox: Prox | None = None, tolerance: Scalar | None = None, ascent: bool = False,
+             name: str = "adadelta") -> Updates:  # fmt: skip
     r"""AdaDelta: the step size is the ratio of two running averages, so that a step has the units of the parameters.
 
     .. math::
@@ -301,6 +320,8 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
         numerator.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `sgd`, with the step size of each component, so that they must be separable.
 
     Returns
     -------
@@ -326,8 +347,9 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
     array([1., 2.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
+        prox=prox,
+    )  # fmt: skip
     w = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
 
     new = {}
@@ -337,6 +359,7 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
         d = pt.sqrt(u + eps) / pt.sqrt(new[v] + eps) * g
         new[u] = f.average(u, d**2, w)
         new[p] = p - a * d
+        f.metric(p, a, pt.sqrt(new[v] + eps) / pt.sqrt(u + eps))
     return f.finish(new)
 
 
@@ -344,8 +367,8 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
 def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
             stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
             momentum: Scalar = 0.0, mean_square_weight: Scalar = 0.9, epsilon: Scalar = 1e-8, centered: bool = False,
-            bounds: Bounds | None = None, tolerance: Scalar | None = None, ascent: bool = False,
-            name: str = "rmsprop") -> Updates:  # fmt: skip
+            bounds: Bounds | None = None, prox: Prox | None = None, tolerance: Scalar | None = None,
+            ascent: bool = False, name: str = "rmsprop") -> Updates:  # fmt: skip
     r"""RMSProp: gradients divided by the root of their running mean square.
 
     .. math:: v \leftarrow \rho v + (1 - \rho) g^2, \qquad x \leftarrow x - a \frac{g}{\sqrt v + \epsilon}
@@ -373,6 +396,8 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
         Whether to divide by a running standard deviation.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `sgd`, with the step size of each component, so that they must be separable.
 
     Returns
     -------
@@ -403,8 +428,9 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
     array([1., 2.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
+        prox=prox,
+    )  # fmt: skip
     w = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     check_flag("centered", centered)
     scalars = f.scalar("momentum", momentum, 0, 1), f.scalar("epsilon", epsilon, low=0)
@@ -422,6 +448,7 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
             b = f.momentum(p, "buffer")
             new[b] = d = mu * b + d
         new[p] = p - a * d
+        f.metric(p, a, pt.sqrt(square) + eps)
     return f.finish(new)
 
 
@@ -429,8 +456,8 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
 def adam(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
          mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, decay: StepSize = 0.0,
-         mask: Mask | None = None, amsgrad: bool = False, bounds: Bounds | None = None, tolerance: Scalar | None = None,
-         ascent: bool = False, name: str = "adam") -> Updates:  # fmt: skip
+         mask: Mask | None = None, amsgrad: bool = False, bounds: Bounds | None = None, prox: Prox | None = None,
+         tolerance: Scalar | None = None, ascent: bool = False, name: str = "adam") -> Updates:  # fmt: skip
     r"""Adam: steps of adaptive moments, with AMSGrad as an option.
 
     .. math::
@@ -460,6 +487,8 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
         Whether to divide by the root of the largest mean square so far.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `sgd`, with the step size of each component, so that they must be separable.
 
     Returns
     -------
@@ -486,8 +515,9 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     array([1., 2.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
+        prox=prox,
+    )  # fmt: skip
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     check_flag("amsgrad", amsgrad)
@@ -504,6 +534,7 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
             bound = f.zeros_like(p, "largest_mean_square")
             new[bound] = largest = pt.maximum(bound, new[v])
         new[p] = p - a_t * new[m] / (c * pt.sqrt(largest) + eps)
+        f.metric(p, a, c * pt.sqrt(largest) + eps)
     f.decay(new, decay, mask, step_size=a)
     return f.finish(new)
 
@@ -512,7 +543,7 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
 def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
           mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, decay: StepSize = 1e-2,
-          mask: Mask | None = None, amsgrad: bool = False, bounds: Bounds | None = None,
+          mask: Mask | None = None, amsgrad: bool = False, bounds: Bounds | None = None, prox: Prox | None = None,
           tolerance: Scalar | None = None, ascent: bool = False, name: str = "adamw") -> Updates:  # fmt: skip
     r"""AdamW: Adam with decay of the parameters beside its steps, not in the gradients.
 
@@ -534,6 +565,8 @@ def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variab
         Which parameters decay, as in `gradients.decay`; for instance ``lambda p: p.ndim > 1``. All by default.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `sgd`, with the step size of each component, so that they must be separable.
 
     Returns
     -------
@@ -565,7 +598,8 @@ def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variab
 def adamax(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
            stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 2e-3,
            mean_weight: Scalar = 0.9, norm_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, bounds: Bounds | None = None,
-           tolerance: Scalar | None = None, ascent: bool = False, name: str = "adamax") -> Updates:  # fmt: skip
+           prox: Prox | None = None, tolerance: Scalar | None = None, ascent: bool = False,
+           name: str = "adamax") -> Updates:  # fmt: skip
     r"""Adamax: Adam with a decaying maximum of the gradients in the place of the root mean square.
 
     .. math::
@@ -589,6 +623,8 @@ def adamax(parameters: Variables, cost: Variable | None = None, gradients: Varia
         :math:`\epsilon`, in units of the gradient. It is not in the paper, but in PyTorch and optax.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `sgd`, with the step size of each component, so that they must be separable.
 
     Returns
     -------
@@ -614,8 +650,9 @@ def adamax(parameters: Variables, cost: Variable | None = None, gradients: Varia
     array([1., 2.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
+        prox=prox,
+    )  # fmt: skip
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("norm_weight", norm_weight, 0, below=1)
     a, c = f.step_size(step_size), correction(w1, f.count + 1)
@@ -626,6 +663,7 @@ def adamax(parameters: Variables, cost: Variable | None = None, gradients: Varia
         new[m] = f.average(m, g, w1)
         new[u] = pt.maximum(shrink * u, abs(g) + eps)
         new[p] = p - rate * new[m] / new[u]
+        f.metric(p, a, new[u])
     return f.finish(new)
 
 
@@ -633,8 +671,8 @@ def adamax(parameters: Variables, cost: Variable | None = None, gradients: Varia
 def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 2e-3,
           mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8,
-          momentum_decay: Scalar = 4e-3, bounds: Bounds | None = None, tolerance: Scalar | None = None,
-          ascent: bool = False, name: str = "nadam") -> Updates:  # fmt: skip
+          momentum_decay: Scalar = 4e-3, bounds: Bounds | None = None, prox: Prox | None = None,
+          tolerance: Scalar | None = None, ascent: bool = False, name: str = "nadam") -> Updates:  # fmt: skip
     r"""NAdam: Adam with Nesterov's momentum, which grows over the updates.
 
     .. math::
@@ -663,6 +701,8 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
         :math:`\beta_1` from the start, and the rule that of optax.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `sgd`, with the step size of each component, so that they must be separable.
 
     Returns
     -------
@@ -689,8 +729,9 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     array([1., 2.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
+        prox=prox,
+    )  # fmt: skip
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     psi, base = f.scalar("momentum_decay", momentum_decay, low=0), f.scalar("base", 0.96)
@@ -708,6 +749,7 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
         new[m] = f.average(m, g, w1)
         new[v] = f.average(v, g**2, w2)
         new[p] = p - a * (u * g + w * new[m]) / (pt.sqrt(new[v] / c2) + eps)
+        f.metric(p, a, pt.sqrt(new[v] / c2) + eps)
     return f.finish(new)
 
 
@@ -715,7 +757,7 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
 def radam(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
           mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8,
-          bounds: Bounds | None = None, tolerance: Scalar | None = None, ascent: bool = False,
+          bounds: Bounds | None = None, prox: Prox | None = None, tolerance: Scalar | None = None, ascent: bool = False,
           name: str = "radam") -> Updates:  # fmt: skip
     r"""RAdam: Adam with a rectification while the mean square is that of too few gradients.
 
@@ -745,6 +787,8 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
         :math:`\epsilon`, in units of the gradient.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `sgd`, with the step size of each component, so that they must be separable.
 
     Returns
     -------
@@ -771,8 +815,9 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     array([1., 2.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
+        prox=prox,
+    )  # fmt: skip
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     t = f.count + 1
@@ -785,11 +830,11 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     r = pt.sqrt((rho - 4.0) * (rho - 2.0) * rho_inf / ((rho_inf - 4.0) * (rho_inf - 2.0) * rho))
 
     new = {}
-    for p, g, rate, scale, eps in f.each(
-        f.step_size(step_size) / c1, r * pt.sqrt(c2), f.scalar("epsilon", epsilon, low=0)
-    ):
+    a = f.step_size(step_size)
+    for p, g, rate, scale, eps in f.each(a / c1, r * pt.sqrt(c2), f.scalar("epsilon", epsilon, low=0)):
         m, v = f.momentum(p, "mean"), f.zeros_like(p, "mean_square")
         new[m] = f.average(m, g, w1)
         new[v] = f.average(v, g**2, w2)
         new[p] = p - rate * pt.switch(adaptive, scale * new[m] / (pt.sqrt(new[v]) + eps), new[m])
+        f.metric(p, a, pt.switch(adaptive, (pt.sqrt(new[v]) + eps) / scale, pt.ones_like(p)))
     return f.finish(new)

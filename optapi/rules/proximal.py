@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from ..hints import hinted
 from ..line_search import resolution
 from ..objective import Objective, Point
 from ..prox import exceeds, penalties
-from ..typing import Scalar, StepSize, Updates, Variables
+from ..typing import Prox, Scalar, StepSize, Updates, Variables
 from ..vectors import dot, largest, norm
 from ._descent import MAX_TRIALS
 from ._linear_algebra import CompactHessian, combined, eliminated, times
@@ -63,7 +63,7 @@ class Composite(NamedTuple):
 @hinted
 def proximal_gradient(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                       stop: Variable | None = None, updates: Updates | None = None, *,
-                      prox: Any | Mapping[Any, Any] | Sequence[Any], accelerated: bool = True,
+                      prox: Prox, accelerated: bool = True,
                       step_size: StepSize | None = None, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
                       ascent: bool = False, name: str = "proximal_gradient") -> Updates:  # fmt: skip
     r"""The proximal gradient method, accelerated: FISTA with restarts, or ISTA.
@@ -237,7 +237,7 @@ FORCING, DECREASE = 0.1, 1e-4
 @hinted
 def proximal_lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                    stop: Variable | None = None, updates: Updates | None = None, *,
-                   prox: Any | Mapping[Any, Any] | Sequence[Any], step_size: StepSize | None = None,
+                   prox: Prox, step_size: StepSize | None = None,
                    memory: int = 10, steps: int = 100, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
                    ascent: bool = False, name: str = "proximal_lbfgs") -> Updates:  # fmt: skip
     r"""The proximal quasi-Newton method with the Hessian of L-BFGS, for any penalty.

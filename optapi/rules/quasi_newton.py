@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from ..checks import check_choice, check_count
 from ..hints import hinted
 from ..line_search import LineSearch, nonmonotone, strong_wolfe
 from ..objective import Objective
-from ..typing import Bounds, Scalar, StepSize, Updates, Variables, Weight, XScale
+from ..typing import Bounds, Scalar, StepSize, Updates, Variables, Weights, XScale
 from ..vectors import dot, largest, norm
 from ._descent import Descent, End
 from ._linear_algebra import (
@@ -35,7 +34,7 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
           memory: int = 10, line_search: LineSearch = strong_wolfe, exact: bool | None = None,
           x_scale: XScale | None = None, bounds: Bounds | None = None,
-          l1: Weight | Mapping[Any, Any] | Sequence[Any] | None = None, tolerance: Scalar | None = 1e-5,
+          l1: Weights | None = None, tolerance: Scalar | None = 1e-5,
           ascent: bool = False, name: str = "lbfgs") -> Updates:  # fmt: skip
     r"""Limited-memory BFGS.
 
