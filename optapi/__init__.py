@@ -69,8 +69,9 @@ from .rules.hessian_free import hessian_free, krylov_subspace_descent
 from .rules.least_squares import gauss_newton, levenberg_marquardt
 from .rules.natural_gradient import tonga
 from .rules.newton import newton, newton_cg, trust_region_cg
+from .rules.online import ftrl, mirror_descent, rda
 from .rules.per_parameter_rates import delta_bar_delta, hypergradient, idbd, quickprop, rprop, smd, super_sab, vsgd
-from .rules.proximal import proximal_gradient, proximal_lbfgs
+from .rules.proximal import frank_wolfe, proximal_gradient, proximal_lbfgs
 from .rules.quasi_newton import barzilai_borwein, bfgs, lbfgs, sr1
 from .rules.stochastic_quasi_newton import ada_qn, olbfgs, sgd_qn, sqn
 from .state import load, save
@@ -134,6 +135,8 @@ __all__ = [
     "delta_bar_delta",
     "find_step_size",
     "fletcher_reeves",
+    "frank_wolfe",
+    "ftrl",
     "gauss_newton",
     "gradients",
     "hager_zhang_cg",
@@ -154,6 +157,7 @@ __all__ = [
     "loop",
     "minimize",
     "minimize_iterator",
+    "mirror_descent",
     "momentum",
     "nadam",
     "nesterov",
@@ -170,6 +174,7 @@ __all__ = [
     "proximal_lbfgs",
     "quickprop",
     "radam",
+    "rda",
     "reduce_on_plateau",
     "repeat",
     "reports",

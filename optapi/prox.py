@@ -168,6 +168,19 @@ class Projection(Penalty):
         """The nearest point of the set."""
         return self._project(_point("v", v))
 
+    def minimize(self, g: Tensor) -> Any:
+        """The point of the set with the least :math:`g^T x`, which `frank_wolfe` needs.
+
+        Raises
+        ------
+        TypeError
+            If it is not known: it is of `Simplex`, `Box`, `L1Ball`, `L2Ball` and `LinfBall`.
+        """
+        return self._minimize(_point("g", g))
+
+    def _minimize(self, g: Any) -> Any:
+        raise TypeError(f"{type(self).__name__} has no point of least g'x; pass Simplex, Box, or one of the balls")
+
     def _value(self, x: Any) -> Any:
         return pt.zeros((), x.type.dtype)
 
@@ -724,6 +737,10 @@ class Box(Projection):
     def _project(self, v: Any) -> Any:
         return between(v, self._given("low", v), self._given("high", v))
 
+    def _minimize(self, g: Any) -> Any:
+        low, high = (self._given(name, g) + pt.zeros_like(g) for name in ("low", "high"))
+        return pt.switch(g > 0, low, pt.switch(g < 0, high, between(pt.zeros_like(g), low, high)))
+
 
 def _check_limits(box: Any) -> None:
     symbolic = any(isinstance(side, Variable) for side in (box.low, box.high))
@@ -764,6 +781,9 @@ class LinfBall(Projection):
         r = self._given("radius", v)
         return between(v, -r, r)
 
+    def _minimize(self, g: Any) -> Any:
+        return -self._given("radius", g) * pt.sign(g)
+
 
 # Simplices and balls
 
@@ -795,6 +815,9 @@ class Simplex(Projection):
     def _project(self, v: Any) -> Any:
         return _on_simplex(v.ravel(), self._given("radius", v)).reshape(v.shape)
 
+    def _minimize(self, g: Any) -> Any:
+        return _at(pt.argmin(g.ravel()), self._given("radius", g), g)
+
 
 def _on_simplex(v: Any, r: Any) -> Any:
     """The projection of the vector `v` on the simplex of radius `r`."""
@@ -804,6 +827,11 @@ def _on_simplex(v: Any, r: Any) -> Any:
     # Over the k largest components, tau would be the k-th of these; the largest is that of the right k.
     tau = pt.max((sums - r) / (pt.arange(v.shape[0]) + 1).astype(v.type.dtype))
     return positive_part(v - tau)
+
+
+def _at(place: Any, value: Any, g: Any) -> Any:
+    """`value` at a place of the flat tensor `g`, and 0 elsewhere."""
+    return pt.switch(pt.eq(pt.arange(g.size), place).reshape(g.shape), value, pt.zeros_like(g))
 
 
 def _on_l1_ball(v: Any, r: Any) -> Any:
@@ -831,6 +859,9 @@ class L1Ball(Projection):
     def _project(self, v: Any) -> Any:
         return _on_l1_ball(v, self._given("radius", v))
 
+    def _minimize(self, g: Any) -> Any:
+        return _at(pt.argmax(abs(g).ravel()), -self._given("radius", g) * pt.sign(g), g)
+
 
 @dataclass(frozen=True, eq=False)
 class L2Ball(Projection):
@@ -848,6 +879,10 @@ class L2Ball(Projection):
     def _project(self, v: Any) -> Any:
         r, size = self._given("radius", v), _norms(v, self.axis)
         return pt.switch(size <= r, v, v * (r / pt.switch(size > 0, size, pt.ones_like(size))))
+
+    def _minimize(self, g: Any) -> Any:
+        size = _norms(g, self.axis)
+        return -self._given("radius", g) * g / pt.switch(size > 0, size, pt.ones_like(size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -1235,6 +1270,25 @@ def l1_weights(l1: Any, parameters: Sequence[Any]) -> list[Any]:
     return found
 
 
+def entries(argument: str, given: Any, parameters: Sequence[Any], methods: Sequence[str]) -> list[Any]:
+    """The object with these methods of each of `parameters`, which `given` has in one of its forms.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it has not; the message names the parameter.
+    """
+    found = _each(argument, given, parameters, FORMS.format(what="objects of optapi.prox"))
+    for part, p in zip(found, parameters, strict=True):
+        _check_methods(f"{argument} of {called(p)}", part, methods)
+    return found
+
+
+def _check_methods(name: str, value: Any, methods: Sequence[str]) -> None:
+    if isinstance(value, type) or not all(callable(getattr(value, method, None)) for method in methods):
+        raise TypeError(f"{name} is {shown(value)}; pass one of optapi.prox, or an object with {' and '.join(methods)}")
+
+
 def penalties(prox: Any, parameters: Sequence[Any]) -> list[Any]:
     """The penalty of each of `parameters`, or None.
 
@@ -1248,11 +1302,7 @@ def penalties(prox: Any, parameters: Sequence[Any]) -> list[Any]:
     for penalty, p in zip(found, parameters, strict=True):
         if penalty is None:
             continue
-        if isinstance(penalty, type) or not all(callable(getattr(penalty, name, None)) for name in ("value", "prox")):
-            raise TypeError(
-                f"prox of {called(p)} is {shown(penalty)}; pass a penalty of optapi.prox, or an object with methods "
-                "value and prox"
-            )
+        _check_methods(f"prox of {called(p)}", penalty, ("value", "prox"))
         for name in (field.name for field in fields(penalty)) if is_dataclass(penalty) else ():
             _check_independent(f"{name} of the prox of {called(p)}", getattr(penalty, name), parameters)
     if all(penalty is None for penalty in found):

@@ -97,9 +97,13 @@ ROWS = [
     Case(optapi.gauss_newton, {}),
     Case(optapi.levenberg_marquardt, {}),
     Case(optapi.levenberg_marquardt, {"bounds": (-0.75, None)}),
+    Case(optapi.ftrl, {"step_size": 0.1, "l1": 0.0, "l2": 0.0}, settling_step_size=0.5),
+    Case(optapi.rda, {"step_size": 0.1, "l1": 0.0}, settles=False),
+    Case(optapi.mirror_descent, {"step_size": 0.1, "geometry": "positive"}, settles=False),
     Case(optapi.proximal_gradient, {"prox": optapi.prox.L1(0.0)}),
     Case(optapi.proximal_gradient, {"prox": optapi.prox.L2Ball(100.0), "accelerated": False}),
     Case(optapi.proximal_lbfgs, {"prox": optapi.prox.L1(0.0), "memory": 3}),
+    Case(optapi.frank_wolfe, {"region": optapi.prox.L2Ball(10.0)}, settles=False),
     Case(readme_rule(), {"step_size": 0.1}, settles=False),
 ]
 
@@ -109,7 +113,7 @@ SEARCHING = {
     *("lbfgs", "bfgs", "sr1", "barzilai_borwein", "scaled_conjugate_gradient", "conjugate_gradient"),
     *("fletcher_reeves", "polak_ribiere", "hestenes_stiefel", "dai_yuan", "hager_zhang_cg"),
     *("hessian_free", "krylov_subspace_descent", "newton", "newton_cg", "trust_region_cg"),
-    *("gauss_newton", "levenberg_marquardt", "proximal_gradient", "proximal_lbfgs"),
+    *("gauss_newton", "levenberg_marquardt", "proximal_gradient", "proximal_lbfgs", "frank_wolfe"),
 }
 COMPARING = {"rprop-step_size=0.1-variant=irprop+", "idbd", "smd", "vsgd", "sgd_qn", "olbfgs", "sqn", "ada_qn"}
 

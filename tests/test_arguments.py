@@ -53,8 +53,9 @@ def of_rule(rule):
     arguments = optimization()
     if inspect.signature(rule).parameters.get("residuals") is not None:
         arguments["residuals"] = [(arguments["parameters"][0] - 1.0) ** 2]
-    if required(rule, "prox"):
-        arguments["prox"] = prox.L1(0.1)
+    for name, given in (("prox", prox.L1(0.1)), ("region", prox.L2Ball())):
+        if required(rule, name):
+            arguments[name] = given
     return arguments
 
 

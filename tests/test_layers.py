@@ -21,7 +21,7 @@ ORDER = [
     *("schedules", "line_search", "moments", "gradients", "scaling", "losses", "feasible", "prox", "objective"),
     *("rules._linear_algebra", "rules._descent", "rules._projected", "rules._split"),
     *("rules.first_order", "rules.per_parameter_rates", "rules.conjugate_gradient", "rules.quasi_newton"),
-    *("rules.stochastic_quasi_newton", "rules.natural_gradient", "rules.proximal"),
+    *("rules.stochastic_quasi_newton", "rules.natural_gradient", "rules.proximal", "rules.online"),
     *("rules.newton", "rules.least_squares", "rules.hessian_free"),
     *("stopping", "tuning", "transforms", "stateful"),
     *("drivers.locks", "drivers.options", "drivers.penalties"),

@@ -23,7 +23,7 @@ from .evaluator import Evaluation, evaluator_of, kinds_of
 from .gradient_check import Comparison, along, compare
 from .options import check_rule, name_of, option_of, options_of, own_rule, public_name, rule_of
 from .oracle_program import OracleProgram
-from .penalties import Penalties
+from .penalties import NAMES, Penalties, is_penalty
 from .progress import Checkpoint, Monitor
 from .run import LIMITS, Run, entries, read
 from .termination import Ending, Termination
@@ -182,8 +182,8 @@ class minimize_iterator(Run):
         bounds = limits(options.get("bounds"), structure, start)
         if "bounds" in options:
             options["bounds"], start = bounds, put_inside(start, bounds)
-        for option in ("l1", "prox"):
-            if options.get(option) is not None:
+        for option in NAMES:
+            if options.get(option) is not None and is_penalty(rule, option):
                 options[option] = entries_by_leaf(option, options[option], structure)
         given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
         self.f, self.df = f, df

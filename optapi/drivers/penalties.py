@@ -16,11 +16,24 @@ from ..graph.replace import replaced
 from ..prox import composite, exceeds, residual
 from ..pytree import largest
 from .locks import BUILDING
-from .options import option_of
+from .options import option_of, options_of
+
+
+# Options that are penalties or sets.
+NAMES = ("l1", "prox", "region")
+
+
+def is_penalty(rule: Callable[..., Any], name: str) -> bool:
+    """Whether the option `name` of `rule`, one of `NAMES`, is a penalty that is added to the cost.
+
+    That of `ftrl`, a number by default, is not: it is added to the sum over a stream.
+    """
+    parameter = (options_of(rule)[0] or {}).get(name)
+    return parameter is not None and parameter.default in (None, parameter.empty)
 
 
 class Penalties:
-    """The penalties `l1` and `prox` of a rule.
+    """The penalties and sets of a rule.
 
     Parameters
     ----------
@@ -38,7 +51,8 @@ class Penalties:
     def of(cls, rule: Callable[..., Any], options: Mapping[str, Any], parameters: Sequence[Any],
            inputs: Sequence[Any] = ()) -> Penalties | None:  # fmt: skip
         """Those of `rule` with `options`, None without."""
-        found = composite(option_of(rule, options, "l1"), option_of(rule, options, "prox"), parameters)
+        l1, prox, region = (option_of(rule, options, name) if is_penalty(rule, name) else None for name in NAMES)
+        found = composite(l1, region if prox is None else prox, parameters)
         return None if found is None else cls(found, parameters, inputs)
 
     def expression(self) -> Any:

@@ -14,7 +14,7 @@ from ..graph.loops import FALSE, cond, repeat
 from ..hints import hinted
 from ..line_search import resolution
 from ..objective import Objective, Point
-from ..prox import exceeds, penalties
+from ..prox import entries, exceeds, penalties
 from ..typing import Prox, Scalar, StepSize, Updates, Variables
 from ..vectors import dot, largest, norm
 from ._descent import MAX_TRIALS
@@ -160,16 +160,28 @@ def proximal_gradient(parameters: Variables, cost: Variable | None = None, gradi
 
 def _finished(F: Composite, here: Point, kept: Sequence[Any], end: Point, L: Any, stuck: Any, new: Updates,
               evaluations: Any, unheld: Updates | None = None) -> Updates:  # fmt: skip
-    """Close a proximal rule that leads from the point `here` to `end`, which are the same where it is `stuck`.
-
-    It has finished when the residual at either meets the tolerance, when it is stuck, and when more than `PATIENCE`
-    calls in a row have found neither a lower cost nor a residual below nine tenths of the smallest.
-    """
+    """`_closed` with the residuals, and with the penalties added to the costs."""
     f = F.objective
+    ends = here, end
+    residuals = [F.residual(place, L) for place in ends]
     able = pt.isfinite(here.cost) & pt.all(pt.isfinite(here.gradient))
-    residuals = [F.residual(place, L) for place in (here, end)]
-    converged, settled = (f.converged([residual]) & able for residual in residuals)
-    total, size = end.cost + F.value(end.point), largest(residuals[1])
+    converged = [f.converged([residual]) & able for residual in residuals]
+    costs = [place.cost + F.value(place.point) for place in ends]
+    sizes = [largest(residual) for residual in residuals]
+    return _closed(f, here, kept, end, costs, sizes, converged, stuck, new, evaluations, unheld)
+
+
+def _closed(f: Objective, here: Point, kept: Sequence[Any], end: Point, costs: Sequence[Any], sizes: Sequence[Any],
+            converged: Sequence[Any], stuck: Any, new: Updates, evaluations: Any,
+            unheld: Updates | None = None) -> Updates:  # fmt: skip
+    """Close a rule that leads from the point `here` to `end`, which are the same where it is `stuck`.
+
+    It has finished when it has converged at either, of which `costs`, `sizes` and `converged` have two entries, when it
+    is stuck, and when more than `PATIENCE` calls in a row have found neither a lower cost nor a size below nine tenths
+    of the smallest.
+    """
+    able = pt.isfinite(here.cost) & pt.all(pt.isfinite(here.gradient))
+    (cost, total), (_, size), (begins, settled) = costs, sizes, converged
     new |= dict(zip(f.parameters, f.unpack(end.point), strict=True))
     new |= zip(kept, end, strict=False)
     ends, reason = stuck | ~able, np.int64(0)
@@ -183,16 +195,16 @@ def _finished(F: Composite, here: Point, kept: Sequence[Any], end: Point, L: Any
         ends = ends | (new[stalled] > PATIENCE)
         hidden = total - lowest <= resolution(here.cost, here.gradient)
         reason = pt.switch(able, pt.switch(hidden, 7, 2), 3)
-    ends = ends & ~(converged | settled)
+    ends = ends & ~(begins | settled)
     return f.finish(
         new,
-        converged,
+        begins,
         ends | settled,
         reports={
             "reason": pt.switch(ends, reason, 0).astype("int64"),
             "evaluations": evaluations,
-            "cost": pt.switch(converged, here.cost + F.value(here.point), total),
-            "gradient_size": pt.switch(converged, largest(residuals[0]), size),
+            "cost": pt.switch(begins, cost, total),
+            "gradient_size": pt.switch(begins, sizes[0], size),
         },
         unheld=unheld,
     )
@@ -385,3 +397,105 @@ def _shortened(F: Composite, here: Point, y: Any, size: Any, active: Any) -> tup
     initial = [np.int64(0), size, FALSE, x, cost, g]
     count, _, found, *end = repeat(turn, initial, pt.switch(moves, 30, 0))
     return Point(*(pt.switch(found, new, old) for new, old in zip(end, here, strict=True))), count, ~found
+
+
+@hinted
+def frank_wolfe(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
+                stop: Variable | None = None, updates: Updates | None = None, *, region: Prox,
+                step_size: StepSize | None = None, exact: bool | None = None, tolerance: Scalar | None = 1e-5,
+                ascent: bool = False, name: str = "frank_wolfe") -> Updates:  # fmt: skip
+    r"""The Frank-Wolfe method, or conditional gradients: steps to corners of a set, without projections.
+
+    .. math::
+        s = \arg\min_{s \in C} g^T s, \qquad x \leftarrow x + a (s - x), \qquad
+        a = \min \left( 1, \frac{g^T (x - s)}{L \|s - x\|^2} \right)
+
+    The curvature :math:`L` is nine tenths of that of the last call, doubled until the cost is below the parabola of
+    which :math:`a` is the minimizer. After :math:`k` calls from a corner the point is a mean of at most :math:`k + 1`
+    corners: on a simplex or an L1 ball it has few components that are not 0.
+
+    Parameters
+    ----------
+    parameters, cost, gradients, stop, updates, exact, ascent, name
+        As in every rule that searches; see there also what is returned, reported and raised.
+    region : set, dict or list
+        The set :math:`C` of each parameter, with a method `minimize`: `prox.Simplex`, `prox.Box`, `prox.L1Ball`,
+        `prox.L2Ball`, `prox.LinfBall`; in the forms of `prox` in `proximal_gradient`. Each parameter needs one.
+    step_size : scalar or schedule, optional
+        :math:`a`, at most 1, in the place of the one from :math:`L`; for instance ``lambda k: 2 / (k + 2)``.
+    tolerance : scalar or None
+        It has converged when the gap :math:`g^T (x - s)` does not exceed it. For a convex cost the cost is then no more
+        than this above the minimum. It is reported as ``"gradient_size"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Also if a parameter has no `region`, or one without a method `minimize`.
+
+    Notes
+    -----
+    Cost per call: mostly two evaluations of the cost and its gradients. Memory: three vectors. The gap falls as
+    :math:`1 / k`, slowly; a start outside of the set goes to the first corner.
+
+    References
+    ----------
+    Frank and Wolfe (1956), An algorithm for quadratic programming; Jaggi (2013), Revisiting Frank-Wolfe:
+    projection-free sparse convex optimization, algorithm 1; Pedregosa, Negiar, Askari and Jaggi (2020), Linearly
+    convergent Frank-Wolfe with backtracking line-search, algorithm 2, for :math:`L`.
+
+    Examples
+    --------
+    >>> x, stop = pytensor.shared(np.zeros(3), name="x"), pytensor.shared(0, name="stop")
+    >>> cost = pt.sum((x - [3.0, 0.5, -0.1]) ** 2) / 2
+    >>> updates = optapi.frank_wolfe([x], cost, stop=stop, region=optapi.prox.L1Ball(2.0))
+    >>> step = pytensor.function([], [], updates=updates)
+    >>> while not stop.get_value():
+    ...     _ = step()
+    >>> x.get_value().round(4)
+    array([2., 0., 0.])
+    """
+    f = Objective.of(
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
+    )
+    regions = entries("region", region, f.parameters, ("minimize", "project"))
+    here, evaluations, kept = f.current(exact)
+    x, g, curvature = here.point, here.gradient, f.state("curvature")
+
+    def gap_at(at: Point) -> tuple[Any, Any]:
+        """The way to the corner, and the gap."""
+        corner = f.pack([r.minimize(part) for r, part in zip(regions, f.unpack(at.gradient), strict=True)])
+        return corner, -dot(at.gradient, corner - at.point)
+
+    corner, gap = gap_at(here)
+    d = corner - x
+    outside = pt.any(pt.stack([exceeds(r, p) for r, p in zip(regions, f.unpack(x), strict=True)]))
+    able = pt.isfinite(here.cost) & pt.all(pt.isfinite(g))
+    converged = f.converged([gap]) & able & ~outside
+    active = able & ~f.stopped & ~converged
+    square, one = dot(d, d), pt.ones_like(gap)
+    flat = pt.eq(square, 0)
+    unset = norm(g) / pt.switch(flat, one, norm(d))
+    L = pt.switch(curvature > 0, np.asarray(0.9, f.dtype) * curvature, pt.switch(unset > 0, unset, one))
+    noise = resolution(here.cost, g)
+    chosen = None if step_size is None else f.step_size(step_size).astype(f.dtype)
+
+    def turn(count: Any, L: Any, *_: Any) -> Any:
+        L = pt.switch(count > 0, 2 * L, L)
+        a = gap / (L * pt.switch(flat, one, square)) if chosen is None else chosen
+        a = pt.switch(outside | (a > 1), one, a)
+        point = pt.switch(a < 1, x + a * d, corner)
+        trial = f.at(point)
+        bound = here.cost - a * gap + a**2 * L * square / 2 + noise
+        done = (pt.isfinite(trial.cost) & pt.all(pt.isfinite(trial.gradient))) & (outside | (trial.cost <= bound))
+        if chosen is not None:
+            done = pt.eq(count, count)
+        return [count + 1, L, point, trial.cost, trial.gradient], done
+
+    trials, L, *found = repeat(turn, [np.int64(0), L, x, here.cost, g], pt.switch(active, MAX_TRIALS, 0))
+    failed = ~(pt.isfinite(found[1]) & pt.all(pt.isfinite(found[2]))) | pt.eq(trials, 0)
+    end = Point(*(pt.switch(failed, old, new) for old, new in zip(here, found, strict=True)))
+    next_gap = gap_at(end)[1]
+    stuck = failed | pt.all(pt.eq(end.point, x))
+    settled = f.converged([next_gap]) & able & ~failed
+    costs, gaps = (here.cost, end.cost), (gap, next_gap)
+    return _closed(f, here, kept, end, costs, gaps, (converged, settled), stuck, {curvature: L}, evaluations + trials)

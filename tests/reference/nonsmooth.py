@@ -86,3 +86,55 @@ def minimized_model(g, B, x, prox, turns=20000):
     for _ in range(turns):
         y = prox(y - (g + B @ (y - x)) / L, 1 / L)
     return y
+
+
+def ftrl(x, gradient, steps, *, a, beta, l1, l2):
+    """McMahan et al. (2013), algorithm 1, with sums of which the start is the point."""
+    z, n, points = -(beta / a + l2) * x - l1 * np.sign(x), np.zeros_like(x), []
+    for _ in range(steps):
+        g = gradient(x)
+        sigma = (np.sqrt(n + g**2) - np.sqrt(n)) / a
+        z, n = z + g - sigma * x, n + g**2
+        x = np.where(abs(z) <= l1, 0.0, -(z - np.sign(z) * l1) / ((beta + np.sqrt(n)) / a + l2))
+        points.append(x)
+    return points
+
+
+def rda(x, gradient, steps, *, a, weight):
+    """Xiao (2010), equation 10, from the start `x`."""
+    start, total, points = x, np.zeros_like(x), []
+    for t in range(1, steps + 1):
+        total = total + gradient(x)
+        v = start - a * np.sqrt(t) * total / t
+        x = soft(v, a * np.sqrt(t) * weight)
+        points.append(x)
+    return points
+
+
+def exponentiated_gradient(x, gradient, steps, *, a, axis=None):
+    """Kivinen and Warmuth (1997), equation 3.2."""
+    points = []
+    for _ in range(steps):
+        x = x * np.exp(-a * gradient(x))
+        x = x / np.sum(x, axis=axis, keepdims=True)
+        points.append(x)
+    return points
+
+
+def frank_wolfe(x, cost_and_gradient, corner, steps):
+    """Jaggi (2013), algorithm 1, with the step size and the backtracking of Pedregosa et al. (2020), algorithm 2."""
+    points, gaps, L = [], [], None
+    for _ in range(steps):
+        f, g = cost_and_gradient(x)
+        d = corner(g) - x
+        gap = -g @ d
+        L = np.linalg.norm(g) / np.linalg.norm(d) if L is None else 0.9 * L
+        while True:
+            a = min(1.0, gap / (L * d @ d))
+            if cost_and_gradient(x + a * d)[0] <= f - a * gap + a**2 * L * (d @ d) / 2:
+                break
+            L = 2 * L
+        x = x + a * d
+        points.append(x)
+        gaps.append(gap)
+    return points, gaps

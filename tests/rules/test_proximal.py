@@ -171,7 +171,7 @@ def test_a_penalty_of_ones_own():
 
 
 @pytest.mark.parametrize(("penalty", "message"), [
-    (1.0, "prox of 'p' is a float; pass a penalty"),
+    (1.0, "prox of 'p' is a float; pass one of optapi.prox"),
     (prox.L1, "prox of 'p' is a type"),
     ({"q": prox.L1(1.0)}, "prox has a key 'q', which is none of the parameters"),
     ([prox.L1(1.0), None], "prox has 2 entries for 1 parameters"),
@@ -199,3 +199,74 @@ def test_backends(mode):
     python, other = Run(np.zeros(9), cost, **options)(), Run(np.zeros(9), cost, mode=mode, **options)()
     np.testing.assert_allclose(other.x, python.x, atol=1e-5)
     np.testing.assert_array_equal(other.x == 0, python.x == 0)
+
+
+# Frank-Wolfe
+
+
+def l1_corner(g):
+    return np.where(np.arange(g.size) == np.argmax(abs(g)), -3.0 * np.sign(g), 0.0)
+
+
+def test_each_step_to_a_corner():
+    cost, cost_and_gradient = quadratic()
+    run = Run(np.zeros(9), cost, rule=optapi.frank_wolfe, region=prox.L1Ball(3.0), tolerance=1e-3)
+    points, gaps = [], []
+    for x in run:
+        points.append(x)
+        gaps.append(float(run.gradient_size))
+        if len(points) == 30:
+            break
+    wanted, _ = reference.frank_wolfe(np.zeros(9), cost_and_gradient, l1_corner, len(points))
+    assert_close([[p] for p in points], [[w] for w in wanted], tolerance=1e-8)
+    gradients = [cost_and_gradient(x)[1] for x in points]
+    np.testing.assert_allclose(
+        gaps, [g @ (x - l1_corner(g)) for x, g in zip(points, gradients, strict=True)], atol=1e-9
+    )
+    assert np.sum(points[2] != 0) <= 3
+
+
+CORNERS = [
+    prox.Simplex(2.0),
+    prox.L1Ball(1.5),
+    prox.L2Ball(1.5),
+    prox.LinfBall(0.7),
+    prox.Box(-0.5, np.linspace(0, 1, 9)),
+]
+
+
+@pytest.mark.parametrize("region", CORNERS, ids=lambda region: type(region).__name__)
+def test_corners_are_the_least_points(region):
+    g, x = pt.vector("g", shape=(9,)), pt.vector("x", shape=(9,))
+    corner = pytensor.function([g], region.minimize(g), mode=PYTHON)
+    inside = pytensor.function([x], region.project(x), mode=PYTHON)
+    rng = np.random.default_rng(0)
+    for slope in rng.normal(size=(20, 9)):
+        s = corner(slope)
+        np.testing.assert_allclose(inside(s), s, atol=1e-12)
+        assert all(slope @ s <= slope @ inside(3 * v) + 1e-12 for v in rng.normal(size=(20, 9)))
+
+
+def test_the_gap_bounds_the_excess():
+    cost, cost_and_gradient = quadratic()
+    exact = Run(np.zeros(9), cost, rule=optapi.proximal_lbfgs, prox=prox.L1Ball(3.0), tolerance=1e-9)()
+    for options in ({}, {"step_size": lambda k: 2 / (k + 2)}):
+        run = Run(np.full(9, 7.0), cost, rule=optapi.frank_wolfe, region=prox.L1Ball(3.0), tolerance=0.05, **options)()
+        assert np.sum(abs(run.x)) <= 3 + 1e-12
+        assert run.reason == 0
+        assert -1e-12 <= run.cost - exact.cost <= run.gradient_size <= 0.05
+    # A start outside is no minimizer, though its cost may be lower.
+    result = optapi.minimize(
+        np.full(9, 3.0), lambda x: cost_and_gradient(x), True, "frank_wolfe", region=prox.L1Ball(3.0), tolerance=0.05
+    )
+    np.testing.assert_allclose(cost_and_gradient(result)[0], exact.cost, atol=0.05)
+
+
+def test_regions_that_are_none():
+    cost, _ = quadratic()
+    with pytest.raises(TypeError, match="region of 'p' is a L1; pass one of"):
+        Run(np.zeros(9), cost, rule=optapi.frank_wolfe, region=prox.L1(1.0))
+    with pytest.raises(TypeError, match="Isotonic has no point of least"):
+        Run(np.zeros(9), cost, rule=optapi.frank_wolfe, region=prox.Isotonic())
+    with pytest.raises(TypeError, match="region of 'p' is None"):
+        Run(np.zeros(9), cost, rule=optapi.frank_wolfe, region={})
