@@ -61,11 +61,19 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
         exactly. The rule is then L-BFGS-B: the direction leads to the minimizer of the quadratic model in the box, the
         search ends at the first bound behind it, and it has converged when the projected gradient, :math:`x - P(x - g)`
         with :math:`P` the projection, meets the tolerance.
+    l1 : scalar, array, dict or list, optional
+        The weights :math:`\lambda \ge 0` of a penalty :math:`\sum_i \lambda_i |x_i|`, which is added to the cost: a
+        number, an array or a variable that broadcasts to the parameter; a dictionary from parameters to such, or a list
+        with one or None for each. Components become exactly 0. Each is the difference of two parts that are not
+        negative, of which one moves at a time, so that a step may lead to 0, and the next one across. The rule has
+        converged when the subgradient of least norm, with bounds the projected one, meets the tolerance; the cost that
+        it reports has the penalty in it.
 
     Raises
     ------
     TypeError, ValueError
-        Also if `bounds` are not as said here, or a `line_search` of your own takes no ``limit=``, which they need.
+        Also if `bounds` or `l1` are not as said here, or a `line_search` of your own takes no ``limit=``, which they
+        need.
 
     Notes
     -----
@@ -76,7 +84,8 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
 
     With bounds: :math:`n \log n` for the order in which components meet their bounds, about :math:`10 m^2 n`
     multiplications, :math:`2m + 4` vectors of state, and some :math:`10 m` more while a call runs. The inverse Hessian
-    is that of the components inside of their bounds; rows and columns of the others are zero.
+    is that of the components inside of their bounds; rows and columns of the others are zero. With `l1` it is that of
+    the components that are not 0, vectors have both parts, and three vectors of state are twice as long.
 
     For groups of parameters of one cost use one `lbfgs` over all of them: for each of two, the parameters of the other
     would be data that change between calls.
@@ -86,7 +95,9 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
     Nocedal (1980), Updating quasi-Newton matrices with limited storage; Liu and Nocedal (1989), On the limited memory
     BFGS method for large scale optimization, algorithm 2.1, with the scaling by :math:`\gamma` that they recommend.
     With bounds: Byrd, Lu, Nocedal and Zhu (1995), A limited memory algorithm for bound constrained optimization;
-    Morales and Nocedal (2011), Remark on algorithm 778: L-BFGS-B.
+    Morales and Nocedal (2011), Remark on algorithm 778: L-BFGS-B. With `l1`: Schmidt, Fung and Rosales (2007), Fast
+    optimization methods for L1 regularization, section 3.2, for the two parts; Andrew and Gao (2007), Scalable training
+    of L1-regularized log-linear models, for orthants.
 
     Examples
     --------
