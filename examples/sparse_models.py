@@ -10,9 +10,9 @@
 # %% [markdown]
 # # Sparse models: the path of a lasso, and learning from a stream
 #
-# A penalty on the sizes of the coefficients makes most of them exactly 0. How many, its weight says. Here the whole path
-# of solutions from the largest weight to a small one is one compiled program, and a stream of examples is learned by
-# `ftrl`.
+# A penalty on the sizes of the coefficients makes most of them exactly 0. How many, its weight says. Here the whole
+# path of solutions from the largest weight to a small one is one compiled program, and a stream of examples is learned
+# by `ftrl`.
 
 # %%
 import matplotlib.pyplot as plt
@@ -46,8 +46,8 @@ names = [*data.feature_names, *(f"{data.feature_names[a]} {data.feature_names[b]
 print(X.shape)
 
 # %% [markdown]
-# The weight is an input. Each run begins at the solution of the last, which the parameters hold, and takes few evaluations.
-# From the largest weight on, the largest slope at 0, all coefficients are 0.
+# The weight is an input. Each run begins at the solution of the last, which the parameters hold, and takes few
+# evaluations. From the largest weight on, the largest slope at 0, all coefficients are 0.
 
 # %%
 w, weight = pytensor.shared(np.zeros(65), name="w"), pt.dscalar("weight")
@@ -65,8 +65,8 @@ print("coefficients that are not 0:", *np.count_nonzero(path[::6], axis=1))
 print("evaluations of a run, in the median:", np.median(evaluations))
 
 # %% [markdown]
-# scikit-learn's coordinate descent reaches the same costs. Its coefficients may be others: two columns, a binary one and
-# its square, are the same.
+# scikit-learn's coordinate descent reaches the same costs. Its coefficients may be others: two columns, a binary one
+# and its square, are the same.
 
 # %%
 _, theirs, _ = lasso_path(X, y, alphas=weights, tol=1e-8, max_iter=100000)
