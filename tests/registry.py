@@ -136,6 +136,13 @@ def representatives() -> list[Case]:
 SOME_ROWS = representatives() if os.environ.get("OPTAPI_ROWS") == "representative" else ROWS
 
 
+def required(rule: Callable[..., Any]) -> dict[str, Any]:
+    """Penalties and sets that a rule does not go without."""
+    given = {"prox": optapi.prox.L1(0.1), "region": optapi.prox.L2Ball()}
+    parameters = inspect.signature(rule).parameters
+    return {name: v for name, v in given.items() if name in parameters and parameters[name].default is inspect._empty}
+
+
 def public_rules() -> list[Callable[..., Any]]:
     """The public functions with the signature of a rule."""
     functions = [getattr(optapi, name) for name in optapi.__all__ if inspect.isfunction(getattr(optapi, name))]

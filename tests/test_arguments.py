@@ -21,7 +21,7 @@ import pytensor.tensor as pt
 import pytest
 import scipy.sparse
 from pytensor.compile.sharedvalue import SharedVariable
-from registry import public_rules
+from registry import public_rules, required
 
 import optapi
 from optapi import gradients, line_search, plot, profiles, prox, schedules, stopping, testing
@@ -43,20 +43,12 @@ def optimization(**more):
     return {"parameters": [p], "cost": cost, "stop": pytensor.shared(0), "updates": {other: other + 1.0}} | more
 
 
-def required(rule, name):
-    parameter = inspect.signature(rule).parameters.get(name)
-    return parameter is not None and parameter.default is parameter.empty
-
-
 def of_rule(rule):
     """A valid call of a rule."""
     arguments = optimization()
     if inspect.signature(rule).parameters.get("residuals") is not None:
         arguments["residuals"] = [(arguments["parameters"][0] - 1.0) ** 2]
-    for name, given in (("prox", prox.L1(0.1)), ("region", prox.L2Ball())):
-        if required(rule, name):
-            arguments[name] = given
-    return arguments
+    return arguments | required(rule)
 
 
 def updated(*more, step_size=0.1):
