@@ -9,7 +9,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from ..checks import check_count, check_flag
+from ..checks import check_count, check_flag, warn
 from ..graph.loops import FALSE, cond, repeat
 from ..hints import hinted
 from ..line_search import resolution
@@ -17,7 +17,7 @@ from ..objective import Objective, Point
 from ..prox import entries, exceeds, penalties
 from ..typing import Prox, Scalar, StepSize, Updates, Variables
 from ..vectors import dot, largest, norm
-from ._descent import MAX_TRIALS
+from ._descent import MAX_TRIALS, NOISY
 from ._linear_algebra import CompactHessian, combined, eliminated, times
 
 
@@ -125,7 +125,7 @@ def proximal_gradient(parameters: Variables, cost: Variable | None = None, gradi
     )
     check_flag("accelerated", accelerated)
     F = Composite(f, penalties(prox, f.parameters))
-    here, evaluations, kept = f.current(exact)
+    here, evaluations, kept = _opened(f, exact)
     x, g = here.point, here.gradient
     curvature, previous, t = f.state("curvature"), f.state("previous", (f.size,)), f.state("momentum", fill=1)
 
@@ -135,7 +135,7 @@ def proximal_gradient(parameters: Variables, cost: Variable | None = None, gradi
     if step_size is not None:
         L = (1 / f.step_size(step_size)).astype(f.dtype)
     able = pt.isfinite(here.cost) & pt.all(pt.isfinite(g))
-    converged = f.converged([F.residual(here, L)]) & able
+    converged = _converged(f, [F.residual(here, L)]) & able
 
     # Where the parameters are not where the last call left them, the momentum is not theirs either.
     t_new = (1 + pt.sqrt(1 + 4 * t**2)) / 2
@@ -158,6 +158,18 @@ def proximal_gradient(parameters: Variables, cost: Variable | None = None, gradi
     return _finished(F, here, kept, end, L, still, new, evaluations + pt.cast(moves, "int64") + trials)
 
 
+def _opened(f: Objective, exact: bool | None) -> tuple[Point, Any, tuple[Any, ...]]:
+    """`Objective.current`, with a warning if the rule is to say when it has finished, and the cost is noisy."""
+    if f.stop is not None and f.is_noisy:
+        warn(NOISY.format(rule=f.name))
+    return f.current(exact)
+
+
+def _converged(f: Objective, residuals: Sequence[Any]) -> Any:
+    """Whether the residuals meet the tolerance; of a noisy cost no draw says so."""
+    return FALSE if f.is_noisy else f.converged(residuals)
+
+
 def _finished(F: Composite, here: Point, kept: Sequence[Any], end: Point, L: Any, stuck: Any, new: Updates,
               evaluations: Any, unheld: Updates | None = None) -> Updates:  # fmt: skip
     """`_closed` with the residuals, and with the penalties added to the costs."""
@@ -165,7 +177,7 @@ def _finished(F: Composite, here: Point, kept: Sequence[Any], end: Point, L: Any
     ends = here, end
     residuals = [F.residual(place, L) for place in ends]
     able = pt.isfinite(here.cost) & pt.all(pt.isfinite(here.gradient))
-    converged = [f.converged([residual]) & able for residual in residuals]
+    converged = [_converged(f, [residual]) & able for residual in residuals]
     costs = [place.cost + F.value(place.point) for place in ends]
     sizes = [largest(residual) for residual in residuals]
     return _closed(f, here, kept, end, costs, sizes, converged, stuck, new, evaluations, unheld)
@@ -192,7 +204,7 @@ def _closed(f: Objective, here: Point, kept: Sequence[Any], end: Point, costs: S
         new[lowest] = pt.switch(total < lowest, total, lowest)
         new[least] = pt.switch(size < least, size, least)
         new[stalled] = pt.switch(falls, 0, stalled + 1)
-        ends = ends | (new[stalled] > PATIENCE)
+        ends = ~able if f.is_noisy else ends | (new[stalled] > PATIENCE)
         hidden = total - lowest <= resolution(here.cost, here.gradient)
         reason = pt.switch(able, pt.switch(hidden, 7, 2), 3)
     ends = ends & ~(begins | settled)
@@ -314,13 +326,13 @@ def proximal_lbfgs(parameters: Variables, cost: Variable | None = None, gradient
     check_count("memory", memory)
     check_count("steps", steps)
     F = Composite(f, penalties(prox, f.parameters))
-    here, evaluations, kept = f.current(exact)
+    here, evaluations, kept = _opened(f, exact)
     x, g = here.point, here.gradient
     pairs, curvature = CompactHessian.begin(f, memory), f.state("curvature")
     unset = pt.switch(norm(g) > 0, norm(g), pt.ones_like(curvature))
     L = pt.switch(pairs.empty, pt.switch(curvature > 0, curvature, unset), pairs.scale)
     able = pt.isfinite(here.cost) & pt.all(pt.isfinite(g))
-    active = able & ~f.stopped & ~f.converged([F.residual(here, L)])
+    active = able & ~f.stopped & ~_converged(f, [F.residual(here, L)])
 
     y = _model_minimizer(F, here, pairs._replace(scale=L), pt.switch(active, steps, 0))
     size = f.step_size(1.0 if step_size is None else step_size).astype(f.dtype)
@@ -458,7 +470,7 @@ def frank_wolfe(parameters: Variables, cost: Variable | None = None, gradients: 
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True
     )
     regions = entries("region", region, f.parameters, ("minimize", "project"))
-    here, evaluations, kept = f.current(exact)
+    here, evaluations, kept = _opened(f, exact)
     x, g, curvature = here.point, here.gradient, f.state("curvature")
 
     def gap_at(at: Point) -> tuple[Any, Any]:
@@ -470,7 +482,7 @@ def frank_wolfe(parameters: Variables, cost: Variable | None = None, gradients: 
     d = corner - x
     outside = pt.any(pt.stack([exceeds(r, p) for r, p in zip(regions, f.unpack(x), strict=True)]))
     able = pt.isfinite(here.cost) & pt.all(pt.isfinite(g))
-    converged = f.converged([gap]) & able & ~outside
+    converged = _converged(f, [gap]) & able & ~outside
     active = able & ~f.stopped & ~converged
     square, one = dot(d, d), pt.ones_like(gap)
     flat = pt.eq(square, 0)
@@ -496,6 +508,6 @@ def frank_wolfe(parameters: Variables, cost: Variable | None = None, gradients: 
     end = Point(*(pt.switch(failed, old, new) for old, new in zip(here, found, strict=True)))
     next_gap = gap_at(end)[1]
     stuck = failed | pt.all(pt.eq(end.point, x))
-    settled = f.converged([next_gap]) & able & ~failed
+    settled = _converged(f, [next_gap]) & able & ~failed
     costs, gaps = (here.cost, end.cost), (gap, next_gap)
     return _closed(f, here, kept, end, costs, gaps, (converged, settled), stuck, {curvature: L}, evaluations + trials)

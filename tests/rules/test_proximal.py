@@ -270,3 +270,18 @@ def test_regions_that_are_none():
         Run(np.zeros(9), cost, rule=optapi.frank_wolfe, region=prox.Isotonic())
     with pytest.raises(TypeError, match="region of 'p' is None"):
         Run(np.zeros(9), cost, rule=optapi.frank_wolfe, region={})
+
+
+@pytest.mark.parametrize("rule", [*RULES, optapi.frank_wolfe], ids=lambda rule: rule.__name__)
+def test_a_noisy_cost_never_converges(rule):
+    rng = pt.random.shared_rng(seed=1)
+    next_rng, noise = rng.normal(size=(9,))
+    p, stop = pytensor.shared(np.zeros(9), name="p"), pytensor.shared(0, name="stop")
+    options = {"region": prox.L1Ball(3.0)} if rule is optapi.frank_wolfe else {"prox": prox.L1(1.0)}
+    cost = quadratic()[0](p) + 1e-9 * pt.sum(noise * p)
+    with pytest.warns(optapi.OptimizationWarning, match="the cost draws random numbers"):
+        updates = rule([p], cost, stop=stop, updates={rng: next_rng}, tolerance=1e3, **options)
+    step = pytensor.function([], [], updates=updates, mode=PYTHON)
+    for _ in range(5):
+        step()
+    assert not stop.get_value()
