@@ -32,7 +32,7 @@ and `updates` is as it was after any error.
 
 from typing import TYPE_CHECKING
 
-from . import gradients, line_search, plot, profiles, prox, schedules, stopping, testing, transforms
+from . import bijections, gradients, line_search, plot, profiles, prox, schedules, stopping, testing, transforms
 from .checks import OptimizationWarning
 from .drivers.compiled import CompiledMinimizer, compile_minimizer, sample_starts
 from .drivers.covariance import covariance
@@ -124,6 +124,7 @@ __all__ = [
     "beta_hestenes_stiefel",
     "beta_polak_ribiere",
     "bfgs",
+    "bijections",
     "bold_driver",
     "check_gradient",
     "compile_minimizer",

@@ -300,6 +300,10 @@ CALLS |= {
         "Dykstra": {"sets": [prox.NonNegative(), prox.L2Ball()]},
     }.items()
 }
+CALLS |= {
+    f"bijections.{name}": (getattr(optapi.bijections, name), dict)
+    for name in ("Exponential", "Interval", "Ordered", "Orthogonal", "Positive", "Simplex", "UnitVector")
+}
 # Names that have no arguments of their own to check, and why.
 WITHOUT = {
     "PYTHON": "a mode",
@@ -308,6 +312,7 @@ WITHOUT = {
     "FitResult": "a dictionary",
     "CompiledMinimizer": "compile_minimizer makes it",
     "schedules.Schedule": "a base class without fields",
+    "bijections.Bijection": "a base class without fields",
     "prox.Penalty": "a base class without fields",
     "prox.Projection": "a base class without fields",
     "line_search.Step": "a plain tuple",

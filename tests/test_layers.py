@@ -18,7 +18,18 @@ ORDER = [
     *("graph.replace", "graph.loops", "graph.batches", "graph.oracle", "graph.derivatives"),
     *("graph.products", "graph.ordered", "graph.numpy_linker"),
     *("graph.numba", "graph.jax", "graph.threads"),
-    *("schedules", "line_search", "moments", "gradients", "scaling", "losses", "feasible", "prox", "objective"),
+    *(
+        "schedules",
+        "line_search",
+        "moments",
+        "gradients",
+        "scaling",
+        "losses",
+        "feasible",
+        "prox",
+        "bijections",
+        "objective",
+    ),
     *("rules._linear_algebra", "rules._descent", "rules._projected", "rules._split"),
     *("rules.first_order", "rules.per_parameter_rates", "rules.conjugate_gradient", "rules.quasi_newton"),
     *("rules.stochastic_quasi_newton", "rules.natural_gradient", "rules.proximal", "rules.online"),
@@ -111,6 +122,7 @@ def test_public_names_are_what_is_seen():
     assert sorted(dir(optapi)) == sorted([*optapi.__all__, "__version__"])
     names = [name for name in optapi.__all__ if inspect.ismodule(getattr(optapi, name))]
     assert names == [
+        "bijections",
         "gradients",
         "line_search",
         "plot",

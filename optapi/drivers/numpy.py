@@ -105,7 +105,8 @@ class minimize_iterator(Run):
         together as `x0` is, unless it is a number or a name. `bounds`, of a rule that takes them, are too: of a vector
         a pair ``(low, high)`` for each component or SciPy's ``Bounds``, of another array a pair of numbers or arrays,
         of a dictionary those of some of its keys; or one pair of numbers for all. None is no bound. `x0` is put inside,
-        and no step leads outside.
+        and no step leads outside. `l1` and `prox`, of rules that take them, are put together as `x0` too, or one for
+        all; a dictionary need not have all keys.
 
     Attributes
     ----------

@@ -6,6 +6,7 @@ import pytensor.tensor as pt
 import pytest
 import scipy.optimize
 
+import optapi
 from optapi import PYTHON, prox
 
 
@@ -226,3 +227,20 @@ def test_weights_and_step_sizes_may_be_variables():
 def test_what_is_wrong_is_refused(make, message):
     with pytest.raises((TypeError, ValueError), match=message):
         make()
+
+
+@pytest.mark.parametrize("name", [
+    *("Entropy", "GroupL2 by labels", "GroupL2 by axis", "Nuclear", "MaxNorm", "TotalVariation1D", "Simplex", "L1Ball"),
+    *("BoxSection", "Isotonic", "SecondOrderCone", "PSD", "Affine", "Dykstra"),
+])  # fmt: skip
+def test_of_many_points_at_once(name):
+    """Those with loops, orders or decompositions in them."""
+    penalty, shape = PENALTIES[name]
+    p = pytensor.shared(np.zeros(shape), name="p", shape=shape)
+    wide = pytensor.shared(np.random.default_rng(6).normal(size=(3, *shape)), name="wide")
+    start = wide.get_value()
+    updates = optapi.sgd([p], gradients=[pt.zeros_like(p)], step_size=0.7, prox=penalty)
+    pytensor.function([], [], updates=optapi.batch(updates, {p: wide}), mode=PYTHON)()
+    near, _ = compiled(penalty, shape)
+    for row, v in zip(wide.get_value(), start, strict=True):
+        np.testing.assert_allclose(row, near(v, 0.7), atol=1e-10)
