@@ -31,7 +31,7 @@ from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.type import float_dtypes, integer_dtypes
 
-from .checks import as_dtype, as_tensor, called, is_dense, shown
+from .checks import as_dtype, as_tensor, called, check_axis, is_dense, shown
 from .feasible import between, by_parameter
 from .graph.loops import FALSE, repeat
 from .graph.ordered import cumulative, in_order
@@ -116,7 +116,7 @@ class Penalty:
             elif field.name in NUMBERS:
                 value = _numbers(name, value, -np.inf, infinite=field.name in ("low", "high"))
             elif field.name == "axis":
-                value = _axis(name, value)
+                value = check_axis(name, value)
             elif field.name == "groups":
                 value = _labels(name, value)
             object.__setattr__(self, field.name, value)
@@ -220,16 +220,6 @@ def _numbers(name: str, value: Any, low: float, infinite: bool = False) -> Any:
     if np.any(np.isnan(array)) or not np.all(array >= low) or not (infinite or np.all(np.isfinite(array))):
         raise ValueError(f"{name} is {value!r}; pass {wanted}")
     return array if array.ndim else float(array)
-
-
-def _axis(name: str, value: Any) -> Any:
-    """`value`: None, an int, or a tuple of ints."""
-    parts = value if isinstance(value, tuple) else (value,)
-    if value is not None and not all(isinstance(v, int | np.integer) and not isinstance(v, bool) for v in parts):
-        raise TypeError(f"{name} is {value!r}; pass an int, a tuple of ints, or None for all axes")
-    if value is not None and any(abs(int(v)) > 32 for v in parts):
-        raise ValueError(f"{name} is {value!r}; pass axes that the parameter has")
-    return value
 
 
 def _labels(name: str, value: Any) -> Any:

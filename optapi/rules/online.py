@@ -6,7 +6,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from ..checks import as_dtype, check_choice
+from ..checks import as_dtype, check_axis, check_choice
 from ..hints import hinted
 from ..objective import Objective
 from ..prox import L1, l1_weights, soft
@@ -204,6 +204,7 @@ def mirror_descent(parameters: Variables, cost: Variable | None = None, gradient
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     check_choice("geometry", geometry, ("simplex", "positive"))
+    check_axis("axis", axis)
     on_simplex = geometry == "simplex"
     new, residuals, sums = {}, [], []
     for p, g, a in f.each(f.step_size(step_size)):
