@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -206,7 +207,11 @@ def _closed(f: Objective, here: Point, kept: Sequence[Any], end: Point, costs: S
         new[stalled] = pt.switch(falls, 0, stalled + 1)
         ends = ~able if f.is_noisy else ends | (new[stalled] > PATIENCE)
         hidden = total - lowest <= resolution(here.cost, here.gradient)
-        reason = pt.switch(able, pt.switch(hidden, 7, 2), 3)
+        # So low that no more can be asked for.
+        single = "float32" in (total.type.dtype, f.dtype)
+        unbounded = total < np.asarray(-1e30 if single else -1e100, total.type.dtype)
+        ends = ends | unbounded
+        reason = pt.switch(able, pt.switch(unbounded, 8, pt.switch(hidden, 7, 2)), 3)
     ends = ends & ~(begins | settled)
     return f.finish(
         new,
@@ -338,8 +343,10 @@ def proximal_lbfgs(parameters: Variables, cost: Variable | None = None, gradient
     size = f.step_size(1.0 if step_size is None else step_size).astype(f.dtype)
     end, trials, failed = _shortened(F, here, y, pt.minimum(size, pt.ones_like(size)), active)
     pushed = pairs.cleared(failed & active).push(end.point - x, end.gradient - g, unless=failed)
-    # Without pairs a failure says that the parabola is too flat.
-    next_curvature = pt.switch(failed & active, np.asarray(8, f.dtype) * pt.switch(pairs.empty, L, curvature), L)
+    # Without pairs a failure says that the parabola is too flat, and a step without curvature that it is too steep.
+    eight = np.asarray(8, f.dtype)
+    steeper, flatter = eight * pt.switch(pairs.empty, L, curvature), pt.switch(pushed.empty, L / eight, L)
+    next_curvature = pt.switch(active, pt.switch(failed, steeper, flatter), L)
     new = {pairs.active: pairs.active, curvature: next_curvature}
     stuck = failed & active & pairs.empty & pt.all(pt.eq(F.forward_backward(x, g, L), x))
     unheld = dict(zip(pairs[1:], pushed[1:], strict=True))
@@ -475,12 +482,14 @@ def frank_wolfe(parameters: Variables, cost: Variable | None = None, gradients: 
 
     def gap_at(at: Point) -> tuple[Any, Any]:
         """The way to the corner, and the gap."""
-        corner = f.pack([r.minimize(part) for r, part in zip(regions, f.unpack(at.gradient), strict=True)])
+        parts = zip(f.parameters, regions, f.unpack(at.gradient), strict=True)
+        corner = f.pack([r.minimize(part) if prod(f.shape(p)) else part for p, r, part in parts])
         return corner, -dot(at.gradient, corner - at.point)
 
     corner, gap = gap_at(here)
     d = corner - x
-    outside = pt.any(pt.stack([exceeds(r, p) for r, p in zip(regions, f.unpack(x), strict=True)]))
+    parts = zip(f.parameters, regions, f.unpack(x), strict=True)
+    outside = pt.any(pt.stack([exceeds(r, part) if prod(f.shape(p)) else FALSE for p, r, part in parts]))
     able = pt.isfinite(here.cost) & pt.all(pt.isfinite(g))
     converged = _converged(f, [gap]) & able & ~outside
     active = able & ~f.stopped & ~converged

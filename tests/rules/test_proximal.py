@@ -285,3 +285,19 @@ def test_a_noisy_cost_never_converges(rule):
     for _ in range(5):
         step()
     assert not stop.get_value()
+
+
+def test_a_cost_without_bound():
+    run = Run(np.zeros(2), lambda x: -3 * pt.sum(x), rule=optapi.proximal_lbfgs, prox=prox.L1(1.0))()
+    assert run.reason == 8
+
+
+@pytest.mark.parametrize(("rule", "options"), [
+    (optapi.lbfgs, {"l1": 1.0}),
+    (optapi.proximal_gradient, {"prox": prox.L1(1.0)}),
+    (optapi.proximal_lbfgs, {"prox": prox.L1(1.0)}),
+    (optapi.frank_wolfe, {"region": prox.L1Ball(2.0)}),
+], ids=lambda part: getattr(part, "__name__", ""))  # fmt: skip
+def test_parameters_without_components_have_converged(rule, options):
+    run = Run(np.zeros(0), lambda x: pt.sum((x - 3.0) ** 2), rule=rule, **options)()
+    assert run.reason == 0
