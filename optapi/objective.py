@@ -152,7 +152,7 @@ class Objective:
         Parameters
         ----------
         parameters, cost, gradients, stop, updates, tolerance, ascent, name, x_scale, bounds, prox
-            As the user passed them.
+            As the user passed them. A rule that passes `prox` on calls `metric` for each parameter.
         needs_cost : bool
             Whether the rule evaluates the cost and its gradients at other points than the parameters' values.
         """
