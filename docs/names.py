@@ -75,7 +75,9 @@ def directive(name: str, thing: Any) -> str:
     if name in CONSTANTS:
         return f".. py:data:: {name}\n\n   {CONSTANTS[name]}"
     lines = [f".. autoclass:: {name}"]
-    if not issubclass(thing, optapi.schedules.Schedule | tuple):
+    base = thing in (optapi.prox.Penalty, optapi.prox.Projection, optapi.bijections.Bijection)
+    plain = optapi.schedules.Schedule | optapi.prox.Penalty | optapi.bijections.Bijection | tuple
+    if base or not issubclass(thing, plain):
         lines.append("   :members:")
     if is_dataclass(thing):
         # A field whose default is a function is no method.

@@ -32,7 +32,7 @@ and `updates` is as it was after any error.
 
 from typing import TYPE_CHECKING
 
-from . import gradients, line_search, plot, profiles, schedules, stopping, testing, transforms
+from . import bijections, gradients, line_search, plot, profiles, prox, schedules, stopping, testing, transforms
 from .augmented import augmented_lagrangian
 from .checks import OptimizationWarning
 from .constraints import multipliers
@@ -78,8 +78,10 @@ from .rules.least_squares import gauss_newton, levenberg_marquardt
 from .rules.matrices import adafactor, came, muon, scion, shampoo, sm3, soap
 from .rules.natural_gradient import tonga
 from .rules.newton import newton, newton_cg, trust_region_cg
+from .rules.online import ftrl, mirror_descent, rda
 from .rules.parameter_free import d_adaptation, dog, momo, polyak_sgd, prodigy
 from .rules.per_parameter_rates import delta_bar_delta, hypergradient, idbd, quickprop, rprop, smd, super_sab, vsgd
+from .rules.proximal import frank_wolfe, proximal_gradient, proximal_lbfgs
 from .rules.quasi_newton import barzilai_borwein, bfgs, lbfgs, sr1
 from .rules.sign_based import lion, signum
 from .rules.stochastic_quasi_newton import ada_qn, olbfgs, sgd_qn, sqn
@@ -144,6 +146,7 @@ __all__ = [
     "beta_hestenes_stiefel",
     "beta_polak_ribiere",
     "bfgs",
+    "bijections",
     "bold_driver",
     "came",
     "cautious",
@@ -159,6 +162,8 @@ __all__ = [
     "dog",
     "find_step_size",
     "fletcher_reeves",
+    "frank_wolfe",
+    "ftrl",
     "gauss_newton",
     "gradients",
     "hager_zhang_cg",
@@ -185,6 +190,7 @@ __all__ = [
     "mars",
     "minimize",
     "minimize_iterator",
+    "mirror_descent",
     "momentum",
     "momo",
     "multipliers",
@@ -203,11 +209,15 @@ __all__ = [
     "prodigy",
     "profiles",
     "project",
+    "prox",
+    "proximal_gradient",
+    "proximal_lbfgs",
     "qhadam",
     "qhm",
     "quadratic_program",
     "quickprop",
     "radam",
+    "rda",
     "reduce_on_plateau",
     "repeat",
     "reports",

@@ -346,6 +346,16 @@ def check_count(argument: str, value: object, low: int = 1) -> int:
     return int(value)
 
 
+def check_axis(argument: str, value: object) -> Any:
+    """`value`: None, an int, or a tuple of ints."""
+    axes = value if isinstance(value, tuple) else (value,)
+    if value is not None and not all(isinstance(v, int | np.integer) and not isinstance(v, bool) for v in axes):
+        raise TypeError(f"{argument} is {value!r}; pass an int, a tuple of ints, or None for all axes")
+    if value is not None and any(abs(int(v)) > 32 for v in axes):
+        raise ValueError(f"{argument} is {value!r}; pass axes that the parameter has")
+    return value
+
+
 def check_choice(argument: str, value: object, choices: Sequence[str]) -> None:
     """`value`: one of `choices`."""
     if not isinstance(value, str) or value not in choices:

@@ -20,7 +20,7 @@ from pytensor.tensor.type import float_dtypes, integer_dtypes
 from .checks import as_dtype, called, check_updates, is_dense, shown
 from .hints import hinted
 from .notes import note
-from .pytree import PyTree
+from .pytree import PyTree, spread
 from .state import shape_of
 from .typing import Bounds, Tensor, Updates
 from .vectors import largest
@@ -46,14 +46,14 @@ class Box(NamedTuple):
 
     def project(self, point: Tensor) -> Any:
         """The nearest point of the box; NaN stays."""
-        return _between(point, self.low, self.high)
+        return between(point, self.low, self.high)
 
     def residual(self, point: Tensor, gradient: Tensor) -> Any:
         r"""The projected gradient, :math:`x - P(x - g)`, which vanishes where nothing feasible descends.
 
         It is written so that no digits of :math:`g` are lost where :math:`x` is much larger.
         """
-        return -_between(-gradient, self.low - point, self.high - point)
+        return -between(-gradient, self.low - point, self.high - point)
 
     def moved(self, point: Tensor, step: Tensor) -> Any:
         """The feasible point that is `step` away; a component that reaches its bound but for rounding is set to it."""
@@ -73,8 +73,9 @@ class Box(NamedTuple):
         return pt.switch(point <= self.low, minus, pt.switch(point >= self.high, one, zero))
 
 
-def _between(value: Any, low: Any, high: Any) -> Any:
-    # By comparisons, so that NaN stays: minimum and maximum lose it under numba on PyTensor 3.0.
+def between(value: Any, low: Any, high: Any) -> Any:
+    """`value` inside of the limits; where the high is below the low, the low. NaN stays."""
+    # By comparisons: minimum and maximum lose NaN under numba on PyTensor 3.0.
     below = pt.switch(value > high, high, value)
     return pt.switch(below < low, low, below)
 
@@ -133,14 +134,7 @@ def boxes(bounds: Bounds | None, parameters: Sequence[Any]) -> list[Box | None] 
 def _pairs(bounds: Any, parameters: Sequence[Any]) -> list[Any]:
     """The entry of `bounds` for each parameter."""
     if isinstance(bounds, Mapping):
-        given = {p: bounds[key] for p in parameters for key in (p, p.name) if key is not None and key in bounds}
-        for key in bounds:
-            if not any(key is p or (isinstance(key, str) and key == p.name) for p in parameters):
-                name = called(key) if isinstance(key, Variable) else repr(key)
-                raise ValueError(f"bounds has a key {name}, which is none of the parameters; {FORMS}")
-        if len(given) != len(bounds):
-            raise ValueError(f"bounds has two keys that are one parameter; {FORMS}")
-        return [given.get(p) for p in parameters]
+        return by_parameter("bounds", bounds, parameters, FORMS)
     if not isinstance(bounds, list | tuple):
         raise TypeError(f"bounds is {shown(bounds)}; {FORMS}")
     is_pair = len(bounds) == 2 and not any(isinstance(value, list | tuple) for value in bounds)
@@ -149,6 +143,18 @@ def _pairs(bounds: Any, parameters: Sequence[Any]) -> list[Any]:
     if len(bounds) != len(parameters):
         raise ValueError(f"bounds has {len(bounds)} entries for {len(parameters)} parameters; {FORMS}")
     return list(bounds)
+
+
+def by_parameter(argument: str, given: Mapping[Any, Any], parameters: Sequence[Any], forms: str) -> list[Any]:
+    """The entry of the dictionary `given` for each parameter or its name, None for one that is not in it."""
+    found = {p: given[key] for p in parameters for key in (p, p.name) if key is not None and key in given}
+    for key in given:
+        if not any(key is p or (isinstance(key, str) and key == p.name) for p in parameters):
+            name = called(key) if isinstance(key, Variable) else repr(key)
+            raise ValueError(f"{argument} has a key {name}, which is none of the parameters; {forms}")
+    if len(found) != len(given):
+        raise ValueError(f"{argument} has two keys that are one parameter; {forms}")
+    return [found.get(p) for p in parameters]
 
 
 def _box(pair: Any, parameter: Any, parameters: Sequence[Any]) -> Box | None:
@@ -263,27 +269,8 @@ def limits(bounds: Any, structure: PyTree, models: Sequence[np.ndarray]) -> list
     """
     if bounds is None:
         return None
-    found: list[Any] = []
-    leaves = iter(models)
-
-    def walk(name: str, given: Any, part: PyTree) -> None:
-        if part.kind is None:
-            found.append(_of_leaf(name, given, next(leaves)))
-            return
-        if given is None or _is_pair_of_numbers(given):
-            given = dict.fromkeys(part.keys, given)
-        elif part.kind is dict:
-            if not isinstance(given, Mapping) or not set(given) <= set(part.keys):
-                was = f"has the keys {list(given)}" if isinstance(given, Mapping) else f"is {shown(given)}"
-                raise ValueError(f"{name} {was}; pass a dictionary with some of the keys {list(part.keys)}")
-        elif not isinstance(given, list | tuple) or len(given) != len(part.keys):
-            raise ValueError(f"{name} is {shown(given)}; pass a list of {len(part.keys)} as the point is")
-        else:
-            given = dict(enumerate(given))
-        for key, child in zip(part.keys, part.parts, strict=True):
-            walk(f"{name}[{key!r}]", given.get(key), child)
-
-    walk("bounds", bounds, structure)
+    entries = spread("bounds", bounds, structure, _is_pair_of_numbers)
+    found = [_of_leaf(name, given, model) for (name, given), model in zip(entries, models, strict=True)]
     return None if all(pair is None for pair in found) else found
 
 

@@ -54,8 +54,9 @@ from .graph.loops import FALSE, as_update, cond, hold, like
 from .graph.replace import replaced
 from .moments import running_average
 from .notes import note, noted
+from .prox import penalties, residual
 from .scaling import equilibrated, sizes
-from .typing import Bounds, Constraints, Mask, Scalar, StepSize, Tensor, Updates, Variables, XScale
+from .typing import Bounds, Constraints, Mask, Prox, Scalar, StepSize, Tensor, Updates, Variables, XScale
 from .updates import extend
 
 
@@ -110,6 +111,8 @@ class Objective:
         The typical sizes of the components.
     rows : Rows or None
         The general constraints, none or more, of a rule that takes them.
+    penalties : list of Penalty or None, or None
+        That of each parameter, whose proximal operator is taken after a step; None without any.
 
     Examples
     --------
@@ -137,21 +140,23 @@ class Objective:
     boxes: list[Box | None] | None = None
     x_scale: Kept | None = None
     rows: Rows | None = None
+    penalties: list[Any] | None = None
     _count: Any = field(default=None, init=False)
     _momenta: dict[Any, Any] = field(default_factory=dict, init=False)
+    _metric: dict[Any, Any] = field(default_factory=dict, init=False)
 
     @classmethod
     def of(cls, parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
            stop: Variable | None = None, updates: Updates | None = None, *, tolerance: Scalar | None = None,
            ascent: bool = False, name: str, needs_cost: bool = False,
            x_scale: XScale | None = None, bounds: Bounds | None = None,
-           constraints: Constraints | None = None) -> Objective:  # fmt: skip
+           constraints: Constraints | None = None, prox: Prox | None = None) -> Objective:  # fmt: skip
         """Check the arguments that all rules have, and open the rule.
 
         Parameters
         ----------
-        parameters, cost, gradients, stop, updates, tolerance, ascent, name, x_scale, bounds, constraints
-            As the user passed them.
+        parameters, cost, gradients, stop, updates, tolerance, ascent, name, x_scale, bounds, constraints, prox
+            As the user passed them. A rule that passes `prox` on calls `metric` for each parameter.
         needs_cost : bool
             Whether the rule evaluates the cost and its gradients at other points than the parameters' values.
         """
@@ -187,6 +192,8 @@ class Objective:
         if constraints is not None:
             point = pt.tensor("point", dtype=f.dtype, shape=(f.size,))
             f.rows = Rows.of(constraints, parameters, point, f.unpack(point))
+        if prox is not None:
+            f.penalties = penalties(prox, parameters)
         return f
 
     # What a rule reads
@@ -302,16 +309,20 @@ class Objective:
     def converged(self, gradients: Sequence[Any] | None = None) -> Any:
         """Whether no component of the gradients, by default those at the parameters' values, exceeds the tolerance.
 
-        With bounds it is to be given projected gradients, which it takes by default.
+        With bounds or penalties it is to be given residuals, which it takes by default.
 
         NaN exceeds all. Without a tolerance, or a `stop` to write the answer to, nothing converges.
         """
         if self.tolerance is None or self.stop is None:
             return FALSE
         if gradients is None:
+            slopes = [
+                g if self._penalty[p] is None else residual(self._penalty[p], p, g)
+                for p, g in zip(self.parameters, self.gradients, strict=True)
+            ]
             gradients = [
                 g if box is None else box.residual(p, g)
-                for p, g, box in zip(self.parameters, self.gradients, self._each_box, strict=True)
+                for p, g, box in zip(self.parameters, slopes, self._each_box, strict=True)
             ]
         return conjunction([pt.all(abs(g) <= as_dtype(self.tolerance, g.type.dtype)) for g in gradients])
 
@@ -362,6 +373,55 @@ class Objective:
             list(parameters), cost, gradients=[gradients[p] for p in parameters], name=f"{self.name}/{name}", **options
         )
 
+    # Penalties
+
+    def metric(self, parameter: Variable, step_size: Tensor, divisor: Tensor | None = None) -> None:
+        """Say with what step size the proximal operator of the penalty of `parameter` is taken after this step.
+
+        Parameters
+        ----------
+        parameter : variable
+        step_size : scalar variable
+        divisor : tensor, optional
+            By what the step of each component was divided.
+
+        Raises
+        ------
+        ValueError
+            If there is a divisor, and a penalty that is not separable: its proximal operator is then another one.
+        """
+        penalty = self._penalty[parameter]
+        if penalty is None:
+            return
+        if divisor is not None and not getattr(penalty, "separable", False):
+            raise ValueError(
+                f"prox of {called(parameter)} is {type(penalty).__name__}, which is not separable, and {self.name} has "
+                "a step size for each component; pass a separable one such as L1, or take sgd or momentum"
+            )
+        size = as_dtype(step_size, parameter.type.dtype)
+        self._metric[parameter] = size if divisor is None else size / divisor
+
+    @property
+    def _penalty(self) -> dict[Any, Any]:
+        return dict(zip(self.parameters, self.penalties or [None] * len(self.parameters), strict=True))
+
+    def _penalized(self, new: Updates) -> Updates:
+        """The next values after the proximal operators."""
+        near = {}
+        for p, box in zip(self.parameters, self._each_box, strict=True):
+            penalty = self._penalty[p]
+            if penalty is None:
+                continue
+            if box is not None and not getattr(penalty, "separable", False):
+                raise ValueError(
+                    f"{called(p)} has bounds, and its prox {type(penalty).__name__}, which is not separable; pass one "
+                    "of them, or prox.Dykstra of two sets"
+                )
+            # A penalty may ask for the shape.
+            value = pt.specify_shape(new[p], state.shape_of(p)) if _has_shape(p) else new[p]
+            near[p] = penalty.prox(value, self._metric[p])
+        return {**new, **near}
+
     # What is feasible
 
     @property
@@ -372,6 +432,10 @@ class Objective:
     def box(self) -> Box | None:
         """The bounds of the packed vector, None without bounds."""
         return None if self.boxes is None else packed(self.boxes, self.parameters, self.dtype)
+
+    def around(self, point: Tensor) -> Box | None:
+        """The box of the points to which a step from `point` may lead, None without bounds."""
+        return self.box
 
     def residual(self, point: Tensor, gradient: Tensor) -> Any:
         """What vanishes at a solution, in units of the parameters: their gradient, with bounds the projected one."""
@@ -428,9 +492,14 @@ class Objective:
         return np.result_type(*(p.type.dtype for p in self.parameters)).name
 
     @property
-    def size(self) -> int:
+    def components(self) -> int:
         """The number of components of all parameters together."""
         return sum(prod(state.shape_of(p)) for p in self.parameters)
+
+    @property
+    def size(self) -> int:
+        """The length of the packed vector: `components`, unless the rule works on another vector."""
+        return self.components
 
     def pack(self, tensors: Sequence[Any]) -> Any:
         """One vector of all components of `tensors`, which need not be of the shapes of the parameters."""
@@ -456,7 +525,10 @@ class Objective:
         # Parameters of a narrower dtype than the vector round: the point is where the cost was evaluated. Else it is
         # `point`, which rewrites would find out part by part.
         rounds = any(p.type.dtype != self.dtype for p in self.parameters)
-        return Point(self.pack(tensors) if rounds else point, cost, self.scaled(self.pack(gradients)))
+        return self._at(self.pack(tensors) if rounds else point, cost, gradients)
+
+    def _at(self, point: Tensor, cost: Any, gradients: Sequence[Any]) -> Point:
+        return Point(point, cost, self.scaled(self.pack(gradients)))
 
     def product(self, point: Tensor, vector: Tensor) -> Any:
         """The product of the Hessian at the packed vector `point` with the packed `vector`.
@@ -555,7 +627,7 @@ class Objective:
         if self.box is not None:
             x = self.box.project(x)
         if not self._is_exact(exact):
-            here = Point(x, self.cost, self.scaled(self.pack(self.gradients))) if self.box is None else self.at(x)
+            here = self._at(x, self.cost, self.gradients) if self.box is None else self.at(x)
             return here, pt.constant(np.int64(1)), ()
         # NaN equals nothing, so at first no point is known.
         kept = (
@@ -618,6 +690,8 @@ class Objective:
         """
         if self._count is not None:
             new = {**new, self._count: self._count + 1}
+        if self.penalties is not None:
+            new = self._penalized(new)
         inside = []
         for p, box in zip(self.parameters, self._each_box, strict=True):
             if box is not None:
@@ -656,6 +730,15 @@ class Objective:
         if role in ("evaluations", "products"):
             return reported, reported + value
         return reported, -value if role == "cost" and self.ascent else value
+
+
+def _has_shape(parameter: Any) -> bool:
+    """Whether the shape of `parameter` is known in numbers."""
+    try:
+        state.shape_of(parameter)
+    except TypeError:
+        return False
+    return True
 
 
 def _unused(name: str, updates: Updates | None) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from .checks import shown
 from .typing import Tree
 
 
@@ -136,6 +137,33 @@ class PyTree:
         kind, keys, parts = description
         kinds = {"dict": dict, "list": list, "tuple": tuple}
         return cls(kinds[kind], tuple(keys), tuple(map(cls.from_description, parts)))
+
+
+def spread(name: str, given: Any, structure: PyTree, is_one: Callable[[Any], bool]) -> list[tuple[str, Any]]:
+    """What `given`, an option put together as a point of this structure, has for each leaf, with what it is called.
+
+    None and what `is_one` says is one are for all leaves below; a dictionary need not have all keys, and the others
+    have None.
+
+    Raises
+    ------
+    ValueError
+        If it is put together in another way; the message names the place.
+    """
+    if structure.kind is None:
+        return [(name, given)]
+    if given is None or is_one(given):
+        given = dict.fromkeys(structure.keys, given)
+    elif structure.kind is dict:
+        if not isinstance(given, Mapping) or not set(given) <= set(structure.keys):
+            was = f"has the keys {list(given)}" if isinstance(given, Mapping) else f"is {shown(given)}"
+            raise ValueError(f"{name} {was}; pass a dictionary with some of the keys {list(structure.keys)}")
+    elif not isinstance(given, list | tuple) or len(given) != len(structure.keys):
+        raise ValueError(f"{name} is {shown(given)}; pass a list of {len(structure.keys)} as the point is")
+    else:
+        given = dict(enumerate(given))
+    pairs = zip(structure.keys, structure.parts, strict=True)
+    return [leaf for key, part in pairs for leaf in spread(f"{name}[{key!r}]", given.get(key), part, is_one)]
 
 
 def is_sequence(tree: Tree) -> TypeGuard[Sequence[Tree]]:

@@ -24,6 +24,15 @@ Mask: TypeAlias = Sequence[bool] | Callable[[Any], bool]
 Bounds: TypeAlias = Mapping[Any, Any] | Sequence[Any]
 # Triples (expression, low, high) or pairs (expression, value), or one; see `constraints.Rows`.
 Constraints: TypeAlias = Sequence[Any]
+# Numbers, an array of them, or a variable; weights are at least 0.
+Numbers: TypeAlias = "ArrayLike | Variable"
+Weight: TypeAlias = "ArrayLike | Variable"
+# Weights of each parameter, by the parameter or in a list, or one for all; see `prox.l1_weights`.
+Weights: TypeAlias = "ArrayLike | Variable | Mapping[Any, Any] | Sequence[Any]"
+# A penalty or set of each parameter, by the parameter or in a list, or one for all; see `prox.penalties`.
+Prox: TypeAlias = Any
+# An axis, several ones, or all.
+Axis: TypeAlias = int | tuple[int, ...] | None
 # Typical sizes of the parameters: a number, an array, one of these for each parameter, or where they come from.
 XScale: TypeAlias = "str | ArrayLike | Variable | Sequence[Any] | Mapping[Any, Any]"
 # From a variable to its next value.

@@ -43,6 +43,16 @@ def largest(a: Tensor) -> Any:
     return pt.switch(pt.any(pt.isnan(sizes)), np.asarray(np.nan, a.type.dtype), pt.max(sizes))
 
 
+def guarded(matrix: Tensor) -> tuple[Any, Any]:
+    """`matrix` and 0; or zeros and NaN if it is not finite, because decompositions raise then.
+
+    Add the second to what is computed from the first, so that the result is not finite either.
+    """
+    finite = pt.all(pt.isfinite(matrix))
+    nan = pt.constant(np.asarray(np.nan, matrix.type.dtype))
+    return pt.switch(finite, matrix, pt.zeros_like(matrix)), pt.switch(finite, pt.zeros_like(nan), nan)
+
+
 def _sizes(a: Tensor) -> Any:
     """The absolute values of the components of a tensor, as a vector that is not empty."""
     sizes = abs(a if a.type.ndim == 1 else a.ravel())

@@ -98,6 +98,7 @@ ROWS = [
     Case(optapi.lbfgs, {}),
     Case(optapi.lbfgs, {"memory": 2, "exact": False}),
     Case(optapi.lbfgs, {"bounds": (-0.75, None)}),
+    Case(optapi.lbfgs, {"l1": 0.0}),
     Case(optapi.bfgs, {}),
     Case(optapi.sr1, {}),
     Case(optapi.barzilai_borwein, {}),
@@ -132,6 +133,13 @@ ROWS = [
     Case(optapi.levenberg_marquardt, {"bounds": (-0.75, None)}),
     Case(optapi.sqp, {"bounds": (-0.75, None)}),
     Case(optapi.augmented_lagrangian, {}),
+    Case(optapi.ftrl, {"step_size": 0.1, "l1": 0.0, "l2": 0.0}, settling_step_size=0.5),
+    Case(optapi.rda, {"step_size": 0.1, "l1": 0.0}, settles=False),
+    Case(optapi.mirror_descent, {"step_size": 0.1, "geometry": "positive"}, settles=False),
+    Case(optapi.proximal_gradient, {"prox": optapi.prox.L1(0.0)}),
+    Case(optapi.proximal_gradient, {"prox": optapi.prox.L2Ball(100.0), "accelerated": False}),
+    Case(optapi.proximal_lbfgs, {"prox": optapi.prox.L1(0.0), "memory": 3}),
+    Case(optapi.frank_wolfe, {"region": optapi.prox.L2Ball(10.0)}, settles=False),
     Case(readme_rule(), {"step_size": 0.1}, settles=False),
 ]
 
@@ -142,6 +150,7 @@ SEARCHING = {
     *("fletcher_reeves", "polak_ribiere", "hestenes_stiefel", "dai_yuan", "hager_zhang_cg"),
     *("hessian_free", "krylov_subspace_descent", "newton", "newton_cg", "trust_region_cg"),
     *("gauss_newton", "levenberg_marquardt", "sqp", "augmented_lagrangian"),
+    *("proximal_gradient", "proximal_lbfgs", "frank_wolfe"),
 }
 COMPARING = {"rprop-step_size=0.1-variant=irprop+", "idbd", "smd", "vsgd", "sgd_qn", "olbfgs", "sqn", "ada_qn"}
 COMPARING |= {"polyak_sgd", "momo"}  # which read the value of the cost
@@ -163,6 +172,13 @@ def representatives() -> list[Case]:
 
 # On the second version of PyTensor `.ci/run` has one row of each structure, and `make check-all` has all.
 SOME_ROWS = representatives() if os.environ.get("OPTAPI_ROWS") == "representative" else ROWS
+
+
+def required(rule: Callable[..., Any]) -> dict[str, Any]:
+    """Penalties and sets that a rule does not go without."""
+    given = {"prox": optapi.prox.L1(0.1), "region": optapi.prox.L2Ball()}
+    parameters = inspect.signature(rule).parameters
+    return {name: v for name, v in given.items() if name in parameters and parameters[name].default is inspect._empty}
 
 
 def public_rules() -> list[Callable[..., Any]]:

@@ -21,10 +21,10 @@ import pytensor.tensor as pt
 import pytest
 import scipy.sparse
 from pytensor.compile.sharedvalue import SharedVariable
-from registry import public_rules
+from registry import public_rules, required
 
 import optapi
-from optapi import gradients, line_search, plot, profiles, schedules, stopping, testing
+from optapi import gradients, line_search, plot, profiles, prox, schedules, stopping, testing
 
 
 FACTOR = int(os.environ.get("OPTAPI_INJECTIONS", "1"))
@@ -50,7 +50,7 @@ def of_rule(rule):
         arguments["residuals"] = [(arguments["parameters"][0] - 1.0) ** 2]
     if "groups" in inspect.signature(rule).parameters:
         arguments["groups"] = [(["p"], optapi.sgd)]
-    return arguments
+    return arguments | required(rule)
 
 
 def updated(*more, step_size=0.1):
@@ -301,6 +301,44 @@ CALLS |= {
         "WarmUp": {"schedule": 0.1, "steps": 5},
     }.items()
 }
+CALLS |= {
+    f"prox.{name}": (getattr(prox, name), lambda given=given: dict(given))
+    for name, given in {
+        "L1": {"weight": 0.1},
+        "ElasticNet": {"weight": 0.1, "ridge": 0.1},
+        "NonNegativeL1": {"weight": 0.1},
+        "Ridge": {"weight": 0.1},
+        "NonNegativeRidge": {"weight": 0.1},
+        "Huber": {"weight": 0.1},
+        "NegativeLog": {"weight": 0.1},
+        "Entropy": {"weight": 0.1},
+        "GroupL2": {"weight": 0.1, "axis": 0},
+        "SparseGroup": {"l1": 0.1, "group": 0.1, "groups": [0, 0, 1]},
+        "Nuclear": {"weight": 0.1},
+        "MaxNorm": {"weight": 0.1},
+        "TotalVariation1D": {"weight": 0.1},
+        "Box": {"low": 0.0, "high": 1.0},
+        "NonNegative": {},
+        "Simplex": {"radius": 1.0},
+        "L1Ball": {"radius": 1.0},
+        "L2Ball": {"radius": 1.0},
+        "LinfBall": {"radius": 1.0},
+        "Sphere": {"radius": 1.0},
+        "Hyperplane": {"normal": [1.0, 2.0], "offset": 0.5},
+        "Halfspace": {"normal": [1.0, 2.0], "offset": 0.5},
+        "Affine": {"matrix": [[1.0, 2.0]], "offset": [0.5]},
+        "BoxSection": {"low": 0.0, "high": 1.0, "weights": 1.0, "total": 1.5},
+        "CappedSimplex": {"total": 1.5},
+        "Isotonic": {},
+        "SecondOrderCone": {},
+        "PSD": {},
+        "Dykstra": {"sets": [prox.NonNegative(), prox.L2Ball()]},
+    }.items()
+}
+CALLS |= {
+    f"bijections.{name}": (getattr(optapi.bijections, name), dict)
+    for name in ("Exponential", "Interval", "Ordered", "Orthogonal", "Positive", "Simplex", "UnitVector")
+}
 # Names that have no arguments of their own to check, and why.
 WITHOUT = {
     "PYTHON": "a mode",
@@ -310,6 +348,9 @@ WITHOUT = {
     "FitResult": "a dictionary",
     "CompiledMinimizer": "compile_minimizer makes it",
     "schedules.Schedule": "a base class without fields",
+    "bijections.Bijection": "a base class without fields",
+    "prox.Penalty": "a base class without fields",
+    "prox.Projection": "a base class without fields",
     "line_search.Step": "a plain tuple",
     "line_search.Trial": "a plain tuple",
     "line_search.nonmonotone": "a NonMonotone",
@@ -369,6 +410,11 @@ MAY_BE_RIGHT = {
     "StepSize": NUMBERS | {"symbolic integer"},
     "StepSizes": NUMBERS | {"function", "class", "generator"},
     "XScale": NUMBERS - {"zero", "negative"} | {"symbolic vector", "symbolic integer"},
+    "Weight": NUMBERS - {"negative"} | {"long vector", "matrix", "symbolic vector", "symbolic integer"},
+    "Numbers": NUMBERS | {"long vector", "matrix", "symbolic vector", "symbolic integer", "infinite"},
+    "Axis": {"negative", "zero"},
+    "Weights": NUMBERS - {"negative"} | {"symbolic vector", "symbolic integer", "empty dictionary"},
+    "Prox": set(),
     "str": set(),
     "Updates": {"empty dictionary"},
     "Bounds": {"empty dictionary"},

@@ -18,15 +18,16 @@ ORDER = [
     *("graph.replace", "graph.loops", "graph.members", "graph.batches", "graph.oracle", "graph.derivatives"),
     *("graph.products", "graph.ordered", "graph.decompositions", "graph.numpy_linker"),
     *("graph.numba", "graph.jax", "graph.threads"),
-    *("schedules", "line_search", "moments", "gradients", "scaling", "losses", "feasible", "constraints", "objective"),
-    *("rules._linear_algebra", "quadratic", "rules._descent", "rules._projected"),
+    *("schedules", "line_search", "moments", "gradients", "scaling", "losses", "feasible", "constraints"),
+    *("prox", "bijections", "objective"),
+    *("rules._linear_algebra", "quadratic", "rules._descent", "rules._projected", "rules._split"),
     *("rules.first_order", "rules.sign_based", "rules.adam_variants", "rules.large_batch", "rules.parameter_free"),
     *("rules.groups", "rules.matrices", "rules.per_parameter_rates", "rules.conjugate_gradient", "rules.quasi_newton"),
-    *("rules.stochastic_quasi_newton", "rules.natural_gradient"),
+    *("rules.stochastic_quasi_newton", "rules.natural_gradient", "rules.proximal", "rules.online"),
     *("rules.newton", "rules.least_squares", "rules.hessian_free", "rules.constrained"),
     *("augmented", "stopping", "tuning", "transforms", "stateful"),
-    *("drivers.locks", "drivers.options", "drivers.covariance", "drivers.differences", "drivers.evaluator"),
-    *("drivers.vector_functions", "drivers.constraint_functions", "drivers.gradient_check"),
+    *("drivers.locks", "drivers.options", "drivers.penalties", "drivers.covariance", "drivers.differences"),
+    *("drivers.evaluator", "drivers.vector_functions", "drivers.constraint_functions", "drivers.gradient_check"),
     *("drivers.termination", "drivers.results", "drivers.progress", "drivers.program"),
     *("drivers.oracle_program", "drivers.loop_program", "drivers.run", "drivers.members"),
     *("drivers.numpy", "drivers.compiled"),
@@ -113,7 +114,18 @@ def test_notes_on_variables_are_written_and_read_in_one_module():
 def test_public_names_are_what_is_seen():
     assert sorted(dir(optapi)) == sorted([*optapi.__all__, "__version__"])
     names = [name for name in optapi.__all__ if inspect.ismodule(getattr(optapi, name))]
-    assert names == ["gradients", "line_search", "plot", "profiles", "schedules", "stopping", "testing", "transforms"]
+    assert names == [
+        "bijections",
+        "gradients",
+        "line_search",
+        "plot",
+        "profiles",
+        "prox",
+        "schedules",
+        "stopping",
+        "testing",
+        "transforms",
+    ]
 
 
 def test_no_module_is_hidden_by_a_function_of_its_name():

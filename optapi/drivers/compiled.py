@@ -238,7 +238,7 @@ class CompiledMinimizer:
         names = labels(self._problem.parameters)
         structure = PyTree(partial(NamedList, names=names), tuple(range(len(names))), (PyTree(),) * len(names))
         evaluator = Evaluator(self._program.evaluate, True, structure, tuple(inputs or ()))
-        evaluator.limits = limits
+        evaluator.limits, evaluator.penalties = limits, self._program.penalties
         return CompiledRun(self._program, evaluator, self._termination, monitor, values)
 
     def _go(self, run: CompiledRun, inputs: list[Any], resumed: bool = False) -> OptimizeResult:

@@ -22,6 +22,7 @@ from ..pytree import PyTree, derivatives, largest, named, number
 from ..typing import CompileMode, Derivative
 from .differences import SCHEMES, Differences, Workers
 from .locks import BUILDING
+from .penalties import Penalties
 
 
 DIFFERENCED = (
@@ -68,12 +69,12 @@ class Bits:
 class Evaluation:
     """A point with the cost and the gradients there, None where they were not asked for.
 
-    `size` is the largest component of the gradients, where that alone is known. With general constraints, `optimality`
-    is the size of the residual that a rule reports, `violation` the largest violation, and `constraints` the values
-    and the Jacobians.
+    `size` is the largest component of the gradients, where that alone is known. With penalties `total` is the cost with
+    them, and `size` that of the residual. With general constraints, `optimality` is the size of the residual that a
+    rule reports, `violation` the largest violation, and `constraints` the values and the Jacobians.
     """
 
-    __slots__ = ("constraints", "cost", "gradients", "key", "optimality", "point", "size", "violation")
+    __slots__ = ("constraints", "cost", "gradients", "key", "optimality", "point", "size", "total", "violation")
 
     def __init__(self, point: Sequence[np.ndarray], cost: float | None = None, gradients: Arrays | None = None):
         self.key = [array.tobytes() if array.size <= FEW else Bits(array) for array in point]
@@ -82,6 +83,7 @@ class Evaluation:
         self.optimality: float | None = None
         self.violation: float | None = None
         self.constraints: tuple[np.ndarray, Arrays] | None = None
+        self.total: float | None = None
 
     @property
     def is_finite(self) -> bool:
@@ -128,6 +130,7 @@ class Evaluator:
         self.nfev = self.njev = self.nhev = 0
         self.limits: Any = None  # the bounds, see `feasible.limits`
         self.constraints: Any = None  # general ones, `ConstraintFunctions`
+        self.penalties: Penalties | None = None  # of the rule
         self.sign = 1  # -1 where `f` is maximized
         self.held: Evaluation | None = None
         self.recent: list[Evaluation] = []
@@ -172,6 +175,14 @@ class Evaluator:
             evaluation.cost = number(named("f", self.f), value)
         return evaluation.cost
 
+    def total(self, evaluation: Evaluation) -> float:
+        """What is minimized at a point: the cost, with the penalties of the rule."""
+        if self.penalties is None:
+            return self.cost(evaluation)
+        if evaluation.total is None:
+            evaluation.total = self.cost(evaluation) + self.sign * self.penalties.value(evaluation.point, self.args)
+        return evaluation.total
+
     def gradients(self, evaluation: Evaluation) -> Arrays:
         """The gradients at a point, by a call of `df` unless they are known; NaN where the cost is not finite."""
         if evaluation.gradients is None:
@@ -185,15 +196,16 @@ class Evaluator:
         return evaluation.gradients  # type: ignore[return-value]
 
     def size(self, evaluation: Evaluation) -> float:
-        """The largest component of the gradients at a point, with bounds of the projected ones.
+        """The largest component of the gradients at a point, with bounds or penalties of the residual.
 
         With general constraints that of the Lagrangian, where a rule has found it.
         """
         if evaluation.optimality is not None:
             return evaluation.optimality
-        known = evaluation.gradients is None and evaluation.size is not None
-        if known:
-            return evaluation.size  # type: ignore[return-value]
+        if evaluation.size is not None and (evaluation.gradients is None or self.penalties is not None):
+            return evaluation.size
+        if self.penalties is not None:
+            return self.penalties.size(evaluation.point, self.downhill(evaluation), self.args)
         return largest(projected_gradients(evaluation.point, self.downhill(evaluation), self.limits))
 
     def downhill(self, evaluation: Evaluation) -> Arrays:

@@ -48,6 +48,7 @@ from .covariance import information, precision, products, products_graph
 from .evaluator import FEW, Evaluation, Evaluator
 from .locks import BUILDING
 from .options import check_kind_of_mode, option_of, options_of
+from .penalties import Penalties
 from .program import Places, Program, apply, as_function, as_graph, full, values_of
 from .termination import Ending
 
@@ -175,7 +176,10 @@ class LoopProgram(Program):
         updates[ended] = pt.cast(was | stopped | lost, "int64")
         if carried:
             kept = {v: full_like(v, f"minimization/best/{i}") for i, v in enumerate([*parameters, *carried[1:]])}
-            updates = best(updates, -carried[0] if self.sign < 0 else carried[0], kept, name="minimization/best")
+            cost = -carried[0] if self.sign < 0 else carried[0]
+            if self.penalties is not None:
+                cost = cost + self.penalties.expression()
+            updates = best(updates, cost, kept, name="minimization/best")
         self.updates, self._ended = updates, ended
         self._check_inputs()
 
@@ -276,6 +280,11 @@ class LoopProgram(Program):
         small = [isinstance(value, np.ndarray) and value.size <= FEW for value in self.values]
         return [(None, full(value)) if few else (full, value) for few, value in zip(small, self.values, strict=True)]
 
+    @cached_property
+    def penalties(self) -> Penalties | None:
+        """Those of the rule."""
+        return Penalties.of(self.rule, self.options, self.problem.parameters, self.problem.inputs)
+
     def limits(self, inputs: Sequence[Any]) -> Any:
         """The bounds of the parameters with these `inputs`, see `feasible.limits`; None without."""
         return None if self._boxes is None else self._limits(*inputs)
@@ -348,7 +357,13 @@ class LoopProgram(Program):
             return None
         kept = [values[place] for place in self.kept]
         count = len(self.places.parameters)
-        return Evaluation(kept[:count], float(self.sign * values[self.lowest]), kept[count:])
+        found = Evaluation(kept[:count], None, kept[count:])
+        cost = float(self.sign * values[self.lowest])
+        if self.penalties is None:
+            found.cost = cost
+        else:
+            found.total = cost
+        return found
 
     @property
     def at_point(self) -> tuple[list[Any], list[Any]]:

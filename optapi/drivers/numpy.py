@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, ClassVar
 
 import numpy as np
+import pytensor.tensor as pt
 
 from ..checks import as_numbers, check_flag, check_start_first, warn
 from ..feasible import limits, put_inside
 from ..files import refusing
 from ..hints import hinted
-from ..pytree import PyTree, point
+from ..pytree import PyTree, point, spread
 from ..state import is_names
 from ..typing import CompileMode, Derivative, OptAlgo, Tree
 from .constraint_functions import constraint_functions
@@ -22,6 +23,7 @@ from .evaluator import Evaluation, evaluator_of, kinds_of
 from .gradient_check import Comparison, along, compare
 from .options import check_kind_of_mode, check_rule, name_of, option_of, options_of, own_rule, public_name, rule_of
 from .oracle_program import OracleProgram
+from .penalties import NAMES, Penalties, is_penalty
 from .progress import Checkpoint, Monitor
 from .run import LIMITS, Run, entries, read
 from .termination import Ending, Termination
@@ -108,7 +110,9 @@ class minimize_iterator(Run):
         of a dictionary those of some of its keys; or one pair of numbers for all. None is no bound. `x0` is put inside,
         and no step leads outside. `constraints`, of a rule that takes them, are one or a list of SciPy's
         ``LinearConstraint``, ``NonlinearConstraint`` and dictionaries, triples ``(function, low, high)`` and pairs
-        ``(function, value)``; a Jacobian that is missing is found as the derivative of `f` is if `df` is None.
+        ``(function, value)``; a Jacobian that is missing is found as the derivative of `f` is if `df` is None. `l1` and
+        `prox`, of rules that take them, are put together as `x0` too, or one for all; a dictionary need not have all
+        keys.
 
     Attributes
     ----------
@@ -192,6 +196,9 @@ class minimize_iterator(Run):
         bounds = limits(options.get("bounds"), structure, start)
         if "bounds" in options:
             options["bounds"], start = bounds, put_inside(start, bounds)
+        for option in NAMES:
+            if options.get(option) is not None and is_penalty(rule, option):
+                options[option] = entries_by_leaf(option, options[option], structure)
         given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
         self.f, self.df = f, df
         self.opt_algo: Any = rule
@@ -205,6 +212,7 @@ class minimize_iterator(Run):
         if constraints is not None:
             evaluator.constraints = constraint_functions(constraints, structure, start, bounds, mode)
             options["constraints"] = evaluator.constraints.limits
+        evaluator.penalties = penalties_of(rule, options, start)
         program = OracleProgram(rule, options, kinds_of(start), mode)
         self._running = False
         self._compared: tuple[Evaluation, Comparison | None] | None = None
@@ -475,6 +483,26 @@ def by_leaf(x_scale: Any, structure: PyTree) -> Any:
     if isinstance(x_scale, str | float | int | np.number | None):
         return x_scale
     return [as_numbers(place, leaf).copy() for place, leaf in structure.leaves("x_scale", x_scale, "x0")]
+
+
+def entries_by_leaf(name: str, given: Any, structure: PyTree) -> list[Any]:
+    """The option `given`, a pytree of this structure or one for all, as a rule takes it: a list with one for each."""
+    if structure.kind is None and isinstance(given, list | tuple):
+        given = as_numbers(name, given)  # of each component of a vector
+    return [
+        entry for _, entry in spread(name, given, structure, lambda one: not isinstance(one, list | tuple | Mapping))
+    ]
+
+
+def penalties_of(rule: Callable[..., Any], options: Mapping[str, Any], start: Sequence[np.ndarray]) -> Penalties | None:
+    """The penalties of `rule`, at points such as `start`."""
+    kinds = kinds_of(start)
+    names = [f"x{position}" if len(kinds) > 1 else "x" for position in range(len(kinds))]
+    parameters = [
+        pt.tensor(name, shape=shape, dtype=np.dtype(dtype).name)
+        for name, (shape, dtype) in zip(names, kinds, strict=True)
+    ]
+    return Penalties.of(rule, options, parameters)
 
 
 def is_plain(option: object) -> bool:

@@ -152,7 +152,7 @@ class Program:
         if self.is_constrained:
             evaluation.violation = self._reported(values, "violation")
             evaluation.optimality = self._reported(values, "gradient_size")
-        if evaluation.cost is not None and evaluation.gradients is not None:
+        if evaluation.cost is not None and evaluation.gradients is not None and evaluator.penalties is None:
             return evaluation
         if self.places.kept:
             point, cost, gradient = (values[place] for place in self.places.kept)
@@ -164,6 +164,8 @@ class Program:
                     begin, end = end, end + array.size
                     part = gradient[begin:end].reshape(array.shape).astype(array.dtype, copy=False)
                     evaluation.gradients.append(part if self.sign > 0 else -part)
+        elif evaluator.penalties is not None:
+            evaluation.total, evaluation.size = (self._reported(values, role) for role in ("cost", "gradient_size"))
         elif evaluation.cost is None:
             evaluation.cost, evaluation.size = (self._reported(values, role) for role in ("cost", "gradient_size"))
         return evaluation

@@ -29,7 +29,7 @@ class OptimizeResult(dict[str, Any]):
     x : as the start
         The best point with a finite cost that was seen.
     fun : float
-        The cost there.
+        The cost there, with the penalties `l1` and `prox` of a rule, which are not in `jac`.
     jac : as the start
         The derivative there.
     iterate : as the start

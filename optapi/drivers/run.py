@@ -106,7 +106,7 @@ class Run:
         needed, shows = termination.needs_each_iteration or self._program.evaluates_start, self._monitor.reads_rows
         if needed or (shows and position.nit == 0):
             evaluator.gradients(position.now)
-            cost = evaluator.cost(position.now)
+            cost = evaluator.total(position.now)
             if not position.now.is_finite:
                 position = position._replace(ending=Ending.BAD_START)
             elif termination.is_reached(cost) and self._is_feasible(position.now):
@@ -142,11 +142,11 @@ class Run:
         said = program.said(values)
         if said is None and "reason" not in program.places.roles and now.cost is not None and not isfinite(now.cost):
             said = Ending.NOT_FINITE
-        ending = termination.verdict(said, before.now, now, evaluator.cost, self._is_feasible(now))
+        ending = termination.verdict(said, before.now, now, evaluator.total, self._is_feasible(now))
         if ending == Ending.CONVERGED and best is not now:
             # The point held is the one whose gradient meets the tolerance. With constraints that are violated by less
             # than the tolerance, a cost may be lower than the minimum.
-            same = program.is_constrained or is_same(evaluator.cost(now), evaluator.cost(best), now.point)
+            same = program.is_constrained or is_same(evaluator.total(now), evaluator.total(best), now.point)
             best = now if same else best
         position = Position(values, now, best, nit, seconds, True, ending)
         if ending is None:
@@ -164,7 +164,7 @@ class Run:
         """Whether a point is better than another one, feasible ones first."""
         evaluator, feasible = self._evaluator, [self._is_feasible(evaluation) for evaluation in (now, best)]
         if all(feasible):
-            return self._termination.is_better(evaluator.cost(now), evaluator.cost(best))
+            return self._termination.is_better(evaluator.total(now), evaluator.total(best))
         return feasible[0] or (not feasible[1] and evaluator.violation(now) <= evaluator.violation(best))
 
     def _exceeded(self, position: Position) -> Ending | None:
@@ -176,7 +176,7 @@ class Run:
 
     def _show(self, position: Position, step: float) -> None:
         evaluator, now = self._evaluator, position.now
-        cost, size = evaluator.cost(now), evaluator.size(now)
+        cost, size = evaluator.total(now), evaluator.size(now)
         row = (cost, size, step, self._counts(position)["nfev"], position.seconds)
         self._monitor.show(position.nit, row, position.ending is not None)
 
@@ -214,7 +214,7 @@ class Run:
 
     @property
     def fun(self) -> float:
-        return self._evaluator.cost(self._position.best)
+        return self._evaluator.total(self._position.best)
 
     @property
     def jac(self) -> Any:
@@ -253,14 +253,14 @@ class Run:
         evaluator, program = self._evaluator, self._program
         if position.ending is None:
             return "Not finished."
-        cost, noise = evaluator.cost(position.now), evaluator.noise
+        cost, noise = evaluator.total(position.now), evaluator.noise
         said = self._termination.explained(
             position.ending,
             tolerance=option_of(program.rule, program.options, "tolerance"),
             gradient=evaluator.size(position.now),
             rule=name_of(program.rule),
             cost=cost,
-            best=evaluator.cost(position.best),
+            best=evaluator.total(position.best),
             rounding=max(rounding(cost, position.now.point), noise * abs(cost)),
             why=self._why() if position.ending == Ending.STUCK else "",
         )
@@ -271,6 +271,8 @@ class Run:
             return (
                 f"{said.replace(' derivative', ' derivative of the Lagrangian')} The largest violation is {worst:.3g}."
             )
+        if evaluator.penalties is not None:
+            return said.replace(" derivative", " residual")
         return said if evaluator.limits is None else said.replace(" derivative", " projected derivative")
 
     def _why(self) -> str:
@@ -300,7 +302,7 @@ class Run:
             jac, message = jac.make(), message.make()  # these may count a call
         result = OptimizeResult(
             x=self._built(evaluation.point),
-            fun=evaluator.cost(evaluation),
+            fun=evaluator.total(evaluation),
             jac=jac,
             iterate=Deferred(partial(self._built, position.now.point)),
             **self._counts(position),
@@ -340,7 +342,7 @@ class Run:
         best = self._position.best
         result = OptimizeResult(
             x=self._built(best.point),
-            fun=np.nan if best.cost is None else best.cost,
+            fun=np.nan if best.cost is None else self._evaluator.total(best),
             jac=self._built(best.gradients or [np.full_like(array, np.nan) for array in best.point]),
             iterate=self.iterate,
             **self._counts(self._position),
@@ -393,7 +395,8 @@ class Run:
         for name, known in (("now", position.now), ("best", position.best)):
             arrays |= {f"{name}/point/{i}": array for i, array in enumerate(known.point)}
             arrays |= {f"{name}/gradient/{i}": array for i, array in enumerate(known.gradients or ())}
-            arrays |= {} if known.cost is None else {f"{name}/cost": np.array(known.cost)}
+            costs = {"cost": known.cost, "total": known.total}
+            arrays |= {f"{name}/{what}": np.array(cost) for what, cost in costs.items() if cost is not None}
         if self._monitor.trace:
             arrays["trace"] = np.array(self._monitor.rows).reshape(-1, len(TRACED))
         files.write(path, self.KIND, description, arrays, older)
@@ -425,10 +428,13 @@ class Run:
         with files.refusing(path):
             for name in ("now", "best"):
                 point, gradients = (self._taken(arrays, f"{name}/{part}/") for part in ("point", "gradient"))
-                cost = arrays.pop(f"{name}/cost", None)
-                if point is None or (cost is not None and (cost.shape, cost.dtype) != ((), np.dtype("float64"))):
+                costs = [arrays.pop(f"{name}/{what}", None) for what in ("cost", "total")]
+                right = all(cost is None or (cost.shape, cost.dtype) == ((), np.dtype("float64")) for cost in costs)
+                if point is None or not right:
                     raise ValueError(f"its {name}/point or {name}/cost is missing or wrong")
-                known[name] = Evaluation(point, None if cost is None else float(cost), gradients)
+                cost, total = (None if cost is None else float(cost) for cost in costs)
+                known[name] = Evaluation(point, cost, gradients)
+                known[name].total = total
             if known["now"].key != Evaluation(self._program.point(values)).key:
                 raise ValueError("its point is not that of its values")
             rows = arrays.pop("trace", np.empty((0, len(TRACED))))

@@ -147,8 +147,8 @@ class Descent(NamedTuple):
     @property
     def room(self) -> Box | None:
         """The box of the steps that stay inside of the bounds, None without bounds; in units of `x_scale`."""
-        f = self.objective
-        return None if f.box is None else Box(*(f.unscaled(side - self.point) for side in f.box))
+        f, box = self.objective, self.objective.around(self.point)
+        return None if box is None else Box(*(f.unscaled(side - self.point) for side in box))
 
     @property
     def descent(self) -> Any:

@@ -56,16 +56,6 @@ def memory_of_machine() -> float:
         return np.inf
 
 
-def guarded(matrix: Tensor) -> tuple[Any, Any]:
-    """`matrix` and 0; or zeros and NaN if it is not finite, because decompositions raise then.
-
-    Add the second to what is computed from the first, so that the result is not finite either.
-    """
-    finite = pt.all(pt.isfinite(matrix))
-    nan = pt.constant(np.asarray(np.nan, matrix.type.dtype))
-    return pt.switch(finite, matrix, pt.zeros_like(matrix)), pt.switch(finite, pt.zeros_like(nan), nan)
-
-
 class CompactInverseHessian(NamedTuple):
     r"""The inverse Hessian of L-BFGS, from the last :math:`m` pairs :math:`(s_i, y_i)` of steps and gradient changes.
 
@@ -232,8 +222,8 @@ class CompactHessian(NamedTuple):
     def begin(cls, f: Objective, memory: int) -> CompactHessian:
         """The state without pairs, for the rule with the objective `f`."""
         return cls(
-            inverse_hessian_state(f, "active", (f.size,)),
-            inverse_hessian_state(f, "vectors", (2 * memory, f.size)),
+            inverse_hessian_state(f, "active", (f.components,)),
+            inverse_hessian_state(f, "vectors", (2 * memory, f.components)),
             inverse_hessian_state(f, "products", (2 * memory,) * 2, fill=_without_pairs(memory)),
             inverse_hessian_state(f, "scale", (), fill=1),
             inverse_hessian_state(f, "pushed", (), "int64"),

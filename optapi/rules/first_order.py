@@ -10,7 +10,7 @@ from ..checks import check_flag, is_zero
 from ..hints import hinted
 from ..moments import correction
 from ..objective import Objective
-from ..typing import Bounds, Mask, Scalar, StepSize, Updates, Variables
+from ..typing import Bounds, Mask, Prox, Scalar, StepSize, Updates, Variables
 from ..vectors import root_mean_square
 
 
@@ -18,7 +18,8 @@ from ..vectors import root_mean_square
 def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
         stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
         momentum: Scalar = 0.0, dampening: Scalar = 0.0, nesterov: bool = False, bounds: Bounds | None = None,
-        tolerance: Scalar | None = None, ascent: bool = False, name: str = "sgd") -> Updates:  # fmt: skip
+        prox: Prox | None = None, tolerance: Scalar | None = None, ascent: bool = False,
+        name: str = "sgd") -> Updates:  # fmt: skip
     r"""Stochastic gradient descent, with momentum and annealing.
 
     .. math:: x \leftarrow x - a g
@@ -45,6 +46,9 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
         Whether to use Nesterov's momentum; needs a momentum above 0 and a dampening of 0.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `proximal_gradient`. After a step :math:`x` becomes
+        :math:`\operatorname{prox}_{a h}(x)`, which is FOBOS. With bounds too the penalty has to be separable.
 
     Returns
     -------
@@ -78,8 +82,9 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
     if nesterov and not is_zero(dampening):
         raise ValueError("nesterov needs a dampening of 0")
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
+        prox=prox,
+    )  # fmt: skip
     weight = 1.0 - f.scalar("dampening", dampening, 0, 1)
     if not is_zero(dampening):
         weight = pt.switch(pt.eq(f.count, 0), 1.0, weight)
@@ -92,14 +97,15 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
             b = f.momentum(p, "buffer")
             new[b] = mu * b + w * g
             new[p] = p - a * (g + mu * new[b] if nesterov else new[b])
+        f.metric(p, a)
     return f.finish(new)
 
 
 @hinted
 def momentum(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
-             momentum: Scalar = 0.9, bounds: Bounds | None = None, tolerance: Scalar | None = None,
-             ascent: bool = False, name: str = "momentum") -> Updates:  # fmt: skip
+             momentum: Scalar = 0.9, bounds: Bounds | None = None, prox: Prox | None = None,
+             tolerance: Scalar | None = None, ascent: bool = False, name: str = "momentum") -> Updates:  # fmt: skip
     r"""Gradient descent with classical momentum, the heavy ball.
 
     .. math:: v \leftarrow \mu v - a g, \qquad x \leftarrow x + v
@@ -117,6 +123,8 @@ def momentum(parameters: Variables, cost: Variable | None = None, gradients: Var
         :math:`\mu`, between 0 and 1.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `sgd`.
 
     Returns
     -------
@@ -143,21 +151,23 @@ def momentum(parameters: Variables, cost: Variable | None = None, gradients: Var
     array([1., 2.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
+        prox=prox,
+    )  # fmt: skip
     new = {}
     for p, g, a, mu in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1)):
         v = f.momentum(p, "velocity")
         new[v] = mu * v - a * g
         new[p] = p + new[v]
+        f.metric(p, a)
     return f.finish(new)
 
 
 @hinted
 def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
-             momentum: Scalar = 0.9, bounds: Bounds | None = None, tolerance: Scalar | None = None,
-             ascent: bool = False, name: str = "nesterov") -> Updates:  # fmt: skip
+             momentum: Scalar = 0.9, bounds: Bounds | None = None, prox: Prox | None = None,
+             tolerance: Scalar | None = None, ascent: bool = False, name: str = "nesterov") -> Updates:  # fmt: skip
     r"""Gradient descent with Nesterov's momentum: the gradient is that at the lookahead point.
 
     .. math:: v \leftarrow \mu v - a g, \qquad x \leftarrow x + \mu v - a g
@@ -178,6 +188,8 @@ def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Var
         next one.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `sgd`.
 
     Returns
     -------
@@ -205,20 +217,22 @@ def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Var
     array([1.    , 1.9999])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
+        prox=prox,
+    )  # fmt: skip
     new = {}
     for p, g, a, mu in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1)):
         v = f.momentum(p, "velocity")
         new[v] = mu * v - a * g
         new[p] = p + mu * new[v] - a * g
+        f.metric(p, a)
     return f.finish(new)
 
 
 @hinted
 def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
             stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
-            epsilon: Scalar = 1e-10, initial: Scalar = 0.0, bounds: Bounds | None = None,
+            epsilon: Scalar = 1e-10, initial: Scalar = 0.0, bounds: Bounds | None = None, prox: Prox | None = None,
             tolerance: Scalar | None = None, ascent: bool = False, name: str = "adagrad") -> Updates:  # fmt: skip
     r"""AdaGrad: the steps of each component shrink with the sum of its squared gradients.
 
@@ -238,6 +252,8 @@ def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Vari
         :math:`s_0`, the initial value of the sum, in units of the squared gradient; it makes the first steps smaller.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `sgd`, with the step size of each component, so that they must be separable.
 
     Returns
     -------
@@ -264,14 +280,16 @@ def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Vari
     array([1., 2.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
+        prox=prox,
+    )  # fmt: skip
     scalars = f.scalar("epsilon", epsilon, low=0), f.scalar("initial", initial, low=0)
     new = {}
     for p, g, a, eps, s0 in f.each(f.step_size(step_size), *scalars):
         s = f.zeros_like(p, "sum_of_squares")
         new[s] = s + g**2
         new[p] = p - a * g / (pt.sqrt(s0 + new[s]) + eps)
+        f.metric(p, a, pt.sqrt(s0 + new[s]) + eps)
     return f.finish(new)
 
 
@@ -279,7 +297,8 @@ def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Vari
 def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1.0,
              mean_square_weight: Scalar = 0.9, epsilon: Scalar = 1e-6, bounds: Bounds | None = None,
-             tolerance: Scalar | None = None, ascent: bool = False, name: str = "adadelta") -> Updates:  # fmt: skip
+             prox: Prox | None = None, tolerance: Scalar | None = None, ascent: bool = False,
+             name: str = "adadelta") -> Updates:  # fmt: skip
     r"""AdaDelta: the step size is the ratio of two running averages, so that a step has the units of the parameters.
 
     .. math::
@@ -303,6 +322,8 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
         numerator.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `sgd`, with the step size of each component, so that they must be separable.
 
     Returns
     -------
@@ -328,8 +349,9 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
     array([1., 2.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
+        prox=prox,
+    )  # fmt: skip
     w = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
 
     new = {}
@@ -339,6 +361,7 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
         d = pt.sqrt(u + eps) / pt.sqrt(new[v] + eps) * g
         new[u] = f.average(u, d**2, w)
         new[p] = p - a * d
+        f.metric(p, a, pt.sqrt(new[v] + eps) / pt.sqrt(u + eps))
     return f.finish(new)
 
 
@@ -346,8 +369,8 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
 def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
             stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
             momentum: Scalar = 0.0, mean_square_weight: Scalar = 0.9, epsilon: Scalar = 1e-8, centered: bool = False,
-            bounds: Bounds | None = None, tolerance: Scalar | None = None, ascent: bool = False,
-            name: str = "rmsprop") -> Updates:  # fmt: skip
+            bounds: Bounds | None = None, prox: Prox | None = None, tolerance: Scalar | None = None,
+            ascent: bool = False, name: str = "rmsprop") -> Updates:  # fmt: skip
     r"""RMSProp: gradients divided by the root of their running mean square.
 
     .. math:: v \leftarrow \rho v + (1 - \rho) g^2, \qquad x \leftarrow x - a \frac{g}{\sqrt v + \epsilon}
@@ -375,6 +398,8 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
         Whether to divide by a running standard deviation.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `sgd`, with the step size of each component, so that they must be separable.
 
     Returns
     -------
@@ -405,8 +430,9 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
     array([1., 2.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
+        prox=prox,
+    )  # fmt: skip
     w = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     check_flag("centered", centered)
     scalars = f.scalar("momentum", momentum, 0, 1), f.scalar("epsilon", epsilon, low=0)
@@ -424,6 +450,7 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
             b = f.momentum(p, "buffer")
             new[b] = d = mu * b + d
         new[p] = p - a * d
+        f.metric(p, a, pt.sqrt(square) + eps)
     return f.finish(new)
 
 
@@ -432,6 +459,7 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
          mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, decay: StepSize = 0.0,
          mask: Mask | None = None, amsgrad: bool = False, clip_update: bool = False, bounds: Bounds | None = None,
+         prox: Prox | None = None,
          tolerance: Scalar | None = None, ascent: bool = False, name: str = "adam") -> Updates:  # fmt: skip
     r"""Adam: steps of adaptive moments, with AMSGrad as an option.
 
@@ -466,6 +494,8 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
         than those before it makes no large step. With a decay it is StableAdamW; :math:`\beta_2` = 0.99 is advised.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `sgd`, with the step size of each component, so that they must be separable.
 
     Returns
     -------
@@ -494,8 +524,9 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     array([1., 2.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
+        prox=prox,
+    )  # fmt: skip
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     check_flag("amsgrad", amsgrad), check_flag("clip_update", clip_update)
@@ -516,6 +547,7 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
             excess = pt.maximum(root_mean_square(g / pt.maximum(c * pt.sqrt(largest), eps)), np.ones((), p.type.dtype))
             a_t, rates[p] = a_t / excess, a / excess
         new[p] = p - a_t * new[m] / (c * pt.sqrt(largest) + eps)
+        f.metric(p, rates[p], c * pt.sqrt(largest) + eps)
     return f.finish(f.decay(new, decay, mask, step_size=rates))
 
 
@@ -524,6 +556,7 @@ def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variab
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
           mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, decay: StepSize = 1e-2,
           mask: Mask | None = None, amsgrad: bool = False, clip_update: bool = False, bounds: Bounds | None = None,
+          prox: Prox | None = None,
           tolerance: Scalar | None = None, ascent: bool = False, name: str = "adamw") -> Updates:  # fmt: skip
     r"""AdamW: Adam with decay of the parameters beside its steps, not in the gradients.
 
@@ -545,6 +578,8 @@ def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variab
         Which parameters decay, as in `gradients.decay`; for instance ``lambda p: p.ndim > 1``. All by default.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `sgd`, with the step size of each component, so that they must be separable.
 
     Returns
     -------
@@ -576,8 +611,8 @@ def adamw(parameters: Variables, cost: Variable | None = None, gradients: Variab
 def adamax(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
            stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 2e-3,
            mean_weight: Scalar = 0.9, norm_weight: Scalar = 0.999, epsilon: Scalar = 1e-8, decay: StepSize = 0.0,
-           mask: Mask | None = None, bounds: Bounds | None = None, tolerance: Scalar | None = None,
-           ascent: bool = False, name: str = "adamax") -> Updates:  # fmt: skip
+           mask: Mask | None = None, bounds: Bounds | None = None, prox: Prox | None = None,
+           tolerance: Scalar | None = None, ascent: bool = False, name: str = "adamax") -> Updates:  # fmt: skip
     r"""Adamax: Adam with a decaying maximum of the gradients in the place of the root mean square.
 
     .. math::
@@ -605,6 +640,8 @@ def adamax(parameters: Variables, cost: Variable | None = None, gradients: Varia
         Which parameters decay, see `adamw`.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `sgd`, with the step size of each component, so that they must be separable.
 
     Returns
     -------
@@ -630,8 +667,9 @@ def adamax(parameters: Variables, cost: Variable | None = None, gradients: Varia
     array([1., 2.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
+        prox=prox,
+    )  # fmt: skip
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("norm_weight", norm_weight, 0, below=1)
     a, c = f.step_size(step_size), correction(w1, f.count + 1)
@@ -642,6 +680,7 @@ def adamax(parameters: Variables, cost: Variable | None = None, gradients: Varia
         new[m] = f.average(m, g, w1)
         new[u] = pt.maximum(shrink * u, abs(g) + eps)
         new[p] = p - rate * new[m] / new[u]
+        f.metric(p, a, new[u])
     return f.finish(f.decay(new, decay, mask, step_size=a))
 
 
@@ -650,6 +689,7 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 2e-3,
           mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8,
           momentum_decay: Scalar = 4e-3, decay: StepSize = 0.0, mask: Mask | None = None, bounds: Bounds | None = None,
+          prox: Prox | None = None,
           tolerance: Scalar | None = None, ascent: bool = False, name: str = "nadam") -> Updates:  # fmt: skip
     r"""NAdam: Adam with Nesterov's momentum, which grows over the updates.
 
@@ -683,6 +723,8 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
         Which parameters decay, see `adamw`.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `sgd`, with the step size of each component, so that they must be separable.
 
     Returns
     -------
@@ -709,8 +751,9 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     array([1., 2.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
+        prox=prox,
+    )  # fmt: skip
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     psi, base = f.scalar("momentum_decay", momentum_decay, low=0), f.scalar("base", 0.96)
@@ -729,6 +772,7 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
         new[m] = f.average(m, g, w1)
         new[v] = f.average(v, g**2, w2)
         new[p] = p - rate * (u * g + w * new[m]) / (pt.sqrt(new[v] / c2) + eps)
+        f.metric(p, a, pt.sqrt(new[v] / c2) + eps)
     return f.finish(f.decay(new, decay, mask, step_size=a))
 
 
@@ -736,7 +780,7 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
 def radam(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
           mean_weight: Scalar = 0.9, mean_square_weight: Scalar = 0.999, epsilon: Scalar = 1e-8,
-          decay: StepSize = 0.0, mask: Mask | None = None, bounds: Bounds | None = None,
+          decay: StepSize = 0.0, mask: Mask | None = None, bounds: Bounds | None = None, prox: Prox | None = None,
           tolerance: Scalar | None = None, ascent: bool = False, name: str = "radam") -> Updates:  # fmt: skip
     r"""RAdam: Adam with a rectification while the mean square is that of too few gradients.
 
@@ -770,6 +814,8 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
         Which parameters decay, see `adamw`.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
+    prox : penalty, dict or list, optional
+        Penalties of `optapi.prox`, as in `sgd`, with the step size of each component, so that they must be separable.
 
     Returns
     -------
@@ -796,8 +842,9 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     array([1., 2.])
     """
     f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
-    )
+        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
+        prox=prox,
+    )  # fmt: skip
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     t = f.count + 1
@@ -816,4 +863,5 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
         new[m] = f.average(m, g, w1)
         new[v] = f.average(v, g**2, w2)
         new[p] = p - rate * pt.switch(adaptive, scale * new[m] / (pt.sqrt(new[v]) + eps), new[m])
+        f.metric(p, a, pt.switch(adaptive, (pt.sqrt(new[v]) + eps) / scale, pt.ones_like(p)))
     return f.finish(f.decay(new, decay, mask, step_size=a))

@@ -17,7 +17,7 @@ from ..hints import hinted
 from ..line_search import LineSearch, Trial, backtracking, strong_wolfe
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Updates, Variables, XScale
-from ..vectors import dot, norm
+from ..vectors import dot, guarded, norm
 from ._descent import Descent
 from ._linear_algebra import (
     CURVED,
@@ -25,7 +25,6 @@ from ._linear_algebra import (
     bfgs_update,
     conjugate_gradients,
     curvature,
-    guarded,
     preconditioner_diagonal,
     ratio,
     times,

@@ -21,9 +21,9 @@ from ..line_search import LineSearch, fixed, strong_wolfe
 from ..losses import Robust
 from ..objective import Objective
 from ..typing import Bounds, Loss, Scalar, StepSize, Updates, Variables, XScale
-from ..vectors import dot, largest, norm
+from ..vectors import dot, guarded, largest, norm
 from ._descent import ZERO, Descent, Proposal
-from ._linear_algebra import conjugate_gradients, forcing, guarded, limit, ratio, times
+from ._linear_algebra import conjugate_gradients, forcing, limit, ratio, times
 from ._projected import Minimizer, by_conjugate_gradients, convex_step
 
 

@@ -18,7 +18,8 @@ from ..moments import correction
 from ..objective import Objective
 from ..state import shape_of
 from ..typing import Scalar, StepSize, Updates, Variables
-from ._linear_algebra import guarded, ratio
+from ..vectors import guarded
+from ._linear_algebra import ratio
 
 
 @hinted

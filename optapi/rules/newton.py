@@ -18,7 +18,7 @@ from ..hints import hinted
 from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Kept, Objective
 from ..typing import Bounds, Scalar, StepSize, Updates, Variables, XScale
-from ..vectors import dot, largest, norm
+from ..vectors import dot, guarded, largest, norm
 from ._descent import ZERO, Descent, End, Proposal
 from ._linear_algebra import (
     BOUNDARY,
@@ -26,7 +26,6 @@ from ._linear_algebra import (
     check_square,
     conjugate_gradients,
     forcing,
-    guarded,
     limit,
     preconditioner_diagonal,
     times,

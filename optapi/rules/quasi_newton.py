@@ -12,7 +12,7 @@ from ..checks import check_choice, check_count
 from ..hints import hinted
 from ..line_search import LineSearch, nonmonotone, strong_wolfe
 from ..objective import Objective
-from ..typing import Bounds, Scalar, StepSize, Updates, Variables, XScale
+from ..typing import Bounds, Scalar, StepSize, Updates, Variables, Weights, XScale
 from ..vectors import dot, largest, norm
 from ._descent import Descent, End
 from ._linear_algebra import (
@@ -26,13 +26,15 @@ from ._linear_algebra import (
     times,
 )
 from ._projected import model_step
+from ._split import Split
 
 
 @hinted
 def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
           memory: int = 10, line_search: LineSearch = strong_wolfe, exact: bool | None = None,
-          x_scale: XScale | None = None, bounds: Bounds | None = None, tolerance: Scalar | None = 1e-5,
+          x_scale: XScale | None = None, bounds: Bounds | None = None,
+          l1: Weights | None = None, tolerance: Scalar | None = 1e-5,
           ascent: bool = False, name: str = "lbfgs") -> Updates:  # fmt: skip
     r"""Limited-memory BFGS.
 
@@ -59,11 +61,19 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
         exactly. The rule is then L-BFGS-B: the direction leads to the minimizer of the quadratic model in the box, the
         search ends at the first bound behind it, and it has converged when the projected gradient, :math:`x - P(x - g)`
         with :math:`P` the projection, meets the tolerance.
+    l1 : scalar, array, dict or list, optional
+        The weights :math:`\lambda \ge 0` of a penalty :math:`\sum_i \lambda_i |x_i|`, which is added to the cost: a
+        number, an array or a variable that broadcasts to the parameter; a dictionary from parameters to such, or a list
+        with one or None for each. Components become exactly 0. Each is the difference of two parts that are not
+        negative, of which one moves at a time, so that a step may lead to 0, and the next one across. The rule has
+        converged when the subgradient of least norm, with bounds the projected one, meets the tolerance; the cost that
+        it reports has the penalty in it.
 
     Raises
     ------
     TypeError, ValueError
-        Also if `bounds` are not as said here, or a `line_search` of your own takes no ``limit=``, which they need.
+        Also if `bounds` or `l1` are not as said here, or a `line_search` of your own takes no ``limit=``, which they
+        need.
 
     Notes
     -----
@@ -74,7 +84,8 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
 
     With bounds: :math:`n \log n` for the order in which components meet their bounds, about :math:`10 m^2 n`
     multiplications, :math:`2m + 4` vectors of state, and some :math:`10 m` more while a call runs. The inverse Hessian
-    is that of the components inside of their bounds; rows and columns of the others are zero.
+    is that of the components inside of their bounds; rows and columns of the others are zero. With `l1` it is that of
+    the components that are not 0, vectors have both parts, and three vectors of state are twice as long.
 
     For groups of parameters of one cost use one `lbfgs` over all of them: for each of two, the parameters of the other
     would be data that change between calls.
@@ -84,7 +95,9 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
     Nocedal (1980), Updating quasi-Newton matrices with limited storage; Liu and Nocedal (1989), On the limited memory
     BFGS method for large scale optimization, algorithm 2.1, with the scaling by :math:`\gamma` that they recommend.
     With bounds: Byrd, Lu, Nocedal and Zhu (1995), A limited memory algorithm for bound constrained optimization;
-    Morales and Nocedal (2011), Remark on algorithm 778: L-BFGS-B.
+    Morales and Nocedal (2011), Remark on algorithm 778: L-BFGS-B. With `l1`: Schmidt, Fung and Rosales (2007), Fast
+    optimization methods for L1 regularization, section 3.2, for the two parts; Andrew and Gao (2007), Scalable training
+    of L1-regularized log-linear models, for orthants.
 
     Examples
     --------
@@ -114,6 +127,8 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
         x_scale=x_scale, bounds=bounds,
     )  # fmt: skip
+    if l1 is not None:
+        f = Split.into_parts(f, l1)
     start = Descent.start(f, line_search, exact)
     check_count("memory", memory)
     if f.box is not None:
@@ -125,14 +140,16 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
 
 
 def _bounded(start: Descent, pairs: CompactHessian, step_size: StepSize | None) -> Updates:
-    """`lbfgs` with bounds."""
-    box: Any = start.objective.box
+    """`lbfgs` with bounds, or with an L1 penalty."""
+    f: Any = start.objective
     room: Any = start.room
-    direction = model_step(room, start.gradient, pairs) if start.objective.size else start.gradient
+    split = isinstance(f, Split)
+    direction = model_step(room, start.gradient, f.model(pairs) if split else pairs) if f.size else start.gradient
     end = start.line_search(direction, step_size, restart=pairs.empty)
-    pushed = pairs.cleared(end.restarted).push(end.step, end.change, unless=end.failed)
+    step, change = f.pair(end) if split else (end.step, end.change)
+    pushed = pairs.cleared(end.restarted).push(step, change, unless=end.failed)
     unheld = dict(zip(pairs[1:], pushed[1:], strict=True))
-    return start.finish(end, {pairs.active: box.active(end.point)}, unheld=unheld)
+    return start.finish(end, {pairs.active: (f if split else f.box).active(end.point)}, unheld=unheld)
 
 
 @hinted

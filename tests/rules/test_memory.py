@@ -14,7 +14,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from registry import public_rules
+from registry import public_rules, required
 
 import optapi
 from optapi import PYTHON
@@ -105,6 +105,7 @@ def test_the_documentation_says_how_much_state_a_rule_has():
         n = 1000 if vectors is None else 20_000
         x = pytensor.shared(np.zeros(n), name="x", shape=(n,))
         options = {"residuals": [x - 1]} if "residuals" in inspect.signature(rule).parameters else {}
+        options |= required(rule)
         options |= {"groups": [("x", optapi.sgd)]} if rule is optapi.partition else {}
         updates = rule([x], pt.sum((x - 1) ** 2) / 2, stop=pytensor.shared(0), **options)
         size = sum(v.get_value().size for v in updates if isinstance(v.get_value(), np.ndarray)) / n - 1
