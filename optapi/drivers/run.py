@@ -298,7 +298,8 @@ class Run:
         position, evaluator = self._position, self._evaluator
         jac: Any = Deferred(partial(self._jac, evaluation))
         message: Any = Deferred(partial(self._message, position))
-        if any(e.cost is None or e.gradients is None for e in (evaluation, position.now, position.best)):
+        unknown = any(e.cost is None or e.gradients is None for e in (evaluation, position.now, position.best))
+        if unknown or self._program.is_constrained:
             jac, message = jac.make(), message.make()  # these may count a call
         result = OptimizeResult(
             x=self._built(evaluation.point),
