@@ -473,3 +473,26 @@ def test_bad_input():
         optapi.schedule_free(optapi.sgd(ps, cost), ps, step_size=0.1, averages=averages)
     with pytest.raises(ValueError, match="pass those of a first-order rule"):
         optapi.cautious(optapi.lbfgs(ps, cost, stop=pytensor.shared(0)), {W: W})
+
+
+# Backends
+
+KINDS = {"muon": {}, "soap": {"every": 3}, "shampoo": {"every": 3}, "adafactor": {}, "prodigy": {"initial": 1e-2}}
+
+
+@pytest.mark.parametrize(
+    ("mode", "rule"),
+    [
+        pytest.param("NUMBA", "muon", marks=pytest.mark.numba),
+        *(pytest.param("JAX", rule, marks=pytest.mark.jax) for rule in KINDS),
+    ],
+)
+def test_backends(mode, rule):
+    """Loops and decompositions do under numba and JAX as under Python."""
+    found = []
+    for each in (PYTHON, mode):
+        ps = shared_at(SMALL.starts)
+        updates = optapi.loop(getattr(optapi, rule)(ps, SMALL.cost(ps), step_size=0.1, **KINDS[rule]), 8)
+        pytensor.function([], [], updates=updates, mode=each)()
+        found.append(flat(values(ps)))
+    np.testing.assert_allclose(*found, rtol=1e-7)
