@@ -421,7 +421,10 @@ def takes(function: Callable[..., Any], keyword: str) -> bool:
 def check_steps(steps: object) -> Any:
     """`steps`: an int of at least 0, or an integer scalar variable."""
     if not isinstance(steps, Variable):
-        return check_count("steps", steps, low=0)
+        count = check_count("steps", steps, low=0)
+        if count > np.iinfo("int64").max:
+            raise ValueError("steps has more than 64 bits; pass a smaller int")
+        return count
     if scalar("steps", steps).type.dtype not in integer_dtypes:
         raise TypeError(f"steps has dtype {steps.type.dtype}; pass an int or an integer scalar variable")
     return steps
