@@ -301,7 +301,7 @@ def types(case: Case) -> None:
             for variable, value in updates.items():
                 kinds = (value.dtype, value.ndim), (variable.dtype, variable.ndim)
                 _expect(kinds[0] == kinds[1], f"the next value of {variable.name} is {kinds[0]}, not {kinds[1]} {here}")
-                _expect(variable.dtype in (dtype, "int64"), f"{variable.name} is in {variable.dtype} {here}")
+                _expect(variable.dtype in (dtype, "int64", "int8"), f"{variable.name} is in {variable.dtype} {here}")
             if dtype == "float32":
                 graph = ancestors(list(updates.values()))
                 wide = [v for v in graph if getattr(v.type, "dtype", None) == "float64" and v.type.ndim]

@@ -619,7 +619,7 @@ def _asked(model: Callable[..., Any], x: Any, p0: Any) -> tuple[Any, Any, PyTree
 
 
 def _only_of_many(starts: Any, workers: Any) -> None:
-    if starts is not None or workers != 1:
+    if starts is not None or not isinstance(workers, int) or workers != 1:
         raise TypeError("starts and workers are for many data sets; pass many=True, and data with a row for each")
 
 
