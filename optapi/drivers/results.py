@@ -101,7 +101,8 @@ class OptimizeResult(dict[str, Any]):
         Raises
         ------
         ValueError
-            If the matrix of second derivatives is not positive definite, or not known.
+            If the matrix of second derivatives is not positive definite, or not known; and with general constraints
+            or penalties.
         """
         known = self._known()
         return inverted(*known.matrix(), known.error, absolute_sigma, known.free)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import takewhile
 from math import isfinite
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -43,6 +43,14 @@ class Position(NamedTuple):
     seconds: float = 0.0
     begun: bool = False
     ending: Ending | None = None
+
+
+def no_second_derivatives() -> NoReturn:
+    """What a result with general constraints or penalties says in the place of second derivatives."""
+    raise ValueError(
+        "with constraints or penalties the errors of an estimate are not those of the second derivatives of the cost; "
+        "draw new data sets from the fitted model, and fit them, for instance with run.on_data"
+    )
 
 
 class Run:
@@ -320,9 +328,11 @@ class Run:
         if self._program.is_constrained:
             result |= self._of_constraints(evaluation)
         # The inputs of a compiled minimization are there for the time of a call.
-        second = partial(
+        second: Any = partial(
             self._program.second_derivatives, evaluation.point, evaluator, evaluator.args, evaluator.limits
         )
+        if self._program.is_constrained or evaluator.penalties is not None:
+            second = no_second_derivatives
         object.__setattr__(result, "_second", second)
         return result
 

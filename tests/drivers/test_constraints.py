@@ -75,6 +75,12 @@ def test_what_a_result_has(rule):
     assert result.optimality <= 1e-4
 
 
+def test_errors_of_estimates_are_refused():
+    result = minimize(START, f, df, constraints=(line, 0, None), full_output=True)
+    with pytest.raises(ValueError, match="with constraints or penalties"):
+        result.covariance()
+
+
 def test_a_structure_of_arrays():
     result = minimize(
         {"a": START, "b": 1.0}, lambda p: f(p["a"]) + p["b"] ** 2, bounds={"b": (0.5, None)}, full_output=True,
