@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import takes
 from ..feasible import Limits
 from ..hints import WORDS, hinted
 from ..typing import OptAlgo
@@ -42,8 +43,8 @@ def scipy_method(opt_algo: OptAlgo, **options: Any) -> Callable[..., Any]:
     Raises
     ------
     NotImplementedError
-        When it is called with `constraints`, with another scheme of differences for `jac`, or with a `hess` that is not
-        a function.
+        When it is called with `constraints` that the rule does not take, with another scheme of differences for `jac`,
+        or with a `hess` that is not a function.
     TypeError
         At an unknown option, here or when it is called; at `bounds` if the rule takes none.
 
@@ -71,8 +72,9 @@ def scipy_method(opt_algo: OptAlgo, **options: Any) -> Callable[..., Any]:
                **given: Any) -> Any:  # fmt: skip
         from scipy.optimize import OptimizeResult
 
-        if constraints is not None and np.size(constraints) != 0:
-            raise NotImplementedError(f"{name_of(rule)} takes no constraints; leave them out or use SciPy's method")
+        constrained = constraints is not None and np.size(constraints) != 0
+        if constrained and not takes(rule, "constraints"):
+            raise NotImplementedError(f"{name_of(rule)} takes no constraints; leave them out, or take sqp")
         if not (jac in (None, False, "2-point") or callable(jac)):
             raise NotImplementedError(f"jac is {jac!r}; pass a function, or None for forward differences")
         if not (hess is None or callable(hess)):
@@ -80,6 +82,8 @@ def scipy_method(opt_algo: OptAlgo, **options: Any) -> Callable[..., Any]:
         keywords = {**translated(options), **translated(given)}
         if bounds is not None:
             keywords["bounds"] = bounds
+        if constrained:
+            keywords["constraints"] = constraints
         tolerance = keywords.pop("tol", None)
         if tolerance is not None:
             keywords.setdefault("tolerance", tolerance)

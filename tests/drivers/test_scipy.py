@@ -191,6 +191,16 @@ def test_bounds():
         scipy.optimize.minimize(rosen, START, jac=rosen_der, method=optapi.scipy_method("bfgs"), bounds=bounds)
 
 
+def test_constraints_go_to_a_rule_that_takes_them():
+    result = scipy.optimize.minimize(
+        rosen, START, jac=rosen_der, method=optapi.scipy_method(optapi.sqp), bounds=[(None, 2)] * 4,
+        constraints={"type": "ineq", "fun": lambda x: 2 - x @ x, "jac": lambda x: -2 * x},
+    )  # fmt: skip
+    assert result.success
+    assert result.x @ result.x == pytest.approx(2, abs=1e-6)
+    assert result.multipliers[0] > 0
+
+
 def test_constraints_are_refused():
     for constraints in ({"type": "eq", "fun": sum}, scipy.optimize.LinearConstraint(np.eye(4), 0, 1)):
         with pytest.raises(NotImplementedError, match="lbfgs takes no constraints"):
