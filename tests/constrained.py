@@ -30,13 +30,13 @@ class Constrained(Bounded):
         cost, equalities, inequalities = self.cost(x)
         return cost, [*((c, 0) for c in equalities), *((c, 0, None) for c in inequalities)]
 
-    def compiled(self):
+    def compiled(self, mode=PYTHON):
         """Functions for SciPy: the cost with its gradient, and dictionaries of constraints."""
         x = pt.vector("x", shape=self.start.shape, dtype="float64")
         cost, *parts = self.cost(x)
 
         def function(outputs):
-            return pytensor.function([x], outputs, mode=PYTHON, on_unused_input="ignore")
+            return pytensor.function([x], outputs, mode=mode, on_unused_input="ignore")
 
         def gradient(scalar):
             return pytensor.grad(scalar, x, disconnected_inputs="ignore")

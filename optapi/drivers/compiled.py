@@ -383,7 +383,13 @@ class CompiledMinimizer:
         errors = [result.error for result in results if "error" in result]
         if len(errors) == count:
             raise errors[0]
-        ranked = sorted(results, key=lambda result: program.sign * result.fun if np.isfinite(result.fun) else np.inf)
+
+        def rank(result: OptimizeResult) -> tuple[float, float]:
+            beyond = result.get("violation", 0.0)
+            cost = program.sign * result.fun if np.isfinite(result.fun) else np.inf
+            return beyond if beyond > program.feasibility else 0.0, cost
+
+        ranked = sorted(results, key=rank)
         first = runs[ranked[0].start]
         inverse = program.inverse_hessian(first._position.values)
         if inverse is not None:

@@ -201,6 +201,16 @@ def test_compiled(rule):
         assert result.violation <= 1e-6
 
 
+def test_of_many_starts_the_feasible_ones_come_first():
+    """Along the line x = 0 no step leads to the constraint, and the cost is lower there."""
+    x = pytensor.shared(np.zeros(2), name="x")
+    run = optapi.compile_minimizer([x], pt.sum(x**2), "sqp", constraints=(x[0] ** 2, 1), mode=optapi.PYTHON)
+    best, other = run.from_starts([np.array([[0.0, 0.5], [2.0, 0.5]])])
+    assert best.success
+    assert other.status == 6
+    assert other.fun < best.fun
+
+
 @pytest.mark.parametrize(
     ("constraints", "words"),
     [
