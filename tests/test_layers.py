@@ -29,7 +29,7 @@ ORDER = [
     *("drivers.results", "drivers.termination", "drivers.progress", "drivers.program"),
     *("drivers.oracle_program", "drivers.loop_program", "drivers.run", "drivers.numpy", "drivers.compiled"),
     *("drivers.least_squares", "drivers.scipy_least_squares"),
-    *("drivers.scipy", "scipy", "profiles", "plot", "testing"),
+    *("drivers.scipy", "drivers.scipy_constraints", "scipy", "profiles", "plot", "testing"),
     "__init__",
 ]
 

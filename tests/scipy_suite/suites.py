@@ -78,6 +78,8 @@ CURVE_FIT = {"scipy.optimize._minpack_py.curve_fit": recorded(optapi.scipy.curve
 SUITES = [
     Suite("test_optimize", MINIMIZE),
     Suite("test_trustregion", MINIMIZE),
+    Suite("test_slsqp", MINIMIZE),
+    Suite("test_minimize_constrained", MINIMIZE),
     Suite("test_least_squares", LEAST_SQUARES, without="TestDogbox"),
     Suite("test_minpack", CURVE_FIT),
 ]
