@@ -380,15 +380,17 @@ def minimize(fun: Callable[..., Any], x0: Any, args: Any = (), method: Any = Non
 
     Notes
     -----
-    The rules are `bfgs`, `lbfgs`, `polak_ribiere`, `newton_cg`, for all trust regions `trust_region_cg`, which
-    solves the model by conjugate gradients, and for both methods with constraints `sqp`. Their trial points are not SciPy's, so numbers of calls differ. A step that
-    a trust region refuses is part of the iteration. Forward differences with SciPy's default steps become central ones
-    where they have lost their digits. ``hess="2-point"`` and the other schemes are products by central
-    differences of `jac`.
+    The rules are `bfgs`, `lbfgs`, `polak_ribiere`, `newton_cg`, for all trust regions `trust_region_cg`, which solves
+    the model by conjugate gradients, and for both methods with constraints `sqp`. Their trial points are not SciPy's,
+    so numbers of calls differ. A step that a trust region refuses is part of the iteration. Forward differences with
+    SciPy's default steps become central ones where they have lost their digits. ``hess="2-point"`` and the other
+    schemes are products by central differences of `jac`.
 
     ``"trust-constr"`` learns second derivatives from changes of the gradient of the Lagrangian: `hess` and `hessp`, and
     the options of SciPy's trust region and barrier, are taken and not used. In its results ``tr_radius`` is the length
     of the last step, ``method`` is what SciPy takes for such constraints, and what counts conjugate gradients is 0.
+    Where no step is better although the conditions of a minimum do not hold, the status is 2, and it is no success. No
+    tables of iterations are printed.
 
     Examples
     --------
@@ -573,7 +575,7 @@ def followed(iterator: minimize_iterator, chosen: Method, given: dict[str, Any],
 
     def result(status: int | None = None, message: str | None = None) -> OptimizeResult:
         """The result with one of our statuses."""
-        code = None if status is None else chosen.statuses.get(message, chosen.statuses.get(status, status))
+        code = None if status is None else chosen.statuses.get(message or "", chosen.statuses.get(status, status))
         found = OptimizeResult(
             x=state.x.copy(), success=status == 0, status=code, message=message, fun=state.fun,
             jac=state.jac.copy(), nit=nit, nfev=iterator.nfev, njev=iterator.njev,
@@ -585,8 +587,9 @@ def followed(iterator: minimize_iterator, chosen: Method, given: dict[str, Any],
         if chosen.uses or chosen.ignores:
             found["nhev"] = iterator.nhev
         if chosen.fields is not None:
-            found |= chosen.fields(iterator, state, given) | ({"niter": nit, "execution_time": time.time() - began}
-                                                              if chosen.first else {})
+            found |= chosen.fields(iterator, state, given) | (
+                {"niter": nit, "execution_time": time.time() - began} if chosen.first else {}
+            )
         if given.get("return_all"):
             found["allvecs"] = points
         return found
@@ -690,6 +693,9 @@ def pairs_of(iterator: minimize_iterator) -> LbfgsInvHessProduct:
 
 def show(chosen: Method, given: dict[str, Any], result: OptimizeResult) -> None:
     """Print what SciPy prints with `disp`."""
+    if chosen.constrained:
+        sys.stdout.write(of_constrained(given, result))
+        return
     if not given.get("disp"):
         return
     lines = [
@@ -704,6 +710,25 @@ def show(chosen: Method, given: dict[str, Any], result: OptimizeResult) -> None:
     else:
         warn(result.message, chosen.warning)
     sys.stdout.write("\n".join([*lines, ""]))
+
+
+def of_constrained(given: dict[str, Any], result: OptimizeResult) -> str:
+    """What is printed of a method with constraints at its end; tables of iterations are not."""
+    if "verbose" in given:
+        counted = (
+            f"Number of iterations: {result.nit}, function evaluations: {result.nfev}, CG iterations: "
+            f"{result.cg_niter}, optimality: {result.optimality:.2e}, constraint violation: "
+            f"{result.constr_violation:.2e}, execution time: {result.execution_time:4.2} s."
+        )
+        return f"{result.message}\n{counted}\n" if given["verbose"] or given["disp"] else ""
+    lines = [
+        f"{result.message}    (Exit mode {result.status})",
+        f"            Current function value: {result.fun}",
+        f"            Iterations: {result.nit}",
+        f"            Function evaluations: {result.nfev}",
+        f"            Gradient evaluations: {result.njev}",
+    ]
+    return "\n".join([*lines, ""]) if given["disp"] and given["iprint"] >= 1 else ""
 
 
 # Functions as SciPy takes them. They are classes, so that they pickle for `workers`.
