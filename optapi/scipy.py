@@ -10,8 +10,9 @@ Order of arguments, names of methods, options, defaults, tests of convergence, m
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -22,15 +23,27 @@ from scipy.optimize import Bounds, HessianUpdateStrategy, LbfgsInvHessProduct, O
 
 from .checks import warn
 from .drivers.differences import SCHEMES, Differences
-from .drivers.evaluator import Evaluation, Evaluator
 from .drivers.numpy import minimize_iterator
 from .drivers.progress import takes_result
 from .drivers.scipy import Products, Shaped, steps
+from .drivers.scipy_constraints import (
+    Lagrangian,
+    by_differences,
+    check_equalities,
+    constraints_of,
+    entries,
+    fixed,
+    is_given,
+    slsqp_multipliers,
+    trust_constr_fields,
+)
 from .drivers.scipy_least_squares import curve_fit, least_squares
+from .drivers.vector_functions import JacobianDifferences
 from .feasible import projected_gradients
 from .line_search import strong_wolfe
 from .rules._linear_algebra import CompactHessian, CompactInverseHessian
 from .rules.conjugate_gradient import polak_ribiere
+from .rules.constrained import sqp
 from .rules.newton import newton_cg, trust_region_cg
 from .rules.quasi_newton import bfgs, lbfgs
 
@@ -41,9 +54,14 @@ EPSILON = float(np.finfo(float).eps) ** 0.5
 SUCCESS = "Optimization terminated successfully."
 MAXITER = "Maximum number of iterations has been exceeded."
 NAN = "NaN result encountered."
-FIXED = "All independent variables were fixed by bounds."
 SMALL_FALL = "CONVERGENCE: RELATIVE REDUCTION OF F <= FACTR*EPSMCH"
 PRECISION = "Desired error not necessarily achieved due to precision loss."
+STOPPED = "`callback` raised `StopIteration`."
+SLSQP = "Optimization terminated successfully"
+EVALUATIONS = "The maximum number of function evaluations is exceeded."
+GTOL = "`gtol` termination condition is satisfied."
+XTOL = "`xtol` termination condition is satisfied."
+VIOLATED = "Constraint violation exceeds 'gtol'"
 
 
 @dataclass
@@ -56,6 +74,8 @@ class State:
         The point, the cost and the derivative there, and what of this is feasible with bounds.
     step, fall
         What the last iteration has changed; None and infinite at the start.
+    known : Lagrangian or None
+        What is known of general constraints, for a method that takes them.
     """
 
     x: np.ndarray
@@ -64,6 +84,7 @@ class State:
     projected: np.ndarray
     step: np.ndarray | None = None
     fall: float = np.inf
+    known: Lagrangian | None = None
 
 
 # From a state and SciPy's options to the message if it has converged, else None.
@@ -87,14 +108,27 @@ class Method:
         The options that `tol` sets.
     precise, limit, stuck, nan : str
         Messages: of a success that is the rule's, and of the statuses 1 to 3; None if the status of NaN is 2.
+    infeasible : str or None
+        The message where no step makes the violation of constraints smaller.
     uses : tuple of str
         Which of `hess` and `hessp` it takes, and then needs `jac`.
+    ignores : tuple of str
+        Which of them SciPy's takes, and the rule does without.
     needs_hess : bool
         Whether it needs one of these too.
     limit_wins : bool
         Whether the limit of iterations is the verdict where it converges at the last one.
     warning : type
         Of the warning with `disp`.
+    bounded, constrained : bool
+        Whether it takes bounds, and general constraints.
+    first : int
+        The number of the start among the iterations; if it is 1, the callback is called there too.
+    statuses : dict
+        SciPy's statuses, from a message or from 1 of the limit, 2 if it is stuck, 3 of NaN, 6 if infeasible and 99 of
+        the callback, where they are others.
+    fields : callable or None
+        From the minimization, a state and the options to what a result has beside the fields of all methods.
     """
 
     rule: Callable[..., Any]
@@ -106,10 +140,17 @@ class Method:
     limit: str = MAXITER
     stuck: str = PRECISION
     nan: str | None = NAN
+    infeasible: str | None = None
     uses: tuple[str, ...] = ()
+    ignores: tuple[str, ...] = ()
     needs_hess: bool = False
     limit_wins: bool = True
     warning: type[Warning] = OptimizeWarning
+    bounded: bool = False
+    constrained: bool = False
+    first: int = 0
+    statuses: dict[int | str, int] = field(default_factory=dict)
+    fields: Callable[[minimize_iterator, State, dict[str, Any]], dict[str, Any]] | None = None
 
 
 def small_gradient(state: State, given: dict[str, Any]) -> str | None:
@@ -145,6 +186,24 @@ def short_gradient(state: State, given: dict[str, Any]) -> str | None:
     return SUCCESS if np.linalg.norm(state.jac) < given["gtol"] else None
 
 
+def small_change(state: State, given: dict[str, Any]) -> str | None:
+    """The test of SLSQP."""
+    known: Any = state.known
+    if state.step is None or not np.sum(known.excess) < given["ftol"]:
+        return None
+    return SLSQP if abs(state.fall) < given["ftol"] or np.linalg.norm(state.step) < given["ftol"] else None
+
+
+def small_lagrangian(state: State, given: dict[str, Any]) -> str | None:
+    """The test of trust-constr, with the step in the place of the radius."""
+    known: Any = state.known
+    if not known.violation < given["gtol"]:
+        return None
+    if np.max(np.abs(known.slope), initial=0.0) < given["gtol"]:
+        return GTOL
+    return XTOL if state.step is not None and np.linalg.norm(state.step) < given["xtol"] else None
+
+
 def wolfe(given: dict[str, Any]) -> dict[str, Any]:
     """The options of a rule with SciPy's constants of the Wolfe conditions."""
     if not 0 < given["c1"] < given["c2"] < 1:
@@ -171,6 +230,23 @@ def region(given: dict[str, Any]) -> dict[str, Any]:
     if first >= largest:
         raise ValueError("the initial trust radius must be less than the max trust radius")
     return {"step_size": float(first), "max_radius": float(largest), "accept": float(accept)}
+
+
+def tolerant(given: dict[str, Any]) -> dict[str, Any]:
+    """The options of `sqp`, which has to know what is feasible."""
+    return {"tolerance": float(given["gtol"] if "gtol" in given else given["ftol"])}
+
+
+def of_slsqp(iterator: minimize_iterator, state: State, given: dict[str, Any]) -> dict[str, Any]:
+    """The fields of SLSQP."""
+    known: Any = state.known
+    return {"multipliers": slsqp_multipliers(constraints_of(iterator), known.multipliers)}
+
+
+def of_trust_constr(iterator: minimize_iterator, state: State, given: dict[str, Any]) -> dict[str, Any]:
+    """The fields of trust-constr."""
+    step = 0.0 if state.step is None else float(np.linalg.norm(state.step))
+    return trust_constr_fields(iterator, state.known, step, given["sparse_jacobian"])
 
 
 COMMON = {"maxiter": None, "disp": False, "return_all": False, "workers": None}
@@ -202,6 +278,7 @@ METHODS = {
         limit="STOP: TOTAL NO. OF ITERATIONS REACHED LIMIT",
         stuck="ABNORMAL:",
         nan=None,
+        bounded=True,
     ),
     "newton-cg": Method(
         newton_cg,
@@ -218,6 +295,47 @@ METHODS = {
     "trust-krylov": TRUST,
     "trust-exact": replace(TRUST, uses=("hess",)),
     "dogleg": replace(TRUST, uses=("hess",)),
+    "slsqp": Method(
+        sqp,
+        {"maxiter": 100, "ftol": 1e-6, "iprint": 1, "disp": False, "eps": EPSILON, "finite_diff_rel_step": None,
+         "workers": None},
+        tolerant,
+        small_change,
+        tol=("ftol",),
+        precise=SLSQP,
+        limit="Iteration limit reached",
+        stuck="Positive directional derivative for linesearch",
+        nan=None,
+        infeasible="Inequality constraints incompatible",
+        limit_wins=False,
+        bounded=True,
+        constrained=True,
+        statuses={1: 9, 2: 8, 6: 4},
+        fields=of_slsqp,
+    ),
+    "trust-constr": Method(
+        sqp,
+        {"xtol": 1e-8, "gtol": 1e-8, "barrier_tol": 1e-8, "sparse_jacobian": None, "maxiter": 1000, "verbose": 0,
+         "finite_diff_rel_step": None, "initial_constr_penalty": 1.0, "initial_tr_radius": 1.0,
+         "initial_barrier_parameter": 0.1, "initial_barrier_tolerance": 0.1, "factorization_method": None,
+         "disp": False, "workers": None},
+        tolerant,
+        small_lagrangian,
+        tol=("xtol", "gtol", "barrier_tol"),
+        precise=XTOL,
+        limit=EVALUATIONS,
+        stuck=XTOL,
+        nan=EVALUATIONS,
+        infeasible=VIOLATED,
+        ignores=("hess", "hessp"),
+        limit_wins=False,
+        bounded=True,
+        constrained=True,
+        first=1,
+        # SciPy's trust region becomes shorter than xtol where no step is better, which is no success here.
+        statuses={GTOL: 1, XTOL: 2, 1: 0, 2: 2, 3: 0, 6: 4, 99: 3},
+        fields=of_trust_constr,
+    ),
 }  # fmt: skip
 
 
@@ -233,12 +351,14 @@ def minimize(fun: Callable[..., Any], x0: Any, args: Any = (), method: Any = Non
         As for `scipy.optimize.minimize`, with the options that its method has.
     method : str, optional
         ``"BFGS"``, the default, ``"L-BFGS-B"``, ``"CG"``, ``"Newton-CG"``, ``"trust-ncg"``, ``"trust-krylov"``,
-        ``"trust-exact"`` or ``"dogleg"``, in any case of letters. A callable is passed on to SciPy.
+        ``"trust-exact"``, ``"dogleg"``, ``"SLSQP"`` or ``"trust-constr"``, in any case of letters. A callable is passed
+        on to SciPy.
     bounds
-        As for `scipy.optimize.minimize`, of ``"L-BFGS-B"``, the default where there are bounds. No function is called
-        outside of them.
+        As for `scipy.optimize.minimize`, of ``"L-BFGS-B"``, the default where there are bounds, ``"SLSQP"`` and
+        ``"trust-constr"``. No function is called outside of them.
     constraints
-        Not yet taken.
+        As for `scipy.optimize.minimize`, of ``"SLSQP"``, the default where there are some, and ``"trust-constr"``; but
+        for `keep_feasible`, which `bounds` alone always are.
 
     Returns
     -------
@@ -254,17 +374,23 @@ def minimize(fun: Callable[..., Any], x0: Any, args: Any = (), method: Any = Non
     Raises
     ------
     NotImplementedError
-        If the method is one of SciPy that has no counterpart, or at constraints; the message says what to call.
-    ValueError
-        As SciPy.
+        If the method is one of SciPy that has no counterpart; the message says what to call.
+    KeyError, TypeError, ValueError
+        As SciPy; and at a general constraint of ``"trust-constr"`` that is to be kept feasible.
 
     Notes
     -----
-    The rules are `bfgs`, `lbfgs`, `polak_ribiere`, `newton_cg`, and for all trust regions `trust_region_cg`, which
-    solves the model by conjugate gradients. Their trial points are not SciPy's, so numbers of calls differ. A step that
-    a trust region refuses is part of the iteration. Forward differences with SciPy's default steps become central ones
-    where they have lost their digits. ``hess="2-point"`` and the other schemes are products by central
-    differences of `jac`.
+    The rules are `bfgs`, `lbfgs`, `polak_ribiere`, `newton_cg`, for all trust regions `trust_region_cg`, which solves
+    the model by conjugate gradients, and for both methods with constraints `sqp`. Their trial points are not SciPy's,
+    so numbers of calls differ. A step that a trust region refuses is part of the iteration. Forward differences with
+    SciPy's default steps become central ones where they have lost their digits. ``hess="2-point"`` and the other
+    schemes are products by central differences of `jac`.
+
+    ``"trust-constr"`` learns second derivatives from changes of the gradient of the Lagrangian: `hess` and `hessp`, and
+    the options of SciPy's trust region and barrier, are taken and not used. In its results ``tr_radius`` is the length
+    of the last step, ``method`` is what SciPy takes for such constraints, and what counts conjugate gradients is 0.
+    Where no step is better although the conditions of a minimum do not hold, the status is 2, and it is no success. No
+    tables of iterations are printed.
 
     Examples
     --------
@@ -284,7 +410,7 @@ def minimize(fun: Callable[..., Any], x0: Any, args: Any = (), method: Any = Non
     args = args if isinstance(args, tuple) else (args,)
     name = named(method, bounds, constraints)
     chosen, box = METHODS[name], box_of(bounds, x)
-    if x.dtype not in ("float32", "float64") or name == "l-bfgs-b":
+    if x.dtype not in ("float32", "float64") or chosen.bounded:
         x = x.astype("float64")
     given = options_of(name, method or "BFGS", options or {}, tol)
     if given["maxiter"] is None:
@@ -294,28 +420,44 @@ def minimize(fun: Callable[..., Any], x0: Any, args: Any = (), method: Any = Non
             raise ValueError(f"Jacobian is required for the method {method}")
         derivative: Any = True if jac is True else Shaped(jac)
     else:
-        scheme, relative = jac if jac in SCHEMES else None, given["finite_diff_rel_step"]
-        is_default = relative is None if scheme else given["eps"] is chosen.defaults["eps"]
-        derivative = steps(scheme, given["eps"], relative, fixed=not is_default)
+        absolute, relative = given.get("eps"), given["finite_diff_rel_step"]
+        scheme = jac if jac in SCHEMES else None if "eps" in given else "2-point"
+        is_default = relative is None if scheme else absolute is chosen.defaults["eps"]
+        derivative = steps(scheme, absolute, relative, fixed=not is_default)
+        if "hess" in chosen.ignores and isinstance(hess, str) and hess in SCHEMES:
+            raise ValueError(
+                "Whenever the gradient is estimated via finite-differences, we require the Hessian to be estimated "
+                "using one of the quasi-Newton strategies."
+            )
     for argument, value in (("hess", hess), ("hessp", hessp)):
-        if value is not None and argument not in chosen.uses:
+        if value is not None and argument not in (*chosen.uses, *chosen.ignores):
             about = "Hessian" if argument == "hess" else "Hessian-vector product"
             warn(f"Method {method or 'BFGS'} does not use {about} information ({argument}).", RuntimeWarning)
     products = products_of(chosen, given, hess, hessp)
     if chosen.needs_hess and products is None and not isinstance(hess, str):
         raise ValueError(f"The Hessian{' or its product' * ('hessp' in chosen.uses)} is required for {method}")
     cost: Any = Paired(fun) if jac is True else Scalar(fun)
-    fixed, more = box.lb == box.ub, {}
-    if chosen.rule is lbfgs:
-        if fixed.all() and fixed.size:
-            value = cost(box.lb.copy(), *args)
-            return OptimizeResult(x=box.lb.copy(), fun=value[0] if jac is True else value, success=True, message=FIXED,
-                                  nfev=1, njev=0, nhev=0)  # fmt: skip
+    equal, more = box.lb == box.ub, dict[str, Any]()
+    if chosen.constrained:
+        by_eps = jac not in SCHEMES
+        more["constraints"] = entries(
+            constraints, name == "slsqp", JacobianDifferences("2-point", None, absolute=given["eps"])
+            if "eps" in given and by_eps
+            else JacobianDifferences(jac if jac in SCHEMES else "2-point", given["finite_diff_rel_step"]),
+        )  # fmt: skip
+    if equal.all() and equal.size and name in ("l-bfgs-b", "slsqp"):
+        value = cost(box.lb.copy(), *args)
+        success, message = fixed(more.get("constraints", []), box.lb)
+        return OptimizeResult(x=box.lb.copy(), fun=value[0] if jac is True else value, success=success, message=message,
+                              nfev=1, njev=0, nhev=0)  # fmt: skip
+    if chosen.bounded and not (chosen.constrained and bounds is None):
         more["bounds"] = box
     iterator = minimize_iterator(
         x, cost, derivative, chosen.rule, args=args, hessp=products, max_iterations=2**62, workers=given["workers"],
-        tolerance=0.0, **chosen.translated(given), **more,
+        **{"tolerance": 0.0, **chosen.translated(given), **more},
     )  # fmt: skip
+    if name == "trust-constr":
+        check_equalities(constraints_of(iterator), x.size, given["factorization_method"])
     if isinstance(products, Follower):
         products.iterator = iterator
     if given.get("hess_inv0") is not None:
@@ -324,8 +466,11 @@ def minimize(fun: Callable[..., Any], x0: Any, args: Any = (), method: Any = Non
         result = followed(iterator, chosen, given, callback, patience=1 + isinstance(products, Updated))
     finally:
         iterator._evaluator.close()
-    if more and fixed.any() and isinstance(derivative, Differences):
-        result.jac[fixed], result["hess_inv"] = np.nan, None
+    differs = isinstance(derivative, Differences) or by_differences(more.get("constraints", []))
+    if equal.any() and differs and name in ("l-bfgs-b", "slsqp"):
+        result.jac[equal] = np.nan
+        if "hess_inv" in result:
+            result["hess_inv"] = None
     if isinstance(products, Products):
         result["nhev"] = products.calls
         if chosen.needs_hess:
@@ -336,13 +481,11 @@ def minimize(fun: Callable[..., Any], x0: Any, args: Any = (), method: Any = Non
 
 def named(method: str | None, bounds: Any, constraints: Any) -> str:
     """The key of the method in `METHODS`. What is not taken, is refused here."""
-    constrained = np.size(constraints) > 0 and constraints is not None
+    constrained = is_given(constraints)
     if method is None:
         method = "SLSQP" if constrained else "BFGS" if bounds is None else "L-BFGS-B"
     name = method.lower()
     own = f"scipy.optimize.minimize(fun, x0, method={method!r})"
-    if name in ("slsqp", "trust-constr"):
-        raise NotImplementedError(f"the rules take no constraints yet, as {method} does; call {own}")
     if name == "tnc":
         raise NotImplementedError(
             f"TNC has no counterpart; pass method='L-BFGS-B', which takes bounds too, or call {own}"
@@ -351,8 +494,12 @@ def named(method: str | None, bounds: Any, constraints: Any) -> str:
         raise NotImplementedError(f"{method} has no counterpart among the rules, which need derivatives; call {own}")
     if name not in METHODS:
         raise ValueError(f"Unknown solver {method}; pass one of {', '.join(METHODS)}")
-    for argument, is_there in (("constraints", constrained), ("bounds", bounds is not None and name != "l-bfgs-b")):
-        if is_there:
+    chosen = METHODS[name]
+    for argument, is_there, is_taken in (
+        ("constraints", constrained, chosen.constrained),
+        ("bounds", bounds is not None, chosen.bounded),
+    ):
+        if is_there and not is_taken:
             warn(f"Method {method} cannot handle {argument}.", RuntimeWarning)
     return name
 
@@ -379,7 +526,7 @@ def options_of(name: str, method: str, options: dict[str, Any], tol: float | Non
     given = dict(options)
     if tol is not None:
         given = {**dict.fromkeys(chosen.tol, tol), **given}
-    if name == "l-bfgs-b" and given.pop("return_all", False):
+    if name in ("l-bfgs-b", "slsqp") and given.pop("return_all", False):
         warn(f"Method {method} does not support the return_all option.", RuntimeWarning)
     unknown = [option for option in given if option not in chosen.defaults]
     if unknown:
@@ -422,11 +569,52 @@ def followed(iterator: minimize_iterator, chosen: Method, given: dict[str, Any],
 
     The step of a quasi-Newton model, which may be poor, says less of the error than Newton's.
     """
-    evaluator, by_result = iterator._evaluator, callback is not None and takes_result(callback)
-    state = state_at(evaluator, iterator._position.now)
-    points, nit, met, status = [state.x.copy()], 0, 0, None
+    by_result, began = callback is not None and takes_result(callback), time.time()
+    state = state_at(iterator, chosen)
+    points, nit, met, status = [state.x.copy()], chosen.first, 0, None
+
+    def result(status: int | None = None, message: str | None = None) -> OptimizeResult:
+        """The result with one of our statuses."""
+        code = None if status is None else chosen.statuses.get(message or "", chosen.statuses.get(status, status))
+        found = OptimizeResult(
+            x=state.x.copy(), success=status == 0, status=code, message=message, fun=state.fun,
+            jac=state.jac.copy(), nit=nit, nfev=iterator.nfev, njev=iterator.njev,
+        )  # fmt: skip
+        if chosen.rule is bfgs:
+            found["hess_inv"] = iterator.result.hess_inv
+        if chosen.rule is lbfgs:
+            found["hess_inv"] = pairs_of(iterator)
+        if chosen.uses or chosen.ignores:
+            found["nhev"] = iterator.nhev
+        if chosen.fields is not None:
+            found |= chosen.fields(iterator, state, given) | (
+                {"niter": nit, "execution_time": time.time() - began} if chosen.first else {}
+            )
+        if given.get("return_all"):
+            found["allvecs"] = points
+        return found
+
+    def stops() -> bool:
+        """Whether the callback says so."""
+        if callback is None:
+            return False
+        try:
+            if chosen.first:
+                seen = result()
+                # Of trust-constr what the callback returns counts too.
+                return bool(callback(intermediate_result=seen) if by_result else callback(state.x.copy(), seen))
+            if by_result:
+                callback(intermediate_result=OptimizeResult(x=state.x.copy(), fun=state.fun))
+            else:
+                callback(state.x.copy())
+        except StopIteration:
+            return True
+        return False
+
+    if chosen.first and stops():
+        return result(99, STOPPED)
     message = chosen.test(state, given)
-    if given["maxiter"] <= 0 and (message is None or chosen.limit_wins):
+    if nit >= given["maxiter"] and (message is None or chosen.limit_wins):
         status, message = 1, chosen.limit
     elif message is not None:
         status = 0
@@ -436,23 +624,20 @@ def followed(iterator: minimize_iterator, chosen: Method, given: dict[str, Any],
             next(iterator)
         except StopIteration:
             status, message = end_of(iterator, chosen)
+            if chosen.constrained:
+                # The rule has found new multipliers there.
+                state = state_at(iterator, chosen)
+                message = chosen.test(state, given) or message
             break
         now, nit = iterator._position.now, nit + 1
         # An iteration without a better point, after which the rule begins anew, says nothing of convergence.
         step = now.point[0] - before.point[0] if now.key != before.key else None
-        state = state_at(evaluator, now, step, state.fun)
-        x, cost = state.x, state.fun
+        state = state_at(iterator, chosen, step, state.fun)
         if given.get("return_all"):
-            points.append(x.copy())
-        if callback is not None:
-            try:
-                if by_result:
-                    callback(intermediate_result=OptimizeResult(x=x.copy(), fun=cost))
-                else:
-                    callback(x.copy())
-            except StopIteration:
-                status, message = 99, "`callback` raised `StopIteration`."
-                break
+            points.append(state.x.copy())
+        if stops():
+            status, message = 99, STOPPED
+            break
         message = chosen.test(state, given)
         met = 0 if message is None else met + 1
         if nit >= given["maxiter"] and (message is None or chosen.limit_wins):
@@ -461,34 +646,31 @@ def followed(iterator: minimize_iterator, chosen: Method, given: dict[str, Any],
             status, message = 1, "STOP: TOTAL NO. OF F,G EVALUATIONS EXCEEDS LIMIT"
         elif met >= patience:
             status = 0
-    result = OptimizeResult(
-        x=state.x.copy(), success=status == 0, status=status, message=message, fun=state.fun, jac=state.jac.copy(),
-        nit=nit, nfev=iterator.nfev, njev=iterator.njev,
-    )  # fmt: skip
-    if chosen.uses:
-        result["nhev"] = iterator.nhev
-    if chosen.rule is bfgs:
-        result["hess_inv"] = iterator.result.hess_inv
-    if chosen.rule is lbfgs:
-        result["hess_inv"] = pairs_of(iterator)
-    if given.get("return_all"):
-        result["allvecs"] = points
-    return result
+    return result(status, message)
 
 
-def state_at(evaluator: Evaluator, now: Evaluation, step: np.ndarray | None = None, before: float = np.inf) -> State:
-    """The state at the point of `now`, to which the `step` led from a point with the cost `before`."""
+def state_at(iterator: minimize_iterator, chosen: Method, step: np.ndarray | None = None,
+             before: float = np.inf) -> State:  # fmt: skip
+    """The state at the point held, to which the `step` led from a point with the cost `before`."""
+    evaluator, now = iterator._evaluator, iterator._position.now
     cost, gradients = evaluator.cost(now), evaluator.gradients(now)
     projected = projected_gradients(now.point, gradients, evaluator.limits)
-    return State(now.point[0], cost, gradients[0], projected[0], step, before - cost)
+    known = Lagrangian.of(iterator, now) if chosen.constrained else None
+    return State(now.point[0], cost, gradients[0], projected[0], step, before - cost, known)
 
 
 def end_of(iterator: minimize_iterator, chosen: Method) -> tuple[int, str]:
-    """SciPy's status and message where the rule itself has found its end."""
+    """Our status and SciPy's message where the rule itself has found its end."""
     if iterator.status == 0:
         return 0, chosen.precise
     if iterator.status == 3 and chosen.nan is not None:
         return 3, chosen.nan
+    if iterator.status == 6 and chosen.infeasible is not None:
+        return 6, chosen.infeasible
+    if iterator.status == 2 and chosen.infeasible == VIOLATED and not iterator._is_feasible(iterator._position.now):
+        return 6, f"{VIOLATED} {iterator.message}"
+    if iterator.status == 8 and chosen.constrained:
+        return 1, f"{chosen.limit} {iterator.message}"
     return 2, f"{chosen.stuck} {iterator.message}"
 
 
@@ -511,6 +693,9 @@ def pairs_of(iterator: minimize_iterator) -> LbfgsInvHessProduct:
 
 def show(chosen: Method, given: dict[str, Any], result: OptimizeResult) -> None:
     """Print what SciPy prints with `disp`."""
+    if chosen.constrained:
+        sys.stdout.write(of_constrained(given, result))
+        return
     if not given.get("disp"):
         return
     lines = [
@@ -525,6 +710,25 @@ def show(chosen: Method, given: dict[str, Any], result: OptimizeResult) -> None:
     else:
         warn(result.message, chosen.warning)
     sys.stdout.write("\n".join([*lines, ""]))
+
+
+def of_constrained(given: dict[str, Any], result: OptimizeResult) -> str:
+    """What is printed of a method with constraints at its end; tables of iterations are not."""
+    if "verbose" in given:
+        counted = (
+            f"Number of iterations: {result.nit}, function evaluations: {result.nfev}, CG iterations: "
+            f"{result.cg_niter}, optimality: {result.optimality:.2e}, constraint violation: "
+            f"{result.constr_violation:.2e}, execution time: {result.execution_time:4.2} s."
+        )
+        return f"{result.message}\n{counted}\n" if given["verbose"] or given["disp"] else ""
+    lines = [
+        f"{result.message}    (Exit mode {result.status})",
+        f"            Current function value: {result.fun}",
+        f"            Iterations: {result.nit}",
+        f"            Function evaluations: {result.nfev}",
+        f"            Gradient evaluations: {result.njev}",
+    ]
+    return "\n".join([*lines, ""]) if given["disp"] and given["iprint"] >= 1 else ""
 
 
 # Functions as SciPy takes them. They are classes, so that they pickle for `workers`.

@@ -32,7 +32,7 @@ ORDER = [
     *("drivers.oracle_program", "drivers.loop_program", "drivers.run", "drivers.members"),
     *("drivers.numpy", "drivers.compiled"),
     *("drivers.many_fits", "drivers.least_squares", "drivers.scipy_least_squares"),
-    *("drivers.scipy", "scipy", "profiles", "plot", "testing"),
+    *("drivers.scipy", "drivers.scipy_constraints", "scipy", "profiles", "plot", "testing"),
     "__init__",
 ]
 

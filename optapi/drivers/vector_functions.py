@@ -56,12 +56,15 @@ class JacobianDifferences(NamedTuple):
         What evaluates in parallel.
     sparsity : tuple, optional
         The structure of the Jacobian with its groups of columns.
+    absolute : float or array, optional
+        The step itself, where the relative one is None.
     """
 
     method: str
     step: Any = "relative"
     workers: Any = None
     sparsity: Any = None
+    absolute: Any = None
 
     def count(self, size: int) -> int:
         """How many calls the Jacobian by so many components takes."""
@@ -88,6 +91,7 @@ class JacobianDifferences(NamedTuple):
             x,
             method=self.method,
             rel_step=step,
+            abs_step=self.absolute,
             f0=values,
             sparsity=self.sparsity,
             bounds=(low, high),

@@ -367,7 +367,9 @@ def _reason(f: Objective, here: Iterate, there: Iterate, model: Model, merit: Me
     tiny = largest(model.step) <= number(epsilon**0.25) * pt.maximum(one, largest(here.point))
     nowhere = held & (pt.gt(new[infeasible], pt.switch(tiny, 1, PATIENCE)) | lost)
     hidden = merit.noise + number(epsilon) * dot(abs(here.gradient), abs(here.point))
-    why = pt.switch(feasible & (abs(merit.slope) <= hidden), 7, 2)
+    # Far away a linear cost falls by less than it rounds.
+    flat = largest(here.slope(model.y) - model.w) <= number(epsilon**0.25) * model.steepness
+    why = pt.switch(feasible & flat & (abs(merit.slope) <= hidden), 7, 2)
     why = pt.switch(nowhere, 6, pt.switch(unbounded, 8, why))
     ends = lost | nowhere | unbounded | pt.gt(new[stalled], PATIENCE)
     return pt.switch(here.is_finite, pt.switch(ends, why, 0), 3).astype("int64")

@@ -207,7 +207,7 @@ def test_of_many_starts_the_feasible_ones_come_first():
     run = optapi.compile_minimizer([x], pt.sum(x**2), "sqp", constraints=(x[0] ** 2, 1), mode=optapi.PYTHON)
     best, other = run.from_starts([np.array([[0.0, 0.5], [2.0, 0.5]])])
     assert best.success
-    assert other.status == 6
+    assert other.violation == 1
     assert other.fun < best.fun
 
 

@@ -128,6 +128,11 @@ def test_a_cost_without_bound_says_so():
     assert said["reason"] == 8
 
 
+def test_a_linear_cost_without_bound_is_no_success():
+    _, _, said = run(optapi.sqp, [1.0, 1.0], lambda x: x[0] + x[1], lambda x: [(x[0], 0, None)])
+    assert said["reason"] in (2, 8)
+
+
 def test_multipliers_that_grow_without_limit_are_no_success_elsewhere():
     """HS13, whose minimum at (1, 0) has no multipliers."""
     x, _, said = run(

@@ -82,23 +82,22 @@ def run(suite: Suite, listed: dict[str, str] | None, options: Sequence[str]) -> 
 def table(rows: list[tuple[Suite, dict[str, str], Recorder]]) -> str:
     """The table of the page."""
     lines = [f"SciPy {scipy.__version__}.", ""]
-    lines += ["| tests of SciPy | run | pass | need constraints | fail |", "|---|--:|--:|--:|--:|"]
+    lines += ["| tests of SciPy | run | pass | fail |", "|---|--:|--:|--:|"]
     failed: Counter[str] = Counter()
     all_passed = all_counted = 0
     names: dict[str, list[str]] = {}
     for suite, listed, recorder in rows:
         outcomes = {test: outcome for test, outcome in recorder.outcomes.items() if outcome != "skipped"}
-        constrained = sum(listed[test] == "constraints" for test, outcome in outcomes.items() if outcome == "failed")
-        others = [test for test, outcome in outcomes.items() if outcome == "failed" and listed[test] != "constraints"]
+        others = [test for test, outcome in outcomes.items() if outcome == "failed"]
         passed = sum(outcome == "passed" for outcome in outcomes.values())
-        lines.append(f"| `{suite.module}` | {len(outcomes)} | {passed} | {constrained} | {len(others)} |")
-        all_passed, all_counted = all_passed + passed, all_counted + len(outcomes) - constrained
+        lines.append(f"| `{suite.module}` | {len(outcomes)} | {passed} | {len(others)} |")
+        all_passed, all_counted = all_passed + passed, all_counted + len(outcomes)
         failed.update(listed[test] for test in others)
         for test in others:
             names.setdefault(listed[test], []).append(test.rpartition("::")[2])
     left_out = [f"`{suite.without}` of `{suite.module}`" for suite, _, _ in rows if suite.without]
     share = f"{100 * all_passed / max(all_counted, 1):.0f} %"
-    lines += ["", f"Of the {all_counted} that need no constraints, {all_passed} pass: {share}."]
+    lines += ["", f"Of the {all_counted}, {all_passed} pass: {share}."]
     if left_out:
         lines += ["", f"Left out: {', '.join(left_out)}, the same tests as another class has on the same rule."]
     lines += ["", "| why a test fails | tests | which |", "|---|--:|---|"]

@@ -33,13 +33,13 @@ class Suite:
     without: str | None = None
 
 
-# Why a test fails. "constraints" is left out of the count.
+# Why a test fails.
 REASONS = {
-    "constraints": "It needs constraints, which the rules do not have yet.",
     "trajectory": "It asks for more digits than the tolerances, which SciPy's first step or last step happens to give.",
     "counts": "It asks for the numbers of calls or iterations, or the trial points, of SciPy's implementation.",
     "best": "It asks for a NaN as the result, where SciPy goes to a point without a finite cost; the rules return the "
     "best finite point.",
+    "keep_feasible": "It asks that a general constraint holds at each point; of the rules, bounds alone do.",
     "unbounded": "It goes on until the cost is infinite; the rules say at -1e100 that it has no bound.",
 }
 
@@ -78,6 +78,8 @@ CURVE_FIT = {"scipy.optimize._minpack_py.curve_fit": recorded(optapi.scipy.curve
 SUITES = [
     Suite("test_optimize", MINIMIZE),
     Suite("test_trustregion", MINIMIZE),
+    Suite("test_slsqp", MINIMIZE),
+    Suite("test_minimize_constrained", MINIMIZE),
     Suite("test_least_squares", LEAST_SQUARES, without="TestDogbox"),
     Suite("test_minpack", CURVE_FIT),
 ]

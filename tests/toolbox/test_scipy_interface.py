@@ -1,5 +1,6 @@
 """`optapi.scipy` beside SciPy itself. SciPy's own tests are run against it by `make scipy-suite`."""
 
+import importlib
 import inspect
 import warnings
 
@@ -30,22 +31,24 @@ def test_a_result_is_scipys(method):
     if method != "dogleg":  # which fails in SciPy, where the Hessian is not positive definite
         assert set(own) == set(scipys)
         assert own.message == scipys.message or "l-bfgs-b" in method
-    assert (own.status, own.success) == (0, True)
+    assert (own.status, own.success) == (int(method == "trust-constr"), True)
     np.testing.assert_allclose(own.x, 1, atol=1e-4)
     assert own.fun == rosen(own.x)
-    np.testing.assert_array_equal(own.jac, rosen_der(own.x))
+    np.testing.assert_array_equal(own.grad if method == "trust-constr" else own.jac, rosen_der(own.x))
     assert isinstance(own.fun, float)
 
 
 @pytest.mark.parametrize("method, function", [
     ("bfgs", "_optimize._minimize_bfgs"), ("cg", "_optimize._minimize_cg"),
     ("newton-cg", "_optimize._minimize_newtoncg"), ("l-bfgs-b", "_lbfgsb_py._minimize_lbfgsb"),
-    ("trust-ncg", "_trustregion._minimize_trust_region"),
+    ("trust-ncg", "_trustregion._minimize_trust_region"), ("slsqp", "_slsqp_py._minimize_slsqp"),
+    ("trust-constr", "_trustregion_constr.minimize_trustregion_constr._minimize_trustregion_constr"),
 ])  # fmt: skip
 def test_options_and_defaults_are_scipys(method, function):
-    module, name = function.split(".")
-    scipys = inspect.signature(getattr(getattr(scipy.optimize, module), name)).parameters
+    module, _, name = function.rpartition(".")
+    scipys = inspect.signature(getattr(importlib.import_module(f"scipy.optimize.{module}"), name)).parameters
     passed = {"fun", "x0", "args", "jac", "hess", "hessp", "callback", "bounds", "subproblem", "unknown_options"}
+    passed |= {"func", "grad", "constraints"}
     if method == "l-bfgs-b":
         passed |= {"disp", "iprint"}  # which older versions only take to warn of them
     defaults = {name: parameter.default for name, parameter in scipys.items() if name not in passed}
@@ -215,9 +218,7 @@ def test_what_has_no_counterpart_is_refused_by_a_sentence():
             {"method": "Nelder-Mead"},
             r"Nelder-Mead has no counterpart .* call scipy.optimize.minimize\(fun, x0, method=",
         ),
-        ({"method": "SLSQP"}, "no constraints yet, as SLSQP does"),
         ({"method": "TNC"}, "pass method='L-BFGS-B'"),
-        ({"constraints": {"type": "eq", "fun": sum}}, "no constraints yet"),
     ):
         with pytest.raises(NotImplementedError, match=message):
             minimize(rosen, START, **call)
@@ -312,3 +313,139 @@ def test_import_optapi_does_not_import_it():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert optapi.scipy.minimize is minimize
+
+
+def cost(x):
+    return (x[0] - 1) ** 2 + (x[1] - 2.5) ** 2
+
+
+# All forms of SciPy. With a bound of 1.25 the minimum is at (1.25, 1.4375), where that and the parabola hold.
+LINE = {"type": "ineq", "fun": lambda x: x[0] - 2 * x[1] + 2}
+CONSTRAINTS = [
+    LINE,
+    scipy.optimize.NonlinearConstraint(lambda x: [x[0] ** 2 + x[1], x[0] + x[1]], [3, -9], [3, 9]),
+    scipy.optimize.LinearConstraint([[1, 0], [0, 1]], -5, 5),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Equality and inequality", "ignore:delta_grad")
+@pytest.mark.parametrize("method", ["SLSQP", "trust-constr"])
+def test_constraints(method):
+    keywords = {"method": method, "constraints": CONSTRAINTS, "bounds": [(1.25, None), (0, None)]}
+    own, scipys = (f(cost, [2.0, 0.0], **keywords) for f in (minimize, scipy.optimize.minimize))
+    assert set(own) == set(scipys)
+    assert own.success
+    np.testing.assert_allclose(own.x, [1.25, 1.4375], atol=1e-5)
+    if method == "SLSQP":
+        assert (own.status, own.message) == (scipys.status, scipys.message)
+        np.testing.assert_allclose(own.multipliers, scipys.multipliers, atol=1e-4)
+        assert own.multipliers.shape == (8,)
+    else:
+        assert (own.status in (1, 2), own.method, own.niter) == (True, scipys.method, own.nit)
+        for name in ("constr", "v", "jac"):
+            for value, other in zip(own[name], scipys[name], strict=True):
+                np.testing.assert_allclose(value, other, atol=1e-2)
+        gradient = own.grad + sum(J.T @ v for J, v in zip(own.jac, own.v, strict=True))
+        np.testing.assert_allclose(gradient, own.lagrangian_grad, atol=1e-12)
+        assert own.optimality == np.abs(own.lagrangian_grad).max() <= 1e-6
+        assert own.constr_nfev[2:] == scipys.constr_nfev[2:] == [0, 0]
+
+
+def test_constraints_choose_slsqp():
+    result = minimize(cost, [2.0, 0.0], constraints=LINE)
+    np.testing.assert_allclose(result.multipliers, [0.8], atol=1e-5)
+    assert result.message == "Optimization terminated successfully"
+    for none in ((), [], None):
+        assert "hess_inv" in minimize(cost, [2.0, 0.0], constraints=none)
+
+
+def test_ends_with_constraints():
+    def run(method, *constraints, **options):
+        return minimize(cost, [2.0, 0.0], method=method, constraints=constraints, options=options)
+
+    impossible = [LINE, {"type": "ineq", "fun": lambda x: 2 * x[1] - x[0] - 3}]
+    for method, kind, infeasible, limit in (
+        ("SLSQP", "Inequality constraints incompatible", 4, 9),
+        ("trust-constr", "Constraint violation exceeds 'gtol'", 4, 0),
+    ):
+        result = run(method, *impossible)
+        assert (result.status, result.success, result.message) == (infeasible, False, kind)
+        result = run(method, {"type": "eq", "fun": lambda x: x[0] ** 2 + x[1] ** 2 - 1}, maxiter=2)
+        assert (result.status, result.success, result.nit) == (limit, False, 2)
+    assert run("SLSQP", LINE, ftol=1e-2).nit <= run("SLSQP", LINE, ftol=1e-12).nit
+    exact = run("trust-constr", LINE, gtol=1e-5)
+    assert (exact.status, exact.message) == (1, "`gtol` termination condition is satisfied.")
+    assert max(exact.optimality, exact.constr_violation) < 1e-5
+
+
+def test_callbacks_of_trust_constr():
+    seen = []
+
+    def callback(x, state):
+        seen.append((state.nit, state.constr_violation, state.v))
+        return len(seen) == 2
+
+    result = minimize(cost, [2.0, 0.0], method="trust-constr", constraints=LINE, callback=callback)
+    assert [nit for nit, _, _ in seen] == [1, 2]
+    assert (result.status, result.message) == (3, "`callback` raised `StopIteration`.")
+
+
+@pytest.mark.parametrize("jac, step", [(None, 1e-3), ("2-point", 2e-3)])
+def test_constraints_are_differentiated_as_by_scipy(jac, step):
+    seen = []
+
+    def line(x):
+        assert np.all((x >= 0) & (x <= 2))
+        seen.append(x.copy())
+        return x[0] - 2 * x[1] + 2
+
+    options = {"eps": 1e-3} if jac is None else {"finite_diff_rel_step": 1e-3}
+    keywords = {"jac": jac, "bounds": [(0, 2)] * 2, "constraints": {"type": "ineq", "fun": line}}
+    result = minimize(cost, [2.0, 0.5], options=options, **keywords)
+    assert result.success
+    assert any(np.allclose(x - [2.0, 0.5], [-step, 0], atol=1e-12) for x in seen)
+
+
+def test_bounds_that_leave_nothing_and_constraints():
+    for jac in (lambda x: [1, -2], None):
+        held = {**LINE, **({"jac": jac} if jac else {})}
+        for bounds in ([(1, 1), (1, 1)], [(0, 0), (3, 3)], [(1, 1), (0, 5)]):
+            keywords = {"jac": lambda x: 2 * (x - [1, 2.5]), "bounds": bounds, "constraints": held}
+            own, scipys = (f(cost, [2.0, 0.0], **keywords) for f in (minimize, scipy.optimize.minimize))
+            assert (own.success, own.message) == (scipys.success, scipys.message)
+            np.testing.assert_allclose(own.x, scipys.x, atol=1e-6)
+            if "jac" in scipys:
+                np.testing.assert_array_equal(np.isnan(own.jac), np.isnan(scipys.jac))
+
+
+def test_constraints_are_checked_as_by_scipy():
+    for wrong in ({"fun": sum}, {"type": "eq"}, {"type": 3, "fun": sum}, {"type": "less", "fun": sum}):
+        raised = []
+        for f in (minimize, scipy.optimize.minimize):
+            with pytest.raises((KeyError, TypeError, ValueError)) as caught:
+                f(cost, [2.0, 0.0], constraints=wrong)
+            raised.append((type(caught.value), str(caught.value)))
+        assert raised[0] == raised[1]
+    kept = scipy.optimize.LinearConstraint([1, 2], 0, 1, keep_feasible=True)
+    with pytest.raises(ValueError, match="keep_feasible, which no rule for general constraints can promise"):
+        minimize(cost, [2.0, 0.0], method="trust-constr", constraints=kept)
+    with pytest.warns(OptimizeWarning, match="`keep_feasible` is ignored"):
+        minimize(cost, [2.0, 0.0], constraints=kept)
+    many = [{"type": "eq", "fun": lambda x: np.ones(3) * x[0]}]
+    with pytest.raises(ValueError, match="more equality constraints than independent variables"):
+        minimize(cost, [2.0, 0.0], method="trust-constr", constraints=many)
+    with pytest.raises(ValueError, match="Whenever the gradient is estimated"):
+        minimize(cost, [2.0, 0.0], method="trust-constr", hess="2-point")
+    with pytest.warns(OptimizeWarning, match="Unknown solver options: gtool"):
+        minimize(cost, [2.0, 0.0], method="trust-constr", options={"gtool": 1, "initial_tr_radius": 2.0})
+
+
+def test_disp_with_constraints(capsys):
+    for method, options in (("SLSQP", {"disp": True}), ("trust-constr", {"verbose": 1})):
+        printed = []
+        for f in (minimize, scipy.optimize.minimize):
+            with warnings.catch_warnings(action="ignore"):
+                f(cost, [2.0, 0.0], method=method, constraints=LINE, options=options)
+            printed.append([line.partition(":")[0] for line in capsys.readouterr().out.splitlines()])
+        assert len(printed[0]) == len(printed[1]) > 1
+        assert printed[0][1:] == printed[1][1:]
