@@ -16,7 +16,7 @@ from .graph.loops import FALSE, cond
 from .graph.replace import replaced
 from .hints import hinted
 from .notes import NOTES, note, noted
-from .objective import Objective
+from .objective import Objective, multiplier_state
 from .rules._descent import NOISY, noisy
 from .rules.quasi_newton import lbfgs
 from .typing import Bounds, Constraints, Scalar, Updates, Variables
@@ -30,6 +30,8 @@ LEAST, MOST, GROWTH, FALL = 1e-8, 1e8, 10.0, 0.5
 INFINITE = 1e20
 # The calls of the rule before the first change of the multipliers.
 FIRST = 10
+# Options of a rule that add to the cost.
+PENALTIES = ("l1", "prox", "region")
 # Larger Jacobians are not formed for the scales of the constraints.
 DENSE = 10_000_000
 
@@ -61,8 +63,8 @@ def augmented_lagrangian(parameters: Variables, cost: Variable | None = None, gr
     bounds : dict, list or pair, optional
         As in `lbfgs`, if `rule` takes them.
     rule : callable
-        Any rule; `options` are its options. One that does not say when it has finished, such as `adam`, ends after
-        `inner_iterations` calls.
+        Any rule without penalties; `options` are its options. One that does not say when it has finished, such as
+        `adam`, ends after `inner_iterations` calls.
     penalty : scalar, optional
         The first :math:`\rho`; by default one for which the penalty is about ten times as large as the cost.
     inner_iterations, outer_iterations : int
@@ -122,7 +124,7 @@ def augmented_lagrangian(parameters: Variables, cost: Variable | None = None, gr
         return np.asarray(value, dtype)
 
     one = number(1)
-    y, scales = f.state("multipliers", (m,)), f.state("scales", (m + 1,), fill=np.nan)
+    y, scales = f.state("scaled_multipliers", (m,)), f.state("scales", (m + 1,), fill=np.nan)
     rho, measure = f.state("penalty", fill=np.nan), f.state("measure", fill=np.inf)
     small = number(1e-6) if f.tolerance is None else f.tolerance.astype(dtype)
     within = f.state("inner_tolerance", fill=np.nan)
@@ -136,17 +138,24 @@ def augmented_lagrangian(parameters: Variables, cost: Variable | None = None, gr
     def scaled(values: Any, s: Any) -> Scaled:
         return Scaled(s * values, s * box.low, s * box.high)
 
-    def beyond(c: Scaled, y: Any, rho: Any) -> Any:
-        """By how much the shifted values are outside of their limits."""
-        shifted = c.values - y / rho
-        return shifted - pt.clip(shifted, c.low, c.high)
+    def pushed(c: Scaled, y: Any, rho: Any) -> Any:
+        """The next multipliers, without what rounds where the penalty is large; NaN stays."""
+        above, below = y + rho * (c.low - c.values), y + rho * (c.high - c.values)
+        nothing = pt.zeros_like(above)
+        return pt.switch(above <= 0, nothing, above) + pt.switch(below >= 0, nothing, below)
 
-    outside = beyond(scaled(rows.at(x)[0], scales[1:]), y, rho)
-    lagrangian = scales[0] * f.cost + rho / 2 * pt.sum(outside**2)
+    lagrangian = scales[0] * f.cost + pt.sum(pushed(scaled(rows.at(x)[0], scales[1:]), y, rho) ** 2) / (2 * rho)
+    called = getattr(rule, "__name__", "rule")
+    for argument in PENALTIES:
+        if argument in options or argument in getattr(rule, "keywords", ()):
+            raise TypeError(
+                f"{called} has {argument}, which would be in other units than the cost here; add it to the cost, or "
+                "ask for it by constraints"
+            )
     if takes(rule, "exact"):
-        options = {"exact": exact, **options}
+        options = {"exact": f.is_exact(exact), **options}
     if bounds is not None and not takes(rule, "bounds"):
-        raise TypeError(f"{getattr(rule, '__name__', 'rule')} takes no bounds; leave them out, or pass rule=lbfgs")
+        raise TypeError(f"{called} takes no bounds; leave them out, or pass rule=lbfgs")
     if bounds is not None:
         options["bounds"] = bounds
     is_noisy = noisy(f)
@@ -169,7 +178,7 @@ def augmented_lagrangian(parameters: Variables, cost: Variable | None = None, gr
 
     s, rho_0, anchor_0 = cond(first, begun, [x], [scales, rho, anchor])
     if penalty is not None:
-        rho_0 = pt.switch(first, f.scalar("penalty", penalty, low=0).astype(dtype), rho_0)
+        rho_0 = pt.switch(first, f.scalar("penalty", penalty, low=LEAST).astype(dtype), rho_0)
     within_0 = pt.switch(first, root, within)
     now = {scales: s, rho: rho_0, within: within_0}
     after = dict(zip(inner, replaced(list(inner.values()), now), strict=True))
@@ -185,7 +194,7 @@ def augmented_lagrangian(parameters: Variables, cost: Variable | None = None, gr
         after[told["gradient_size"]].astype(dtype) if "gradient_size" in told else _size(f, lagrangian, now, x_new)
     )
     c = scaled(c_new, s[1:])
-    y_new = pt.clip(-rho_0 * beyond(c, y, rho_0), number(-INFINITE), number(INFINITE))
+    y_new = pt.clip(pushed(c, y, rho_0), number(-INFINITE), number(INFINITE))
     complementarity = largest(c.values - pt.clip(c.values - y_new, c.low, c.high))
     violation = largest(rows.excess(c_new))
     worst = pt.maximum(complementarity, violation)
@@ -195,7 +204,9 @@ def augmented_lagrangian(parameters: Variables, cost: Variable | None = None, gr
     outer = pt.gt(after[inner_stop], 0) | (inner_count + 1 >= limit)
     # A cost that is steep at the start may be flat at the minimum, where its scale would ask for too little.
     enough = small * pt.maximum(s[0], number(0.01))
-    failed = pt.neq(reason, 0) & ~(residual <= enough)
+    # That the precision of the cost is reached is no reason for a larger penalty.
+    precise = pt.eq(reason, 7)
+    failed = pt.neq(reason, 0) & ~precise & ~(residual <= enough)
     grows = failed | ((worst > small) & (complementarity > number(FALL) * measure) & pt.gt(outer_count, 0))
     rho_new = pt.switch(grows, number(GROWTH) * rho_0, rho_0)
     if penalty is None:
@@ -220,26 +231,23 @@ def augmented_lagrangian(parameters: Variables, cost: Variable | None = None, gr
     converged = FALSE
     if f.tolerance is not None and not is_noisy:
         converged = outer & finite & (worst <= small) & (residual <= enough)
-    over = (outer & ((outer_count + 1 >= outer_iterations) | (rho_new > number(INFINITE)))) | (first & ~finite)
-    because = pt.switch(finite, pt.switch(violation > small, 6, 2), 3)
+    exhausted = FALSE if is_noisy else outer & precise & (worst <= small)
+    over = (
+        exhausted | (outer & ((outer_count + 1 >= outer_iterations) | (rho_new > number(INFINITE)))) | (first & ~finite)
+    )
+    because = pt.switch(finite, pt.switch(exhausted, 7, pt.switch(violation > small, 6, 2)), 3)
     spent = told.get("evaluations")
     reported = {
         "reason": pt.switch(over & ~converged, because, 0).astype("int64"),
         "evaluations": (first + (1 if spent is None else after[spent] - spent)).astype("int64"),
         "cost": cost_new, "gradient_size": residual / s[0], "violation": violation,
     }  # fmt: skip
-    sign = np.asarray(-1 if f.ascent else 1, dtype)
-    unscaled = sign * y_new * s[1:] / s[0]
-    held: Updates = {}
-    for i, value in enumerate(rows.given(unscaled)):
-        held[noted(f.state(f"multiplier/{i}", value.type.shape), multipliers=True)] = value
+    w = None
     if f.boxes is not None:
-        [slope] = cond(outer, lambda x: [_slope(f, lagrangian, now, x)], [x_new], [pt.zeros_like(x_new)])
         box_of_x: Any = f.box
-        at_bound = pt.neq(box_of_x.active(x_new), 0)
-        w = pt.switch(at_bound, sign * slope / s[0], pt.zeros_like(slope))
-        for p, value in zip(f.parameters, f.unpack(w), strict=True):
-            held[noted(f.zeros_like(p, "bound_multipliers"), bound_multipliers=True)] = value
+        [slope] = cond(outer, lambda x: [_slope(f, lagrangian, now, x)], [x_new], [pt.zeros_like(x_new)])
+        w = pt.switch(pt.neq(box_of_x.active(x_new), 0), slope / s[0], pt.zeros_like(slope))
+    held = multiplier_state(f, y_new * s[1:] / s[0], w)
     held = {variable: pt.switch(f.stopped | ~outer, variable, value) for variable, value in held.items()}
     return f.finish(new, FALSE, converged | over, reported, held)
 

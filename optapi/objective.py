@@ -626,7 +626,7 @@ class Objective:
         x = self.pack(self.parameters)
         if self.box is not None:
             x = self.box.project(x)
-        if not self._is_exact(exact):
+        if not self.is_exact(exact):
             here = self._at(x, self.cost, self.gradients) if self.box is None else self.at(x)
             return here, pt.constant(np.int64(1)), ()
         # NaN equals nothing, so at first no point is known.
@@ -641,7 +641,8 @@ class Objective:
         cost, gradient = cond(~known, lambda point: self.at(point)[1:], [x], [kept[1], self.scaled(kept[2])])
         return Point(x, cost, gradient), pt.switch(known, 0, 1).astype("int64"), kept
 
-    def _is_exact(self, exact: bool | None) -> bool:
+    def is_exact(self, exact: bool | None) -> bool:
+        """Whether what was found at a point may be used at a later call, see `current`."""
         if exact is not None:
             return check_flag("exact", exact)
         inputs = [v for v in explicit_graph_inputs(self._graph) if not any(v is p for p in self.parameters)]
@@ -774,6 +775,22 @@ def _check_differentiable(cost: Any, gradients: Sequence[Any], parameters: Seque
             "gradients were clipped, decayed or otherwise transformed, so they are not those of the cost, which this "
             "rule evaluates at other points; leave gradients out, and add a penalty to the cost itself"
         )
+
+
+def multiplier_state(f: Objective, y: Tensor, w: Tensor | None) -> Updates:
+    """State for the multipliers of the constraints as the user gave them, and of the bounds, with their next values.
+
+    `y` and `w` are those of the rows and of the packed vector in the signs of a minimization; `w` may be None without
+    bounds.
+    """
+    sign, rows = np.asarray(-1 if f.ascent else 1, f.dtype), f.rows
+    held: Updates = {}
+    for i, value in enumerate([] if rows is None else rows.given(y)):
+        held[noted(f.state(f"multipliers/{i}", value.type.shape), multipliers=True)] = sign * value
+    if f.boxes is not None and w is not None:
+        for p, value in zip(f.parameters, f.unpack(w), strict=True):
+            held[noted(f.zeros_like(p, "bound_multipliers"), bound_multipliers=True)] = sign * value
+    return held
 
 
 def conjunction(conditions: Sequence[Any]) -> Any:

@@ -61,8 +61,8 @@ def compile_minimizer(parameters: Variables, cost: Variable | None = None, opt_a
         What is minimized; may depend on `inputs`, on other shared variables, and draw random numbers. Not needed with
         ``residuals=``, whose cost it is; another one is a ValueError at the first run, which has the values of both.
     opt_algo : callable or str, optional
-        A rule, or the name of one of optapi's, by default ``"lbfgs"``, and with ``residuals=``
-        ``"levenberg_marquardt"``.
+        A rule, or the name of one of optapi's, by default ``"lbfgs"``, with ``residuals=`` ``"levenberg_marquardt"``,
+        and with ``constraints=`` ``"sqp"``.
     inputs : list of variables
         The inputs of the cost, such as data. They are the arguments of the function, and the same for all of a
         minimization; so a rule that searches may use what it knows of a point (its option `exact` is True).
@@ -104,7 +104,8 @@ def compile_minimizer(parameters: Variables, cost: Variable | None = None, opt_a
     [array([3., 3.])]
     """
     if opt_algo is None:
-        opt_algo = "lbfgs" if options.get("residuals") is None else "levenberg_marquardt"
+        default = "sqp" if options.get("constraints") else "lbfgs"
+        opt_algo = default if options.get("residuals") is None else "levenberg_marquardt"
     rule = rule_of(opt_algo)
     options = check_rule(rule, options, compile_minimizer, "parameters, cost and updates", symbolic=True)
     problem = Problem.of(parameters, cost, rule, options, inputs, updates, mode)
@@ -239,6 +240,7 @@ class CompiledMinimizer:
         structure = PyTree(partial(NamedList, names=names), tuple(range(len(names))), (PyTree(),) * len(names))
         evaluator = Evaluator(self._program.evaluate, True, structure, tuple(inputs or ()))
         evaluator.limits, evaluator.penalties = limits, self._program.penalties
+        evaluator.violated = self._program.violated
         return CompiledRun(self._program, evaluator, self._termination, monitor, values)
 
     def _go(self, run: CompiledRun, inputs: list[Any], resumed: bool = False) -> OptimizeResult:

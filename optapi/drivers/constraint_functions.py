@@ -170,12 +170,15 @@ def _constraint(name: str, entry: Any, structure: PyTree, start: Arrays,
             raise ValueError(
                 f"{name} has jac {jac!r}; pass a function, True, or one of {', '.join(map(repr, METHODS))}"
             )
-        jac = JacobianDifferences(jac)
+        step = getattr(entry, "finite_diff_rel_step", None)
+        jac = JacobianDifferences(jac, "relative" if step is None else step)
     if jac is None or jac is False:
         try:
-            function, jac = Symbolic(function, structure, kinds_of(start), own, mode), True
+            symbolic = Symbolic(function, structure, kinds_of(start), own, mode)
+            function, jac = (symbolic, True) if symbolic.contradiction(start) is None else (function, None)
         except TypeError:
-            jac = JacobianDifferences("2-point")
+            jac = None
+        jac = JacobianDifferences("2-point") if jac is None else jac
     if not (callable(jac) or jac is True):
         raise TypeError(
             f"{name} has jac {shown(jac)}; pass a function, True, or one of {', '.join(map(repr, METHODS))}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import isfinite
 from typing import Any, ClassVar
 
@@ -130,6 +130,7 @@ class Evaluator:
         self.nfev = self.njev = self.nhev = 0
         self.limits: Any = None  # the bounds, see `feasible.limits`
         self.constraints: Any = None  # general ones, `ConstraintFunctions`
+        self.violated: Any = None  # what finds the largest violation where they are expressions
         self.penalties: Penalties | None = None  # of the rule
         self.sign = 1  # -1 where `f` is maximized
         self.held: Evaluation | None = None
@@ -229,6 +230,8 @@ class Evaluator:
         """The largest violation of the general constraints at a point; infinite where it is not known."""
         if evaluation.violation is None and self.constraints is not None:
             evaluation.violation = self.constraints.violation(self.constrain(*evaluation.point)[0])
+        elif evaluation.violation is None and self.violated is not None:
+            evaluation.violation = self.violated(*evaluation.point, *self.args)
         return np.inf if evaluation.violation is None else evaluation.violation
 
     def product(self, point: Arrays, vectors: Arrays) -> Arrays:
@@ -355,6 +358,13 @@ class DifferencedEvaluator(Evaluator):
         self.workers.close()
 
 
+def beside(start: Sequence[np.ndarray]) -> Iterator[Arrays]:
+    """The start, and a point near to it, where an expression is compared with the function."""
+    yield list(start)
+    ways = [(np.abs(a) + 1) * (1 + np.arange(a.size).reshape(a.shape) % 7) for a in start]
+    yield [(a + BESIDE * way).astype(a.dtype) for a, way in zip(start, ways, strict=True)]
+
+
 class Symbolic:
     """A function that builds a PyTensor scalar, as one of NumPy arrays that returns the cost and the derivative.
 
@@ -414,9 +424,7 @@ class Symbolic:
 
         None if they do not, or if `f` returns no numbers for arrays.
         """
-        for factor in (0.0, 1.0):
-            ways = [(np.abs(a) + 1) * (1 + np.arange(a.size).reshape(a.shape) % 7) for a in start]
-            point = [(a + factor * BESIDE * way).astype(a.dtype) for a, way in zip(start, ways, strict=True)]
+        for point in beside(start):
             try:
                 value = number("f", self.f(self.structure.build([array.copy() for array in point]), *self.args))
             except Exception:

@@ -204,7 +204,11 @@ def evaluator_of(f: Callable[..., Any], jac: Any, args: Any, structure: PyTree, 
     args = args if isinstance(args, tuple) else (args,)
     if jac is None:
         try:
-            f, jac = Symbolic(f, structure, kinds_of(start), args, mode), True
+            symbolic = Symbolic(f, structure, kinds_of(start), args, mode)
+            why = symbolic.contradiction(start)
+            if why is not None:
+                raise TypeError(why)
+            f, jac = symbolic, True
         except TypeError as error:
             jac = JacobianDifferences("2-point")
             warn(

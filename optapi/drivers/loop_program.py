@@ -38,12 +38,13 @@ from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays, checked, oracles
 from ..graph.replace import replaced
 from ..losses import Robust
-from ..objective import conjunction
+from ..objective import Objective, conjunction
 from ..pytree import largest
 from ..state import full_like, state
 from ..transforms import best
 from ..typing import CompileMode, Updates, Variables
 from ..updates import extend, reports
+from ..vectors import largest as largest_of
 from .covariance import information, precision, products, products_graph
 from .evaluator import FEW, Evaluation, Evaluator
 from .locks import BUILDING
@@ -279,6 +280,22 @@ class LoopProgram(Program):
         """The values before the first iteration, and what is called for another; small arrays are not written over."""
         small = [isinstance(value, np.ndarray) and value.size <= FEW for value in self.values]
         return [(None, full(value)) if few else (full, value) for few, value in zip(small, self.values, strict=True)]
+
+    @cached_property
+    def violated(self) -> Callable[..., float] | None:
+        """From a point and the inputs to the largest violation of general constraints; None without."""
+        if not self.is_constrained:
+            return None
+        problem, parameters = self.problem, self.problem.parameters
+        f = Objective.of(parameters, problem.cost, name="violated", constraints=self.options.get("constraints") or ())
+        rows: Any = f.rows
+        now = [p.type() for p in parameters]
+        with BUILDING:
+            found = replaced(
+                [largest_of(rows.excess(rows.at(f.pack(parameters))[0]))], dict(zip(parameters, now, strict=True))
+            )
+            function = pytensor.function([*now, *problem.inputs], found, mode=PYTHON, on_unused_input="ignore")
+        return lambda *arguments: float(function(*arguments)[0])
 
     @cached_property
     def penalties(self) -> Penalties | None:

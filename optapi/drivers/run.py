@@ -275,7 +275,7 @@ class Run:
         if noise:
             said = said.replace("rounding hides", "the noise of f hides")
         if program.is_constrained:
-            worst = evaluator.violation(position.now)
+            worst = evaluator.violation(position.best)
             return (
                 f"{said.replace(' derivative', ' derivative of the Lagrangian')} The largest violation is {worst:.3g}."
             )
@@ -307,7 +307,7 @@ class Run:
         jac: Any = Deferred(partial(self._jac, evaluation))
         message: Any = Deferred(partial(self._message, position))
         unknown = any(e.cost is None or e.gradients is None for e in (evaluation, position.now, position.best))
-        if unknown or self._program.is_constrained:
+        if unknown or self._program.is_constrained or evaluator.penalties is not None:
             jac, message = jac.make(), message.make()  # these may count a call
         result = OptimizeResult(
             x=self._built(evaluation.point),

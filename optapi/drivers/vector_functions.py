@@ -19,7 +19,7 @@ from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays
 from ..pytree import PyTree, as_array, named
 from ..typing import CompileMode
-from .evaluator import Kinds, kinds_of
+from .evaluator import Kinds, beside, kinds_of
 from .locks import BUILDING
 
 
@@ -97,6 +97,8 @@ class JacobianDifferences(NamedTuple):
             bounds=(low, high),
             **more,
         )
+        if not hasattr(J, "toarray"):  # one of a single value is a vector
+            J = np.reshape(J, (values.size, x.size))
         if isinstance(self.step, str) and self.method != "cs":
             # The size of a component may be much smaller than what moves the residuals: then it is that of 1.
             digits = DIGITS * np.finfo(values.dtype).eps * np.max(np.abs(values), initial=0.0)
@@ -148,7 +150,7 @@ class Symbolic:
     def __init__(
         self, f: Callable[..., Any], structure: PyTree, kinds: Kinds, args: tuple[Any, ...], mode: CompileMode
     ):
-        self.structure = structure
+        self.f, self.structure, self.args = f, structure, args
         self.__name__ = getattr(f, "__name__", type(f).__name__)
         variables = [
             pt.tensor(f"x{position}", shape=shape, dtype=np.dtype(dtype).name)
@@ -178,6 +180,27 @@ class Symbolic:
             self._evaluate = pytensor.function(
                 variables, [r, *jacobians], mode=PYTHON if mode is None else mode, on_unused_input="ignore"
             )
+
+    def contradiction(self, start: Arrays) -> str | None:
+        """How values of `f` itself differ from those of the expression, at the start and beside it.
+
+        None if they do not, or if `f` returns no numbers for arrays. A function of NumPy may take a variable for a
+        number, as ``np.dot`` does.
+        """
+        for point in beside(start):
+            try:
+                value = as_array(self.f(self.structure.build([array.copy() for array in point]), *self.args))
+            except Exception:
+                return None
+            if value.dtype.kind not in "fiub":
+                return None
+            known = self._evaluate(*point)[0]
+            epsilon = max((float(np.finfo(array.dtype).eps) for array in point), default=0.0)
+            if value.size != known.size:
+                return f"as an expression it has {known.size} values where it has {value.size} of numbers"
+            if not np.allclose(value.ravel(), known, rtol=epsilon**0.5, atol=0.0, equal_nan=True):
+                return "as an expression it has other values than of numbers"
+        return None
 
     def __call__(self, point: Any, *args: Any) -> tuple[Any, Any]:
         """The residuals and the Jacobian at `point`."""

@@ -12,8 +12,7 @@ from ..feasible import Box
 from ..graph.loops import FALSE, cond, repeat
 from ..hints import hinted
 from ..line_search import resolution
-from ..notes import noted
-from ..objective import Objective
+from ..objective import Objective, multiplier_state
 from ..quadratic import interior_point
 from ..typing import Bounds, Constraints, Scalar, StepSize, Tensor, Updates, Variables
 from ..vectors import dot, largest
@@ -62,12 +61,12 @@ class Iterate(NamedTuple):
         """As `Objective.current`, with the constraints."""
         rows: Any = f.rows
         here, evaluations, kept = f.current(exact)
+        x, g = (pt.specify_shape(vector, (f.size,)) for vector in (here.point, here.gradient))
         if not kept:
-            x, g = (pt.specify_shape(vector, (f.size,)) for vector in (here.point, here.gradient))
             return cls(x, here.cost, g, *rows.at(x)), evaluations, ()
         more = [f.state("values", (rows.size,)), f.state("jacobian", (rows.size, f.size))]
-        known = cond(pt.gt(evaluations, 0), rows.at, [here.point], more)
-        return cls(*here, *known), evaluations, (*kept, *more)
+        known = cond(pt.gt(evaluations, 0), rows.at, [x], more)
+        return cls(x, here.cost, g, *known), evaluations, (*kept, *more)
 
     @property
     def is_finite(self) -> Any:
@@ -195,7 +194,9 @@ def sqp(parameters: Variables, cost: Variable | None = None, gradients: Variable
         "reason": reason, "evaluations": evaluations + trials, "cost": there.cost, "violation": there.violation(f),
         "gradient_size": largest(residual if f.box is None else f.box.residual(there.point, residual)),
     }  # fmt: skip
-    return f.finish(new, converged, pt.gt(reason, 0), reports, _multipliers(f, model))
+    held = multiplier_state(f, model.y, model.w)
+    held = {variable: pt.switch(f.stopped, variable, value) for variable, value in held.items()}
+    return f.finish(new, converged, pt.gt(reason, 0), reports, held)
 
 
 class Model(NamedTuple):
@@ -426,18 +427,3 @@ def _damped(B: Any, updated: Any, s: Any, y: Any) -> tuple[Any, Any]:
     y = theta * y + (1 - theta) * Bs
     new = B - pt.outer(Bs, Bs) / sBs + pt.outer(y, y) / dot(s, y)
     return new, (sBs > 0) & pt.all(pt.isfinite(new))
-
-
-def _multipliers(f: Objective, model: Model) -> Updates:
-    """Of the constraints as the user gave them, and of the bounds, as state; with the signs of the user's cost."""
-    sign = np.asarray(-1 if f.ascent else 1, f.dtype)
-    rows: Any = f.rows
-    new: Updates = {}
-    for i, value in enumerate(rows.given(model.y)):
-        held = noted(f.state(f"multipliers/{i}", value.type.shape), multipliers=True)
-        new[held] = pt.switch(f.stopped, held, sign * value)
-    if f.boxes is not None:
-        for p, value in zip(f.parameters, f.unpack(model.w), strict=True):
-            held = noted(f.zeros_like(p, "bound_multipliers"), bound_multipliers=True)
-            new[held] = pt.switch(f.stopped, held, sign * value)
-    return new

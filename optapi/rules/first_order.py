@@ -14,6 +14,11 @@ from ..typing import Bounds, Mask, Prox, Scalar, StepSize, Updates, Variables
 from ..vectors import root_mean_square
 
 
+def _below(prox: Prox | None) -> float:
+    """What a momentum is less than: with a penalty, which acts with the sum of all later steps, it is not 1."""
+    return np.inf if prox is None else 1
+
+
 @hinted
 def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
         stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
@@ -90,13 +95,17 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
         weight = pt.switch(pt.eq(f.count, 0), 1.0, weight)
 
     new = {}
-    for p, g, a, mu, w in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1), weight):
+    for p, g, a, mu, w in f.each(
+        f.step_size(step_size), f.scalar("momentum", momentum, 0, 1, below=_below(prox)), weight
+    ):
         if is_zero(momentum):
             new[p] = p - a * g
         else:
             b = f.momentum(p, "buffer")
             new[b] = mu * b + w * g
             new[p] = p - a * (g + mu * new[b] if nesterov else new[b])
+            # A gradient counts in all later steps too.
+            a = a * (1 + mu * w / (1 - mu) if nesterov else w / (1 - mu))
         f.metric(p, a)
     return f.finish(new)
 
@@ -155,11 +164,11 @@ def momentum(parameters: Variables, cost: Variable | None = None, gradients: Var
         prox=prox,
     )  # fmt: skip
     new = {}
-    for p, g, a, mu in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1)):
+    for p, g, a, mu in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1, below=_below(prox))):
         v = f.momentum(p, "velocity")
         new[v] = mu * v - a * g
         new[p] = p + new[v]
-        f.metric(p, a)
+        f.metric(p, a / (1 - mu))
     return f.finish(new)
 
 
@@ -221,11 +230,11 @@ def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Var
         prox=prox,
     )  # fmt: skip
     new = {}
-    for p, g, a, mu in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1)):
+    for p, g, a, mu in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1, below=_below(prox))):
         v = f.momentum(p, "velocity")
         new[v] = mu * v - a * g
         new[p] = p + mu * new[v] - a * g
-        f.metric(p, a)
+        f.metric(p, a / (1 - mu))
     return f.finish(new)
 
 
@@ -435,7 +444,7 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
     )  # fmt: skip
     w = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     check_flag("centered", centered)
-    scalars = f.scalar("momentum", momentum, 0, 1), f.scalar("epsilon", epsilon, low=0)
+    scalars = f.scalar("momentum", momentum, 0, 1, below=_below(prox)), f.scalar("epsilon", epsilon, low=0)
 
     new = {}
     for p, g, a, mu, eps in f.each(f.step_size(step_size), *scalars):
@@ -450,7 +459,7 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
             b = f.momentum(p, "buffer")
             new[b] = d = mu * b + d
         new[p] = p - a * d
-        f.metric(p, a, pt.sqrt(square) + eps)
+        f.metric(p, a if is_zero(momentum) else a / (1 - mu), pt.sqrt(square) + eps)
     return f.finish(new)
 
 

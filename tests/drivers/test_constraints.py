@@ -108,6 +108,27 @@ def test_each_point_is_evaluated_once():
     assert len(points) <= result.nfev + 1
 
 
+@pytest.mark.parametrize(
+    "fun", [lambda x: 1 - np.dot(x, x), lambda x: 1 - np.linalg.norm(x) ** 2, lambda x: 1 - np.inner(x, x)]
+)
+def test_functions_that_take_a_variable_for_a_number_are_differenced(fun):
+    result = minimize(
+        np.full(2, 0.1), lambda x: ((x - [3, 4]) ** 2).sum(), constraints=(fun, 0, None), full_output=True
+    )
+    assert result.success
+    np.testing.assert_allclose(result.x, [0.6, 0.8], atol=1e-5)
+
+
+def test_one_value_with_a_small_component_is_differenced():
+    result = minimize(
+        [3.0, 1e-9],
+        lambda x: (x**2).sum(),
+        constraints=NonlinearConstraint(lambda x: x[0] + x[1], 2, 2),
+        full_output=True,
+    )
+    np.testing.assert_allclose(result.x, [1, 1], atol=1e-5)
+
+
 def test_differences_stay_inside_of_the_bounds():
     seen = []
 
@@ -204,7 +225,7 @@ def test_compiled(rule):
 def test_of_many_starts_the_feasible_ones_come_first():
     """Along the line x = 0 no step leads to the constraint, and the cost is lower there."""
     x = pytensor.shared(np.zeros(2), name="x")
-    run = optapi.compile_minimizer([x], pt.sum(x**2), "sqp", constraints=(x[0] ** 2, 1), mode=optapi.PYTHON)
+    run = optapi.compile_minimizer([x], pt.sum(x**2), constraints=(x[0] ** 2, 1), mode=optapi.PYTHON)
     best, other = run.from_starts([np.array([[0.0, 0.5], [2.0, 0.5]])])
     assert best.success
     assert other.violation == 1

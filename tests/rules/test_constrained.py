@@ -188,6 +188,16 @@ def test_single_precision(rule):
     np.testing.assert_allclose(x, 2, atol=2e-3)
 
 
+def test_the_augmented_lagrangian_keeps_its_multipliers_where_rounding_ends_it():
+    x, updates, said = run(
+        optapi.augmented_lagrangian, [0, 0], lambda x: pt.sum((x - 3) ** 2), lambda x: (pt.sum(x**2), None, 1),
+        dtype="float32",
+    )  # fmt: skip
+    assert said["reason"] in (0, 7)
+    np.testing.assert_allclose(x, np.sqrt(0.5), rtol=1e-4)
+    np.testing.assert_allclose(optapi.multipliers(updates), 1 - 3 * np.sqrt(2), rtol=1e-2)
+
+
 def test_several_parameters_one_of_which_is_in_a_constraint_alone():
     """The smallest ball around points, whose cost is its radius."""
     points = np.array([[0.0, 0.0], [2.0, 0.0], [1.0, 1.0]])
@@ -245,6 +255,10 @@ def test_rules_that_do_not_fit_say_so():
         optapi.augmented_lagrangian([x], pt.sum(x**2), constraints=(x, 1), bounds=(0, 1), rule=optapi.bfgs)
     with pytest.raises(TypeError, match="rule is a int"):
         optapi.augmented_lagrangian([x], pt.sum(x**2), constraints=(x, 1), rule=3)
+    with pytest.raises(TypeError, match="lbfgs has l1"):
+        optapi.augmented_lagrangian([x], pt.sum(x**2), constraints=(x, 1), l1=1.0)
+    with pytest.raises(ValueError, match="penalty is 0"):
+        optapi.augmented_lagrangian([x], pt.sum(x**2), constraints=(x, 1), penalty=0)
     with pytest.raises(ValueError, match="no rule in updates has constraints"):
         optapi.multipliers(optapi.sgd([x], pt.sum(x**2), step_size=0.1))
     with pytest.raises(ValueError, match="no rule in updates has bounds"):

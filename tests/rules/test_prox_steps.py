@@ -77,3 +77,27 @@ def test_minima_with_exact_zeros(rule, step_size):
     np.testing.assert_allclose(result.fun, problem.evaluate(result.x[0]), rtol=1e-12)
     assert result.x[0][0] == 0
     assert result.success
+
+
+@pytest.mark.parametrize(
+    ("rule", "options"),
+    [
+        (optapi.sgd, {"momentum": 0.9}),
+        (optapi.sgd, {"momentum": 0.9, "nesterov": True}),
+        (optapi.sgd, {"momentum": 0.9, "dampening": 0.5}),
+        (optapi.momentum, {}),
+        (optapi.nesterov, {}),
+        (optapi.rmsprop, {"momentum": 0.9}),
+        (optapi.adam, {}),
+    ],
+)
+def test_a_momentum_leads_to_the_minimum(rule, options):
+    """A gradient counts in all later steps, and so does the penalty."""
+    x = pytensor.shared(np.array([1.0, 1.0]), name="x")
+    cost = pt.sum((x - [3, 0.5]) ** 2) / 2
+    step = pytensor.function(
+        [], [], updates=rule([x], cost, step_size=0.01, prox=optapi.prox.L1(1.0), **options), mode=optapi.PYTHON
+    )
+    for _ in range(4000):
+        step()
+    np.testing.assert_allclose(x.get_value(), [2, 0], atol=0.02)
