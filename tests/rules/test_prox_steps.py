@@ -16,8 +16,8 @@ START = np.array([1.0, -1.0, 0.3, 2.0])
 # With the size of the step of each component after the first call, from the gradient there; all with a = 0.1.
 RULES = {
     optapi.sgd: lambda g: 0.1,
-    optapi.momentum: lambda g: 0.1,
-    optapi.nesterov: lambda g: 0.1,
+    optapi.momentum: lambda g: 0.1 / (1 - 0.9),  # with all later steps
+    optapi.nesterov: lambda g: 0.1 / (1 - 0.9),
     optapi.adagrad: lambda g: 0.1 / (abs(g) + 1e-10),
     optapi.adadelta: lambda g: 0.1 * np.sqrt(1e-6) / np.sqrt(0.1 * g**2 + 1e-6),
     optapi.rmsprop: lambda g: 0.1 / (np.sqrt(0.1 * g**2) + 1e-8),
