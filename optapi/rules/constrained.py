@@ -361,7 +361,9 @@ def _reason(f: Objective, here: Iterate, there: Iterate, model: Model, merit: Me
     feasible = violation <= (number(np.inf) if f.tolerance is None else f.tolerance.astype(f.dtype))
     stalled, infeasible = (f.state(role, dtype="int64") for role in ("stalled_calls", "infeasible_calls"))
     new[stalled] = pt.switch(found & (merit.at(f, there) < merit.level - merit.noise), 0, stalled + 1)
-    unbounded = feasible & (there.cost < number(-1e30 if f.dtype == "float32" else -1e100))
+    # So far down that no step is found any more, or farther.
+    low = number(-1e30 if f.dtype == "float32" else -1e100)
+    unbounded = feasible & ((there.cost < low) | (lost & (there.cost < number(-1e30))))
     # Nothing that is allowed makes the violation smaller.
     held = ~model.is_possible & ~feasible & (violation > number(0.999) * here.violation(f))
     new[infeasible] = pt.switch(held, infeasible + 1, 0)

@@ -128,8 +128,16 @@ def test_a_cost_without_bound_says_so():
     assert said["reason"] == 8
 
 
-def test_a_linear_cost_without_bound_is_no_success():
-    _, _, said = run(optapi.sqp, [1.0, 1.0], lambda x: x[0] + x[1], lambda x: [(x[0], 0, None)])
+@pytest.mark.parametrize(
+    ("cost", "constraint"),
+    [
+        (lambda x: x[0] + x[1], lambda x: [(x[0], 0, None)]),
+        (lambda x: -x[0], lambda x: [(x[1], None, 4)]),
+        (lambda x: -x[0] - x[1], lambda x: [(x[0] - x[1], 0)]),
+    ],
+)
+def test_a_linear_cost_without_bound_is_no_success(cost, constraint):
+    _, _, said = run(optapi.sqp, [1.0, 1.0], cost, constraint)
     assert said["reason"] in (2, 8)
 
 
