@@ -96,7 +96,8 @@ def quadratic_program(B: Tensor, g: Tensor, A: Tensor | None = None, b: Tensor |
     Examples
     --------
     >>> solution = optapi.quadratic_program(np.eye(2), np.array([-3.0, -5.0]), G=np.array([[-1.0, -1.0]]), h=[-4.0])
-    >>> solution.x.eval().round(6), solution.multipliers.eval().round(6)
+    >>> x, z = pytensor.function([], [solution.x, solution.multipliers], mode=optapi.PYTHON)()
+    >>> x.round(6), z.round(6)
     (array([1., 3.]), array([2.]))
     """
     B, g = _number("B", B, 2), _number("g", g, 1)

@@ -71,7 +71,8 @@ class Failing:
             if self.part == "cost":
                 cost = self.failure
             else:
-                slope = slope * self.failure
+                with np.errstate(invalid="ignore"):  # a component may be zero
+                    slope = slope * self.failure
         return cost, slope
 
 

@@ -46,7 +46,7 @@ def test_sqp_is_at_the_minimum(problem):
     assert problem.reached(said["cost"], 1e-5) is not None
     assert said["reason"] in (0, 7)
     # The multipliers, from the compiled derivatives.
-    evaluate, dictionaries = problem.compiled()
+    evaluate, dictionaries = problem.compiled(STEP)
     found = optapi.multipliers(updates)
     of_bounds = found.pop() if problem.is_bounded else np.zeros_like(x)
     gradient, of_rows = evaluate(x)[1] - of_bounds, []
