@@ -11,7 +11,7 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
 from .checks import OptimizationWarning, check_callable, check_count, is_generator, takes
-from .graph.derivatives import differentiate
+from .graph.derivatives import differentiate, known_shapes
 from .graph.loops import FALSE, cond
 from .graph.replace import replaced
 from .hints import hinted
@@ -158,10 +158,12 @@ def augmented_lagrangian(parameters: Variables, cost: Variable | None = None, gr
         raise TypeError(f"{called} takes no bounds; leave them out, or pass rule=lbfgs")
     if bounds is not None:
         options["bounds"] = bounds
-    is_noisy = noisy(f)
+    is_noisy, slopes = noisy(f), known_shapes(differentiate(lagrangian, f.parameters))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=OptimizationWarning, message=NOISY.partition("{")[0])
-        inner = rule(f.parameters, lagrangian, stop=inner_stop, tolerance=within, name=f"{f.name}/inner", **options)
+        inner = rule(
+            f.parameters, lagrangian, slopes, stop=inner_stop, tolerance=within, name=f"{f.name}/inner", **options
+        )
     told = {role: variables[0] for role, variables in reports(inner).items()}
     for variable in inner:
         noted(variable, **{kind: None for kind in NOTES if kind != "state" and note(variable, kind) is not None})
