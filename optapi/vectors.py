@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def length(a: Tensor) -> Any:
 
     It is by two sums, since under numba a maximum takes ten times as long. The first one overflows before `norm` does.
     """
-    mean = pt.sum(abs(a), dtype="float64") / pt.maximum(a.size, 1)
+    mean = pt.sum(abs(a), dtype="float64") / _count(a)
     tiny = np.asarray(np.finfo(a.type.dtype).tiny, a.type.dtype)
     u = pt.exp2(pt.floor(pt.log2(pt.maximum(mean.astype(a.type.dtype), tiny))))
     return u * pt.sqrt(pt.sum((a / u) ** 2))
@@ -75,7 +76,7 @@ def length(a: Tensor) -> Any:
 
 def root_mean_square(a: Tensor) -> Any:
     """The root of the mean square of the components of a tensor, which are about 1; 0 if it has none."""
-    return pt.sqrt(pt.sum(a**2) / pt.maximum(a.size, 1).astype(a.type.dtype))
+    return pt.sqrt(pt.sum(a**2) / _count(a).astype(a.type.dtype))
 
 
 def global_norm(tensors: Sequence[Any]) -> Any:
@@ -93,3 +94,10 @@ def global_norm(tensors: Sequence[Any]) -> Any:
 def inner(first: Sequence[Any], second: Sequence[Any]) -> Any:
     """The inner product of two lists of tensors, in float64."""
     return sum(pt.sum(a * b).astype("float64") for a, b in zip(first, second, strict=True))
+
+
+def _count(a: Tensor) -> Any:
+    """The number of components of a tensor, at least 1."""
+    # Where it is known it is a number: JAX has none in a loop on PyTensor 3.0.
+    known = None not in a.type.shape
+    return pt.constant(max(prod(a.type.shape), 1)) if known else pt.maximum(a.size, 1)

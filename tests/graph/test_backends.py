@@ -85,8 +85,15 @@ def agree(one, other, rtol):
         np.testing.assert_allclose(value, other[name], rtol=rtol, atol=rtol, err_msg=name)
 
 
-@pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("mode", BACKENDS)
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [
+        pytest.param(*mode.values, name, marks=[*mode.marks, *([pytest.mark.long] if slow else [])])
+        for mode in BACKENDS
+        for name in RULES
+        for slow in [name in ("hessian_free", "tonga") and mode.values[0] != "JAX"]
+    ],
+)
 def test_loops(mode, name, request):
     """As many steps as calls, a row fed to each, and no more after the stop."""
     if (mode, name, REWRITES_INNER_GRAPHS) == ("JAX", "tonga", False):

@@ -12,6 +12,7 @@ from reference import training as reference
 
 import optapi
 from optapi import PYTHON, gradients, schedules
+from optapi.graph.compat import REWRITES_INNER_GRAPHS
 
 
 FILE = np.load(Path(__file__).parent.parent / "golden" / "training_rules.npz")
@@ -480,11 +481,18 @@ def test_bad_input():
 KINDS = {"muon": {}, "soap": {"every": 3}, "shampoo": {"every": 3}, "adafactor": {}, "prodigy": {"initial": 1e-2}}
 
 
+SIZES = pytest.mark.xfail(not REWRITES_INNER_GRAPHS, reason="PyTensor 3.0 cannot give JAX the size of any array")
+
+
+@pytest.mark.filterwarnings("default")  # numba warns of products of arrays that are not contiguous
 @pytest.mark.parametrize(
     ("mode", "rule"),
     [
         pytest.param("NUMBA", "muon", marks=pytest.mark.numba),
-        *(pytest.param("JAX", rule, marks=pytest.mark.jax) for rule in KINDS),
+        *(
+            pytest.param("JAX", rule, marks=[pytest.mark.jax, *([SIZES] if rule == "adafactor" else [])])
+            for rule in KINDS
+        ),
     ],
 )
 def test_backends(mode, rule):
