@@ -594,7 +594,7 @@ def shampoo(parameters: Variables, cost: Variable | None = None, gradients: Vari
     new: Updates = {}
     for p, g, rate, k1, k2, w, one, eps, graft_eps in f.each(a, correction(w1, t), c2, w2, fresh, *scalars):
         shape, m = f.shape(p), f.zeros_like(p, "mean")
-        axes = [i for i, n in enumerate(shape) if n <= largest]
+        axes = [i for i, n in enumerate(shape) if 0 < n <= largest]
         new[m] = f.average(m, g, w1)
         mean = direction = new[m] / k1
         if axes:

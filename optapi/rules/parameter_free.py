@@ -375,7 +375,7 @@ def momo(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     gap = pt.maximum(gap + inner([new[m] for m in means], f.parameters), 0.0)
     tau = ratio(gap, global_norm([new[m] for m in means]) ** 2)
     for (p, _, rate), m in zip(f.each(pt.minimum(a, tau)), means, strict=True):
-        new[p] = p - rate * grown.astype(p.type.dtype) * new[m]
+        new[p] = p - rate * new[m]
     return f.finish(f.decay(new, decay, step_size=a, form="proximal"))
 
 

@@ -344,7 +344,7 @@ def momo(x, gradient, steps, *, cost, step_size=1.0, mean_weight=0.9, lower_boun
         c = w * c + (1 - w) * sum(np.sum(g * p) for g, p in zip(gs, x, strict=True))
         model = (1 + a * decay) * (f - lower_bound - c) + sum(np.sum(m * p) for m, p in zip(ms, x, strict=True))
         tau = min(a, max(model, 0.0) / sum(np.sum(m**2) for m in ms))
-        x = [p / (1 + a * decay) - tau * m for p, m in zip(x, ms, strict=True)]
+        x = [(p - tau * m) / (1 + a * decay) for p, m in zip(x, ms, strict=True)]
         points.append(x)
     return points
 

@@ -504,3 +504,19 @@ def test_backends(mode, rule):
         pytensor.function([], [], updates=updates, mode=each)()
         found.append(flat(values(ps)))
     np.testing.assert_allclose(*found, rtol=1e-7)
+
+
+def test_the_step_of_momo_with_decay_lands_on_the_zero_of_the_model():
+    start, decay = np.array([2.0, -1.0]), 0.3
+    x = pytensor.shared(start.copy(), name="x")
+    step = pytensor.function([], updates=optapi.momo([x], 0.2 * pt.sum(x**2), step_size=2.0, decay=decay), mode=PYTHON)
+    step()
+    slope = 0.4 * start
+    np.testing.assert_allclose(0.2 * start @ start + slope @ (x.get_value() - start), 0.0, atol=1e-12)
+
+
+def test_shampoo_takes_empty_parameters():
+    x = pytensor.shared(np.ones((0, 3)), name="x")
+    step = pytensor.function([], updates=optapi.shampoo([x], pt.sum(x**2), every=1), mode=PYTHON)
+    step()
+    assert x.get_value().shape == (0, 3)
