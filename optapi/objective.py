@@ -364,6 +364,12 @@ class Objective:
         Its state has the prefix ``rule/name``. It neither stops nor changes signs, which `finish` and `of` do for all.
         `step_size` is its own, unless it is a ``functools.partial`` that has one.
         """
+        given = set(getattr(rule, "keywords", ())) & {"bounds", "prox", "l1", "region", "constraints"}
+        if given:
+            raise ValueError(
+                f"{rule.func.__name__} has {min(given)} inside of {self.name}, which does not judge by it; "  # type: ignore[attr-defined]
+                f"call {rule.func.__name__} by itself on these parameters"  # type: ignore[attr-defined]
+            )
         is_set = step_size is None or "step_size" in getattr(rule, "keywords", ())
         options = {} if is_set else {"step_size": step_size}
         gradients = dict(zip(self.parameters, self.gradients, strict=True))

@@ -37,7 +37,7 @@ from .gradients import mark
 from .graph.loops import hold, like
 from .hints import hinted
 from .moments import running_average
-from .notes import noted
+from .notes import note, noted
 from .objective import conjunction
 from .state import full_like, labels, state
 from .stopping import improves
@@ -216,6 +216,12 @@ def _check_first_order(updates: Updates) -> None:
         )
 
 
+def _check_free(updates: Updates) -> None:
+    """Check that no rule of `updates` has bounds, which a step of another length would leave."""
+    if any(note(variable, "active") for variable in updates):
+        raise ValueError("updates are of a rule with bounds, which would no longer hold; leave them out")
+
+
 def _moved(updates: Updates, parameters: Iterable[Any]) -> Any:
     """Whether `updates` move any of `parameters` in this call."""
     return ~conjunction([pt.all(pt.eq(updates[parameter], parameter)) for parameter in parameters])
@@ -347,6 +353,7 @@ def schedule_free(updates: Updates, parameters: Variables, *, step_size: StepSiz
     True
     """
     check_updates(updates)
+    _check_first_order(updates)
     check_name("name", name)
     parameters = check_parameters(parameters)
     check_keys("parameters", dict.fromkeys(parameters), updates)
@@ -423,6 +430,7 @@ def cautious(updates: Updates, gradients: Mapping[Any, Any]) -> Updates:
     check_updates(updates)
     check_keys("gradients", gradients, updates)
     _check_first_order(updates)
+    _check_free(updates)
     changed = dict(updates)
     for p, g in zip(gradients, check_gradients(list(gradients.values()), list(gradients)), strict=True):
         step = p - updates[p]

@@ -60,7 +60,7 @@ ROWS = [
     Case(optapi.adan, {"step_size": 0.1}),
     Case(optapi.ademamix, {"step_size": 0.1, "warm_up": 100}, settles=False),
     Case(optapi.adopt, {"step_size": 0.1}),
-    Case(optapi.mars, {"step_size": 0.1, "exact": True}),
+    Case(optapi.mars, {"step_size": 0.1, "second_gradient": True}),
     Case(optapi.yogi, {"step_size": 0.1}),
     Case(optapi.laprop, {"step_size": 0.1}),
     Case(optapi.qhm, {"step_size": 0.1}),

@@ -27,7 +27,7 @@ from .members import Data, Ends, Members, filtered, pieces, worked
 from .options import check_rule, name_of, option_of, rule_of
 from .progress import Checkpoint, Monitor
 from .results import BatchResult, OptimizeResult, summed_up
-from .run import Run, all_together, read
+from .run import Run, all_together, no_second_derivatives, read
 from .termination import Termination
 
 
@@ -615,7 +615,10 @@ class CompiledMinimizer:
             return NamedList(arrays, names)
 
         size = np.cumsum([array[0].size for array in ends.x])[:-1]
-        hidden = {"_matrices": partial(self._program.matrices, ends.x, data), "_build": build, "_ends": size}
+        matrices: Any = partial(self._program.matrices, ends.x, data)
+        if self._program.is_constrained or self._program.penalties is not None:
+            matrices = no_second_derivatives
+        hidden = {"_matrices": matrices, "_build": build, "_ends": size}
         for name, value in hidden.items():
             object.__setattr__(result, name, value)
         return result

@@ -309,7 +309,8 @@ class LoopProgram(Program):
     def takes_members(self, wide: Sequence[bool]) -> bool:
         """Whether minimizations on data sets, of which these inputs have one each, may be one call of a function."""
         mine = bool(self._oracles or self.problem.updates) or any(is_generator(v) for v in self.updates)
-        mine = mine or self.is_constrained  # whose best point is not that of the lowest cost
+        # Their best point is not that of the lowest cost.
+        mine = mine or self.is_constrained or self.penalties is not None
         moving = {v for v, is_wide in zip(self.problem.inputs, wide, strict=True) if is_wide}
         sides = [side for box in self._boxes or () if box is not None for side in box]
         return not mine and moving.isdisjoint(explicit_graph_inputs(sides))

@@ -16,7 +16,7 @@ from ..graph.replace import replaced
 from ..prox import composite, exceeds, residual
 from ..pytree import largest
 from .locks import BUILDING
-from .options import option_of, options_of
+from .options import option_of, options_of, plain_function
 
 
 # Options that are penalties or sets.
@@ -28,7 +28,8 @@ def is_penalty(rule: Callable[..., Any], name: str) -> bool:
 
     That of `ftrl`, a number by default, is not: it is added to the sum over a stream.
     """
-    parameter = (options_of(rule)[0] or {}).get(name)
+    # The default of a partial is what was given.
+    parameter = (options_of(plain_function(rule))[0] or {}).get(name)
     return parameter is not None and parameter.default in (None, parameter.empty)
 
 

@@ -273,7 +273,7 @@ class BatchResult(OptimizeResult):
 
 def summed_up(status: np.ndarray) -> str:
     """A sentence on how many minimizations have ended how."""
-    said = [f"{np.isin(status, (0,)).sum()} of {len(status)} converged"]
+    said = [f"{np.sum(status == 0)} of {len(status)} converged"]
     for other in sorted({*status.tolist()} - {0}):
         rows = np.flatnonzero(status == other)
         said.append(f"{len(rows)} {STATUSES[other]} (status {other}), the first of them row {rows[0]}")

@@ -15,6 +15,7 @@ from ..graph.loops import like
 from ..graph.replace import replaced
 from ..hints import hinted
 from ..moments import correction
+from ..notes import note
 from ..objective import Objective
 from ..typing import Bounds, Mask, Scalar, StepSize, Updates, Variables
 from ..vectors import length
@@ -362,7 +363,7 @@ def adopt(parameters: Variables, cost: Variable | None = None, gradients: Variab
 def mars(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
          stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 3e-3,
          mean_weight: Scalar = 0.95, mean_square_weight: Scalar = 0.99, strength: Scalar = 0.025,
-         base: str = "adamw", exact: bool = False, epsilon: Scalar = 1e-8, decay: StepSize = 0.0,
+         base: str = "adamw", second_gradient: bool = False, epsilon: Scalar = 1e-8, decay: StepSize = 0.0,
          mask: Mask | None = None, bounds: Bounds | None = None, tolerance: Scalar | None = None,
          ascent: bool = False, name: str = "mars") -> Updates:  # fmt: skip
     r"""MARS: gradients of less variance, corrected by their change since the last update, for AdamW or Lion.
@@ -372,7 +373,7 @@ def mars(parameters: Variables, cost: Variable | None = None, gradients: Variabl
         c \leftarrow \frac{c}{\max(1, \|c\|)}, \qquad m \leftarrow \beta_1 m + (1 - \beta_1) c
 
     and then the step of `adamw` with :math:`c` in the place of the gradient, or with `base="lion"`
-    :math:`x \leftarrow x - a \lambda x - a \, \mathrm{sgn}\, m`. The norm is that of one tensor. If `exact`,
+    :math:`x \leftarrow x - a \lambda x - a \, \mathrm{sgn}\, m`. The norm is that of one tensor. If `second_gradient`,
     :math:`g_{old}` is the gradient of this call's batch at the point before, else that of the last call; at the first
     update it is 0.
 
@@ -388,7 +389,7 @@ def mars(parameters: Variables, cost: Variable | None = None, gradients: Variabl
         :math:`\gamma`; with 0, and gradients of norms up to 1, the steps are those of `adamw`.
     base : str
         "adamw" or "lion".
-    exact : bool
+    second_gradient : bool
         Whether to take the second gradient.
     epsilon : scalar
         :math:`\epsilon`, in units of the gradient.
@@ -408,13 +409,13 @@ def mars(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     Raises
     ------
     ValueError
-        Also if it is `exact`, and the gradients that are given do not depend on the parameters.
+        Also with `second_gradient`, and the gradients that are given do not depend on the parameters.
 
     Notes
     -----
-    Cost per call: one gradient, two if `exact`. Memory: three numbers per parameter component, two with "lion". The
-    authors have plain AdamW for vectors: see `partition`. The limit of 1 for norms means that the scale of the cost
-    counts.
+    Cost per call: one gradient, two with `second_gradient`. Memory: three numbers per parameter component, two with
+    "lion". The authors have plain AdamW for vectors: see `partition`. The limit of 1 for norms means that the scale of
+    the cost counts.
 
     References
     ----------
@@ -440,10 +441,14 @@ def mars(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     t, a = f.count + 1, f.step_size(step_size)
     boost, rate = f.scalar("strength", strength, low=0) * w1 / (1.0 - w1), a / correction(w1, t)
-    kept = [f.zeros_like(p, "point" if check_flag("exact", exact) else "gradient") for p in f.parameters]
+    kept = [
+        f.zeros_like(p, "point" if check_flag("second_gradient", second_gradient) else "gradient") for p in f.parameters
+    ]
     scalars = a if base == "lion" else rate, boost, correction(w2, t), f.scalar("epsilon", epsilon, low=0)
-    new: Updates = {last: p if exact else g for (p, g), last in zip(f.each(), kept, strict=True)}
-    for (p, g, rate, gamma, c2, eps), old in zip(f.each(*scalars), _there(f, kept) if exact else kept, strict=True):
+    new: Updates = {last: p if second_gradient else g for (p, g), last in zip(f.each(), kept, strict=True)}
+    for (p, g, rate, gamma, c2, eps), old in zip(
+        f.each(*scalars), _there(f, kept) if second_gradient else kept, strict=True
+    ):
         c = g + gamma * (g - pt.switch(pt.eq(f.count, 0), pt.zeros_like(g), old))
         c = c / pt.maximum(length(c), np.ones((), p.type.dtype))
         m, v = f.momentum(p, "mean"), None if base == "lion" else f.zeros_like(p, "mean_square")
@@ -885,9 +890,14 @@ def madgrad(parameters: Variables, cost: Variable | None = None, gradients: Vari
 
 def _there(f: Objective, points: list[Any]) -> list[Any]:
     """The gradients of this call at other `points`, as many as parameters."""
+    if f.cost is not None and note(f.cost, "partial"):
+        raise ValueError(
+            f"{f.name} has second_gradient=True, at a point where the other groups have been elsewhere too; call it by "
+            "itself on these parameters"
+        )
     if not set(ancestors(f.gradients)).intersection(f.parameters):
         raise ValueError(
             "gradients do not depend on the parameters, so they are not known at the point before; pass cost= alone, "
-            "or exact=False"
+            "or second_gradient=False"
         )
     return replaced(f.gradients, {p: like(point, p) for p, point in zip(f.parameters, points, strict=True)})

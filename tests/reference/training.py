@@ -170,12 +170,12 @@ def laprop(x, g, s, t, a, *, mean_weight=0.9, mean_square_weight=0.999, epsilon=
 
 
 def mars(x, gradient, steps, *, step_size, mean_weight=0.95, mean_square_weight=0.99, strength=0.025, base="adamw",
-         exact=False, epsilon=1e-8, decay=0.0):  # fmt: skip
+         second_gradient=False, epsilon=1e-8, decay=0.0):  # fmt: skip
     """Yuan et al. (2024), algorithms 2 and 3."""
     memories, points, before = [{} for _ in x], [], None
     for count in range(steps):
         a, gs, following = _at(step_size, count), gradient(x), []
-        olds = [0 * g for g in gs] if before is None else gradient(before[0]) if exact else before[1]
+        olds = [0 * g for g in gs] if before is None else gradient(before[0]) if second_gradient else before[1]
         for p, g, old, s in zip(x, gs, olds, memories, strict=True):
             c = g + strength * mean_weight / (1 - mean_weight) * (g - old)
             c = c / max(1.0, np.linalg.norm(c))
