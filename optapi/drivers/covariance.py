@@ -253,7 +253,7 @@ def _inverse(matrix: np.ndarray, variance: Any, of_residuals: bool) -> tuple[np.
         units = np.where(sizes > 0, sizes, 1.0)
         full = matrix.shape[-2] < matrix.shape[-1]
         _, s, rows = np.linalg.svd(matrix / units[..., None, :], full_matrices=full)
-        values, vectors = np.zeros(units.shape), np.swapaxes(rows, -2, -1)
+        values, vectors = np.zeros_like(units), np.swapaxes(rows, -2, -1)
         values[..., : s.shape[-1]] = s**2
     else:
         sizes = np.diagonal(matrix, axis1=-2, axis2=-1)

@@ -57,7 +57,8 @@ class OptimizeResult(dict[str, Any]):
         minimum it is not negative at a low and not positive at a high; at a maximum the other way around. It says how
         fast `fun` changes with the bound. With general constraints, that of the gradient of the Lagrangian.
     multipliers : list of arrays
-        With general constraints, those of each, in the order in which they were passed, with the same signs.
+        With general constraints, those of each, in the order in which they were passed, with the same signs; they are
+        those of `iterate`.
     violation : float
         With general constraints, the largest violation at `x`.
     optimality : float
