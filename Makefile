@@ -19,13 +19,13 @@ help: ## list the targets, with what they take on two cores
 demo: .venv/installed-$(VERSION) ## train a network on handwritten digits (about 3 s)
 	.venv/bin/python examples/quickstart.py
 
-test: .venv/installed-$(VERSION) ## run the tests that compile nothing (about 16 min)
+test: .venv/installed-$(VERSION) ## run the tests that compile nothing (about 10 min)
 	.venv/bin/python $(PYTEST) -m "not numba and not c and not jax"
 
-check: lint types docs demo check-notebooks check-scipy-suite test-other test-compiled ## all that CI checks, but for make test (about 35 min)
+check: lint types docs demo check-notebooks check-scipy-suite test-other test-compiled ## all that CI checks, but for make test (about 20 min)
 
 check-all: export OPTAPI_INJECTIONS ?= 10
-check-all: check test-long test-other-rest test-other-c ## the same, and all tests that compile on both versions of PyTensor (about 50 min)
+check-all: check test-long test-other-rest test-other-c ## the same, and all tests that compile on both versions of PyTensor (about 35 min)
 
 lint: .venv/check-$(VERSION) ## check the style (about 2 s)
 	.venv/bin/ruff check $(CODE)
@@ -34,13 +34,13 @@ lint: .venv/check-$(VERSION) ## check the style (about 2 s)
 types: .venv/check-$(VERSION) ## check the types (about 10 s)
 	.venv/bin/mypy
 
-scipy-suite: .venv/installed-$(VERSION) ## run SciPy's own tests against optapi.scipy, and write their table (about 1 min)
+scipy-suite: .venv/installed-$(VERSION) ## run SciPy's own tests against optapi.scipy, and write their table (about 80 s)
 	.venv/bin/python tests/scipy_suite/run.py
 
-check-scipy-suite: .venv/installed-$(VERSION) ## run them, and compare the table where it is of this SciPy (about 1 min)
+check-scipy-suite: .venv/installed-$(VERSION) ## run them, and compare the table where it is of this SciPy (about 80 s)
 	.venv/bin/python tests/scipy_suite/run.py --check
 
-test-compiled: .venv/jax-$(VERSION) ## run the tests that compile with numba, C or JAX (about 12 min)
+test-compiled: .venv/jax-$(VERSION) ## run the tests that compile with numba, C or JAX (about 5 min)
 	.venv/bin/python $(PYTEST) -m "(numba or c or jax) and not long"
 
 test-long: .venv/jax-$(VERSION) ## run those of them that compile longest (about 2 min)
@@ -49,7 +49,7 @@ test-long: .venv/jax-$(VERSION) ## run those of them that compile longest (about
 notebooks: .venv/notebooks-$(VERSION) ## run the notebooks of examples, and write them with what they print and draw (about 1 min)
 	.venv/bin/python docs/notebooks.py
 
-check-notebooks: .venv/notebooks-$(VERSION) ## run the notebooks, and compare them with their scripts (about 40 s)
+check-notebooks: .venv/notebooks-$(VERSION) ## run the notebooks, and compare them with their scripts (about 70 s)
 	.venv/bin/python docs/notebooks.py --check
 
 docs: .venv/docs-$(VERSION) ## build the site, into docs/_build/html (about 10 s)
@@ -99,7 +99,7 @@ REST := $(addprefix tests/,test_arguments.py test_injections.py test_packaging.p
 	toolbox/test_scipy_interface.py toolbox/test_scipy_programs.py)
 
 ifdef OTHER_PYTHON
-test-other: .venv-other/beside-$(VERSION) ## run the tests, also with numba and JAX, on the other version of PyTensor (about 14 min)
+test-other: .venv-other/beside-$(VERSION) ## run the tests, also with numba and JAX, on the other version of PyTensor (about 10 min)
 	OPTAPI_ROWS=representative .venv-other/bin/python $(PYTEST) -m "not c" $(addprefix --ignore=,$(REST))
 
 test-other-rest: .venv-other/beside-$(VERSION) ## run there the contract of all rules, not of one of each structure, and what that leaves out (about 10 min)
