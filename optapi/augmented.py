@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -192,9 +192,7 @@ def augmented_lagrangian(parameters: Variables, cost: Variable | None = None, gr
     lost = pt.eq(reason, 3) | pt.eq(reason, 8)
     x_new = pt.switch(lost, anchor_0, x_new)
     cost_new, (c_new, _) = f.at(x_new).cost, rows.at(x_new)
-    residual = (
-        after[told["gradient_size"]].astype(dtype) if "gradient_size" in told else _size(f, lagrangian, now, x_new)
-    )
+    residual = after[told["gradient_size"]].astype(dtype) if "gradient_size" in told else _size(f, slopes, now, x_new)
     c = scaled(c_new, s[1:])
     y_new = pt.clip(pushed(c, y, rho_0), number(-INFINITE), number(INFINITE))
     complementarity = largest(c.values - pt.clip(c.values - y_new, c.low, c.high))
@@ -247,7 +245,7 @@ def augmented_lagrangian(parameters: Variables, cost: Variable | None = None, gr
     w = None
     if f.boxes is not None:
         box_of_x: Any = f.box
-        [slope] = cond(outer, lambda x: [_slope(f, lagrangian, now, x)], [x_new], [pt.zeros_like(x_new)])
+        [slope] = cond(outer, lambda x: [_slope(f, slopes, now, x)], [x_new], [pt.zeros_like(x_new)])
         w = pt.switch(pt.neq(box_of_x.active(x_new), 0), slope / s[0], pt.zeros_like(slope))
     held = multiplier_state(f, y_new * s[1:] / s[0], w)
     held = {variable: pt.switch(f.stopped | ~outer, variable, value) for variable, value in held.items()}
@@ -280,13 +278,13 @@ def _first_penalty(c: Scaled, cost: Any) -> Any:
     return pt.clip(found, np.asarray(LEAST, dtype), np.asarray(MOST, dtype)).astype(dtype)
 
 
-def _slope(f: Objective, lagrangian: Any, now: Any, point: Any) -> Any:
+def _slope(f: Objective, slopes: Sequence[Any], now: Any, point: Any) -> Any:
     """The gradient at a point of the function that the rule minimizes."""
     there = dict(zip(f.parameters, f.unpack(point), strict=True))
-    return f.pack(replaced(differentiate(lagrangian, f.parameters), now | there))
+    return f.pack(replaced(slopes, now | there))
 
 
-def _size(f: Objective, lagrangian: Any, now: Any, point: Any) -> Any:
+def _size(f: Objective, slopes: Sequence[Any], now: Any, point: Any) -> Any:
     """The largest component of its residual, for a rule that does not report it."""
-    gradient = _slope(f, lagrangian, now, point)
+    gradient = _slope(f, slopes, now, point)
     return largest(gradient if f.box is None else f.box.residual(point, gradient))

@@ -21,7 +21,7 @@ from ..moments import correction
 from ..objective import Objective
 from ..typing import Mask, Scalar, StepSize, Tensor, Updates, Variables
 from ..updates import extend
-from ..vectors import length, root_mean_square
+from ..vectors import guarded, length, root_mean_square
 from ._linear_algebra import ratio
 from .first_order import adamw
 
@@ -790,7 +790,7 @@ def _orthogonalizer(coefficients: str, iterations: int, epsilon: Any) -> Callabl
             return matrix
         dtype, tall = matrix.type.dtype, matrix.type.shape[0] > matrix.type.shape[1]
         if coefficients == "svd":
-            U, sizes, Vt = _svd(_finite(matrix), full_matrices=False)
+            U, sizes, Vt = _svd(guarded(matrix)[0], full_matrices=False)
             # Singular values of 0, but for rounding, have no vectors of their own.
             rounding = np.asarray(np.finfo(dtype).eps * max(matrix.type.shape), dtype)
             polar = (U * (sizes > rounding * pt.max(sizes))) @ Vt
@@ -831,11 +831,6 @@ def _second_moment(g: Any, axis: int) -> Any:
     return pt.tensordot(g, g, [rest, rest])
 
 
-def _finite(matrix: Any) -> Any:
-    """`matrix`, or zeros in its place where it is not finite, since decompositions would raise."""
-    return pt.switch(pt.all(pt.isfinite(matrix)), matrix, pt.zeros_like(matrix))
-
-
 _eigh: Any = pt.linalg.eigh
 _qr: Any = pt.linalg.qr
 _svd: Any = pt.linalg.svd
@@ -845,7 +840,7 @@ def _inverse_roots(power: Any, epsilon: Any, *matrices: Any) -> list[Any]:
     """The matrices, with `epsilon` on their diagonals, to the power of ``-power``."""
     roots = []
     for matrix in matrices:
-        values, vectors = _eigh(_finite(matrix))
+        values, vectors = _eigh(guarded(matrix)[0])
         least = pt.min(values)
         # Rounding may have made eigenvalues negative.
         values = epsilon + pt.switch(least < 0, values - least, values)
@@ -868,14 +863,14 @@ def _renewed(first: Any, due: Any, matrices: list[Any], bases: list[Any], axes: 
     count = len(axes)
 
     def found(*matrices: Any) -> list[Any]:
-        return [_eigh(_finite(matrix))[1][:, ::-1] for matrix in matrices]
+        return [_eigh(guarded(matrix)[0])[1][:, ::-1] for matrix in matrices]
 
     def improved(*arguments: Any) -> list[Any]:
         square, new = arguments[2 * count], []
         for i, matrix, basis in zip(axes, arguments[:count], arguments[count : 2 * count], strict=True):
             order = _descending(pt.sum(basis * (matrix @ basis), axis=0))
             square = _along([order], [i], square)
-            new.append(_qr(_finite(matrix @ basis @ order), mode="economic")[0])
+            new.append(_qr(guarded(matrix @ basis @ order)[0], mode="economic")[0])
         return [*new, square]
 
     bases = cond(first, found, matrices, bases)

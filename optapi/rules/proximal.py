@@ -10,7 +10,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from ..checks import check_count, check_flag, warn
+from ..checks import check_count, check_flag
 from ..graph.loops import FALSE, cond, repeat
 from ..hints import hinted
 from ..line_search import resolution
@@ -18,7 +18,7 @@ from ..objective import Objective, Point
 from ..prox import entries, exceeds, penalties
 from ..typing import Prox, Scalar, StepSize, Updates, Variables
 from ..vectors import dot, largest, norm
-from ._descent import MAX_TRIALS, NOISY
+from ._descent import MAX_TRIALS, noisy
 from ._linear_algebra import CompactHessian, combined, eliminated, times
 
 
@@ -161,8 +161,7 @@ def proximal_gradient(parameters: Variables, cost: Variable | None = None, gradi
 
 def _opened(f: Objective, exact: bool | None) -> tuple[Point, Any, tuple[Any, ...]]:
     """`Objective.current`, with a warning if the rule is to say when it has finished, and the cost is noisy."""
-    if f.stop is not None and f.is_noisy:
-        warn(NOISY.format(rule=f.name))
+    noisy(f)
     return f.current(exact)
 
 
