@@ -17,7 +17,7 @@ from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.type import float_dtypes, integer_dtypes
 
-from .checks import as_dtype, called, check_updates, is_dense, shown
+from .checks import as_dtype, called, check_updates, is_dense, shown, warn
 from .hints import hinted
 from .notes import note
 from .pytree import PyTree, spread
@@ -287,13 +287,17 @@ def _of_leaf(name: str, given: Any, model: np.ndarray) -> Any:
     if hasattr(given, "lb") and hasattr(given, "ub"):  # scipy.optimize.Bounds
         low, high = np.asarray(given.lb), np.asarray(given.ub)
     elif isinstance(given, list | tuple | np.ndarray) and model.ndim == 1 and not _is_pair_of_numbers(given):
+        lows_and_highs = "if they are the lows and the highs, pass scipy.optimize.Bounds(lows, highs)"
         if len(given) != model.size:
-            raise ValueError(f"{name} has {len(given)} pairs for {model.size} components; pass one for each")
+            remedy = lows_and_highs if [np.size(side) for side in given] == [model.size] * 2 else "pass one for each"
+            raise ValueError(f"{name} has {len(given)} pairs for {model.size} components; {remedy}")
         pairs = [(None, None) if pair is None else pair for pair in given]
         if not all(np.shape(pair) == (2,) for pair in pairs):
             raise TypeError(f"{name} has an entry that is no pair; pass (low, high) or None for each component")
         low, high = ([side * np.inf if pair[k] is None else pair[k] for pair in pairs] for k, side in ((0, -1), (1, 1)))
         low, high = np.asarray(low), np.asarray(high)
+        if len(pairs) == 2 and np.array_equal(low, high):
+            warn(f"{name} has a pair (low, high) for each component, and so fixes both; {lows_and_highs}")
     elif isinstance(given, list | tuple) and len(given) == 2:
         low, high = (side * np.inf if value is None else value for value, side in zip(given, (-1, 1), strict=True))
     else:

@@ -168,13 +168,13 @@ def hint(name: str, known: Iterable[str]) -> str | None:
     ours = [word for word in WORDS.get(name, ()) if word in known]
     if name in PAIRS and len(ours) > 1:
         return "use " + PAIRS[name].format(*ours)
-    if ours:
-        return f"use {ours[0]}="
-    if name in SENTENCES:
+    if not ours and name in SENTENCES:
         return SENTENCES[name]
-    others = [rule for rule, keywords in rules() if name in keywords]
+    others = sorted((rule for rule, keywords in rules() if name in keywords), key=lambda rule: rule != "lbfgs")[:3]
+    if ours:
+        return f"use {ours[0]}=" + (f"; as a keyword of its own {', '.join(others)} have it" if others else "")
     if others:
-        return f"it is taken by {', '.join(sorted(others, key=lambda rule: rule != 'lbfgs')[:3])}"
+        return f"it is taken by {', '.join(others)}"
     near = difflib.get_close_matches(name, known, n=1)
     return f"use {near[0]}=" if near else None
 

@@ -36,12 +36,12 @@ from pytensor.link.basic import Container, PerformLinker
 from pytensor.link.utils import map_storage, raise_with_op
 from pytensor.scalar import basic as scalars
 from pytensor.scan.op import Scan
-from pytensor.tensor.basic import Alloc, Join, ScalarFromTensor, TensorFromScalar
+from pytensor.tensor.basic import Alloc, ARange, Join, ScalarFromTensor, TensorFromScalar
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
 from pytensor.tensor.random.utils import custom_rng_deepcopy
 from pytensor.tensor.subtensor import IncSubtensor, Subtensor, unflatten_index_variables
-from pytensor.tensor.type import TensorType
+from pytensor.tensor.type import TensorType, complex_dtypes
 from pytensor.tensor.utils import import_func_from_string
 
 from .compat import IfElse, inner_graph
@@ -71,6 +71,10 @@ EXPRESSIONS = {
     scalars.Invert: "~{0}",
     scalars.Switch: "{1} if {0} else {2}",
     scalars.Identity: "{0}",
+    # NaN comes out, whichever it is, and the second of two zeros, as of NumPy's functions.
+    scalars.ScalarMinimum: "{0} if {0} < {1} or {0} != {0} else {1}",
+    scalars.ScalarMaximum: "{0} if {0} > {1} or {0} != {0} else {1}",
+    scalars.Clip: "{1} if {0} < {1} else {2} if {0} > {2} else {0}",
 }
 
 
@@ -494,6 +498,9 @@ def plain_expression(node: Apply) -> str | None:
     expression = EXPRESSIONS.get(type(op))
     if isinstance(op, scalars.Switch):
         return expression if dtypes[1] == dtypes[2] == dtype else None
+    if isinstance(op, scalars.ScalarMinimum | scalars.ScalarMaximum | scalars.Clip):
+        ordered = dtype not in complex_dtypes and all(other == dtype for other in dtypes)
+        return expression if ordered and len(dtypes) == op.nin else None
     if isinstance(op, scalars.Second):
         return "{0}" if dtypes[-1] == dtype else None  # see `arguments`
     if isinstance(op, scalars.Identity):
@@ -552,12 +559,31 @@ def candidates(node: Apply) -> Iterator[Callable[..., Any]]:
             yield lambda x, *_: x[place]
         else:
             yield lambda x, *places: x[tuple(unflatten_index_variables(places, entries))]
+    elif isinstance(op, IncSubtensor) and is_assignment_to_row(node):
+        yield put_into if op.inplace else lambda x, *rest: put_into(x.copy(), *rest)
     elif isinstance(op, DeepCopyOp):
         yield lambda x: x.copy()
+    elif isinstance(op, ARange):
+        yield lambda start, stop, step: np.arange(start, stop, step, dtype)
     elif isinstance(op, Alloc) and dtypes[0] == dtype:
         yield lambda value, *shape: np.full(shape, value)
     elif isinstance(op, Join) and same and isinstance(along := getattr(op, "axis", None), int):
         yield lambda *parts: np.concatenate(parts, axis=along)
+
+
+def is_assignment_to_row(node: Apply) -> bool:
+    """Whether `node` assigns a row of known shape to an array, by its number."""
+    kinds = [getattr(v.type, "shape", ()) for v in node.inputs]
+    row = len(node.inputs) == 3 and not kinds[2] and None not in kinds[0][1:] and kinds[1] == kinds[0][1:]
+    same = node.inputs[0].type.dtype == node.inputs[1].type.dtype
+    whole = len(node.op.idx_list) == 1 and not isinstance(node.op.idx_list[0], slice)
+    return row and same and whole and node.op.set_instead_of_inc
+
+
+def put_into(array: np.ndarray, row: np.ndarray, place: Any) -> np.ndarray:
+    """`array`, with `row` written into it."""
+    array[place] = row
+    return array
 
 
 def checked(node: Apply, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -51,6 +51,7 @@ def test_in_the_structure_of_the_start():
 
 BAD = [
     (VECTOR, [(0, 1)] * 2, "bounds has 2 pairs for 3 components"),
+    (VECTOR, ([0, 0, 0], [1, 1, 1]), r"if they are the lows and the highs, pass scipy.optimize.Bounds"),
     (VECTOR, [(0, 1), 3, None], "bounds has an entry that is no pair"),
     (VECTOR, [(0, 1), (2, 1), None], "bounds have a low above its high"),
     (VECTOR, [(0, 1), (np.nan, 1), None], "bounds have a low that is NaN"),
@@ -68,6 +69,13 @@ BAD = [
 def test_what_is_refused(x0, bounds, message):
     with pytest.raises((TypeError, ValueError), match=message):
         found(x0, bounds)
+
+
+def test_lows_and_highs_of_two_components_look_like_two_pairs():
+    with pytest.warns(optapi.OptimizationWarning, match=r"fixes both; if they are .*Bounds\(lows, highs\)"):
+        [(low, high)] = found(np.ones(2), ([0, 0], [2, 2]))
+    np.testing.assert_array_equal([low, high], [[0, 2], [0, 2]])
+    found(np.ones(2), [(0, 0), (2, 3)])
 
 
 def test_minimize():

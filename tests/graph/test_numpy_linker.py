@@ -60,6 +60,8 @@ EXPRESSIONS = {
     "filled": [pt.zeros_like(M), pt.ones((2, 3)), pt.full((K - 5,), A), pt.zeros_like(A) + 1, pt.fill(V, B)],
     "joined": [pt.concatenate([V, V[:1]]), pt.stack([A, B]), pt.concatenate([M, M], axis=1), pt.concatenate([V, W])],
     "others": [pt.dot(M, V), pt.sort(V), pt.set_subtensor(M[0], 1.0), pt.cumsum(V), pt.erf(A)],
+    "ranges": [pt.arange(5), pt.arange(K), pt.arange(A, 4.0, 0.5), pt.arange(C)],
+    "clipped": [pt.clip(A, B, A), pt.clip(A, 2.0, B), pt.clip(B, A, K), pt.clip(V, B, A), pt.clip(A / J, B, A)],
     "inputs and constants": [A, V, pt.constant(2.0), pt.constant(np.ones(2)), A, -V],
 }
 
@@ -77,6 +79,22 @@ def test_values_are_those_of_pytensor(name, mode):
         assert type(one) is np.ndarray, expression
         assert (one.dtype, one.shape) == (expression.type.dtype, other.shape), expression
         np.testing.assert_allclose(one, other, rtol=1e-14 if one.dtype != "float32" else 1e-6)
+
+
+@OURS
+def test_extremes_of_scalars_are_those_of_numpy(mode):
+    x, y, z = pt.dscalars("xyz")
+    extremes = pytensor.function([x, y, z], [pt.minimum(x, y), pt.maximum(x, y), pt.clip(x, y, z)], mode=mode)
+    values = [0.0, -0.0, 1.0, -1.0, np.inf, np.nan]
+    for one in values:
+        for other in values:
+            least, greatest, clipped = extremes(one, other, 0.5)
+            for ours, theirs in ((least, np.minimum(one, other)), (greatest, np.maximum(one, other))):
+                assert np.array_equal(ours, theirs, equal_nan=True)
+                assert np.signbit(ours) == np.signbit(theirs)
+            # As PyTensor defines it, the low counts where it is above the high, and what is not below NaN stays.
+            expected = other if one < other else 0.5 if one > 0.5 else one
+            assert np.array_equal(clipped, expected, equal_nan=True)
 
 
 @OURS
@@ -98,10 +116,21 @@ def test_arrays_without_elements(mode):
 
 
 def test_what_has_a_line_of_its_own():
-    plain = [*EXPRESSIONS["arithmetic"], *EXPRESSIONS["switch"], *EXPRESSIONS["comparisons"], M.T, V[1:], M.sum(axis=0)]
+    rows = pt.dmatrix(shape=(2, 3))
+    plain = [
+        *EXPRESSIONS["ranges"],
+        rows[K].set(rows[0]),
+        *EXPRESSIONS["arithmetic"],
+        *EXPRESSIONS["switch"],
+        *EXPRESSIONS["comparisons"],
+        M.T,
+        V[1:],
+        M.sum(axis=0),
+    ]
     for expression in plain:
         assert not isinstance(converted(expression.owner), Called), expression
-    assert isinstance(converted(pt.dot(M, V).owner), Called)
+    for expression in (pt.dot(M, V), rows[K].inc(rows[0]), rows[K].set(1.0), M[K].set(V), rows[K:].set(rows)):
+        assert isinstance(converted(expression.owner), Called), expression
 
 
 @OURS
@@ -664,3 +693,18 @@ def test_rows_are_written_where_they_are(good):
     step(np.ones(3), good)
     assert rows.get_value(borrow=True) is before
     np.testing.assert_array_equal(before[[0, 2]], np.array([[1.0] * 3, [3.0] * 3]) * good)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_rows_are_written_as_pytensor_writes_them(dtype):
+    rows, row, i = pt.dmatrix(shape=(2, 3)), pt.tensor(dtype=dtype, shape=(3,)), pt.lscalar()
+    outputs = [rows[i].set(row), rows[i].set(rows[1 + i] + 1), rows[i].set(rows[0]), rows[i, ::-1].set(rows[0])]
+    given = np.arange(6.0).reshape(2, 3), np.arange(7, 10).astype(dtype), -1
+    before = given[0].copy()
+    ours, theirs = (
+        pytensor.function([rows, row, i], outputs, mode=mode, on_unused_input="ignore")(*given)
+        for mode in (STEP, REFERENCE)
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(given[0], before)

@@ -35,6 +35,10 @@ CALLS = {
     "maximize": (lambda: optapi.adam([P], COST, maximize=True), "use ascent="),
     "params": (lambda: optapi.adam(params=[P], cost=COST), "use parameters="),
     "loss": (lambda: optapi.adam([P], loss=COST), "use cost="),
+    "loss of SciPy": (
+        lambda: optapi.minimize([1.0], np.sum, np.sign, loss="huber"),
+        "use f=; as a keyword of its own gauss_newton, levenberg_marquardt have it",
+    ),
     "grads": (lambda: optapi.adam([P], grads=[P]), "use gradients="),
     "history_size": (lambda: optapi.lbfgs([P], COST, history_size=5), "use memory="),
     "line_search_fn": (lambda: optapi.lbfgs([P], COST, line_search_fn="strong_wolfe"), "use line_search="),
