@@ -352,10 +352,14 @@ def check_complex(costs: Costs, point: Sequence[np.ndarray], x: np.ndarray, size
 
 def rounded(point: Sequence[np.ndarray], where: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """The steps of the components `where` of a point that are taken where `steps` round with the components."""
-    every = np.zeros(sum(array.size for array in point))
-    every[where] = steps
-    ahead = [array + step for array, step in zip(point, unflat(every, point), strict=True)]
-    taken: np.ndarray = (flat(ahead) - flat(point))[where]
+    if len(point) == 1:
+        x = point[0].reshape(-1)[where]
+        taken = (x + steps.astype(x.dtype)).astype("float64") - x
+    else:
+        every = np.zeros(sum(array.size for array in point))
+        every[where] = steps
+        ahead = [array + step for array, step in zip(point, unflat(every, point), strict=True)]
+        taken = (flat(ahead) - flat(point))[where]
     return np.where(taken == 0, steps, taken)
 
 

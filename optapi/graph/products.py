@@ -52,14 +52,14 @@ def known(*variables: Any) -> bool:
 def by_rows(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """The products of the rows with `vector`, to the bit those of ``(matrix * vector).sum(axis=1)``."""
     if matrix.size <= TERMS:
-        return (matrix * vector).sum(axis=1)
+        return np.add.reduce(matrix * vector, axis=1)
     return np.array([np.add.reduce(row * vector) for row in matrix], matrix.dtype)
 
 
 def by_columns(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """The same of the columns: ``(matrix * vector[:, None]).sum(axis=0)``."""
     if matrix.size <= TERMS:
-        return (matrix * vector[:, None]).sum(axis=0)
+        return np.add.reduce(matrix * vector[:, None], axis=0)
     result = np.empty(matrix.shape[1], matrix.dtype)
     for begin in range(0, len(result), TERMS):
         part, columns = result[begin : begin + TERMS], matrix[:, begin : begin + TERMS]
