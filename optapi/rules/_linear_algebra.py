@@ -245,6 +245,18 @@ class CompactHessian(NamedTuple):
         choose = np.where if isinstance(self.products, np.ndarray) else pt.switch
         return choose(upper, -self.scale, self.products)
 
+    def inverse_matrix(self) -> Any:
+        r""":math:`K^{-1}`, by eliminating the half that is :math:`-\theta I` first.
+
+        It is :math:`E^T (S^T S + L L^T / \theta)^{-1} E` with :math:`E = (L / \theta, I)`, and :math:`-I / \theta` more
+        in the upper half.
+        """
+        memory, dtype = self.memory, self.products.type.dtype
+        L, SS, identity = self.products[memory:, :memory], self.products[memory:, memory:], np.eye(memory, dtype=dtype)
+        E = pt.concatenate([L / self.scale, identity], axis=1)
+        upper = np.diag(np.repeat([1, 0], memory)).astype(dtype)
+        return pt.dot(E.T, eliminated(SS + pt.dot(L, L.T) / self.scale, E)) - upper / self.scale
+
     def times(self, g: np.ndarray) -> Any:
         """The product of the inverse Hessian of the components inside with the vector `g`, both arrays; 0 elsewhere."""
         free = self.active == 0

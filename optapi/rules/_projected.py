@@ -9,7 +9,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from ..feasible import Box
-from ..graph.loops import FALSE, repeat
+from ..graph.loops import FALSE, cond, repeat
 from ..graph.ordered import cumulative, in_order
 from ..typing import Tensor
 from ..vectors import dot, norm
@@ -39,8 +39,7 @@ def model_step(room: Box, gradient: Tensor, pairs: CompactHessian) -> Any:
     Morales and Nocedal (2011), Remark on algorithm 778, section 3, for the projection.
     """
     g, V, theta = gradient, pairs.vectors, pairs.scale
-    K = pairs.matrix()
-    M = eliminated(K, pt.eye(K.type.shape[0], dtype=K.type.dtype))
+    K, M = pairs.matrix(), pairs.inverse_matrix()
     s, free = cauchy_step(room, g, V, M, theta)
     mask = free.astype(g.type.dtype)
     r = mask * (g + theta * (s - combined(V, times(M, times(V, s)))))
@@ -68,6 +67,20 @@ def cauchy_step(room: Box, g: Tensor, V: Tensor, M: Tensor, theta: Tensor) -> tu
     t = pt.switch(pt.eq(g, 0), inf, -bound / g)
     stuck = t <= 0
     t, moving = pt.switch(stuck, inf, t), pt.switch(stuck, pt.zeros_like(g), g)
+    # Mostly the first interval has the minimizer, and there is no need for an order.
+    p, G = times(V, moving), dot(moving, moving)
+    least = np.asarray(np.finfo(g.type.dtype).eps, g.type.dtype)
+    curved = theta * pt.maximum(G - dot(p, times(M, p)), least * G)
+    first = pt.switch(G > 0, G / curved, G)
+    [last] = cond(first > pt.min(t), lambda t, moving: [_last(t, moving, V, M, theta)], [t, moving], [first])
+    hit = t <= last
+    step = pt.switch(hit, bound, room.project(-pt.switch(hit, pt.zeros_like(t), last) * moving))
+    return step, ~(hit | stuck)
+
+
+def _last(t: Tensor, moving: Tensor, V: Tensor, M: Tensor, theta: Tensor) -> Any:
+    """How far along the path the first minimizer is, in units of `t`, the breakpoints."""
+    inf = np.asarray(np.inf, t.type.dtype)
     order, end = in_order(t)
     begin = pt.concatenate([pt.zeros_like(end[:1]), end[:-1]])
     sums = cumulative(pt.concatenate([V, moving[None]]) * moving, order[::-1])[:, ::-1]
@@ -76,15 +89,12 @@ def cauchy_step(room: Box, g: Tensor, V: Tensor, M: Tensor, theta: Tensor) -> tu
     C = cumulative(passed, np.arange(V.type.shape[1])) - passed  # -V s where the interval begins
     MP = pt.dot(M, P)
     slope = -G + theta * (begin * G - pt.sum(MP * C, axis=0))
-    least = np.asarray(np.finfo(g.type.dtype).eps, g.type.dtype)
+    least = np.asarray(np.finfo(t.type.dtype).eps, t.type.dtype)
     curved = theta * pt.maximum(G - pt.sum(MP * P, axis=0), least * G)
     # The first interval with a minimizer has the first minimizer, as none lies before its interval.
     fall = pt.maximum(-slope, pt.zeros_like(slope))
     ends = (G <= 0) | (fall < curved * (end - begin))
-    last = pt.min(pt.switch(ends & ~pt.isinf(begin), begin + pt.switch(G > 0, fall / curved, fall), inf))
-    hit = t <= last
-    step = pt.switch(hit, bound, room.project(-pt.switch(hit, pt.zeros_like(t), last) * moving))
-    return step, ~(hit | stuck)
+    return pt.min(pt.switch(ends & ~pt.isinf(begin), begin + pt.switch(G > 0, fall / curved, fall), inf))
 
 
 # The part of the decrease of a linear model that counts as sufficient; how many faces one step may look at.

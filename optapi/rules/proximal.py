@@ -19,7 +19,7 @@ from ..prox import entries, exceeds, penalties
 from ..typing import Prox, Scalar, StepSize, Updates, Variables
 from ..vectors import dot, largest, norm
 from ._descent import MAX_TRIALS, noisy
-from ._linear_algebra import CompactHessian, combined, eliminated, times
+from ._linear_algebra import CompactHessian, combined, times
 
 
 # How many calls in a row may find no lower cost.
@@ -355,9 +355,7 @@ def proximal_lbfgs(parameters: Variables, cost: Variable | None = None, gradient
 def _model_minimizer(F: Composite, here: Point, pairs: CompactHessian, turns: Any) -> Any:
     """The minimizer of the quadratic model and the penalties, by FISTA with restarts."""
     x, g = here.point, here.gradient
-    V, theta, dtype = pairs.vectors, pairs.scale, g.type.dtype
-    K = pairs.matrix()
-    M = eliminated(K, pt.eye(K.type.shape[0], dtype=dtype))
+    V, M, theta, dtype = pairs.vectors, pairs.inverse_matrix(), pairs.scale, g.type.dtype
 
     def times_B(d: Any) -> Any:
         return theta * (d - combined(V, times(M, times(V, d))))
