@@ -22,9 +22,9 @@ def _below(prox: Prox | None) -> float:
 @hinted
 def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
         stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
-        momentum: Scalar = 0.0, dampening: Scalar = 0.0, nesterov: bool = False, bounds: Bounds | None = None,
-        prox: Prox | None = None, tolerance: Scalar | None = None, ascent: bool = False,
-        name: str = "sgd") -> Updates:  # fmt: skip
+        momentum: Scalar = 0.0, dampening: Scalar = 0.0, nesterov: bool = False, decay: StepSize = 0.0,
+        mask: Mask | None = None, bounds: Bounds | None = None, prox: Prox | None = None,
+        tolerance: Scalar | None = None, ascent: bool = False, name: str = "sgd") -> Updates:  # fmt: skip
     r"""Stochastic gradient descent, with momentum and annealing.
 
     .. math:: x \leftarrow x - a g
@@ -49,6 +49,10 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
         :math:`\tau`, between 0 and 1.
     nesterov : bool
         Whether to use Nesterov's momentum; needs a momentum above 0 and a dampening of 0.
+    decay : scalar or schedule
+        :math:`\lambda` of a decoupled decay, see `adamw`.
+    mask : list of bool, or callable, optional
+        Which parameters decay, see `adamw`.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
     prox : penalty, dict or list, optional
@@ -94,10 +98,8 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
     if not is_zero(dampening):
         weight = pt.switch(pt.eq(f.count, 0), 1.0, weight)
 
-    new = {}
-    for p, g, a, mu, w in f.each(
-        f.step_size(step_size), f.scalar("momentum", momentum, 0, 1, below=_below(prox)), weight
-    ):
+    rate, new = f.step_size(step_size), {}
+    for p, g, a, mu, w in f.each(rate, f.scalar("momentum", momentum, 0, 1, below=_below(prox)), weight):
         if is_zero(momentum):
             new[p] = p - a * g
         else:
@@ -107,14 +109,15 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
             # A gradient counts in all later steps too.
             a = a * (1 + mu * w / (1 - mu) if nesterov else w / (1 - mu))
         f.metric(p, a)
-    return f.finish(new)
+    return f.finish(f.decay(new, decay, mask, step_size=rate))
 
 
 @hinted
 def momentum(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
-             momentum: Scalar = 0.9, bounds: Bounds | None = None, prox: Prox | None = None,
-             tolerance: Scalar | None = None, ascent: bool = False, name: str = "momentum") -> Updates:  # fmt: skip
+             momentum: Scalar = 0.9, decay: StepSize = 0.0, mask: Mask | None = None, bounds: Bounds | None = None,
+             prox: Prox | None = None, tolerance: Scalar | None = None, ascent: bool = False,
+             name: str = "momentum") -> Updates:  # fmt: skip
     r"""Gradient descent with classical momentum, the heavy ball.
 
     .. math:: v \leftarrow \mu v - a g, \qquad x \leftarrow x + v
@@ -130,6 +133,10 @@ def momentum(parameters: Variables, cost: Variable | None = None, gradients: Var
         :math:`a`.
     momentum : scalar
         :math:`\mu`, between 0 and 1.
+    decay : scalar or schedule
+        :math:`\lambda` of a decoupled decay, see `adamw`.
+    mask : list of bool, or callable, optional
+        Which parameters decay, see `adamw`.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
     prox : penalty, dict or list, optional
@@ -163,20 +170,21 @@ def momentum(parameters: Variables, cost: Variable | None = None, gradients: Var
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
         prox=prox,
     )  # fmt: skip
-    new = {}
-    for p, g, a, mu in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1, below=_below(prox))):
+    rate, new = f.step_size(step_size), {}
+    for p, g, a, mu in f.each(rate, f.scalar("momentum", momentum, 0, 1, below=_below(prox))):
         v = f.momentum(p, "velocity")
         new[v] = mu * v - a * g
         new[p] = p + new[v]
         f.metric(p, a / (1 - mu))
-    return f.finish(new)
+    return f.finish(f.decay(new, decay, mask, step_size=rate))
 
 
 @hinted
 def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
-             momentum: Scalar = 0.9, bounds: Bounds | None = None, prox: Prox | None = None,
-             tolerance: Scalar | None = None, ascent: bool = False, name: str = "nesterov") -> Updates:  # fmt: skip
+             momentum: Scalar = 0.9, decay: StepSize = 0.0, mask: Mask | None = None, bounds: Bounds | None = None,
+             prox: Prox | None = None, tolerance: Scalar | None = None, ascent: bool = False,
+             name: str = "nesterov") -> Updates:  # fmt: skip
     r"""Gradient descent with Nesterov's momentum: the gradient is that at the lookahead point.
 
     .. math:: v \leftarrow \mu v - a g, \qquad x \leftarrow x + \mu v - a g
@@ -195,6 +203,10 @@ def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Var
     momentum : scalar
         :math:`\mu`, between 0 and 1. It must be the same at all updates, because :math:`x` looks ahead by that of the
         next one.
+    decay : scalar or schedule
+        :math:`\lambda` of a decoupled decay, see `adamw`.
+    mask : list of bool, or callable, optional
+        Which parameters decay, see `adamw`.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
     prox : penalty, dict or list, optional
@@ -229,13 +241,13 @@ def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Var
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
         prox=prox,
     )  # fmt: skip
-    new = {}
-    for p, g, a, mu in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1, below=_below(prox))):
+    rate, new = f.step_size(step_size), {}
+    for p, g, a, mu in f.each(rate, f.scalar("momentum", momentum, 0, 1, below=_below(prox))):
         v = f.momentum(p, "velocity")
         new[v] = mu * v - a * g
         new[p] = p + mu * new[v] - a * g
         f.metric(p, a / (1 - mu))
-    return f.finish(new)
+    return f.finish(f.decay(new, decay, mask, step_size=rate))
 
 
 @hinted
@@ -378,8 +390,8 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
 def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
             stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
             momentum: Scalar = 0.0, mean_square_weight: Scalar = 0.9, epsilon: Scalar = 1e-8, centered: bool = False,
-            bounds: Bounds | None = None, prox: Prox | None = None, tolerance: Scalar | None = None,
-            ascent: bool = False, name: str = "rmsprop") -> Updates:  # fmt: skip
+            decay: StepSize = 0.0, mask: Mask | None = None, bounds: Bounds | None = None, prox: Prox | None = None,
+            tolerance: Scalar | None = None, ascent: bool = False, name: str = "rmsprop") -> Updates:  # fmt: skip
     r"""RMSProp: gradients divided by the root of their running mean square.
 
     .. math:: v \leftarrow \rho v + (1 - \rho) g^2, \qquad x \leftarrow x - a \frac{g}{\sqrt v + \epsilon}
@@ -405,6 +417,10 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
         :math:`\epsilon`, in units of the gradient.
     centered : bool
         Whether to divide by a running standard deviation.
+    decay : scalar or schedule
+        :math:`\lambda` of a decoupled decay, see `adamw`.
+    mask : list of bool, or callable, optional
+        Which parameters decay, see `adamw`.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
     prox : penalty, dict or list, optional
@@ -446,8 +462,8 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
     check_flag("centered", centered)
     scalars = f.scalar("momentum", momentum, 0, 1, below=_below(prox)), f.scalar("epsilon", epsilon, low=0)
 
-    new = {}
-    for p, g, a, mu, eps in f.each(f.step_size(step_size), *scalars):
+    rate, new = f.step_size(step_size), {}
+    for p, g, a, mu, eps in f.each(rate, *scalars):
         v = f.zeros_like(p, "mean_square")
         new[v] = square = f.average(v, g**2, w)
         if centered:
@@ -460,7 +476,7 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
             new[b] = d = mu * b + d
         new[p] = p - a * d
         f.metric(p, a if is_zero(momentum) else a / (1 - mu), pt.sqrt(square) + eps)
-    return f.finish(new)
+    return f.finish(f.decay(new, decay, mask, step_size=rate))
 
 
 @hinted
