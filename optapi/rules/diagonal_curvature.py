@@ -120,7 +120,7 @@ def sophia(parameters: Variables, cost: Variable | None = None, gradients: Varia
     w2 = f.scalar("curvature_weight", curvature_weight, 0, below=1)
     a, due = f.step_size(step_size), pt.eq(f.count % check_count("every", every), 0)
     estimate = _estimator(f, curvature, _check_seed(seed), sampled_cost, batch_size)
-    [diagonal] = cond(due, estimate, [f.pack(f.parameters)], [pt.zeros(f.size, dtype=f.dtype)])
+    [diagonal] = cond(due, estimate, [f.pack(f.parameters), f.count], [pt.zeros(f.size, dtype=f.dtype)])
     scalars = [f.scalar(n, v, low=0) for n, v in (("scale", scale), ("epsilon", epsilon), ("clip", clip))]
     new: Updates = {}
     for (p, g, a_t, c, gamma, eps, top), d in zip(
@@ -209,7 +209,7 @@ def adahessian(parameters: Variables, cost: Variable | None = None, gradients: V
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     a, t, block = f.step_size(step_size), f.count + 1, check_count("block", block)
-    [diagonal] = _estimator(f, "hutchinson", _check_seed(seed))(f.pack(f.parameters))
+    [diagonal] = _estimator(f, "hutchinson", _check_seed(seed))(f.pack(f.parameters), f.count)
     scalars = 0.5 * f.scalar("power", power, 0, 1), f.scalar("epsilon", epsilon, low=0)
     new: Updates = {}
     for (p, g, a_t, c1, c2, half_k, eps), d in zip(
@@ -226,8 +226,8 @@ def adahessian(parameters: Variables, cost: Variable | None = None, gradients: V
 
 def _estimator(
     f: Objective, curvature: str, seed: int, sampled_cost: Any = None, batch_size: Scalar | None = None
-) -> Callable[[Any], list[Any]]:
-    """From the packed point to an estimate of the packed diagonal there, in a list."""
+) -> Callable[[Any, Any], list[Any]]:
+    """From the packed point and the count to an estimate of the packed diagonal there, in a list."""
     check_choice("curvature", curvature, ("hutchinson", "diagonal", "gauss_newton"))
     if (curvature == "gauss_newton") != (sampled_cost is not None) or (sampled_cost is None) != (batch_size is None):
         raise ValueError('sampled_cost and batch_size go with curvature="gauss_newton"; pass all three or none')
@@ -235,24 +235,25 @@ def _estimator(
         sampled = [as_dtype(g, f.dtype) for g in differentiate(check_cost(sampled_cost), f.parameters)]
         examples = as_dtype(f.scalar("batch_size", batch_size, low=0), f.dtype)  # type: ignore[arg-type]
 
-        def bartlett(point: Any) -> list[Any]:
+        def bartlett(point: Any, count: Any) -> list[Any]:
             there = replaced(sampled, dict(zip(f.parameters, f.unpack(point), strict=True)))
             return [examples * f.pack(there) ** 2]
 
         return bartlett
     product = _hessian(f)
-    if curvature == "hutchinson":
-        signs = random_signs(f.size, f.dtype, seed, f.count)
-        return lambda point: [signs * product(point, signs)]
 
-    def exact(point: Any) -> list[Any]:
+    def hutchinson(point: Any, count: Any) -> list[Any]:
+        signs = random_signs(f.size, f.dtype, seed, count)
+        return [signs * product(point, signs)]
+
+    def exact(point: Any, count: Any) -> list[Any]:
         def turn(i: Any, diagonal: Any) -> Any:
             unit = pt.eq(np.arange(f.size), i).astype(f.dtype)
             return [i + 1, diagonal + unit * product(point, unit)], FALSE
 
         return repeat(turn, [pt.constant(np.int64(0)), pt.zeros(f.size, dtype=f.dtype)], f.size)[1:]
 
-    return exact
+    return hutchinson if curvature == "hutchinson" else exact
 
 
 def _hessian(f: Objective) -> Product:
