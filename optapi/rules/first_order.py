@@ -90,13 +90,10 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
         raise ValueError("nesterov and dampening need a momentum above 0")
     if nesterov and not is_zero(dampening):
         raise ValueError("nesterov needs a dampening of 0")
-    f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
-        prox=prox,
-    )  # fmt: skip
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name,
+                     bounds=bounds, prox=prox)  # fmt: skip
     weight = 1.0 - f.scalar("dampening", dampening, 0, 1)
-    if not is_zero(dampening):
-        weight = pt.switch(pt.eq(f.count, 0), 1.0, weight)
+    weight = weight if is_zero(dampening) else pt.switch(pt.eq(f.count, 0), 1.0, weight)
 
     rate, new = f.step_size(step_size), {}
     for p, g, a, mu, w in f.each(rate, f.scalar("momentum", momentum, 0, 1, below=_below(prox)), weight):
@@ -166,10 +163,8 @@ def momentum(parameters: Variables, cost: Variable | None = None, gradients: Var
     >>> x.get_value().round(2)
     array([1., 2.])
     """
-    f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
-        prox=prox,
-    )  # fmt: skip
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name,
+                     bounds=bounds, prox=prox)  # fmt: skip
     rate, new = f.step_size(step_size), {}
     for p, g, a, mu in f.each(rate, f.scalar("momentum", momentum, 0, 1, below=_below(prox))):
         v = f.momentum(p, "velocity")
@@ -237,10 +232,8 @@ def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Var
     >>> x.get_value().round(4)
     array([1.    , 1.9999])
     """
-    f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
-        prox=prox,
-    )  # fmt: skip
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name,
+                     bounds=bounds, prox=prox)  # fmt: skip
     rate, new = f.step_size(step_size), {}
     for p, g, a, mu in f.each(rate, f.scalar("momentum", momentum, 0, 1, below=_below(prox))):
         v = f.momentum(p, "velocity")
@@ -300,10 +293,8 @@ def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Vari
     >>> x.get_value().round(4)
     array([1., 2.])
     """
-    f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
-        prox=prox,
-    )  # fmt: skip
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name,
+                     bounds=bounds, prox=prox)  # fmt: skip
     scalars = f.scalar("epsilon", epsilon, low=0), f.scalar("initial", initial, low=0)
     new = {}
     for p, g, a, eps, s0 in f.each(f.step_size(step_size), *scalars):
@@ -369,10 +360,8 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
     >>> x.get_value().round(2)
     array([1., 2.])
     """
-    f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
-        prox=prox,
-    )  # fmt: skip
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name,
+                     bounds=bounds, prox=prox)  # fmt: skip
     w = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
 
     new = {}
@@ -454,10 +443,8 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
     >>> x.get_value().round(2)
     array([1., 2.])
     """
-    f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
-        prox=prox,
-    )  # fmt: skip
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name,
+                     bounds=bounds, prox=prox)  # fmt: skip
     w = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     check_flag("centered", centered)
     scalars = f.scalar("momentum", momentum, 0, 1, below=_below(prox)), f.scalar("epsilon", epsilon, low=0)
@@ -548,10 +535,8 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     >>> x.get_value().round(4)
     array([1., 2.])
     """
-    f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
-        prox=prox,
-    )  # fmt: skip
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name,
+                     bounds=bounds, prox=prox)  # fmt: skip
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     check_flag("amsgrad", amsgrad), check_flag("clip_update", clip_update)
@@ -691,10 +676,8 @@ def adamax(parameters: Variables, cost: Variable | None = None, gradients: Varia
     >>> x.get_value().round(4)
     array([1., 2.])
     """
-    f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
-        prox=prox,
-    )  # fmt: skip
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name,
+                     bounds=bounds, prox=prox)  # fmt: skip
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("norm_weight", norm_weight, 0, below=1)
     a, c = f.step_size(step_size), correction(w1, f.count + 1)
@@ -775,21 +758,18 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     >>> x.get_value().round(4)
     array([1., 2.])
     """
-    f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
-        prox=prox,
-    )  # fmt: skip
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name,
+                     bounds=bounds, prox=prox)  # fmt: skip
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     psi, base = f.scalar("momentum_decay", momentum_decay, low=0), f.scalar("base", 0.96)
-    t = f.count + 1
+    a, t = f.step_size(step_size), f.count + 1
     mu, next_mu = (w1 * (1.0 - 0.5 * base ** (psi * s)) for s in (t, t + 1))
     product = f.state("momentum_product", fill=1)
     new: Updates = {product: product * mu}
 
     gradient_weight = (1.0 - mu) / (1.0 - new[product])
     moment_weight = next_mu / (1.0 - new[product] * next_mu)
-    a = f.step_size(step_size)
     for p, g, rate, u, w, c2, eps in f.each(
         a, gradient_weight, moment_weight, correction(w2, t), f.scalar("epsilon", epsilon, low=0)
     ):
@@ -866,13 +846,11 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     >>> x.get_value().round(4)
     array([1., 2.])
     """
-    f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
-        prox=prox,
-    )  # fmt: skip
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name,
+                     bounds=bounds, prox=prox)  # fmt: skip
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
-    t = f.count + 1
+    a, t = f.step_size(step_size), f.count + 1
     c1, c2 = correction(w1, t), correction(w2, t)
     rho_inf = 2.0 / (1.0 - w2) - 1.0
     rho = rho_inf - 2.0 * t * w2**t / c2
@@ -882,7 +860,6 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     r = pt.sqrt((rho - 4.0) * (rho - 2.0) * rho_inf / ((rho_inf - 4.0) * (rho_inf - 2.0) * rho))
 
     new = {}
-    a = f.step_size(step_size)
     for p, g, rate, scale, eps in f.each(a / c1, r * pt.sqrt(c2), f.scalar("epsilon", epsilon, low=0)):
         m, v = f.momentum(p, "mean"), f.zeros_like(p, "mean_square")
         new[m] = f.average(m, g, w1)

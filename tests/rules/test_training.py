@@ -290,6 +290,31 @@ def test_prox_svrg_lands_on_the_lasso():
     assert np.all(np.abs(slope[found == 0]) < l1)
 
 
+@pytest.mark.parametrize("kind", ["mechanic", "lawa", "svrg"])
+def test_a_loop_does_as_calls_and_nothing_moves_after_a_stop(kind):
+    found = []
+    for looped in (False, True):
+        [W, b], stop = shared_at(SMALL.starts), pytensor.shared(0, name="stop")
+        gs, updates = pytensor.grad(SMALL.cost([W, b]), [W, b]), {}
+        given = optapi.svrg(gs, gs, [W, b], 4, updates) if kind == "svrg" else gs
+        updates = optapi.sgd([W, b], gradients=given, step_size=0.1, stop=stop, updates=updates)
+        if kind == "mechanic":
+            updates = optapi.mechanic(updates, {W: gs[0], b: gs[1]}, initial=0.1)
+        elif kind == "lawa":
+            updates = optapi.lawa(updates, {W: pytensor.shared(np.zeros((3, 3)), name="mean")}, every=3)
+        step = compiled(optapi.loop(updates, 10) if looped else updates)
+        for _ in range(1 if looped else 10):
+            step()
+        found.append(values(updates))
+        stop.set_value(1)
+        step()
+        held = {v.name: v.get_value() for v in updates if not v.name.startswith("svrg/")}
+        for name, value in zip([v.name for v in updates], found[-1], strict=True):
+            np.testing.assert_array_equal(value if name != "stop" else 1, held.get(name, value))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-13)
+
+
 def test_lawa_is_the_mean_of_the_latest():
     ps = shared_at(SMALL.starts)
     means = [pytensor.shared(np.zeros_like(start, "float32")) for start in SMALL.starts]
