@@ -819,17 +819,17 @@ def kron(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     r"""PSGD with Kronecker factors: a preconditioner that whitens gradients, learned by products of matrices alone.
 
     .. math::
-        A = Q_1^2 g Q_2^2, \qquad T_1 = A A^T, \qquad s_1 = \frac{m n}{m}, \qquad
+        A = Q_1^2 g Q_2^2, \qquad T_1 = A A^T, \qquad s_1 = n, \qquad
         \ell_1 \leftarrow \max(\beta \ell_1 + (1 - \beta) e_1, e_1), \quad e_1 \ge \|T_1\| + s_1
 
-        P = Q_1 - \frac{\mu}{2 \ell_1} (T_1 - s_1) Q_1, \qquad
-        Q_1 \leftarrow \mathrm{sym}\left(P - \frac{\mu}{2 \ell_1} P (T_1 - s_1)\right), \qquad
+        X = Q_1 - \frac{\mu}{2 \ell_1} (T_1 - s_1) Q_1, \qquad
+        Q_1 \leftarrow \mathrm{sym}\left(X - \frac{\mu}{2 \ell_1} X (T_1 - s_1)\right), \qquad
         x \leftarrow x - a \lambda x - a \, \mathrm{clip}(Q_1^2 m Q_2^2)
 
-    for a matrix with m rows and n columns; likewise :math:`Q_2` with :math:`T_2 = A^T A`. They are symmetric and
-    positive, and come to rest where the mean of :math:`T_1` is :math:`s_1`: where preconditioned gradients are white.
-    Long axes, and vectors, have a diagonal for a matrix. The mean gradient :math:`m` is that of all gradients at first,
-    later a running one.
+    for a matrix with m rows and n columns; likewise :math:`Q_2` with :math:`T_2 = A^T A` and :math:`s_2 = m`. They are
+    symmetric and positive, and come to rest where the mean of :math:`T_1` is :math:`s_1`: where preconditioned
+    gradients are white. Long axes, and vectors, have a diagonal for a matrix. The mean gradient :math:`m` is that of
+    all gradients at first, later a running one.
 
     Parameters
     ----------
@@ -847,8 +847,9 @@ def kron(parameters: Variables, cost: Variable | None = None, gradients: Variabl
         The standard deviation of a noise in the gradients, in their units, which bounds the preconditioner. Rounding is
         added to it.
     initial : scalar, optional
-        The preconditioner at first is this number squared times the identity. By default it is one over the root of the
-        root mean fourth power of the first gradient of each tensor, so that the first step is of size :math:`a`.
+        The preconditioner at first is this number squared times the identity. By default it is
+        :math:`\overline{g^4}^{-1/8}` of the first gradient of each tensor, so that the first step is of size
+        :math:`a`.
     clip : scalar
         The largest root mean square of a preconditioned gradient, which is scaled down to it.
     clip_component : scalar
@@ -894,7 +895,7 @@ def kron(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     # At first the mean of all gradients.
     w1 = pt.minimum(f.scalar("mean_weight", mean_weight, 0, below=1), f.count / (f.count + 1.0))
     w2 = f.scalar("smoothness_weight", smoothness_weight, 0, below=1)
-    tiny = np.finfo("float64").tiny
+    tiny, largest = np.finfo("float64").tiny, check_count("largest", largest)
     scalars = [f.scalar("factor_step_size", factor_step_size, 0, 1), f.scalar("damping", damping, low=tiny)]
     scalars += [f.scalar("clip", clip, low=tiny), f.scalar("clip_component", clip_component, low=0)]
     begin = f.scalar("initial", 1.0 if initial is None else initial, low=tiny)
@@ -907,9 +908,7 @@ def kron(parameters: Variables, cost: Variable | None = None, gradients: Variabl
         g, mean = (t.reshape(shape) if p.type.ndim == 0 else t for t in (g, new[m]))
         noise = noise + np.asarray(np.finfo(p.type.dtype).eps, p.type.dtype) * root_mean_square(g)
         start = _whitening(g, noise) if initial is None else q0
-        factors = _Factors.of(
-            f, p, shape, [1 < n <= check_count("largest", largest) and n**2 <= prod(shape) for n in shape]
-        )
+        factors = _Factors.of(f, p, shape, [1 < n <= largest and n**2 <= prod(shape) for n in shape])
         factors = factors.begun(pt.eq(f.count, 0), start).refitted(new, g, mu, w2, noise)
         d = factors.applied(factors.applied(mean))
         d = pt.clip(d / pt.maximum(root_mean_square(d) / most, np.ones((), p.type.dtype)), -top, top)
@@ -1013,7 +1012,7 @@ def _norm_bound(matrix: Any) -> Any:
 
 
 def _whitening(g: Any, noise: Any) -> Any:
-    """One over the root of the root mean fourth power of `g` and of `noise`."""
+    """The mean fourth power of `g`, and of `noise`, to the power of -1/8."""
     size = root_mean_square(g) + noise
     fourth = root_mean_square((g / size) ** 2) ** 2 + (noise / size) ** 4
     return (size * fourth ** np.asarray(1 / 4, g.type.dtype)) ** np.asarray(-1 / 2, g.type.dtype)

@@ -205,6 +205,19 @@ def test_twin(rule, options):
         np.testing.assert_allclose(flat(point), flat(other), rtol=tolerance, atol=tolerance, err_msg=f"step {t}")
 
 
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (2, 3, 2)], ids=str)
+def test_kron_twin_of_other_shapes(shape):
+    """The longer axis has a diagonal, and of three axes all but those whose square is no more than the components."""
+    start, target = (np.random.default_rng(seed).normal(size=shape) for seed in (4, 5))
+    [W] = ps = shared_at([start])
+    cost = pt.sum(pt.sqrt(1 + (W - target) ** 2))
+    points = trajectory(ps, optapi.kron(ps, cost, step_size=FALLING), STEPS)
+    wanted = reference.kron(
+        [start], lambda x: [(x[0] - target) / np.sqrt(1 + (x[0] - target) ** 2)], STEPS, step_size=FALLING
+    )
+    np.testing.assert_allclose(points, wanted, rtol=1e-11, atol=1e-11)
+
+
 def test_schedule_free_twin():
     ps, options = shared_at(SMALL.starts), {"step_size": schedules.WarmUp(0.3, 5), "power": 1.0, "interpolation": 0.8}
     updates = optapi.sgd(ps, SMALL.cost(ps), step_size=options["step_size"])
@@ -582,12 +595,13 @@ def test_orthogonal_steps(coefficients, shape):
     np.testing.assert_allclose(product, product.T, atol=1e-10)
 
 
-def test_outputs_in_rows_is_the_transposed_run():
+@pytest.mark.parametrize("rule", [partial(optapi.muon, scale="shape"), optapi.normuon], ids=["muon", "normuon"])
+def test_outputs_in_rows_is_the_transposed_run(rule):
     W = shared_at([np.arange(6.0).reshape(2, 3) - 2])
     V = shared_at([np.arange(6.0).reshape(2, 3).T - 2])
     for p, outputs in ((W, "columns"), (V, "rows")):
         g = pt.sin(p[0] if outputs == "columns" else p[0].T)
-        step = compiled(optapi.muon(p, gradients=[g if outputs == "columns" else g.T], outputs=outputs, scale="shape"))
+        step = compiled(rule(p, gradients=[g if outputs == "columns" else g.T], outputs=outputs))
         for _ in range(5):
             step()
     np.testing.assert_allclose(W[0].get_value(), V[0].get_value().T, rtol=1e-12)
