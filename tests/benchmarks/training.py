@@ -49,7 +49,8 @@ Ten rules on two networks on the 1797 digits of scikit-learn, three quarters of 
 - {steps} updates in batches of {size}. The step size rises in the first {warm:.0%} and falls to 0 along half a cosine.
 - Each rule has {tries} step sizes to try, the first ones by factors of {coarse:.2f} from a usual one to where the cost
   rises again, then by {fine:.2f}; what counts is the cost of all training data at the end, in the mean of
-  {tuning} seeds. All other options are the defaults, but for decays, which are 0, and Nesterov's momentum 0.9 in `sgd`.
+  {tuning} seeds. All other options are the defaults, but for decays, which are 0, Nesterov's momentum 0.9 in `sgd`, and
+  a `warm_up` of 400 in `ademamix`, whose slow mean is made for runs of many thousands of updates.
 - Then {seeds} other seeds, of the first weights and of the order of the images. Cells are the median, and in brackets
   the lowest and the highest. "Time" is the processor time of an update, in units of that of `sgd`, under PYTHON.
 
