@@ -70,12 +70,13 @@ from .rules.conjugate_gradient import (
     scaled_conjugate_gradient,
 )
 from .rules.constrained import sqp
+from .rules.diagonal_curvature import adahessian, sophia
 from .rules.first_order import adadelta, adagrad, adam, adamax, adamw, momentum, nadam, nesterov, radam, rmsprop, sgd
 from .rules.groups import partition
 from .rules.hessian_free import hessian_free, krylov_subspace_descent
 from .rules.large_batch import lamb, lars, novograd
 from .rules.least_squares import gauss_newton, levenberg_marquardt
-from .rules.matrices import adafactor, came, muon, scion, shampoo, sm3, soap
+from .rules.matrices import adafactor, came, kron, muon, normuon, scion, shampoo, sm3, soap
 from .rules.natural_gradient import tonga
 from .rules.newton import newton, newton_cg, trust_region_cg
 from .rules.online import ftrl, mirror_descent, rda
@@ -93,12 +94,15 @@ from .transforms import (
     best,
     bold_driver,
     cautious,
+    lawa,
     lookahead,
+    mechanic,
     noise,
     project,
     reduce_on_plateau,
     schedule_free,
     skip_nonfinite,
+    svrg,
 )
 from .tuning import find_step_size
 from .updates import join, reports
@@ -127,6 +131,7 @@ __all__ = [
     "adadelta",
     "adafactor",
     "adagrad",
+    "adahessian",
     "adam",
     "adamax",
     "adamw",
@@ -174,10 +179,12 @@ __all__ = [
     "idbd",
     "inverse_hessian",
     "join",
+    "kron",
     "krylov_subspace_descent",
     "lamb",
     "laprop",
     "lars",
+    "lawa",
     "lbfgs",
     "least_squares",
     "levenberg_marquardt",
@@ -188,6 +195,7 @@ __all__ = [
     "loop",
     "madgrad",
     "mars",
+    "mechanic",
     "minimize",
     "minimize_iterator",
     "mirror_descent",
@@ -200,6 +208,7 @@ __all__ = [
     "newton",
     "newton_cg",
     "noise",
+    "normuon",
     "novograd",
     "olbfgs",
     "partition",
@@ -238,11 +247,13 @@ __all__ = [
     "sm3",
     "smd",
     "soap",
+    "sophia",
     "sqn",
     "sqp",
     "sr1",
     "stopping",
     "super_sab",
+    "svrg",
     "testing",
     "tonga",
     "transforms",

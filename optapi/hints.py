@@ -146,6 +146,8 @@ NAMES = {
     "whileloop": "loop",
     "clip": "gradients.clip",
     "owlqn": "lbfgs",
+    "psgd": "kron",
+    "psgdkron": "kron",
     "fista": "proximal_gradient",
     "ista": "proximal_gradient",
     "proximalgradientdescent": "proximal_gradient",

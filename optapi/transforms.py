@@ -27,6 +27,7 @@ from .checks import (
     check_gradients,
     check_keys,
     check_name,
+    check_number,
     check_parameters,
     check_updates,
     is_generator,
@@ -34,16 +35,21 @@ from .checks import (
     shared_scalar,
 )
 from .gradients import mark
-from .graph.loops import hold, like
+from .graph.loops import cond, hold, like
+from .graph.replace import replaced
 from .hints import hinted
 from .moments import running_average
 from .notes import note, noted
 from .objective import conjunction
-from .state import full_like, labels, state
+from .state import full_like, labels, shape_of, state
 from .stopping import improves
 from .typing import Scalar, StepSize, Updates, Variables
 from .updates import extend, reports
+from .vectors import global_norm, inner
 
+
+# From a mean of some 10 calls to one of a million.
+MECHANIC_BETAS = (0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
 
 ANNEALED = schedules.Power(0.01, exponent=0.55)
 
@@ -197,9 +203,7 @@ def average(updates: Updates, averages: Mapping[Any, Any], *, weight: Scalar | N
     new: Updates = {count: count + moved}
     t: Any = pt.maximum(count + 1 - after, 1)
     for parameter, mean in averages.items():
-        if not isinstance(mean, SharedVariable):
-            raise TypeError(f"averages holds a {type(mean).__name__} for {called(parameter)}; pass a shared variable")
-        value = updates[parameter].astype(mean.type.dtype)
+        value = updates[parameter].astype(_shared_average(parameter, mean).type.dtype)
         if weight is None:
             next_mean = mean + (value - mean) / as_dtype(t, mean.type.dtype)
         else:
@@ -207,6 +211,81 @@ def average(updates: Updates, averages: Mapping[Any, Any], *, weight: Scalar | N
         next_mean = pt.switch(pt.eq(t, 1), value, next_mean)
         extend(new, {mean: like(pt.switch(moved, next_mean, mean), mean)})
     return extend(dict(updates), new)
+
+
+@hinted
+def lawa(updates: Updates, averages: Mapping[Any, Any], *, latest: int = 6, every: int = 100,
+         name: str = "lawa") -> Updates:  # fmt: skip
+    r"""`updates` that also average the latest of the parameters: ``lawa(updates, {p: p_bar}, every=epoch)``.
+
+    At every `every`-th call the parameters are kept, and :math:`\bar x` is the mean of the `latest` ones that were;
+    before the first it is the parameters themselves. Calls that move no parameter do not count. It lets a step size
+    stay high and have the cost that a falling one would give; `average` takes in all points, also the first ones.
+
+    Parameters
+    ----------
+    updates : dict
+        What a rule returned.
+    averages : dict
+        From parameters to shared variables, which will hold their averages.
+    latest : int
+        How many points are kept.
+    every : int
+        The number of calls from one to the next, mostly those of an epoch.
+    name : str
+        The prefix of the names of its state.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    KeyError
+        If a variable for an average already has an update, or is passed for two parameters.
+
+    Notes
+    -----
+    Memory: `latest` numbers per parameter component.
+
+    References
+    ----------
+    Kaddour (2022), Stop wasting my time! Saving days of ImageNet and BERT training with latest weight averaging,
+    section 2.
+
+    Examples
+    --------
+    >>> x, mean = pytensor.shared(8.0, name="x"), pytensor.shared(0.0, name="mean")
+    >>> updates = optapi.lawa(optapi.sgd([x], x**2, step_size=0.25), {x: mean}, latest=2, every=1)
+    >>> step = pytensor.function([], [], updates=updates)
+    >>> for _ in range(3):
+    ...     _ = step()
+    >>> float(x.get_value()), float(mean.get_value())
+    (1.0, 1.5)
+    """
+    check_updates(updates)
+    check_name("name", name)
+    check_keys("averages", averages, updates)
+    latest, every = check_count("latest", latest), check_count("every", every)
+    count, moved = state(f"{name}/count", dtype="int64"), _moved(updates, averages)
+    kept, due = (count + 1) // every, pt.eq((count + 1) % every, 0)
+    new: Updates = {count: count + moved}
+    for p, label in zip(averages, labels(list(averages)), strict=True):
+        mean = _shared_average(p, averages[p])
+        points = state(f"{name}/points/{label}", (latest, *shape_of(p)), p.type.dtype)
+        place = pt.eq(np.arange(latest), (kept - 1) % latest).reshape((latest, *(1 for _ in range(p.type.ndim))))
+        taken = pt.switch(moved & due & place, updates[p], points)
+        share = as_dtype(1.0 / pt.clip(kept, 1, latest), p.type.dtype)
+        value = pt.switch(pt.eq(kept, 0), updates[p], pt.sum(taken, axis=0) * share)
+        extend(new, {points: taken, mean: like(pt.switch(moved, value, mean), mean)})
+    return extend(dict(updates), new)
+
+
+def _shared_average(parameter: Any, mean: Any) -> Any:
+    """`mean`, which has to be a shared variable."""
+    if not isinstance(mean, SharedVariable):
+        raise TypeError(f"averages holds a {type(mean).__name__} for {called(parameter)}; pass a shared variable")
+    return mean
 
 
 def _check_first_order(updates: Updates) -> None:
@@ -439,6 +518,113 @@ def cautious(updates: Updates, gradients: Mapping[Any, Any]) -> Updates:
         share = pt.sum(keeps) / pt.maximum(keeps.size, 1).astype(p.type.dtype)
         changed[p] = like(p - step * keeps / pt.maximum(share, np.asarray(1e-3, p.type.dtype)), p)
     return changed
+
+
+@hinted
+def mechanic(updates: Updates, gradients: Mapping[Any, Any], *, initial: Scalar = 1e-6, decay: Scalar = 1e-2,
+             epsilon: Scalar = 1e-8, betas: Sequence[float] = MECHANIC_BETAS,
+             name: str = "mechanic") -> Updates:  # fmt: skip
+    r"""`updates` with a step size that is learned: ``mechanic(sgd([p], cost, step_size=1.0), {p: g})``.
+
+    .. math::
+        x \leftarrow x_0 + \Big(\sum_i s_i\Big) \Delta, \qquad \Delta \leftarrow \Delta + (x' - x)
+
+    with the next value :math:`x'` by the rule, the point :math:`x_0` of the first call, and scales :math:`s_i`, one for
+    each :math:`\beta_i`, that bet on the next change of the cost: with
+    :math:`h = -\big(g + \lambda \sum_i s_i \tfrac{\|g\|}{\|x\|} x\big)^T \Delta`
+
+    .. math::
+        r \leftarrow \beta r + s \, \mathrm{clip}(h, m), \qquad m \leftarrow \max(\beta m, |h|), \qquad
+        v \leftarrow \beta^2 v + h^2, \qquad s \leftarrow \frac{s_0 m / k + \max(r, 0)}{\sqrt v + \epsilon}
+
+    A call in which the rule moves nothing does not count.
+
+    Parameters
+    ----------
+    updates : dict
+        What a first-order rule returned, with a step size of 1, or a schedule with the peak 1. Not of one whose steps
+        are relative to the parameters, such as `lamb`, or that finds its step size.
+    gradients : dict
+        From all parameters of the rule to the gradients of what is minimized; under ascent pass their negatives.
+    initial : scalar
+        :math:`s_0`, the first step size.
+    decay : scalar
+        :math:`\lambda`, a pull to zero that makes the scales less uneven.
+    epsilon : scalar
+        :math:`\epsilon`, in units of the cost.
+    betas : list or tuple of float
+        The :math:`\beta_i`, each from 0 to below 1; there are :math:`k`.
+    name : str
+        The prefix of the names of its state.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ValueError
+        If the rule reports the cost or the gradient of the point after the call, as in `project`, or has bounds.
+
+    Notes
+    -----
+    Cost per call: three inner products. Memory: one number per parameter component. :math:`\Delta` is not kept but
+    worked out from :math:`x - x_0`, and :math:`h` is clipped, both as in the authors' program.
+
+    References
+    ----------
+    Cutkosky, Defazio and Mehta (2023), Mechanic: a learning rate tuner, algorithm 1 and the authors' program.
+
+    Examples
+    --------
+    >>> x = pytensor.shared(np.array([3.0, -1.0]), name="x")
+    >>> [g] = pytensor.grad(pt.sum((x - [1.0, 2.0]) ** 2), [x])
+    >>> updates = optapi.adam([x], gradients=[g], step_size=optapi.schedules.Linear(1.0, 300))
+    >>> step = pytensor.function([], [], updates=optapi.mechanic(updates, {x: g}))
+    >>> for _ in range(300):
+    ...     _ = step()
+    >>> bool(np.allclose(x.get_value(), [1.0, 2.0], atol=0.1))
+    True
+    """
+    check_updates(updates)
+    _check_first_order(updates)
+    _check_free(updates)
+    check_name("name", name)
+    check_keys("gradients", gradients, updates)
+    if not isinstance(betas, list | tuple) or not betas:
+        raise TypeError(f"betas is {betas!r}; pass a list of numbers from 0 to below 1")
+    beta = np.array([check_number(f"betas[{i}]", b, low=0, below=1) for i, b in enumerate(betas)])
+    parameters = check_parameters(list(gradients))
+    gs = [
+        as_dtype(g, p.type.dtype)
+        for g, p in zip(as_tensors("gradients", [*gradients.values()]), parameters, strict=True)
+    ]
+    s0, lam, eps = (scalar(n, v, low=0) for n, v in (("initial", initial), ("decay", decay), ("epsilon", epsilon)))
+    r, m, v, scales = (
+        state(f"{name}/{role}", (len(beta),), "float64") for role in ("reward", "largest", "sum_of_squares", "scale")
+    )
+    count, moved = state(f"{name}/count", dtype="int64"), _moved(updates, parameters)
+    first = pt.eq(count, 0)
+    s = pt.switch(first, s0, scales)
+    total = pt.sum(s)
+    pull = lam * total * global_norm(gs) / (global_norm(parameters) + eps)
+    h, starts, sums = pt.constant(0.0), [], []
+    for p, g, start in zip(parameters, gs, _all_zeros_like(parameters, f"{name}/start"), strict=True):
+        starts.append((start, pt.switch(first, p, start)))
+        sums.append((starts[-1][1] - p) * as_dtype(1 / (total + eps), p.type.dtype))
+        h = h + inner([g + as_dtype(pull, p.type.dtype) * p], [sums[-1]])
+    new = dict(starts) | {
+        r: beta * r + pt.clip(h, -m, m) * s,
+        m: pt.maximum(beta * m, abs(h) + eps),
+        v: beta**2 * v + h**2,
+    }
+    new[scales] = (s0 / len(beta) * new[m] + pt.maximum(new[r], 0.0)) / (pt.sqrt(new[v]) + eps)
+    changed, total = dict(updates), pt.sum(new[scales])
+    for p, (_, x0), back in zip(parameters, starts, sums, strict=True):
+        value = x0 - as_dtype(total, p.type.dtype) * (back - (updates[p] - p))
+        changed[p] = like(pt.switch(moved, value, p), p)
+    new = {variable: like(pt.switch(moved, value, variable), variable) for variable, value in new.items()}
+    return extend(changed, new | {count: count + moved})
 
 
 @hinted
@@ -787,6 +973,91 @@ def noise(gradients: Sequence[Any], updates: Updates, *, rng: Variable | int | N
         noisy.append(mark(like(g + as_dtype(deviation, g.type.dtype) * draws, g)))
     extend(updates, {**new, generator: next_generator})
     return noisy
+
+
+@hinted
+def svrg(gradients: Sequence[Any], full_gradients: Sequence[Any], parameters: Variables, every: int,
+         updates: Updates, *, name: str = "svrg") -> list[Any]:  # fmt: skip
+    r"""Gradients of batches whose noise vanishes at a minimizer: ``sgd(ps, gradients=svrg(...), updates=updates)``.
+
+    .. math:: g(x) - g(\tilde x) + \bar g(\tilde x)
+
+    with the gradient :math:`g` of the batch of this call, and that of all data :math:`\bar g`, which is worked out at
+    the first call and at every `every`-th after it, at the point :math:`\tilde x` held then. So a constant step size is
+    enough, and convergence is linear. With a rule that has `prox` it is Prox-SVRG.
+
+    Parameters
+    ----------
+    gradients : list of variables
+        :math:`g`, of the cost of a batch, which is an input or drawn.
+    full_gradients : list of variables
+        :math:`\bar g`, of the mean cost of all data, the mean of :math:`g` over the batches.
+    parameters : list of variables
+        :math:`x`, one for each gradient.
+    every : int
+        The number of calls from one :math:`\tilde x` to the next: some passes over the data.
+    updates : dict
+        Extended in place with the next values of its state.
+    name : str
+        The prefix of the names of its state.
+
+    Returns
+    -------
+    list of variables
+        Marked as transformed.
+
+    Raises
+    ------
+    ValueError
+        If a gradient does not depend on the parameters, so that it is not known elsewhere.
+
+    Notes
+    -----
+    Cost per call: two gradients of the batch, and that of all data at every `every`-th. Memory: two numbers per
+    parameter component. It is for smooth, mostly convex costs: with networks there is little gain. The count goes on
+    after a stop of the rule.
+
+    References
+    ----------
+    Johnson and Zhang (2013), Accelerating stochastic gradient descent using predictive variance reduction, figure 1
+    with option I; Xiao and Zhang (2014), A proximal stochastic gradient method with progressive variance reduction.
+
+    Examples
+    --------
+    >>> data, x = np.array([1.0, 2.0, 6.0]), pytensor.shared(0.0, name="x")
+    >>> one, updates = pt.dscalar("one"), {}
+    >>> batch, full = pt.exp(one * x) - x, pt.mean(pt.exp(pt.constant(data) * x)) - x
+    >>> gs = optapi.svrg(pytensor.grad(batch, [x]), pytensor.grad(full, [x]), [x], 30, updates)
+    >>> step = pytensor.function([one], [], updates=optapi.sgd([x], gradients=gs, step_size=0.02, updates=updates))
+    >>> for i in np.random.default_rng(0).integers(3, size=3000):
+    ...     _ = step(data[i])
+    >>> slope = np.mean(data * np.exp(data * x.get_value())) - 1
+    >>> bool(abs(slope) < 1e-10)
+    True
+    """
+    parameters = check_parameters(parameters)
+    gradients, full = check_gradients(gradients, parameters), check_gradients(full_gradients, parameters)
+    check_updates(updates)
+    check_name("name", name)
+    for argument, given in (("gradients", gradients), ("full_gradients", full)):
+        if not set(ancestors(given)).intersection(parameters):
+            raise ValueError(f"{argument} do not depend on the parameters, so they are not known elsewhere")
+    count = state(f"{name}/count", dtype="int64")
+    due = pt.eq(count % check_count("every", every), 0)
+    anchors, means = (_all_zeros_like(parameters, f"{name}/{role}") for role in ("anchor", "mean"))
+    points = [pt.switch(due, p, anchor) for p, anchor in zip(parameters, anchors, strict=True)]
+
+    def everywhere(*point: Any) -> list[Any]:
+        return [
+            like(g, p)
+            for g, p in zip(replaced(full, dict(zip(parameters, point, strict=True))), parameters, strict=True)
+        ]
+
+    at = cond(due, everywhere, parameters, means)
+    there = replaced(gradients, {p: like(point, p) for p, point in zip(parameters, points, strict=True)})
+    new = dict(zip([*anchors, *means], [*points, *at], strict=True)) | {count: count + 1}
+    extend(updates, {variable: like(value, variable) for variable, value in new.items()})
+    return [mark(like(g - other + mean, p)) for g, other, mean, p in zip(gradients, there, at, parameters, strict=True)]
 
 
 def _all_zeros_like(variables: Sequence[Any], name: str) -> list[Any]:

@@ -222,6 +222,17 @@ CALLS |= {
         optapi.cautious,
         lambda: {"updates": (u := updated("p", "cost"))[0], "gradients": {u[1]: pt.grad(u[2], u[1])}},
     ),
+    "mechanic": (
+        optapi.mechanic,
+        lambda: {"updates": (u := updated("p", "cost"))[0], "gradients": {u[1]: pt.grad(u[2], u[1])}},
+    ),
+    "lawa": (optapi.lawa, lambda: {"updates": (u := updated("p", "q"))[0], "averages": {u[1]: u[2]}}),
+    "svrg": (
+        optapi.svrg,
+        lambda: (lambda p, g: {"gradients": [g], "full_gradients": [g], "parameters": [p], "every": 2, "updates": {}})(
+            (u := updated("p", "cost"))[1], pt.grad(u[2], u[1])
+        ),
+    ),
     "schedule_free": (
         optapi.schedule_free,
         lambda: {"updates": (u := updated("p"))[0], "parameters": [u[1]], "step_size": 0.1},

@@ -625,6 +625,9 @@ def elementwise(op: Any, dtypes: list[str], output: TensorType) -> Iterator[Call
         yield np.where
     elif isinstance(op, scalars.Switch):
         yield lambda condition, one, other: np.asarray(np.where(condition, one, other), dtype)
+    elif isinstance(op, scalars.Clip) and dtypes == [dtype] * 3:
+        # PyTensor's own is a call of Python for each component. As there, NaN stays, and the lower limit wins.
+        yield lambda x, low, high: np.where(x < low, low, np.where(x > high, high, x))
     elif isinstance(op, scalars.Add | scalars.Mul) and len(dtypes) > 2 and all(other == dtype for other in dtypes):
         ufunc = np.add if isinstance(op, scalars.Add) else np.multiply
         yield lambda *terms: reduce(ufunc, terms)

@@ -441,14 +441,12 @@ def mars(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     t, a = f.count + 1, f.step_size(step_size)
     boost, rate = f.scalar("strength", strength, low=0) * w1 / (1.0 - w1), a / correction(w1, t)
-    kept = [
-        f.zeros_like(p, "point" if check_flag("second_gradient", second_gradient) else "gradient") for p in f.parameters
-    ]
+    role = "point" if check_flag("second_gradient", second_gradient) else "gradient"
+    kept = [f.zeros_like(p, role) for p in f.parameters]
     scalars = a if base == "lion" else rate, boost, correction(w2, t), f.scalar("epsilon", epsilon, low=0)
     new: Updates = {last: p if second_gradient else g for (p, g), last in zip(f.each(), kept, strict=True)}
-    for (p, g, rate, gamma, c2, eps), old in zip(
-        f.each(*scalars), _there(f, kept) if second_gradient else kept, strict=True
-    ):
+    there = _there(f, kept) if second_gradient else kept
+    for (p, g, rate, gamma, c2, eps), old in zip(f.each(*scalars), there, strict=True):
         c = g + gamma * (g - pt.switch(pt.eq(f.count, 0), pt.zeros_like(g), old))
         c = c / pt.maximum(length(c), np.ones((), p.type.dtype))
         m, v = f.momentum(p, "mean"), None if base == "lion" else f.zeros_like(p, "mean_square")

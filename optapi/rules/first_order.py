@@ -22,9 +22,9 @@ def _below(prox: Prox | None) -> float:
 @hinted
 def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
         stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
-        momentum: Scalar = 0.0, dampening: Scalar = 0.0, nesterov: bool = False, bounds: Bounds | None = None,
-        prox: Prox | None = None, tolerance: Scalar | None = None, ascent: bool = False,
-        name: str = "sgd") -> Updates:  # fmt: skip
+        momentum: Scalar = 0.0, dampening: Scalar = 0.0, nesterov: bool = False, decay: StepSize = 0.0,
+        mask: Mask | None = None, bounds: Bounds | None = None, prox: Prox | None = None,
+        tolerance: Scalar | None = None, ascent: bool = False, name: str = "sgd") -> Updates:  # fmt: skip
     r"""Stochastic gradient descent, with momentum and annealing.
 
     .. math:: x \leftarrow x - a g
@@ -49,6 +49,10 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
         :math:`\tau`, between 0 and 1.
     nesterov : bool
         Whether to use Nesterov's momentum; needs a momentum above 0 and a dampening of 0.
+    decay : scalar or schedule
+        :math:`\lambda` of a decoupled decay, see `adamw`.
+    mask : list of bool, or callable, optional
+        Which parameters decay, see `adamw`.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
     prox : penalty, dict or list, optional
@@ -86,18 +90,13 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
         raise ValueError("nesterov and dampening need a momentum above 0")
     if nesterov and not is_zero(dampening):
         raise ValueError("nesterov needs a dampening of 0")
-    f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
-        prox=prox,
-    )  # fmt: skip
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name,
+                     bounds=bounds, prox=prox)  # fmt: skip
     weight = 1.0 - f.scalar("dampening", dampening, 0, 1)
-    if not is_zero(dampening):
-        weight = pt.switch(pt.eq(f.count, 0), 1.0, weight)
+    weight = weight if is_zero(dampening) else pt.switch(pt.eq(f.count, 0), 1.0, weight)
 
-    new = {}
-    for p, g, a, mu, w in f.each(
-        f.step_size(step_size), f.scalar("momentum", momentum, 0, 1, below=_below(prox)), weight
-    ):
+    rate, new = f.step_size(step_size), {}
+    for p, g, a, mu, w in f.each(rate, f.scalar("momentum", momentum, 0, 1, below=_below(prox)), weight):
         if is_zero(momentum):
             new[p] = p - a * g
         else:
@@ -107,14 +106,15 @@ def sgd(parameters: Variables, cost: Variable | None = None, gradients: Variable
             # A gradient counts in all later steps too.
             a = a * (1 + mu * w / (1 - mu) if nesterov else w / (1 - mu))
         f.metric(p, a)
-    return f.finish(new)
+    return f.finish(f.decay(new, decay, mask, step_size=rate))
 
 
 @hinted
 def momentum(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
-             momentum: Scalar = 0.9, bounds: Bounds | None = None, prox: Prox | None = None,
-             tolerance: Scalar | None = None, ascent: bool = False, name: str = "momentum") -> Updates:  # fmt: skip
+             momentum: Scalar = 0.9, decay: StepSize = 0.0, mask: Mask | None = None, bounds: Bounds | None = None,
+             prox: Prox | None = None, tolerance: Scalar | None = None, ascent: bool = False,
+             name: str = "momentum") -> Updates:  # fmt: skip
     r"""Gradient descent with classical momentum, the heavy ball.
 
     .. math:: v \leftarrow \mu v - a g, \qquad x \leftarrow x + v
@@ -130,6 +130,10 @@ def momentum(parameters: Variables, cost: Variable | None = None, gradients: Var
         :math:`a`.
     momentum : scalar
         :math:`\mu`, between 0 and 1.
+    decay : scalar or schedule
+        :math:`\lambda` of a decoupled decay, see `adamw`.
+    mask : list of bool, or callable, optional
+        Which parameters decay, see `adamw`.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
     prox : penalty, dict or list, optional
@@ -159,24 +163,23 @@ def momentum(parameters: Variables, cost: Variable | None = None, gradients: Var
     >>> x.get_value().round(2)
     array([1., 2.])
     """
-    f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
-        prox=prox,
-    )  # fmt: skip
-    new = {}
-    for p, g, a, mu in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1, below=_below(prox))):
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name,
+                     bounds=bounds, prox=prox)  # fmt: skip
+    rate, new = f.step_size(step_size), {}
+    for p, g, a, mu in f.each(rate, f.scalar("momentum", momentum, 0, 1, below=_below(prox))):
         v = f.momentum(p, "velocity")
         new[v] = mu * v - a * g
         new[p] = p + new[v]
         f.metric(p, a / (1 - mu))
-    return f.finish(new)
+    return f.finish(f.decay(new, decay, mask, step_size=rate))
 
 
 @hinted
 def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-2,
-             momentum: Scalar = 0.9, bounds: Bounds | None = None, prox: Prox | None = None,
-             tolerance: Scalar | None = None, ascent: bool = False, name: str = "nesterov") -> Updates:  # fmt: skip
+             momentum: Scalar = 0.9, decay: StepSize = 0.0, mask: Mask | None = None, bounds: Bounds | None = None,
+             prox: Prox | None = None, tolerance: Scalar | None = None, ascent: bool = False,
+             name: str = "nesterov") -> Updates:  # fmt: skip
     r"""Gradient descent with Nesterov's momentum: the gradient is that at the lookahead point.
 
     .. math:: v \leftarrow \mu v - a g, \qquad x \leftarrow x + \mu v - a g
@@ -195,6 +198,10 @@ def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Var
     momentum : scalar
         :math:`\mu`, between 0 and 1. It must be the same at all updates, because :math:`x` looks ahead by that of the
         next one.
+    decay : scalar or schedule
+        :math:`\lambda` of a decoupled decay, see `adamw`.
+    mask : list of bool, or callable, optional
+        Which parameters decay, see `adamw`.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
     prox : penalty, dict or list, optional
@@ -225,17 +232,15 @@ def nesterov(parameters: Variables, cost: Variable | None = None, gradients: Var
     >>> x.get_value().round(4)
     array([1.    , 1.9999])
     """
-    f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
-        prox=prox,
-    )  # fmt: skip
-    new = {}
-    for p, g, a, mu in f.each(f.step_size(step_size), f.scalar("momentum", momentum, 0, 1, below=_below(prox))):
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name,
+                     bounds=bounds, prox=prox)  # fmt: skip
+    rate, new = f.step_size(step_size), {}
+    for p, g, a, mu in f.each(rate, f.scalar("momentum", momentum, 0, 1, below=_below(prox))):
         v = f.momentum(p, "velocity")
         new[v] = mu * v - a * g
         new[p] = p + mu * new[v] - a * g
         f.metric(p, a / (1 - mu))
-    return f.finish(new)
+    return f.finish(f.decay(new, decay, mask, step_size=rate))
 
 
 @hinted
@@ -288,10 +293,8 @@ def adagrad(parameters: Variables, cost: Variable | None = None, gradients: Vari
     >>> x.get_value().round(4)
     array([1., 2.])
     """
-    f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
-        prox=prox,
-    )  # fmt: skip
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name,
+                     bounds=bounds, prox=prox)  # fmt: skip
     scalars = f.scalar("epsilon", epsilon, low=0), f.scalar("initial", initial, low=0)
     new = {}
     for p, g, a, eps, s0 in f.each(f.step_size(step_size), *scalars):
@@ -357,10 +360,8 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
     >>> x.get_value().round(2)
     array([1., 2.])
     """
-    f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
-        prox=prox,
-    )  # fmt: skip
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name,
+                     bounds=bounds, prox=prox)  # fmt: skip
     w = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
 
     new = {}
@@ -378,8 +379,8 @@ def adadelta(parameters: Variables, cost: Variable | None = None, gradients: Var
 def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
             stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize = 1e-3,
             momentum: Scalar = 0.0, mean_square_weight: Scalar = 0.9, epsilon: Scalar = 1e-8, centered: bool = False,
-            bounds: Bounds | None = None, prox: Prox | None = None, tolerance: Scalar | None = None,
-            ascent: bool = False, name: str = "rmsprop") -> Updates:  # fmt: skip
+            decay: StepSize = 0.0, mask: Mask | None = None, bounds: Bounds | None = None, prox: Prox | None = None,
+            tolerance: Scalar | None = None, ascent: bool = False, name: str = "rmsprop") -> Updates:  # fmt: skip
     r"""RMSProp: gradients divided by the root of their running mean square.
 
     .. math:: v \leftarrow \rho v + (1 - \rho) g^2, \qquad x \leftarrow x - a \frac{g}{\sqrt v + \epsilon}
@@ -405,6 +406,10 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
         :math:`\epsilon`, in units of the gradient.
     centered : bool
         Whether to divide by a running standard deviation.
+    decay : scalar or schedule
+        :math:`\lambda` of a decoupled decay, see `adamw`.
+    mask : list of bool, or callable, optional
+        Which parameters decay, see `adamw`.
     bounds : dict, list or pair, optional
         As in `lbfgs`. After a step the parameters are put inside, and a momentum that leads outside becomes 0.
     prox : penalty, dict or list, optional
@@ -438,16 +443,14 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
     >>> x.get_value().round(2)
     array([1., 2.])
     """
-    f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
-        prox=prox,
-    )  # fmt: skip
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name,
+                     bounds=bounds, prox=prox)  # fmt: skip
     w = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     check_flag("centered", centered)
     scalars = f.scalar("momentum", momentum, 0, 1, below=_below(prox)), f.scalar("epsilon", epsilon, low=0)
 
-    new = {}
-    for p, g, a, mu, eps in f.each(f.step_size(step_size), *scalars):
+    rate, new = f.step_size(step_size), {}
+    for p, g, a, mu, eps in f.each(rate, *scalars):
         v = f.zeros_like(p, "mean_square")
         new[v] = square = f.average(v, g**2, w)
         if centered:
@@ -460,7 +463,7 @@ def rmsprop(parameters: Variables, cost: Variable | None = None, gradients: Vari
             new[b] = d = mu * b + d
         new[p] = p - a * d
         f.metric(p, a if is_zero(momentum) else a / (1 - mu), pt.sqrt(square) + eps)
-    return f.finish(new)
+    return f.finish(f.decay(new, decay, mask, step_size=rate))
 
 
 @hinted
@@ -532,10 +535,8 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     >>> x.get_value().round(4)
     array([1., 2.])
     """
-    f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
-        prox=prox,
-    )  # fmt: skip
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name,
+                     bounds=bounds, prox=prox)  # fmt: skip
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     check_flag("amsgrad", amsgrad), check_flag("clip_update", clip_update)
@@ -675,10 +676,8 @@ def adamax(parameters: Variables, cost: Variable | None = None, gradients: Varia
     >>> x.get_value().round(4)
     array([1., 2.])
     """
-    f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
-        prox=prox,
-    )  # fmt: skip
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name,
+                     bounds=bounds, prox=prox)  # fmt: skip
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("norm_weight", norm_weight, 0, below=1)
     a, c = f.step_size(step_size), correction(w1, f.count + 1)
@@ -759,21 +758,18 @@ def nadam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     >>> x.get_value().round(4)
     array([1., 2.])
     """
-    f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
-        prox=prox,
-    )  # fmt: skip
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name,
+                     bounds=bounds, prox=prox)  # fmt: skip
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
     psi, base = f.scalar("momentum_decay", momentum_decay, low=0), f.scalar("base", 0.96)
-    t = f.count + 1
+    a, t = f.step_size(step_size), f.count + 1
     mu, next_mu = (w1 * (1.0 - 0.5 * base ** (psi * s)) for s in (t, t + 1))
     product = f.state("momentum_product", fill=1)
     new: Updates = {product: product * mu}
 
     gradient_weight = (1.0 - mu) / (1.0 - new[product])
     moment_weight = next_mu / (1.0 - new[product] * next_mu)
-    a = f.step_size(step_size)
     for p, g, rate, u, w, c2, eps in f.each(
         a, gradient_weight, moment_weight, correction(w2, t), f.scalar("epsilon", epsilon, low=0)
     ):
@@ -850,13 +846,11 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     >>> x.get_value().round(4)
     array([1., 2.])
     """
-    f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds,
-        prox=prox,
-    )  # fmt: skip
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name,
+                     bounds=bounds, prox=prox)  # fmt: skip
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
-    t = f.count + 1
+    a, t = f.step_size(step_size), f.count + 1
     c1, c2 = correction(w1, t), correction(w2, t)
     rho_inf = 2.0 / (1.0 - w2) - 1.0
     rho = rho_inf - 2.0 * t * w2**t / c2
@@ -866,7 +860,6 @@ def radam(parameters: Variables, cost: Variable | None = None, gradients: Variab
     r = pt.sqrt((rho - 4.0) * (rho - 2.0) * rho_inf / ((rho_inf - 4.0) * (rho_inf - 2.0) * rho))
 
     new = {}
-    a = f.step_size(step_size)
     for p, g, rate, scale, eps in f.each(a / c1, r * pt.sqrt(c2), f.scalar("epsilon", epsilon, low=0)):
         m, v = f.momentum(p, "mean"), f.zeros_like(p, "mean_square")
         new[m] = f.average(m, g, w1)

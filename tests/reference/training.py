@@ -532,3 +532,132 @@ def cautious_adam(x, g, s, t, a):
     m, v = moments(s, g, t, 0.9, 0.999)
     u, keeps = m / (np.sqrt(v) + 1e-8), (m * g > 0).astype(float)
     return x - a * u * keeps / max(np.mean(keeps), 1e-3)
+
+
+def signs(size, seed, count):
+    """Random signs by mixing integers of 32 bits, as `optapi.draws` says."""
+
+    def mixed(bits):
+        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+            bits = (bits ^ bits >> shift) * factor % 2**32
+        return bits
+
+    return np.array([1.0 if mixed(mixed(mixed(i + 1) ^ seed) ^ count) < 2**31 else -1.0 for i in range(size)])
+
+
+def hutchinson(x, product, seed, count):
+    """Hutchinson (1990): signs times the product of the Hessian with them."""
+    z, begin, vectors = signs(sum(p.size for p in x), seed, count), 0, []
+    for p in x:
+        vectors.append(z[begin : begin + p.size].reshape(p.shape))
+        begin += p.size
+    return [v * w for v, w in zip(vectors, product(x, vectors), strict=True)]
+
+
+def sophia(x, gradient, steps, *, product, step_size, mean_weight=0.965, curvature_weight=0.99, scale=0.01, clip=1.0,
+           epsilon=1e-8, every=10, seed=0, decay=1e-4):  # fmt: skip
+    """Liu et al. (2024), algorithm 3, with Hutchinson's estimates, which count from the next update on."""
+    ms, hs, points = [np.zeros_like(p) for p in x], [np.zeros_like(p) for p in x], []
+    for count in range(steps):
+        a, start = _at(step_size, count), x
+        ms = [mean_weight * m + (1 - mean_weight) * g for m, g in zip(ms, gradient(x), strict=True)]
+        ratios = [
+            m / (1 - mean_weight ** (count + 1)) / np.maximum(scale * h, epsilon) for m, h in zip(ms, hs, strict=True)
+        ]
+        x = [p - a * decay * p - a * np.clip(r, -clip, clip) for p, r in zip(x, ratios, strict=True)]
+        if count % every == 0:
+            ds = hutchinson(start, product, seed, count)
+            hs = [curvature_weight * h + (1 - curvature_weight) * d for h, d in zip(hs, ds, strict=True)]
+        points.append(x)
+    return points
+
+
+def adahessian(x, gradient, steps, *, product, step_size, mean_weight=0.9, mean_square_weight=0.999, epsilon=1e-4,
+               power=1.0, block=1, seed=0, decay=0.0):  # fmt: skip
+    """Yao et al. (2021), algorithm 1."""
+    ms, vs, points = [np.zeros_like(p) for p in x], [np.zeros_like(p) for p in x], []
+    for count in range(steps):
+        a, t, ds = _at(step_size, count), count + 1, hutchinson(x, product, seed, count)
+        ds = [d if d.size % block else np.repeat(d.reshape(-1, block).mean(1), block).reshape(d.shape) for d in ds]
+        ms = [mean_weight * m + (1 - mean_weight) * g for m, g in zip(ms, gradient(x), strict=True)]
+        vs = [mean_square_weight * v + (1 - mean_square_weight) * d**2 for v, d in zip(vs, ds, strict=True)]
+        x = [
+            p - a * decay * p
+            - a * m / (1 - mean_weight**t) / ((v / (1 - mean_square_weight**t)) ** (power / 2) + epsilon)
+            for p, m, v in zip(x, ms, vs, strict=True)
+        ]  # fmt: skip
+        points.append(x)
+    return points
+
+
+@tensorwise
+def normuon(x, g, s, t, a, *, momentum=0.95, nesterov=False, mean_square_weight=0.95, scale=0.2, epsilon=1e-8,
+            decay=0.1):  # fmt: skip
+    """Li et al. (2025), algorithm 1, for weights of (inputs, outputs); a vector is by AdamW."""
+    if x.ndim < 2:
+        return VECTORS(x, g, s, t, a)
+    m = mean(s, "m", g, momentum)
+    u = newton_schulz(momentum * m + (1 - momentum) * g if nesterov else m, epsilon)
+    u = u / (np.sqrt(mean(s, "v", np.mean(u**2, axis=0), mean_square_weight)) + epsilon)
+    return x - a * decay * x - a * scale * np.sqrt(x.size) / np.linalg.norm(u) * u
+
+
+@tensorwise
+def kron(x, g, s, t, a, *, mean_weight=0.9, factor_step_size=0.1, smoothness_weight=0.9, damping=1e-9, initial=None,
+         clip=2.0, clip_component=10.0, decay=0.0):  # fmt: skip
+    """PSGD, Li (2024), with the update QUAD of the author's program, here with whole matrices, diagonal ones too."""
+    m, n, k = mean(s, "m", g, min(mean_weight, (t - 1) / t)), x.shape, x.ndim
+    noise = damping + np.finfo(float).eps * rms(g)
+    if t == 1:
+        q = (np.mean(g**4) + noise**4) ** (-1 / 8) if initial is None else initial
+        s["Q"], s["l"] = [q ** (1 / k) * np.eye(size) for size in n], np.zeros(k)
+    Q = s["Q"]
+    P = [q @ q for q in Q]
+    A, Q_next = multiplied(g, P), []
+    for i in range(k):
+        T = unfolded(A, i) @ unfolded(A, i).T
+        T = T + noise**2 * np.prod([np.sum(P[j] ** 2) for j in range(k) if j != i]) * P[i] @ P[i]
+        is_dense = n[i] ** 2 <= x.size
+        bound = np.linalg.norm(np.linalg.matrix_power(T, 4)) ** 0.25 if is_dense else np.max(np.diag(T))
+        T = T if is_dense else np.diag(np.diag(T))
+        one = x.size / n[i] * np.eye(n[i])
+        bound += x.size / n[i]
+        s["l"][i] = max(smoothness_weight * s["l"][i] + (1 - smoothness_weight) * bound, bound)
+        step = np.eye(n[i]) - factor_step_size / 2 / s["l"][i] * (T - one)
+        new = step @ Q[i] @ step
+        Q_next.append((new + new.T) / 2)
+    s["Q"] = Q_next
+    d = multiplied(m, [q @ q for q in Q_next])
+    d = np.clip(d * min(1, clip / rms(d)), -clip_component, clip_component)
+    return x - a * (d + decay * x)
+
+
+def mechanic(x, gradient, steps, *, betas, initial=1e-6, decay=1e-2, epsilon=1e-8):
+    """Cutkosky, Defazio and Mehta (2023), algorithm 1 with the clipping of their program, over gradient descent."""
+    x0, betas, points = x, np.array(betas), []
+    D, r, m, v = [np.zeros_like(p) for p in x], np.zeros(len(betas)), np.zeros(len(betas)), np.zeros(len(betas))
+    s = np.full(len(betas), initial)
+    for _ in range(steps):
+        gs = gradient(x)
+        sizes = [np.sqrt(sum(np.sum(a**2) for a in arrays)) for arrays in (gs, x)]
+        pulled = [g + decay * np.sum(s) * sizes[0] / (sizes[1] + epsilon) * p for g, p in zip(gs, x, strict=True)]
+        # What the program works out from the points, with its epsilon.
+        D = [(p - p0) / (np.sum(s) + epsilon) for p, p0 in zip(x, x0, strict=True)]
+        h = -sum(np.sum(g * d) for g, d in zip(pulled, D, strict=True))
+        r = betas * r + s * np.clip(h, -m, m)
+        m, v = np.maximum(betas * m, abs(h) + epsilon), betas**2 * v + h**2
+        s = (initial / len(betas) * m + np.maximum(r, 0)) / (np.sqrt(v) + epsilon)
+        x = [p0 + np.sum(s) * (d - g) for p0, d, g in zip(x0, D, gs, strict=True)]
+        points.append(x)
+    return points
+
+
+def svrg(x, gradients, order, *, step_size, every):
+    """Johnson and Zhang (2013), figure 1 with option I: `gradients` of each batch, `order` which is seen."""
+    points = []
+    for count, i in enumerate(order):
+        if count % every == 0:
+            anchor, full = x, np.mean([g(x) for g in gradients], axis=0)
+        x = x - step_size * (gradients[i](x) - gradients[i](anchor) + full)
+        points.append(x)
+    return points

@@ -305,6 +305,11 @@ FIRST_ORDER = [
     (optapi.adamax, {"step_size": optapi.schedules.Exponential(0.1, 0.99)}),
     (optapi.nadam, {"step_size": optapi.schedules.Exponential(0.1, 0.99)}),
     (optapi.radam, {"step_size": optapi.schedules.Exponential(0.1, 0.99)}),
+    (optapi.adafactor, {"step_size": optapi.schedules.Exponential(0.1, 0.99), "scale": False, "mean_weight": 0.5}),
+    (optapi.came, {"step_size": optapi.schedules.Exponential(0.1, 0.99)}),
+    (optapi.sm3, {"step_size": 0.1}),
+    (optapi.sophia, {"step_size": optapi.schedules.Exponential(0.1, 0.99), "mean_weight": 0.5}),
+    (optapi.adahessian, {"step_size": 0.1}),
 ]
 
 

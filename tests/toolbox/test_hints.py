@@ -29,7 +29,7 @@ CALLS = {
         "use mean_weight= and mean_square_weight=, two numbers",
     ),
     "weight_decay": (lambda: optapi.adamw([P], COST, weight_decay=0.1), "use decay="),
-    "weight_decay without decay": (lambda: optapi.sgd([P], COST, weight_decay=0.1), "optapi.gradients.decay"),
+    "weight_decay without decay": (lambda: optapi.adagrad([P], COST, weight_decay=0.1), "optapi.gradients.decay"),
     "eps": (lambda: optapi.rmsprop([P], COST, eps=0.1), "use epsilon="),
     "nesterov": (lambda: optapi.momentum([P], COST, nesterov=True), "optapi.nesterov"),
     "maximize": (lambda: optapi.adam([P], COST, maximize=True), "use ascent="),
