@@ -1,0 +1,502 @@
+"""Solutions as variables: minimizers, roots and fixed points inside of a graph, with exact derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Variable
+from pytensor.graph.traversal import ancestors
+
+from .checks import (
+    as_dtype,
+    as_list,
+    as_tensor,
+    called,
+    check_choice,
+    check_cost,
+    check_count,
+    check_not_swapped,
+    check_number,
+    check_parameters,
+    is_generator,
+)
+from .drivers.options import check_rule, name_of, options_of, rule_of
+from .feasible import Box
+from .graph.derivatives import TRUE, differentiate, held, pullback, pushforward, substituted
+from .graph.implicit import Solver, System, implicit, is_real, matrix, pack, unpack, vectorized_matrix
+from .graph.loops import FALSE, cond, loop, read_beside, repeat
+from .graph.replace import replaced
+from .hints import hinted
+from .notes import note
+from .objective import Objective, conjunction
+from .state import shape_of
+from .typing import OptAlgo, Variables
+from .updates import reports
+from .vectors import dot, guarded, largest, norm
+
+
+# Up to so many components the matrix of a linear system is formed.
+DENSE = 200
+# Reasons with which a solution counts as one: converged, at the target, converged to the precision of the cost.
+SOLVED = (0, 5, 7)
+LIMIT = 1
+# Options of rules whose solutions have other conditions of optimality than those differentiated here.
+WITHOUT = ("l1", "prox", "region", "penalty_weight")
+
+
+class Solution(NamedTuple):
+    """A solution, as variables.
+
+    Attributes
+    ----------
+    parameters : list of variables
+        The solution, one for each parameter, of its shape and dtype.
+    cost : scalar variable
+        The cost there; of equations half of the sum of the squares of what is left of them.
+    reason : integer scalar variable
+        Why the search for it ended, as in `reports`: 0 converged, 7 converged to the precision of the cost; and 1 at
+        the largest number of iterations, 2 no further progress, 3 not finite, 6 infeasible, 8 unbounded below, with
+        which there is no solution.
+    evaluations : integer scalar variable
+        Of the cost with its gradients, or of the equations.
+    gradient_size : scalar variable
+        The largest component of what vanishes at a solution.
+    multipliers : list of variables
+        Those of the constraints, as `optapi.multipliers` has them. They have derivatives too.
+    bound_multipliers : list of variables
+        With bounds, one for each parameter: zero where a component is not at a bound.
+    """
+
+    parameters: list[Any]
+    cost: Any
+    reason: Any
+    evaluations: Any
+    gradient_size: Any
+    multipliers: list[Any] = []
+    bound_multipliers: list[Any] = []
+
+
+@hinted
+def solve(parameters: Variables, cost: Variable | None = None, rule: OptAlgo = "lbfgs", *, start: Any = None,
+          inputs: Variables | None = None, linear_solver: str | Callable[..., Any] = "auto",
+          max_iterations: int = 1000, tolerance: float | None = 1e-8, on_failure: str = "nan",
+          **options: Any) -> Solution:  # fmt: skip
+    r"""The minimizer of `cost` as a variable, with derivatives of any order by all that the cost reads.
+
+    At a minimizer :math:`x(\theta)` of :math:`f(x, \theta)` the gradient vanishes, so
+
+    .. math:: \frac{\partial x}{\partial \theta} = -\left(\nabla^2_{xx} f\right)^{-1} \nabla^2_{x\theta} f
+
+    however it was found: the iterations are not differentiated. A gradient takes one linear system with the matrix of
+    second derivatives, and so does a gradient of the gradient.
+
+    Parameters
+    ----------
+    parameters : list of variables
+        What is optimized: variables of known shapes, from which `cost` is built; mostly placeholders such as
+        ``pt.tensor("w", shape=(8,))``, or shared variables, whose values are only read.
+    cost : scalar variable
+    rule : callable or str
+        A rule that says when it has converged, or its name.
+    start : list of variables or arrays, optional
+        One for each parameter. By default the value of a shared one, and zeros of others. The solution has no
+        derivative by it.
+    inputs : list of variables, optional
+        What the solution is to have derivatives by, of what `cost` and `options` read; all by default. The rest counts
+        as constant.
+    linear_solver : str or callable
+        How linear systems with the matrix of second derivatives are solved. "dense" forms it, by as many products as
+        there are components, and factorizes it; "cg" takes conjugate gradients, with a product at each step; "auto" is
+        "dense" up to 200 components and with constraints. A callable ``(product, b) -> v`` gets a function from a
+        symbolic vector to its product with the matrix, and a vector, both of the components of all parameters.
+    max_iterations : int
+    tolerance : float or None
+        The largest component of the gradient at a solution. The derivatives are those at the point found.
+    on_failure : str
+        "nan": where the search for the minimizer fails, its derivatives are NaN, in a batch those of that member alone.
+        "ignore": they are what the formula gives.
+    **options
+        Options of the rule, which may be expressions, such as ``bounds=`` and ``constraints=``.
+
+    Returns
+    -------
+    Solution
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as said here; if the cost is random; or if the rule has a penalty, as by `l1`.
+
+    Notes
+    -----
+    With `bounds` a component that is at its bound stays there, and has the derivative of the bound. With `constraints`
+    the linear system is that of the conditions of Karush, Kuhn and Tucker, with the constraints that are active. Where
+    a multiplier of an active one is zero, only derivatives to one side exist, and these are those of the side on which
+    it is active.
+
+    The matrix has to be positive definite, but for directions that constraints fix; where it is not, the derivatives
+    are NaN with "dense" and "cg". Its derivatives are never formed: for :math:`n` components "dense" takes
+    :math:`n` products with it and :math:`n^3 / 3` multiplications, for each point.
+
+    All works under every mode of PyTensor, in ``vectorize_graph``, where the members of a batch stop on their own, and
+    inside of the cost of another `solve`.
+
+    References
+    ----------
+    Krantz and Parks (2013), The implicit function theorem; Blondel et al. (2022), Efficient and modular implicit
+    differentiation; Fiacco (1983), Introduction to sensitivity and stability analysis in nonlinear programming,
+    theorem 3.2.2, with constraints.
+
+    Examples
+    --------
+    The penalty of a ridge regression, and the derivative of the error on other data by it:
+
+    >>> rng = np.random.default_rng(0)
+    >>> X, y, X_new, y_new = (rng.normal(size=shape) for shape in [(20, 3), 20, (9, 3), 9])
+    >>> w, alpha = pt.tensor("w", shape=(3,)), pt.dscalar("alpha")
+    >>> cost = pt.sum((X @ w - y) ** 2) + alpha * pt.sum(w**2)
+    >>> [found] = optapi.solve([w], cost).parameters
+    >>> error = pt.mean((X_new @ found - y_new) ** 2)
+    >>> f = pytensor.function([alpha], [error, pytensor.grad(error, alpha)], mode=optapi.PYTHON)
+    >>> value, slope = f(2.0)
+    >>> bool(np.isclose((f(2.001)[0] - f(1.999)[0]) / 0.002, slope))
+    True
+    """
+    check_not_swapped("solve", parameters, cost)
+    if cost is None:
+        raise ValueError("solve needs the cost; pass cost=, from which the conditions at its minimizer follow")
+    cost = check_cost(cost)
+    problem = Unknowns.of("solve", parameters, start)
+    rule = rule_of(rule, "rule")
+    for name in WITHOUT:
+        if options.get(name) is not None:
+            raise ValueError(
+                f"solve has no derivatives of solutions with {name}=; leave it out, or write a smooth penalty into cost"
+            )
+    options = check_rule(rule, options, solve, "parameters and cost", symbolic=True)
+    known = options_of(rule)[0] or {}
+    if "tolerance" in known:
+        options["tolerance"] = None if tolerance is None else check_number("tolerance", tolerance, 0)
+    if "exact" in known and options.get("exact") is None:
+        options["exact"] = True
+    check_choice("on_failure", on_failure, ("nan", "ignore"))
+    steps = check_count("max_iterations", max_iterations)
+    _check_fixed([cost], "cost")
+    [cost], options = problem.inside([cost], options, inputs)
+
+    ascent = bool(options.get("ascent", False))
+    own = {name: options.get(name) for name in ("bounds", "constraints")}
+    f = Objective.of(problem.places, cost, name="solve", ascent=ascent, bounds=own["bounds"],
+                     constraints=own["constraints"] or ())  # fmt: skip
+    has_rows = f.rows is not None and f.rows.size > 0
+    solver = _linear_solver(linear_solver, f.size, definite=not has_rows)
+
+    stop = pytensor.shared(np.int64(0), name="stop")
+    updates = rule(list(problem.places), cost, stop=stop, **options)
+    _check_fixed(list(updates.values()), "cost")
+    begin = dict(zip(problem.places, problem.start, strict=True))
+    looped = loop(updates, steps, stop)
+    first = [begin[v] if v in begin else _constant(v) for v in updates]
+    values = replaced([looped[v] for v in updates], dict(zip(updates, first, strict=True)))
+    last = dict(zip(updates, values, strict=True))
+
+    point = [last[q] for q in problem.places]
+    roles = {role: [last[v] for v in variables] for role, variables in reports(updates).items()}
+    reason = _largest_of(roles.get("reason", [pt.constant(np.int64(0))]))
+    finite = conjunction([pt.all(pt.isfinite(x)) for x in point])
+    reason = pt.switch(finite, pt.switch(last[stop] > 0, reason, LIMIT), 3).astype("int64")
+    reason, point = held(reason), [held(x) for x in point]
+    is_solution = TRUE if on_failure == "ignore" else _is_solved(reason)
+
+    rows = [held(last[v]) for v in updates if note(v, "multipliers")] if has_rows else []
+    found, y, w = _stationary(f, problem, point, rows, solver, is_solution)
+    [value] = substituted([cost], dict(zip(problem.places, found, strict=True)))
+    size = roles.get("gradient_size")
+    if size is None:
+        gradients = substituted(f.gradients, dict(zip(problem.places, point, strict=True)))
+        size = [
+            largest((g if box is None else box.residual(x, g)).ravel())
+            for x, g, box in zip(point, gradients, f.boxes or [None] * len(point), strict=True)
+        ]
+    evaluations = sum(roles["evaluations"]) if "evaluations" in roles else looped_count(updates, last)
+    return Solution(found, value, reason, evaluations, held(_largest_of(size)), y, w)
+
+
+class Unknowns(NamedTuple):
+    """What is solved for.
+
+    Attributes
+    ----------
+    parameters : list of variables
+        As the user passed them.
+    places : list of variables
+        Placeholders of known shapes for them.
+    start : list of variables
+    """
+
+    parameters: list[Any]
+    places: list[Any]
+    start: list[Any]
+
+    @classmethod
+    def of(cls, function: str, parameters: Any, start: Any) -> Unknowns:
+        """Those of the arguments of `function`, checked."""
+        parameters = check_parameters(parameters)
+        places = []
+        for p in parameters:
+            try:
+                shape = shape_of(p)
+            except TypeError as error:
+                raise TypeError(
+                    f"the parameter {called(p)} of {function} has a shape that is not known, {p.type.shape}; make it "
+                    "with pt.tensor(name, shape=...), or build from pt.specify_shape(variable, shape) and pass that"
+                ) from error
+            places.append(p.type.clone(shape=shape)(p.name))
+        if start is None:
+            given = [p if isinstance(p, SharedVariable) else np.zeros(q.type.shape, q.type.dtype)
+                     for p, q in zip(parameters, places, strict=True)]  # fmt: skip
+        else:
+            given = [start] if not isinstance(start, list | tuple) and len(parameters) == 1 else start
+            if not isinstance(given, list | tuple) or len(given) != len(parameters):
+                raise ValueError(f"start has no entry for each of the {len(parameters)} parameters; pass a list of them")
+        begin = []
+        for position, (value, q) in enumerate(zip(given, places, strict=True)):
+            name = f"start[{position}]"
+            value = as_tensor(name, value)
+            if value.type.ndim != q.type.ndim or any(
+                one is not None and one != other for one, other in zip(value.type.shape, q.type.shape, strict=True)
+            ):
+                raise ValueError(f"{name} has shape {value.type.shape}, the parameter {q.type.shape}; pass one like it")
+            if value.type.dtype.startswith("complex"):
+                raise TypeError(f"{name} has dtype {value.type.dtype}; pass real numbers")
+            begin.append(pt.specify_shape(as_dtype(value, q.type.dtype), q.type.shape))
+        return cls(parameters, places, begin)
+
+    def inside(self, outputs: Sequence[Any], options: Mapping[Any, Any] | None = None,
+               inputs: Any = None) -> tuple[list[Any], Any]:  # fmt: skip
+        """`outputs` and `options` with placeholders, and what is not among `inputs` held constant."""
+        pairs = dict(zip(self.parameters, self.places, strict=True))
+        if inputs is not None:
+            inputs = as_list("inputs", inputs)
+            everything = [*outputs, *_variables(options)]
+            read = set(ancestors(everything))
+            for position, v in enumerate(inputs):
+                if not isinstance(v, Variable) or v not in read or set(self.parameters) & set(ancestors([v])):
+                    raise ValueError(
+                        f"inputs[{position}] is {v}, which the cost does not read beside the parameters; leave it out"
+                    )
+            beside = read_beside(everything, [*self.parameters, *inputs])
+            pairs |= {v: held(v) for v in beside if is_real(v)}
+        new = substituted(outputs, pairs)
+
+        def mapped(value: Any) -> Any:
+            if isinstance(value, Variable):
+                return pairs[value] if value in pairs else substituted([value], pairs)[0]
+            if isinstance(value, dict):
+                return {mapped(k) if isinstance(k, Variable) else k: mapped(v) for k, v in value.items()}
+            if type(value) in (list, tuple):
+                return type(value)(map(mapped, value))
+            return value
+
+        return new, mapped(dict(options or {}))
+
+    def implicit(self, unknowns: Sequence[Any], residuals: Sequence[Any], found: Sequence[Any], solver: Solver,
+                 is_solution: Any, is_symmetric: bool) -> list[Any]:  # fmt: skip
+        """`found`, with the derivatives of the roots of `residuals`, which are expressions of `unknowns`."""
+        outer = read_beside(residuals, unknowns)
+        arguments = [v.type() for v in outer]
+        inner = replaced(residuals, dict(zip(outer, arguments, strict=True)))
+        return implicit(System(unknowns, arguments, inner, solver, is_symmetric), found, is_solution, outer)
+
+
+def _stationary(f: Objective, problem: Unknowns, point: Sequence[Any], given: Sequence[Any], solver: Solver,
+                is_solution: Any) -> tuple[list[Any], list[Any], list[Any]]:  # fmt: skip
+    r"""A stationary point of the Lagrangian with its multipliers, as variables that have derivatives.
+
+    They are those of a function whose gradient vanishes at `point` for :math:`x` and `given` for :math:`y`,
+
+    .. math:: f(\bar x) - \sum_{i \in A} y_i (c_i(\bar x) - b_i) + \tfrac12 \sum_{i \notin A} y_i^2
+        + \tfrac12 \sum_{j \in B} (x_j - x^0_j)^2
+
+    for the active rows :math:`A` and the components :math:`B` at their bounds, which :math:`\bar x` has in the place of
+    :math:`x`. So its matrix of second derivatives is symmetric.
+    """
+    boxes: list[Box | None] = f.boxes or [None] * len(problem.places)
+    fixed = [
+        None if box is None else (held(pt.neq(box.active(x), 0)), pt.switch(held(x <= box.low), box.low, box.high))
+        for box, x in zip(boxes, point, strict=True)
+    ]
+    places = [q.type() for q in problem.places]
+
+    def inside(tensors: Sequence[Any]) -> list[Any]:
+        return [
+            x if pair is None else pt.switch(pair[0], pair[1], x) for x, pair in zip(tensors, fixed, strict=True)
+        ]
+
+    def slack(tensors: Sequence[Any]) -> Any:
+        """By how much each row is away from the limit that it is at."""
+        values: Any = replaced([f.rows.values], {f.rows.point: f.pack(tensors)})[0]  # type: ignore[union-attr]
+        return values - sides
+
+    cost: Any = substituted([f.cost], dict(zip(problem.places, inside(places), strict=True)))[0]
+    free, unknowns, found = cost, list(places), list(point)
+    for q, x, pair in zip(places, point, fixed, strict=True):
+        if pair is not None:
+            cost = cost + pt.sum(pt.switch(pair[0], (q - x) ** 2, pt.zeros_like(q))) / 2
+    if given:
+        rows: Any = f.rows
+        sign = np.asarray(-1 if f.ascent else 1, f.dtype)
+        y = sign * pack(given)[rows.order]
+        sides = pt.switch(held(y < 0), rows.box.high, rows.box.low)
+        gap, values = abs(slack(point)), abs(y)
+        one = np.asarray(1, f.dtype)
+        # Of two numbers of which one is zero at a solution, the larger one counts.
+        is_active = held((np.arange(rows.size) < rows.equalities) | (
+            values / pt.maximum(one, largest(y)) > gap / pt.maximum(one, abs(sides))
+        ))
+        place = pt.tensor("multipliers", shape=(rows.size,), dtype=f.dtype)
+        product = pt.switch(is_active, place * slack(inside(places)), pt.zeros_like(place))
+        free = free - pt.sum(product)
+        cost = cost - pt.sum(product) + pt.sum(pt.switch(is_active, pt.zeros_like(place), place**2)) / 2
+        unknowns, found = [*places, place], [*point, y]
+    residuals = differentiate(cost, unknowns, unknowns)
+    exact = problem.implicit(unknowns, residuals, found, solver, is_solution, True)
+    solution = inside(exact[: len(places)])
+    multipliers: list[Any] = []
+    if given:
+        multipliers = [sign * v for v in f.rows.given(exact[-1])]  # type: ignore[union-attr]
+    if f.boxes is None:
+        return solution, multipliers, []
+    # The gradient of the Lagrangian by components at their bounds, which `inside` cuts off: by the value in their place.
+    cut = [q.type() for q in places]
+    lagrangian = substituted([f.cost], dict(zip(problem.places, cut, strict=True)))[0]
+    if given:
+        lagrangian = lagrangian - pt.sum(pt.switch(is_active, place * slack(cut), pt.zeros_like(place)))
+    slopes = differentiate(lagrangian, cut, cut)
+    slopes = substituted(slopes, dict(zip([*cut, *unknowns[len(cut) :]], [*solution, *exact[len(cut) :]], strict=True)))
+    turn = -1 if f.ascent else 1
+    bound_multipliers = [
+        pt.zeros_like(g) if pair is None else turn * pt.switch(pair[0], g, pt.zeros_like(g))
+        for g, pair in zip(slopes, fixed, strict=True)
+    ]
+    return solution, multipliers, bound_multipliers
+
+
+# Linear systems
+
+
+def _linear_solver(given: Any, size: int, definite: bool = False, symmetric: bool = True) -> Solver:
+    """The solver of linear systems that is `given`, by name or as a function."""
+    if callable(given) and not isinstance(given, Variable):
+        call = given
+        if symmetric:
+            return lambda product, transposed, b: as_tensor("what linear_solver returned", call(product, b))
+        return lambda product, transposed, b: as_tensor("what linear_solver returned", call(product, b))
+    check_choice("linear_solver", given, ("auto", "dense", "cg"))
+    if given == "cg" and symmetric and not definite:
+        raise ValueError(
+            "linear_solver is 'cg', but with constraints the matrix is not definite; pass 'dense', or a callable"
+        )
+    if given == "auto":
+        given = "dense" if size <= DENSE or (symmetric and not definite) else "cg"
+    if given == "dense":
+        return cholesky_solver if definite else lu_solver
+    return cg_solver if definite else normal_cg_solver
+
+
+def cholesky_solver(product: Callable[[Any], Any], transposed: Callable[[Any], Any], b: Any) -> Any:
+    """For a positive definite matrix, which is formed; NaN for another one."""
+    H, nonfinite = guarded(matrix(product, b.type.shape[0], b.type.dtype))
+    L: Any = pt.linalg.cholesky((H + H.T) / 2, lower=True, on_error="nan")
+    half = pt.linalg.solve_triangular(L, b, lower=True, check_finite=False, b_ndim=1)
+    return pt.linalg.solve_triangular(L, half, lower=True, trans="T", check_finite=False, b_ndim=1) + nonfinite
+
+
+def lu_solver(product: Callable[[Any], Any], transposed: Callable[[Any], Any], b: Any) -> Any:
+    """For any regular matrix, which is formed; not finite for a singular one."""
+    A, nonfinite = guarded(matrix(product, b.type.shape[0], b.type.dtype))
+    factors: Any = pt.linalg.lu_factor(A + pt.switch(pt.isnan(nonfinite), 1, 0).astype(b.type.dtype) * pt.eye(A.shape[0]))
+    return pt.linalg.lu_solve(factors, b, check_finite=False) + nonfinite
+
+
+def cg_solver(product: Callable[[Any], Any], transposed: Callable[[Any], Any], b: Any) -> Any:
+    """Conjugate gradients, for a positive definite matrix; NaN where they do not end."""
+    dtype = b.type.dtype
+    small = np.asarray(10 * np.finfo(dtype).eps, dtype)
+    scale = norm(b)
+
+    def turn(x: Any, r: Any, p: Any, rr: Any) -> Any:
+        Ap = product(p)
+        pAp = dot(p, Ap)
+        a = rr / pAp
+        r = r - a * Ap
+        new = dot(r, r)
+        done = (pt.sqrt(new) <= small * scale) | ~(pAp > 0) | ~pt.isfinite(new)
+        return [x + a * p, r, r + new / rr * p, new], done
+
+    some = pt.switch(scale > 0, 10 * b.type.shape[0] + 10, 0)
+    x, r, *_ = repeat(turn, [pt.zeros_like(b), b, b, dot(b, b)], some)
+    enough = pt.sqrt(dot(r, r)) <= np.asarray(np.finfo(dtype).eps ** 0.5, dtype) * scale
+    return pt.switch(enough, x, np.asarray(np.nan, dtype))
+
+
+def normal_cg_solver(product: Callable[[Any], Any], transposed: Callable[[Any], Any], b: Any) -> Any:
+    """Conjugate gradients on the normal equations, for any regular matrix."""
+    return cg_solver(lambda v: transposed(product(v)), lambda v: transposed(product(v)), transposed(b))
+
+
+# Small things
+
+
+def _check_fixed(outputs: Sequence[Any], name: str) -> None:
+    for v in ancestors(list(outputs)):
+        if is_generator(v):
+            raise ValueError(
+                f"the {name} draws random numbers, so it has no minimizer to differentiate; draw them outside, as data"
+            )
+
+
+def _variables(options: Any) -> list[Any]:
+    """All variables in the options of a rule."""
+    if isinstance(options, Variable):
+        return [options]
+    if isinstance(options, Mapping):
+        options = list(options.values())
+    if type(options) in (list, tuple):
+        return [v for part in options for v in _variables(part)]
+    return []
+
+
+def _constant(variable: Any) -> Any:
+    """The value that state has at first."""
+    value = variable.get_value(borrow=True)
+    same = value.size > 1 and bool(np.all(value == value.flat[0]))
+    if same:
+        return pt.full(value.shape, value.flat[0], dtype=variable.type.dtype)
+    return pt.constant(np.array(value), dtype=variable.type.dtype)
+
+
+def _is_solved(reason: Any) -> Any:
+    result = FALSE
+    for good in SOLVED:
+        result = result | pt.eq(reason, good)
+    return result
+
+
+def _largest_of(values: Sequence[Any]) -> Any:
+    result = values[0]
+    for value in values[1:]:
+        result = pt.maximum(result, value)
+    return result
+
+
+def looped_count(updates: Any, last: Any) -> Any:
+    """The number of iterations of a rule that does not count evaluations."""
+    return pt.constant(np.int64(-1))
