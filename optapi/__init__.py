@@ -85,6 +85,7 @@ from .rules.proximal import frank_wolfe, proximal_gradient, proximal_lbfgs
 from .rules.quasi_newton import barzilai_borwein, bfgs, lbfgs, sr1
 from .rules.sign_based import lion, signum
 from .rules.stochastic_quasi_newton import ada_qn, olbfgs, sgd_qn, sqn
+from .solutions import Laplace, Solution, fixed_point, laplace, root, solve
 from .state import load, save
 from .stateful import ADAM, Gradient, GradientMemory, Momentum, Optimizer, RMSProp
 from .transforms import (
@@ -113,6 +114,7 @@ __all__ = [
     "FitResult",
     "Gradient",
     "GradientMemory",
+    "Laplace",
     "Momentum",
     "Objective",
     "OptimizationWarning",
@@ -120,6 +122,7 @@ __all__ = [
     "Optimizer",
     "Oracle",
     "RMSProp",
+    "Solution",
     "accumulate",
     "active",
     "ada_qn",
@@ -161,6 +164,7 @@ __all__ = [
     "delta_bar_delta",
     "dog",
     "find_step_size",
+    "fixed_point",
     "fletcher_reeves",
     "frank_wolfe",
     "ftrl",
@@ -176,6 +180,7 @@ __all__ = [
     "join",
     "krylov_subspace_descent",
     "lamb",
+    "laplace",
     "laprop",
     "lars",
     "lbfgs",
@@ -222,6 +227,7 @@ __all__ = [
     "repeat",
     "reports",
     "rmsprop",
+    "root",
     "rprop",
     "sample_starts",
     "save",
@@ -238,6 +244,7 @@ __all__ = [
     "sm3",
     "smd",
     "soap",
+    "solve",
     "sqn",
     "sqp",
     "sr1",

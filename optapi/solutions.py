@@ -27,11 +27,11 @@ from .checks import (
     check_parameters,
     is_generator,
 )
-from .drivers.options import check_rule, name_of, options_of, rule_of
+from .drivers.options import check_rule, options_of, rule_of
 from .feasible import Box
 from .graph.derivatives import TRUE, differentiate, held, pullback, pushforward, substituted
 from .graph.implicit import Solver, System, implicit, is_real, matrix, pack, unpack, vectorized_matrix
-from .graph.loops import FALSE, cond, loop, read_beside, repeat
+from .graph.loops import FALSE, loop, read_beside, repeat
 from .graph.replace import replaced
 from .hints import hinted
 from .notes import note
@@ -202,10 +202,10 @@ def solve(parameters: Variables, cost: Variable | None = None, rule: OptAlgo = "
     updates = rule(list(problem.places), cost, stop=stop, **options)
     _check_fixed(list(updates.values()), "cost")
     begin = dict(zip(problem.places, problem.start, strict=True))
-    looped = loop(updates, steps, stop)
+    taken = pytensor.shared(np.int64(0), name="taken")
+    looped = loop(updates, steps, stop, taken=taken)
     first = [begin[v] if v in begin else _constant(v) for v in updates]
-    values = replaced([looped[v] for v in updates], dict(zip(updates, first, strict=True)))
-    last = dict(zip(updates, values, strict=True))
+    last = dict(zip(looped, replaced(list(looped.values()), dict(zip(updates, first, strict=True))), strict=True))
 
     point = [last[q] for q in problem.places]
     roles = {role: [last[v] for v in variables] for role, variables in reports(updates).items()}
@@ -225,8 +225,420 @@ def solve(parameters: Variables, cost: Variable | None = None, rule: OptAlgo = "
             largest((g if box is None else box.residual(x, g)).ravel())
             for x, g, box in zip(point, gradients, f.boxes or [None] * len(point), strict=True)
         ]
-    evaluations = sum(roles["evaluations"]) if "evaluations" in roles else looped_count(updates, last)
+    evaluations = sum(roles["evaluations"]) if "evaluations" in roles else last[taken]
     return Solution(found, value, reason, evaluations, held(_largest_of(size)), y, w)
+
+
+@hinted
+def root(parameters: Variables, equations: Variables, method: str = "newton", *, start: Any = None,
+         inputs: Variables | None = None, linear_solver: str | Callable[..., Any] = "auto", max_iterations: int = 200,
+         tolerance: float = 1e-8, on_failure: str = "nan") -> Solution:  # fmt: skip
+    r"""A root of equations as a variable, with derivatives of any order by all that the equations read.
+
+    At a root :math:`F(x, \theta) = 0` with the Jacobian :math:`J = \partial F / \partial x`,
+
+    .. math:: \frac{\partial x}{\partial \theta} = -J^{-1} \frac{\partial F}{\partial \theta}
+
+    Parameters
+    ----------
+    parameters, start, inputs, max_iterations, on_failure
+        As in `solve`.
+    equations : list of variables
+        :math:`F`, which is to be zero: floating-point tensors built from `parameters`, with as many components.
+    method : str
+        "newton": a step of Newton, and where it makes :math:`\|F\|` no smaller, or the Jacobian is singular, one of
+        Levenberg and Marquardt, shorter and shorter. "levenberg_marquardt" begins with such steps. "broyden" takes
+        derivatives at the start alone, and then learns from differences.
+    linear_solver : str or callable
+        As in `solve`, of systems with :math:`J` and its transpose, which need not be symmetric: "dense" is by LU, "cg"
+        by conjugate gradients on the normal equations. A callable ``(product, b) -> v`` is given products with
+        either. With "cg" or a callable, "newton" forms no matrix, but takes conjugate gradients itself.
+    tolerance : float
+        The largest component of :math:`F` at a root.
+
+    Returns
+    -------
+    Solution
+        Its reason is also 7 where Newton's step is below the rounding of the root.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as said here, or the equations are random.
+
+    References
+    ----------
+    Nocedal and Wright (2006), Numerical optimization, chapter 11, and equation 10.34 with the ratio of section 4.1 for
+    the steps of Levenberg and Marquardt; Broyden's method: equation 11.23.
+
+    Examples
+    --------
+    >>> x, a = pt.tensor("x", shape=()), pt.dscalar("a")
+    >>> [found] = optapi.root([x], [x**3 - a], start=[1.0]).parameters
+    >>> f = pytensor.function([a], [found, pytensor.grad(found, a)], mode=optapi.PYTHON)
+    >>> print(*(value.round(6) for value in f(8.0)))
+    2.0 0.083333
+    """
+    check_choice("method", method, ("newton", "levenberg_marquardt", "broyden"))
+    system = Equations.of("root", parameters, equations, "equations", start, inputs, linear_solver)
+    is_dense = linear_solver == "dense" or (linear_solver == "auto" and system.size <= DENSE)
+    if method == "broyden":
+        search = _broyden
+    else:
+        search = partial(_newton, is_dense=is_dense, damping=0.0 if method == "newton" else 1e-3)
+    return system.solved(search, max_iterations, tolerance, on_failure)
+
+
+@hinted
+def fixed_point(parameters: Variables, images: Variables, *, start: Any = None, inputs: Variables | None = None,
+                memory: int = 5, linear_solver: str | Callable[..., Any] = "auto", max_iterations: int = 1000,
+                tolerance: float = 1e-8, on_failure: str = "nan") -> Solution:  # fmt: skip
+    r"""A fixed point :math:`x = T(x, \theta)` as a variable, with derivatives as those of `root`.
+
+    It is found by Anderson acceleration: the next point is :math:`T` of the combination of the last points for which
+    the same combination of the residuals :math:`T(x) - x` is smallest.
+
+    Parameters
+    ----------
+    parameters, start, inputs, max_iterations, on_failure
+        As in `solve`.
+    images : list of variables
+        :math:`T`, one for each parameter, of its shape.
+    memory : int
+        How many steps are combined; with 0 it is the plain iteration.
+    linear_solver : str or callable
+        As in `root`.
+    tolerance : float
+        The largest component of :math:`T(x) - x`.
+
+    Returns
+    -------
+    Solution
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as said here, or the images are random.
+
+    References
+    ----------
+    Walker and Ni (2011), Anderson acceleration for fixed-point iterations, equation 2.2; Bai, Kolter and Koltun (2019),
+    Deep equilibrium models.
+
+    Examples
+    --------
+    >>> x, a = pt.tensor("x", shape=()), pt.dscalar("a")
+    >>> [found] = optapi.fixed_point([x], [a * pt.cos(x)]).parameters
+    >>> print(pytensor.function([a], found, mode=optapi.PYTHON)(1.0).round(6))
+    0.739085
+    """
+    count = check_count("memory", memory, low=0)
+    system = Equations.of("fixed_point", parameters, images, "images", start, inputs, linear_solver, True)
+    return system.solved(partial(_anderson, memory=count), max_iterations, tolerance, on_failure)
+
+
+class Laplace(NamedTuple):
+    r"""Laplace's approximation of an integral, as variables that have derivatives.
+
+    Attributes
+    ----------
+    mode : list of variables
+        The latent variables at the mode.
+    log_det : scalar variable
+        :math:`\log \det H` of the second derivatives :math:`H` of `neg_logp` at the mode; NaN where they are not
+        positive definite.
+    log_marginal : scalar variable
+        :math:`\log \int p(y, z) \, dz`, approximately.
+    solution : Solution
+    """
+
+    mode: list[Any]
+    log_det: Any
+    log_marginal: Any
+    solution: Solution
+
+
+@hinted
+def laplace(latents: Variables, neg_logp: Variable, rule: OptAlgo = "trust_region_cg", **options: Any) -> Laplace:
+    r"""Laplace's approximation: the logarithm of an integral over latent variables, from the mode and the curvature.
+
+    .. math:: \log \int e^{-f(z)} dz \approx -f(\hat z) + \tfrac n2 \log 2 \pi - \tfrac12 \log \det H(\hat z)
+
+    Parameters
+    ----------
+    latents : list of variables
+        :math:`z`, of known shapes, as the parameters of `solve`.
+    neg_logp : scalar variable
+        :math:`f`, minus the logarithm of the joint density of data and latent variables.
+    rule : callable or str
+    **options
+        Of `solve`, and of the rule.
+
+    Returns
+    -------
+    Laplace
+        Its marginal and the mode have derivatives by all that `neg_logp` reads, such as the logarithms of scales.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `solve`; also with bounds or constraints, or if an operation of `neg_logp` cannot be vectorized.
+
+    Notes
+    -----
+    The matrix :math:`H` is formed, with :math:`n^2` numbers. The approximation is exact where :math:`f` is quadratic.
+
+    References
+    ----------
+    Tierney and Kadane (1986), Accurate approximations for posterior moments and marginal densities; Rue, Martino and
+    Chopin (2009), Approximate Bayesian inference for latent Gaussian models, section 3.
+
+    Examples
+    --------
+    The integral of a normal density times 3:
+
+    >>> z, s = pt.tensor("z", shape=(2,)), pt.dscalar("s")
+    >>> f = pt.sum((z - 1) ** 2) / (2 * s**2) + 2 * pt.log(s) + pt.log(2 * np.pi) - pt.log(3)
+    >>> found = optapi.laplace([z], f)
+    >>> print(pytensor.function([s], found.log_marginal, mode=optapi.PYTHON)(0.7).round(6), np.log(3).round(6))
+    1.098612 1.098612
+    """
+    latents = check_parameters(latents)
+    neg_logp = check_cost(neg_logp, "neg_logp")
+    for name in ("bounds", "constraints", "ascent"):
+        if options.get(name):
+            raise ValueError(f"laplace takes no {name}=; write neg_logp with free variables, see optapi.bijections")
+    solution = solve(latents, neg_logp, rule, **options)
+    places = [x.type() for x in solution.parameters]
+    [inner] = substituted([neg_logp], dict(zip(latents, places, strict=True)))
+    gradients = differentiate(inner, places)
+    size, dtype = sum(prod(q.type.shape) for q in places), pack(places).type.dtype
+    try:
+        H = vectorized_matrix(
+            lambda v: as_dtype(pack(pullback(gradients, places, unpack(v, places))), dtype), size, dtype
+        )
+    except (NotImplementedError, TypeError) as error:
+        raise ValueError(f"the second derivatives of neg_logp cannot be vectorized ({error}); write it otherwise") from error
+    [H] = replaced([H], dict(zip(places, solution.parameters, strict=True)))
+    H, nonfinite = guarded((H + H.T) / 2)
+    L: Any = pt.linalg.cholesky(H, lower=True, on_error="nan")
+    log_det = 2 * pt.sum(pt.log(pt.diagonal(L))) + nonfinite
+    log_marginal = -solution.cost + size / 2 * np.log(2 * np.pi) - log_det / 2
+    return Laplace(solution.parameters, log_det, log_marginal, solution)
+
+
+class Equations(NamedTuple):
+    """Equations in the components of one vector.
+
+    Attributes
+    ----------
+    unknowns : Unknowns
+    residuals : list of variables
+        One for each parameter, of its shape, expressions of the placeholders.
+    dtype : str
+    solver : callable
+    """
+
+    unknowns: Unknowns
+    residuals: list[Any]
+    dtype: str
+    solver: Solver
+
+    @classmethod
+    def of(cls, function: str, parameters: Any, expressions: Any, argument: str, start: Any, inputs: Any,
+           linear_solver: Any, less: bool = False) -> Equations:  # fmt: skip
+        """Those that a user passed as `argument`, which with `less` are images of the parameters."""
+        unknowns = Unknowns.of(function, parameters, start)
+        places = unknowns.places
+        given = as_list(argument, expressions)
+        for i, expression in enumerate(given):
+            if not is_real(as_tensor(f"{argument}[{i}]", expression)):
+                raise TypeError(f"{argument}[{i}] has dtype {expression.type.dtype}; pass floating-point expressions")
+        _check_fixed(given, argument)
+        found, _ = unknowns.inside(given, {}, inputs)
+        if less and len(found) != len(places):
+            raise ValueError(f"{argument} has {len(found)} entries for {len(places)} parameters; pass one for each")
+        for i, expression in enumerate(found):
+            if None in expression.type.shape:
+                raise TypeError(f"{argument}[{i}] has no static shape; put pt.specify_shape around it")
+            if less and expression.type.shape != places[i].type.shape:
+                raise ValueError(
+                    f"{argument}[{i}] has shape {expression.type.shape}, its parameter {places[i].type.shape}; "
+                    "pass one of the same shape"
+                )
+        size, wanted = (sum(prod(v.type.shape) for v in tensors) for tensors in (found, places))
+        if size != wanted:
+            raise ValueError(
+                f"{argument} has {size} components, and the parameters have {wanted}; pass as many as there are"
+            )
+        dtype = pack(places).type.dtype
+        residuals = unpack(as_dtype(pack(found), dtype), places)
+        if less:
+            residuals = [image - q for image, q in zip(residuals, places, strict=True)]
+        solver = _linear_solver(linear_solver, size, symmetric=False)
+        return cls(unknowns, residuals, dtype, solver)
+
+    @property
+    def size(self) -> int:
+        """The number of components."""
+        return sum(prod(q.type.shape) for q in self.unknowns.places)
+
+    def at(self, x: Any) -> Any:
+        """The packed residuals at a packed point."""
+        places = self.unknowns.places
+        return pack(substituted(self.residuals, dict(zip(places, unpack(x, places), strict=True))))
+
+    def products(self, x: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+        """The products with the Jacobian at a point, and with its transpose."""
+        places = self.unknowns.places
+        values = unpack(x, places)
+        # Of variables of their own, since a point may be a constant.
+        here = dict(zip(places, values, strict=True))
+
+        def forward(v: Any) -> Any:
+            return pack(substituted(pushforward(self.residuals, places, unpack(v, places)), here))
+
+        def backward(v: Any) -> Any:
+            return pack(substituted(pullback(self.residuals, places, unpack(v, places)), here))
+
+        return forward, backward
+
+    def solved(self, search: Callable[..., Any], max_iterations: int, tolerance: float, on_failure: str) -> Solution:
+        """The solution that `search` finds, with its derivatives."""
+        check_choice("on_failure", on_failure, ("nan", "ignore"))
+        steps = check_count("max_iterations", max_iterations)
+        small = np.asarray(check_number("tolerance", tolerance, 0), self.dtype)
+        begin = as_dtype(pack(self.unknowns.start), self.dtype)
+        found, reason, evaluations = (held(v) for v in search(self, begin, small, steps))
+        is_solution = TRUE if on_failure == "ignore" else _is_solved(reason)
+        places = self.unknowns.places
+        unknowns = [q.type() for q in places]
+        residuals = substituted(self.residuals, dict(zip(places, unknowns, strict=True)))
+        point = unpack(found, places)
+        exact = self.unknowns.implicit(unknowns, residuals, point, self.solver, is_solution, False)
+        left = pack(substituted(self.residuals, dict(zip(places, exact, strict=True))))
+        return Solution(exact, dot(left, left) / 2, reason, evaluations, held(largest(left)))
+
+
+def _newton(system: Equations, begin: Any, small: Any, steps: int, is_dense: bool, damping: float) -> tuple[Any, ...]:
+    r"""Newton's method, damped as by Levenberg and Marquardt where a step does not pass.
+
+    A step is that of the system :math:`r + J d = -F`, :math:`J^T r = \mu d`, whose solution for :math:`\mu = 0` is
+    Newton's step, also where :math:`J^T J` would lose half of the digits.
+    """
+    n, dtype = system.size, system.dtype
+    least = np.asarray(damping and 1e-6, dtype)
+
+    def number(value: float) -> Any:
+        return np.asarray(value, dtype)
+
+    def step(x: Any, F: Any, share: Any) -> tuple[Any, Any]:
+        """The step, and what is left of the linear model after it."""
+        forward, backward = system.products(x)
+        if not is_dense:
+            mu = share * pt.maximum(norm(backward(F)) / norm(F), number(1e-8))
+            normal = cg_solver(*[lambda v: backward(forward(v)) + mu * v] * 2, -backward(F))
+            return normal, F + forward(normal)
+        J, nonfinite = guarded(matrix(forward, n, dtype))
+        mu = share * pt.max(pt.sum(J**2, axis=0))
+        eye = np.eye(n, dtype=dtype)
+        whole = pt.concatenate([pt.concatenate([eye + 0 * J, J], axis=1), pt.concatenate([J.T, -mu * eye], axis=1)])
+        whole = whole + pt.switch(pt.isnan(nonfinite), number(1), number(0)) * np.eye(2 * n, dtype=dtype)
+        factors: Any = pt.linalg.lu_factor(whole)
+        both = pt.linalg.lu_solve(factors, pt.concatenate([-F, pt.zeros_like(F)]), check_finite=False) + nonfinite
+        return both[n:], -both[:n]
+
+    def turn(x: Any, F: Any, share: Any, reason: Any, count: Any) -> Any:
+        d, left = step(x, F, share)
+        trial = x + d
+        G = system.at(trial)
+        now = dot(F, F)
+        promised = now - dot(left, left)
+        good = (now - dot(G, G) > number(1e-4) * promised) & pt.all(pt.isfinite(G)) & pt.all(pt.isfinite(trial))
+        tiny = pt.eq(share, 0) & (largest(d) <= number(8 * np.finfo(dtype).eps) * largest(x))
+        less = pt.switch(share > number(1e-6), share / 10, pt.zeros_like(share))
+        share = pt.switch(good, pt.maximum(less, least), pt.maximum(4 * share, number(1e-4)))
+        F, x = pt.switch(good, G, F), pt.switch(good, trial, x)
+        lost = share > number(1e12)
+        reason = pt.switch(largest(F) <= small, 0, pt.switch(tiny, 7, pt.switch(lost, 2, LIMIT)))
+        return [x, F, share, reason, count + 1], pt.neq(reason, LIMIT)
+
+    first = system.at(begin)
+    start = [begin, first, number(damping), pt.constant(np.int64(LIMIT)), pt.constant(np.int64(1))]
+    return _searched(turn, start, first, small, steps)
+
+
+def _broyden(system: Equations, begin: Any, small: Any, steps: int) -> tuple[Any, ...]:
+    """Broyden's method with a search along its steps, from the Jacobian at the start."""
+    n, dtype = system.size, system.dtype
+    J, nonfinite = guarded(matrix(system.products(begin)[0], n, dtype))
+    eye = np.eye(n, dtype=dtype)
+    factors: Any = pt.linalg.lu_factor(pt.switch(pt.isnan(nonfinite), eye, J))
+    inverse = pt.linalg.lu_solve(factors, pt.as_tensor(eye), b_ndim=2, check_finite=False)
+    inverse = pt.switch(pt.all(pt.isfinite(inverse)), inverse, eye)
+
+    def turn(x: Any, F: Any, B: Any, a: Any, reason: Any, count: Any) -> Any:
+        d = -a * pt.sum(B * F, axis=1)
+        trial = x + d
+        G = system.at(trial)
+        finite = pt.all(pt.isfinite(G))
+        good = finite & (norm(G) <= (1 - np.asarray(1e-4, dtype) * a) * norm(F))
+        # What a trial shows counts also where it does not pass.
+        By = pt.sum(B * (G - F), axis=1)
+        dB = pt.sum(B * d[:, None], axis=0)
+        new = B + pt.outer(d - By, dB) / dot(d, By)
+        B = pt.switch(pt.all(pt.isfinite(new)), new, B)
+        a = pt.switch(good, pt.ones_like(a), a / 2)
+        F, x = pt.switch(good, G, F), pt.switch(good, trial, x)
+        lost = a < np.asarray(1e-6, dtype)
+        reason = pt.switch(largest(F) <= small, 0, pt.switch(lost, 2, LIMIT))
+        return [x, F, B, a, reason, count + 1], pt.neq(reason, LIMIT)
+
+    first, one = system.at(begin), pt.constant(np.int64(1))
+    start = [begin, first, inverse, np.asarray(1, dtype), pt.constant(np.int64(LIMIT)), one]
+    return _searched(turn, start, first, small, steps)
+
+
+def _anderson(system: Equations, begin: Any, small: Any, steps: int, memory: int) -> tuple[Any, ...]:
+    """Anderson acceleration; what it remembers is forgotten where the residual grows tenfold."""
+    n, dtype = system.size, system.dtype
+    m = min(memory, n)
+    tiny = np.asarray(np.finfo(dtype).eps, dtype)
+    eye = np.eye(m, dtype=dtype)
+
+    def turn(x: Any, F: Any, X: Any, R: Any, reason: Any, count: Any) -> Any:
+        step = F
+        if m:
+            gram = pt.sum(R[:, None, :] * R[None, :, :], axis=2)
+            size = pt.max(pt.diagonal(gram))
+            used = pt.eq(pt.diagonal(gram), 0).astype(dtype)
+            factors: Any = pt.linalg.lu_factor(gram + eye * (tiny * size + used[:, None] * (size + 1)))
+            weights = pt.linalg.lu_solve(factors, pt.sum(R * F, axis=1), check_finite=False)
+            faster = F - pt.sum((X + R) * weights[:, None], axis=0)
+            step = pt.switch(pt.all(pt.isfinite(faster)), faster, F)
+        trial = x + step
+        G = system.at(trial)
+        if m:
+            grows = ~(norm(G) <= 10 * norm(F))
+            X, R = (
+                pt.switch(grows, pt.zeros_like(old), pt.concatenate([new[None], old[:-1]]))
+                for old, new in ((X, step), (R, G - F))
+            )
+        finite = pt.all(pt.isfinite(G))
+        reason = pt.switch(finite, pt.switch(largest(G) <= small, 0, LIMIT), 3)
+        return [trial, G, X, R, reason, count + 1], pt.neq(reason, LIMIT)
+
+    first, nothing = system.at(begin), pt.zeros((m, n), dtype)
+    start = [begin, first, nothing, nothing, pt.constant(np.int64(LIMIT)), pt.constant(np.int64(1))]
+    return _searched(turn, start, first, small, steps)
+
+
+def _searched(turn: Any, start: list[Any], first: Any, small: Any, steps: int) -> tuple[Any, ...]:
+    """The last point, the reason and the number of evaluations of a search that begins with the residuals `first`."""
+    done, finite = largest(first) <= small, pt.all(pt.isfinite(first))
+    x, *_, reason, count = repeat(turn, start, pt.switch(done | ~finite, 0, steps))
+    reason = pt.switch(finite, pt.switch(done, 0, reason), 3)
+    return x, reason.astype("int64"), count
 
 
 class Unknowns(NamedTuple):
@@ -396,8 +808,6 @@ def _linear_solver(given: Any, size: int, definite: bool = False, symmetric: boo
     """The solver of linear systems that is `given`, by name or as a function."""
     if callable(given) and not isinstance(given, Variable):
         call = given
-        if symmetric:
-            return lambda product, transposed, b: as_tensor("what linear_solver returned", call(product, b))
         return lambda product, transposed, b: as_tensor("what linear_solver returned", call(product, b))
     check_choice("linear_solver", given, ("auto", "dense", "cg"))
     if given == "cg" and symmetric and not definite:
@@ -495,8 +905,3 @@ def _largest_of(values: Sequence[Any]) -> Any:
     for value in values[1:]:
         result = pt.maximum(result, value)
     return result
-
-
-def looped_count(updates: Any, last: Any) -> Any:
-    """The number of iterations of a rule that does not count evaluations."""
-    return pt.constant(np.int64(-1))
