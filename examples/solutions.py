@@ -60,8 +60,7 @@ plt.figure(figsize=(5, 2.5))
 plt.bar(np.arange(10) - 0.2, before, 0.4, label="one penalty")
 plt.bar(np.arange(10) + 0.2, after, 0.4, label="tuned penalties")
 plt.xticks(np.arange(10), names)
-plt.legend();
-
+plt.legend()
 # %% [markdown]
 # ## ... and of a logistic regression
 #
@@ -99,8 +98,7 @@ plt.plot(grid, values)
 plt.quiver(grid[::3], values[::3], np.ones(9), slopes[::3], angles="xy", width=0.004)
 plt.plot(result.x[0], result.fun, "o")
 plt.xlabel("logarithm of the penalty")
-plt.ylabel("loss on other data");
-
+plt.ylabel("loss on other data")
 # %% [markdown]
 # ## Laplace's approximation of a Poisson model
 #
@@ -143,8 +141,7 @@ plt.plot(grid, pytensor.function([steps], curve)(grid), label="Laplace")
 plt.plot(grid, [exact(point[0], value) for value in grid], "--", label="quadrature")
 plt.xlabel("log sigma")
 plt.ylabel("log marginal")
-plt.legend();
-
+plt.legend()
 # %% [markdown]
 # ## A deep equilibrium layer
 #
@@ -180,4 +177,4 @@ a, b = np.meshgrid(np.linspace(-1.6, 2.6, 40), np.linspace(-1.2, 1.7, 30))
 values, _ = classify(np.stack([a.ravel(), b.ravel()], axis=1))
 plt.figure(figsize=(5, 3))
 plt.contourf(a, b, values.reshape(a.shape), levels=[-50, 0, 50], alpha=0.3)
-plt.scatter(*points.T, c=labels, s=12);
+plt.scatter(*points.T, c=labels, s=12)

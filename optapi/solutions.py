@@ -79,8 +79,8 @@ class Solution(NamedTuple):
     reason: Any
     evaluations: Any
     gradient_size: Any
-    multipliers: list[Any] = []
-    bound_multipliers: list[Any] = []
+    multipliers: Sequence[Any] = ()
+    bound_multipliers: Sequence[Any] = ()
 
 
 @hinted
@@ -174,14 +174,14 @@ def solve(parameters: Variables, cost: Variable | None = None, rule: OptAlgo = "
         raise ValueError("solve needs the cost; pass cost=, from which the conditions at its minimizer follow")
     cost = check_cost(cost)
     problem = Unknowns.of("solve", parameters, start)
-    rule = rule_of(rule, "rule")
+    chosen = rule_of(rule, "rule")
     for name in WITHOUT:
         if options.get(name) is not None:
             raise ValueError(
                 f"solve has no derivatives of solutions with {name}=; leave it out, or write a smooth penalty into cost"
             )
-    options = check_rule(rule, options, solve, "parameters and cost", symbolic=True)
-    known = options_of(rule)[0] or {}
+    options = check_rule(chosen, options, solve, "parameters and cost", symbolic=True)
+    known = options_of(chosen)[0] or {}
     if "tolerance" in known:
         options["tolerance"] = None if tolerance is None else check_number("tolerance", tolerance, 0)
     if "exact" in known and options.get("exact") is None:
@@ -199,7 +199,7 @@ def solve(parameters: Variables, cost: Variable | None = None, rule: OptAlgo = "
     solver = _linear_solver(linear_solver, f.size, definite=not has_rows)
 
     stop = pytensor.shared(np.int64(0), name="stop")
-    updates = rule(list(problem.places), cost, stop=stop, **options)
+    updates = chosen(list(problem.places), cost, stop=stop, **options)
     _check_fixed(list(updates.values()), "cost")
     begin = dict(zip(problem.places, problem.start, strict=True))
     taken = pytensor.shared(np.int64(0), name="taken")
@@ -418,7 +418,9 @@ def laplace(latents: Variables, neg_logp: Variable, rule: OptAlgo = "trust_regio
             lambda v: as_dtype(pack(pullback(gradients, places, unpack(v, places))), dtype), size, dtype
         )
     except (NotImplementedError, TypeError) as error:
-        raise ValueError(f"the second derivatives of neg_logp cannot be vectorized ({error}); write it otherwise") from error
+        raise ValueError(
+            f"the second derivatives of neg_logp cannot be vectorized ({error}); write it otherwise"
+        ) from error
     [H] = replaced([H], dict(zip(places, solution.parameters, strict=True)))
     H, nonfinite = guarded((H + H.T) / 2)
     L: Any = pt.linalg.cholesky(H, lower=True, on_error="nan")
@@ -529,7 +531,7 @@ def _newton(system: Equations, begin: Any, small: Any, steps: int, is_dense: boo
     n, dtype = system.size, system.dtype
     least = np.asarray(damping and 1e-6, dtype)
 
-    def number(value: float) -> Any:
+    def number(value: Any) -> Any:
         return np.asarray(value, dtype)
 
     def step(x: Any, F: Any, share: Any) -> tuple[Any, Any]:
@@ -537,7 +539,11 @@ def _newton(system: Equations, begin: Any, small: Any, steps: int, is_dense: boo
         forward, backward = system.products(x)
         if not is_dense:
             mu = share * pt.maximum(norm(backward(F)) / norm(F), number(1e-8))
-            normal = cg_solver(*[lambda v: backward(forward(v)) + mu * v] * 2, -backward(F))
+
+            def product(v: Any) -> Any:
+                return backward(forward(v)) + mu * v
+
+            normal = cg_solver(product, product, -backward(F))
             return normal, F + forward(normal)
         J, nonfinite = guarded(matrix(forward, n, dtype))
         mu = share * pt.max(pt.sum(J**2, axis=0))
@@ -677,11 +683,11 @@ class Unknowns(NamedTuple):
         else:
             given = [start] if not isinstance(start, list | tuple) and len(parameters) == 1 else start
             if not isinstance(given, list | tuple) or len(given) != len(parameters):
-                raise ValueError(f"start has no entry for each of the {len(parameters)} parameters; pass a list of them")
+                raise ValueError(f"start has no entry for each of the {len(parameters)} parameters; pass a list")
         begin = []
-        for position, (value, q) in enumerate(zip(given, places, strict=True)):
+        for position, (entry, q) in enumerate(zip(given, places, strict=True)):
             name = f"start[{position}]"
-            value = as_tensor(name, value)
+            value = as_tensor(name, entry)
             if value.type.ndim != q.type.ndim or any(
                 one is not None and one != other for one, other in zip(value.type.shape, q.type.shape, strict=True)
             ):
@@ -748,9 +754,7 @@ def _stationary(f: Objective, problem: Unknowns, point: Sequence[Any], given: Se
     places = [q.type() for q in problem.places]
 
     def inside(tensors: Sequence[Any]) -> list[Any]:
-        return [
-            x if pair is None else pt.switch(pair[0], pair[1], x) for x, pair in zip(tensors, fixed, strict=True)
-        ]
+        return [x if pair is None else pt.switch(pair[0], pair[1], x) for x, pair in zip(tensors, fixed, strict=True)]
 
     def slack(tensors: Sequence[Any]) -> Any:
         """By how much each row is away from the limit that it is at."""
@@ -770,9 +774,10 @@ def _stationary(f: Objective, problem: Unknowns, point: Sequence[Any], given: Se
         gap, values = abs(slack(point)), abs(y)
         one = np.asarray(1, f.dtype)
         # Of two numbers of which one is zero at a solution, the larger one counts.
-        is_active = held((np.arange(rows.size) < rows.equalities) | (
-            values / pt.maximum(one, largest(y)) > gap / pt.maximum(one, abs(sides))
-        ))
+        is_active = held(
+            (np.arange(rows.size) < rows.equalities)
+            | (values / pt.maximum(one, largest(y)) > gap / pt.maximum(one, abs(sides)))
+        )
         place = pt.tensor("multipliers", shape=(rows.size,), dtype=f.dtype)
         product = pt.switch(is_active, place * slack(inside(places)), pt.zeros_like(place))
         free = free - pt.sum(product)
@@ -781,7 +786,7 @@ def _stationary(f: Objective, problem: Unknowns, point: Sequence[Any], given: Se
     residuals = differentiate(cost, unknowns, unknowns)
     exact = problem.implicit(unknowns, residuals, found, solver, is_solution, True)
     solution = inside(exact[: len(places)])
-    multipliers: list[Any] = []
+    multipliers: Sequence[Any] = ()
     if given:
         multipliers = [sign * v for v in f.rows.given(exact[-1])]  # type: ignore[union-attr]
     if f.boxes is None:
@@ -832,7 +837,9 @@ def cholesky_solver(product: Callable[[Any], Any], transposed: Callable[[Any], A
 def lu_solver(product: Callable[[Any], Any], transposed: Callable[[Any], Any], b: Any) -> Any:
     """For any regular matrix, which is formed; not finite for a singular one."""
     A, nonfinite = guarded(matrix(product, b.type.shape[0], b.type.dtype))
-    factors: Any = pt.linalg.lu_factor(A + pt.switch(pt.isnan(nonfinite), 1, 0).astype(b.type.dtype) * pt.eye(A.shape[0]))
+    factors: Any = pt.linalg.lu_factor(
+        A + pt.switch(pt.isnan(nonfinite), 1, 0).astype(b.type.dtype) * pt.eye(A.shape[0])
+    )
     return pt.linalg.lu_solve(factors, b, check_finite=False) + nonfinite
 
 
