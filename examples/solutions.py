@@ -25,7 +25,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, make_moons
 import optapi
 
 
-pytensor.config.mode = "PYTHON"  # ready at once
+pytensor.config.mode = optapi.PYTHON  # ready at once
 
 
 # %% [markdown]

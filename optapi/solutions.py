@@ -461,6 +461,9 @@ class Equations(NamedTuple):
         if less and len(found) != len(places):
             raise ValueError(f"{argument} has {len(found)} entries for {len(places)} parameters; pass one for each")
         for i, expression in enumerate(found):
+            # What a matrix of unknown size gives has the shape of its parameter.
+            if len(found) == len(places) and expression.type.ndim == places[i].type.ndim:
+                expression = found[i] = pt.specify_shape(expression, _meet(expression, places[i]))
             if None in expression.type.shape:
                 raise TypeError(f"{argument}[{i}] has no static shape; put pt.specify_shape around it")
             if less and expression.type.shape != places[i].type.shape:
@@ -791,7 +794,7 @@ def _stationary(f: Objective, problem: Unknowns, point: Sequence[Any], given: Se
         multipliers = [sign * v for v in f.rows.given(exact[-1])]  # type: ignore[union-attr]
     if f.boxes is None:
         return solution, multipliers, []
-    # The gradient of the Lagrangian by components at their bounds, which `inside` cuts off: by the value in their place.
+    # The gradient of the Lagrangian by components at their bounds: by the value that `inside` has in their place.
     cut = [q.type() for q in places]
     lagrangian = substituted([f.cost], dict(zip(problem.places, cut, strict=True)))[0]
     if given:
@@ -898,6 +901,11 @@ def _constant(variable: Any) -> Any:
     if same:
         return pt.full(value.shape, value.flat[0], dtype=variable.type.dtype)
     return pt.constant(np.array(value), dtype=variable.type.dtype)
+
+
+def _meet(tensor: Any, other: Any) -> tuple[int | None, ...]:
+    """The static shape of `tensor`, with that of `other` where it is not known."""
+    return tuple(b if a is None else a for a, b in zip(tensor.type.shape, other.type.shape, strict=True))
 
 
 def _is_solved(reason: Any) -> Any:

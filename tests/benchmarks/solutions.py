@@ -4,8 +4,8 @@
     python tests/benchmarks/solutions.py [--peers PYTHON] [--output docs/solutions_times.md]
 
 Each contender runs in a process of its own, with empty compile directories, on one core: the processor time of
-building, compiling and the first call, and the best wall time of a later call. jaxopt and optimistix may be installed for another
-Python.
+building, compiling and the first call, and the best wall time of a later call. jaxopt and optimistix may be installed
+for another Python.
 """
 
 import argparse
