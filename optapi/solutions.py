@@ -520,7 +520,7 @@ class Equations(NamedTuple):
         unknowns = [q.type() for q in places]
         residuals = substituted(self.residuals, dict(zip(places, unknowns, strict=True)))
         point = unpack(found, places)
-        exact = self.unknowns.implicit(unknowns, residuals, point, self.solver, is_solution, False)
+        exact = self.unknowns.differentiable(unknowns, residuals, point, self.solver, is_solution, False)
         left = pack(substituted(self.residuals, dict(zip(places, exact, strict=True))))
         return Solution(exact, dot(left, left) / 2, reason, evaluations, held(largest(left)))
 
@@ -728,7 +728,7 @@ class Unknowns(NamedTuple):
 
         return new, mapped(dict(options or {}))
 
-    def implicit(self, unknowns: Sequence[Any], residuals: Sequence[Any], found: Sequence[Any], solver: Solver,
+    def differentiable(self, unknowns: Sequence[Any], residuals: Sequence[Any], found: Sequence[Any], solver: Solver,
                  is_solution: Any, is_symmetric: bool) -> list[Any]:  # fmt: skip
         """`found`, with the derivatives of the roots of `residuals`, which are expressions of `unknowns`."""
         outer = read_beside(residuals, unknowns)
@@ -787,7 +787,7 @@ def _stationary(f: Objective, problem: Unknowns, point: Sequence[Any], given: Se
         cost = cost - pt.sum(product) + pt.sum(pt.switch(is_active, pt.zeros_like(place), place**2)) / 2
         unknowns, found = [*places, place], [*point, y]
     residuals = differentiate(cost, unknowns, unknowns)
-    exact = problem.implicit(unknowns, residuals, found, solver, is_solution, True)
+    exact = problem.differentiable(unknowns, residuals, found, solver, is_solution, True)
     solution = inside(exact[: len(places)])
     multipliers: Sequence[Any] = ()
     if given:
