@@ -86,6 +86,7 @@ from .rules.proximal import frank_wolfe, proximal_gradient, proximal_lbfgs
 from .rules.quasi_newton import barzilai_borwein, bfgs, lbfgs, sr1
 from .rules.sign_based import lion, signum
 from .rules.stochastic_quasi_newton import ada_qn, olbfgs, sgd_qn, sqn
+from .solutions import Laplace, Solution, fixed_point, laplace, root, solve
 from .state import load, save
 from .stateful import ADAM, Gradient, GradientMemory, Momentum, Optimizer, RMSProp
 from .transforms import (
@@ -117,6 +118,7 @@ __all__ = [
     "FitResult",
     "Gradient",
     "GradientMemory",
+    "Laplace",
     "Momentum",
     "Objective",
     "OptimizationWarning",
@@ -124,6 +126,7 @@ __all__ = [
     "Optimizer",
     "Oracle",
     "RMSProp",
+    "Solution",
     "accumulate",
     "active",
     "ada_qn",
@@ -166,6 +169,7 @@ __all__ = [
     "delta_bar_delta",
     "dog",
     "find_step_size",
+    "fixed_point",
     "fletcher_reeves",
     "frank_wolfe",
     "ftrl",
@@ -182,6 +186,7 @@ __all__ = [
     "kron",
     "krylov_subspace_descent",
     "lamb",
+    "laplace",
     "laprop",
     "lars",
     "lawa",
@@ -231,6 +236,7 @@ __all__ = [
     "repeat",
     "reports",
     "rmsprop",
+    "root",
     "rprop",
     "sample_starts",
     "save",
@@ -247,6 +253,7 @@ __all__ = [
     "sm3",
     "smd",
     "soap",
+    "solve",
     "sophia",
     "sqn",
     "sqp",

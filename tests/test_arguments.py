@@ -144,6 +144,13 @@ CALLS |= {
     "active": (optapi.active, lambda: {"updates": updated_with(bounds=(0, 1))}),
     "multipliers": (optapi.multipliers, lambda: {"updates": updated_with(optapi.sqp, constraints=(), bounds=(0, 1))}),
     "quadratic_program": (optapi.quadratic_program, lambda: {"B": np.eye(2), "g": np.ones(2)}),
+    "solve": (optapi.solve, lambda: {"parameters": [p := shared([1.0, -2.0], "p")], "cost": pt.sum(p**2)}),
+    "laplace": (optapi.laplace, lambda: {"latents": [p := shared([1.0, -2.0], "p")], "neg_logp": pt.sum(p**2)}),
+    "root": (optapi.root, lambda: {"parameters": [p := shared([1.0, -2.0], "p")], "equations": [p**3 - 2]}),
+    "fixed_point": (
+        optapi.fixed_point,
+        lambda: {"parameters": [p := shared([1.0, -2.0], "p")], "images": [pt.cos(p)]},
+    ),
     "batch": (
         optapi.batch,
         lambda: {"updates": (u := updated("p"))[0], "starts": {u[1]: shared(np.ones((3, 2)), "wide")}},

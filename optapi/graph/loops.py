@@ -134,7 +134,7 @@ def repeat(body: Callable[..., tuple[Sequence[Any], Any]], start: Sequence[Any],
     next_values = [as_update(value, variable) for value, variable in zip(next_values, current, strict=True)]
     done = as_tensor("the end that body returned", done).astype("bool")
 
-    fixed = _frontier([*next_values, done], current)
+    fixed = read_beside([*next_values, done], current)
     inside = [variable.type() for variable in fixed]
     ends = replaced([*next_values, done], dict(zip(fixed, inside, strict=True)))
     last: Any = Loop([*current, *inside], ends)(*start, *fixed, steps, return_list=True)
@@ -533,7 +533,7 @@ def check_generators(updates: Updates) -> None:
             )
 
 
-def _frontier(outputs: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
+def read_beside(outputs: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
     """The variables that `outputs` read and that do not depend on `inputs`.
 
     Constants, and what is computed from constants alone, are not among them: rewrites should see their values. (A
