@@ -48,7 +48,7 @@ DENSE = 200
 SOLVED = (0, 5, 7)
 LIMIT = 1
 # Options of rules whose solutions have other conditions of optimality than those differentiated here.
-WITHOUT = ("l1", "prox", "region", "penalty_weight")
+WITHOUT = ("l1", "prox", "region")
 
 
 class Solution(NamedTuple):
@@ -738,7 +738,7 @@ class Unknowns(NamedTuple):
 
 
 def _stationary(f: Objective, problem: Unknowns, point: Sequence[Any], given: Sequence[Any], solver: Solver,
-                is_solution: Any) -> tuple[list[Any], list[Any], list[Any]]:  # fmt: skip
+                is_solution: Any) -> tuple[list[Any], Sequence[Any], Sequence[Any]]:  # fmt: skip
     r"""A stationary point of the Lagrangian with its multipliers, as variables that have derivatives.
 
     They are those of a function whose gradient vanishes at `point` for :math:`x` and `given` for :math:`y`,
@@ -840,9 +840,7 @@ def cholesky_solver(product: Callable[[Any], Any], transposed: Callable[[Any], A
 def lu_solver(product: Callable[[Any], Any], transposed: Callable[[Any], Any], b: Any) -> Any:
     """For any regular matrix, which is formed; not finite for a singular one."""
     A, nonfinite = guarded(matrix(product, b.type.shape[0], b.type.dtype))
-    factors: Any = pt.linalg.lu_factor(
-        A + pt.switch(pt.isnan(nonfinite), 1, 0).astype(b.type.dtype) * pt.eye(A.shape[0])
-    )
+    factors: Any = pt.linalg.lu_factor(pt.switch(pt.isnan(nonfinite), np.eye(b.type.shape[0], dtype=b.type.dtype), A))
     return pt.linalg.lu_solve(factors, b, check_finite=False) + nonfinite
 
 
@@ -855,7 +853,8 @@ def cg_solver(product: Callable[[Any], Any], transposed: Callable[[Any], Any], b
     def turn(x: Any, r: Any, p: Any, rr: Any) -> Any:
         Ap = product(p)
         pAp = dot(p, Ap)
-        a = rr / pAp
+        # Along a direction without positive curvature nothing is taken, so that much is left.
+        a = pt.switch(pAp > 0, rr / pt.switch(pAp > 0, pAp, pt.ones_like(pAp)), pt.zeros_like(pAp))
         r = r - a * Ap
         new = dot(r, r)
         done = (pt.sqrt(new) <= small * scale) | ~(pAp > 0) | ~pt.isfinite(new)
@@ -879,7 +878,7 @@ def _check_fixed(outputs: Sequence[Any], name: str) -> None:
     for v in ancestors(list(outputs)):
         if is_generator(v):
             raise ValueError(
-                f"the {name} draws random numbers, so it has no minimizer to differentiate; draw them outside, as data"
+                f"the {name} draws random numbers, so it has no solution to differentiate; draw them outside, as data"
             )
 
 

@@ -158,13 +158,15 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--one", nargs=2)
     parser.add_argument("--peers", default=sys.executable)
+    parser.add_argument("--problems", nargs="*", default=[RIDGE, SYSTEM])
     parser.add_argument("--output")
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(measured(*arguments.one)))
         return
     lines = [INTRODUCTION]
-    for problem, title in ((RIDGE, "Ridge"), (SYSTEM, "Equations")):
+    for problem in arguments.problems:
+        title = {RIDGE: "Ridge", SYSTEM: "Equations"}[problem]
         lines += [f"## {title}\n\n", "| | first, s | call, ms | error |\n", "|---|--:|--:|--:|\n"]
         for name, (_, mode) in CONTENDERS.items():
             python = sys.executable if mode else arguments.peers
@@ -177,7 +179,7 @@ def main():
                 print(name, said)
                 continue
             row = json.loads(done.stdout)
-            print(problem, name, row)
+            print(problem, name, row, flush=True)
             lines.append(f"| {name} | {row['first']:.1f} | {1e3 * row['call']:.3f} | {row['error']:.0e} |\n")
         lines.append("\n")
     text = "".join(lines).rstrip() + "\n" + END.format(machine=f"one of {os.cpu_count()} cores")
