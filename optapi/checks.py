@@ -108,15 +108,15 @@ def check_start_first(order: str, x0: object, f: object) -> None:
         raise TypeError(f"x0 is a function: the start comes first, {order}; SciPy's order has optapi.scipy")
 
 
-def check_parameters(parameters: object) -> list[TensorVariable]:
+def check_parameters(parameters: object, argument: str = "parameters") -> list[TensorVariable]:
     """The list of `parameters`: at least one, real tensors, none twice."""
-    parameters = as_list("parameters", parameters)
+    parameters = as_list(argument, parameters)
     if not parameters:
-        raise ValueError("parameters is empty; pass at least one variable to optimize")
+        raise ValueError(f"{argument} is empty; pass at least one variable to optimize")
     for position, parameter in enumerate(parameters):
         if not isinstance(parameter, Variable) or isinstance(parameter, Constant):
             raise TypeError(
-                f"parameters[{position}] is a {type(parameter).__name__}; "
+                f"{argument}[{position}] is a {type(parameter).__name__}; "
                 "pass PyTensor variables, for instance pytensor.shared(value)"
             )
         if not is_dense(parameter):
@@ -131,7 +131,7 @@ def check_parameters(parameters: object) -> list[TensorVariable]:
             )
     for parameter, times in Counter(parameters).items():
         if times > 1:
-            raise ValueError(f"the parameter {called(parameter)} is listed twice in parameters; list it once")
+            raise ValueError(f"the parameter {called(parameter)} is listed twice in {argument}; list it once")
     return parameters
 
 

@@ -403,7 +403,7 @@ def laplace(latents: Variables, neg_logp: Variable, rule: OptAlgo = "trust_regio
     >>> print(pytensor.function([s], found.log_marginal, mode=optapi.PYTHON)(0.7).round(6), np.log(3).round(6))
     1.098612 1.098612
     """
-    latents = check_parameters(latents)
+    latents = check_parameters(latents, "latents")
     neg_logp = check_cost(neg_logp, "neg_logp")
     for name in ("bounds", "constraints", "ascent"):
         if options.get(name):

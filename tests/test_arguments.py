@@ -369,6 +369,8 @@ WITHOUT = {
     "bijections.Bijection": "a base class without fields",
     "prox.Penalty": "a base class without fields",
     "prox.Projection": "a base class without fields",
+    "Laplace": "a plain tuple",
+    "Solution": "a plain tuple",
     "line_search.Step": "a plain tuple",
     "line_search.Trial": "a plain tuple",
     "line_search.nonmonotone": "a NonMonotone",
