@@ -177,6 +177,8 @@ class minimize_iterator(Run):
                  **options: Any):  # fmt: skip
         check_start_first("minimize(x0, f)", x0, f)
         structure, start = point("x0", x0)
+        if df is None and getattr(f, "returns_gradient", False):  # such as Partitions
+            df, hessp = True, hessp or f.product  # type: ignore[attr-defined]
         constraints = options.pop("constraints", None)
         if constraints is None or (isinstance(constraints, list | tuple) and not constraints):
             constraints = None

@@ -564,7 +564,8 @@ def candidates(node: Apply) -> Iterator[Callable[..., Any]]:
     elif isinstance(op, DeepCopyOp):
         yield lambda x: x.copy()
     elif isinstance(op, ARange):
-        yield lambda start, stop, step: np.arange(start, stop, step, dtype)
+        arange: Any = np.arange
+        yield lambda start, stop, step: arange(start, stop, step, dtype)
     elif isinstance(op, Alloc) and dtypes[0] == dtype:
         yield lambda value, *shape: np.full(shape, value)
     elif isinstance(op, Join) and same and isinstance(along := getattr(op, "axis", None), int):
