@@ -151,6 +151,8 @@ class Run:
         if said is None and "reason" not in program.places.roles and now.cost is not None and not isfinite(now.cost):
             said = Ending.NOT_FINITE
         ending = termination.verdict(said, before.now, now, evaluator.total, self._is_feasible(now))
+        if ending == Ending.PRECISE and self._falls_beside(now):
+            ending = Ending.STUCK
         if ending == Ending.CONVERGED and best is not now:
             # The point held is the one whose gradient meets the tolerance. With constraints that are violated by less
             # than the tolerance, a cost may be lower than the minimum.
@@ -162,6 +164,32 @@ class Run:
         elif nit == 0 and ending == Ending.NOT_FINITE and not now.is_finite:
             position = position._replace(ending=Ending.BAD_START)
         return position
+
+    def _falls_beside(self, now: Evaluation) -> bool:
+        """Whether the cost falls where only the component with the largest derivative moves.
+
+        A search goes along one direction. Where another component is far more curved, as in a funnel, no step along it
+        promises anything, although the cost falls steeply in this one. It is looked at only where a small step of this
+        component is worth far more than rounding, and there are neither bounds nor penalties.
+        """
+        evaluator, sign = self._evaluator, self._program.sign
+        if evaluator.limits is not None or evaluator.penalties is not None or self._program.is_constrained:
+            return False
+        cost, gradients = evaluator.total(now), evaluator.gradients(now)
+        which = max(range(len(gradients)), key=lambda i: np.max(np.abs(gradients[i]), initial=0.0))
+        place = np.unravel_index(np.argmax(np.abs(gradients[which])), gradients[which].shape)
+        slope, value = float(gradients[which][place]), float(now.point[which][place])
+        hidden, unit = rounding(cost, now.point), max(abs(value), 1.0)
+        least = float(np.finfo(np.result_type(*now.point)).eps) ** 0.5
+        if not abs(slope) * least * unit > 1e3 * hidden:
+            return False
+        for size in (least, least**0.5, 0.1):
+            point = [array.copy() for array in now.point]
+            point[which][place] = value - sign * np.sign(slope) * size * unit
+            beside = evaluator.total(evaluator.at(point))
+            if isfinite(beside) and sign * (cost - beside) > 2 * hidden:
+                return True
+        return False
 
     def _is_feasible(self, evaluation: Evaluation) -> bool:
         """Whether general constraints, if there are some, are not violated by more than the tolerance."""

@@ -1,0 +1,375 @@
+"""PyMC's models on the rules: maximum a posteriori, Laplace's approximation, variational inference.
+
+::
+
+    import optapi.pymc
+
+    with model:
+        tree = optapi.pymc.find_MAP("lbfgs", starts=8, random_seed=1, compute_hessian=True)
+
+Names of arguments and the trees that come back are those of PyMC 6.4. PyMC is imported when something here is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+
+from .checks import check_count, check_flag, warn
+from .drivers.compiled import CompiledMinimizer, compile_minimizer
+from .drivers.covariance import laplace_evidence, propagated
+from .drivers.options import name_of, rule_of
+from .drivers.pymc_model import Density, imported, joined, mode_of
+from .drivers.results import OptimizeResult
+from .typing import Array, OptAlgo
+
+
+__all__ = ["CompiledMAP", "compile_MAP", "find_MAP", "fit_advi", "gradient_transformation", "laplace", "obj_optimizer"]
+
+# From words of `pm.find_MAP` to what to write.
+WORDS = {
+    "method": "pass the rule first, find_MAP('lbfgs')",
+    "start": "write initvals=",
+    "seed": "write random_seed=",
+    "maxeval": "write max_evaluations=",
+    "tol": "write tolerance=, of the largest component of the gradient",
+    "maxiter": "write max_iterations=",
+    "use_grad": "leave it out, the rule takes what it needs",
+    "use_hess": "leave it out, the rule takes what it needs",
+    "use_hessp": "leave it out, the rule takes what it needs",
+    "include_transformed": "write idata_kwargs={'include_transformed': True}",
+    "return_raw": "leave it out, compile_MAP keeps the result",
+}
+
+
+def find_MAP(rule: OptAlgo = "lbfgs", *, vars: Any = None, initvals: Mapping[Any, Any] | None = None, starts: int = 1,
+             jitter: bool = False, jitter_max_retries: int = 10, random_seed: Any = None,
+             compute_hessian: bool = False, progressbar: bool = True, return_inferencedata: bool = True,
+             model: Any = None, backend: str | None = None, compile_kwargs: Mapping[str, Any] | None = None,
+             idata_kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:  # fmt: skip
+    """The point of highest posterior density of a PyMC model, as ``pm.find_MAP`` of PyMC 6.4, by a rule.
+
+    Parameters
+    ----------
+    rule : callable or str
+        A rule, or the name of one; those for an exact cost, such as ``"lbfgs"`` and ``"trust_region_cg"``.
+    vars : list of variables or names, optional
+        The free variables that are optimized; the others keep their start. By default all continuous ones.
+    initvals : dict, optional
+        Starts of variables, by variable or name, natural or transformed (``"sigma_log__"``); the others are the model's.
+    starts : int
+        From how many points. The first is the start as it is, the others are jittered; the best counts.
+    jitter : bool
+        Whether also the first is jittered: by numbers between -1 and 1 that are added to the transformed values.
+    jitter_max_retries : int
+        How often a jittered start is drawn anew where the density is not finite.
+    random_seed : int or numpy.random.Generator, optional
+        Of the jitter.
+    compute_hessian : bool
+        Whether the tree has the covariance, from exact second derivatives. Where these are not positive definite, a
+        warning says so, and it has none.
+    progressbar : bool
+    return_inferencedata : bool
+        If False, a dictionary from the names of all variables, also transformed ones, to values.
+    model : pymc.Model, optional
+        By default that of the context.
+    backend : str, optional
+        ``"numba"``, ``"c"``, ``"jax"`` or ``"python"``. By default Python, which compiles nothing: for a single fit it is
+        mostly the quickest. To fit often, take `compile_MAP`.
+    compile_kwargs : dict, optional
+        ``{"mode": ...}``, a mode of PyTensor, in the place of `backend`.
+    idata_kwargs : dict, optional
+        Options of ``pymc.to_inference_data``, such as ``{"include_transformed": True}``.
+    **options
+        Options of the rule and of `compile_minimizer`, such as ``tolerance`` and ``max_iterations``.
+
+    Returns
+    -------
+    xarray.DataTree or dict
+        With the groups ``posterior``, ``observed_data``, ``constant_data``, ``fit`` (``mean_vector`` and
+        ``covariance_matrix``, of the transformed values) and ``optimizer_result``, the entries of an `OptimizeResult`,
+        and with several starts one row for each, the best first.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to optimize, if the density or its gradient is not finite at the start, or if it has no
+        gradient; the message names the variables.
+    TypeError
+        If `vars` has discrete variables.
+
+    Warns
+    -----
+    OptimizationWarning
+        If it has not converged.
+
+    Notes
+    -----
+    The density is that of the natural scale, as in PyMC: without the Jacobian of the transforms. Where a rule tries
+    parameters out of their domain, the density is zero there.
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> import optapi.pymc
+    >>> with pm.Model() as model:
+    ...     mu = pm.Normal("mu", 0, 10)
+    ...     sigma = pm.HalfNormal("sigma", 10)
+    ...     _ = pm.Normal("y", mu, sigma, observed=[1.0, 2.0, 6.0])
+    ...     tree = optapi.pymc.find_MAP(compute_hessian=True, progressbar=False)
+    >>> tree["posterior"]["mu"].values.round(3)
+    array([[2.885]])
+    >>> sorted(tree.children)
+    ['fit', 'observed_data', 'optimizer_result', 'posterior']
+    """
+    check_flag("return_inferencedata", return_inferencedata)
+    check_flag("compute_hessian", compute_hessian)
+    fit = compile_MAP(
+        rule, vars=vars, model=model, backend=backend, compile_kwargs=compile_kwargs, progressbar=progressbar, **options
+    )
+    if check_count("starts", starts) == 1:
+        result = fit.run(initvals, jitter=jitter, jitter_max_retries=jitter_max_retries, random_seed=random_seed)
+    else:
+        result = fit.from_starts(starts, initvals, jitter=jitter, random_seed=random_seed)[0]
+    if not result.success:
+        warn(f"the maximization has not converged: {result.message}")
+    if not return_inferencedata:
+        return fit.point() | fit.point(transformed=True)
+    return fit.to_datatree(compute_hessian=compute_hessian, idata_kwargs=idata_kwargs)
+
+
+def compile_MAP(rule: OptAlgo = "lbfgs", *, vars: Any = None, model: Any = None, jacobian: bool = False,
+                backend: str | None = None, compile_kwargs: Mapping[str, Any] | None = None,
+                **options: Any) -> CompiledMAP:  # fmt: skip
+    """A compiled maximization of the posterior density of a PyMC model, to be run again and again.
+
+    Each run reads ``pm.Data`` anew, so after ``pm.set_data`` nothing is compiled again.
+
+    Parameters
+    ----------
+    rule, vars, model, compile_kwargs
+        As for `find_MAP`.
+    jacobian : bool
+        Whether the density is that of the transformed values, with the Jacobian of their transforms.
+    backend : str, optional
+        As for `find_MAP`. ``"jax"`` compiles for seconds and ``"numba"`` for tens of seconds; a run then takes a tenth
+        to a hundredth of the time.
+    **options
+        Options of the rule and of `compile_minimizer`, such as ``tolerance``, ``max_iterations``, ``progressbar``.
+
+    Returns
+    -------
+    CompiledMAP
+
+    Raises
+    ------
+    ValueError, TypeError
+        As of `find_MAP`.
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> import optapi.pymc
+    >>> with pm.Model() as model:
+    ...     y = pm.Data("y", [1.0, 2.0, 6.0])
+    ...     mu = pm.Normal("mu", 0, 10)
+    ...     _ = pm.Normal("likelihood", mu, 2.0, observed=y)
+    ...     fit = optapi.pymc.compile_MAP("lbfgs")
+    ...     for data in ([1.0, 2.0, 6.0], [4.0, 5.0, 9.0]):
+    ...         pm.set_data({"y": data})
+    ...         result = fit()
+    ...         print(result.x["mu"].round(3), fit.standard_errors()["mu"].round(3))
+    2.961 1.147
+    5.921 1.147
+    """
+    pymc = imported()
+    for name in options:
+        if name in WORDS:
+            raise TypeError(f"unexpected keyword {name!r}: {WORDS[name]}")
+    model = pymc.modelcontext(model)
+    algorithm = rule_of(rule, "rule")
+    density = Density(model, vars, check_flag("jacobian", jacobian), mode_of(model, backend, compile_kwargs))
+    compiled = compile_minimizer(
+        density.parameters, density.cost, algorithm, updates=density.updates or None, mode=density.mode, **options
+    )
+    return CompiledMAP(density, compiled)
+
+
+class CompiledMAP:
+    """A compiled maximization of a posterior density; `compile_MAP` makes it.
+
+    Called, it runs as `run` does.
+
+    Attributes
+    ----------
+    model : pymc.Model
+    minimizer : CompiledMinimizer
+        What runs; its `parameters` are the transformed values, its `cost` minus the log density.
+    result : OptimizeResult or None
+        The last result, of several starts the best. Its points are found by the names of the transformed values.
+    results : list of OptimizeResult
+        Those of all starts, the best first.
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> import optapi.pymc
+    >>> with pm.Model() as model:
+    ...     sigma = pm.HalfNormal("sigma", 10)
+    ...     _ = pm.Normal("y", 0, sigma, observed=[1.0, -2.0, 3.0])
+    ...     fit = optapi.pymc.compile_MAP("trust_region_cg")
+    >>> fit.run({"sigma": 5.0}).success
+    True
+    >>> fit.point()["sigma"].round(3), fit.standard_errors()["sigma"].round(3)
+    (array(2.139), array(0.852))
+    """
+
+    def __init__(self, density: Density, minimizer: CompiledMinimizer):
+        self._density, self.minimizer, self.model = density, minimizer, density.model
+        self.results: list[OptimizeResult] = []
+
+    @property
+    def result(self) -> OptimizeResult | None:
+        return self.results[0] if self.results else None
+
+    def run(self, initvals: Mapping[Any, Any] | None = None, *, jitter: bool = False, jitter_max_retries: int = 10,
+            random_seed: Any = None) -> OptimizeResult:  # fmt: skip
+        """Maximize from one start; see `find_MAP`.
+
+        Raises
+        ------
+        ValueError
+            If the density or its gradient is not finite at the start.
+        """
+        rng, density = np.random.default_rng(random_seed), self._density
+        for _ in range(1 + (check_count("jitter_max_retries", jitter_max_retries, low=0) if jitter else 0)):
+            density.hold(density.start(initvals, check_flag("jitter", jitter), int(rng.integers(2**30))))
+            result = self.minimizer()
+            if result.status != 3 or result.nit > 0:
+                break
+        else:
+            raise ValueError(density.why_not_finite())
+        self.results = [result]
+        return result
+
+    __call__ = run
+
+    def from_starts(self, starts: int | Sequence[Mapping[Any, Any]], initvals: Mapping[Any, Any] | None = None, *,
+                    jitter: bool = False, random_seed: Any = None, workers: int = 1,
+                    together: bool | None = None) -> list[OptimizeResult]:  # fmt: skip
+        """Maximize from many starts.
+
+        Parameters
+        ----------
+        starts : int or list of dict
+            How many, of which the first is that of `initvals` and the model and the others are jittered; or the
+            `initvals` of each.
+        initvals, jitter, random_seed
+            As for `find_MAP`.
+        workers, together
+            As for `CompiledMinimizer.from_starts`.
+
+        Returns
+        -------
+        list of OptimizeResult
+            The best first. One from a start where the density is not finite has status 3.
+        """
+        rng, density = np.random.default_rng(random_seed), self._density
+        if isinstance(starts, int):
+            given = [(initvals, check_flag("jitter", jitter) or i > 0) for i in range(check_count("starts", starts))]
+        else:
+            given = [({**(initvals or {}), **one}, jitter) for one in starts]
+        points = [density.start(values, moved, int(rng.integers(2**30))) for values, moved in given]
+        density.hold(points[0])
+        rows = [np.stack([point[v.name] for point in points]) for v in density.variables]
+        results = self.minimizer.from_starts(rows, workers=workers, together=together)
+        if all(result.status == 3 and result.nit == 0 for result in results):
+            raise ValueError(density.why_not_finite())
+        self.results = results
+        return results
+
+    def _done(self) -> OptimizeResult:
+        if self.result is None:
+            raise ValueError("nothing has been maximized yet; call run()")
+        return self.result
+
+    def _mode(self) -> dict[str, np.ndarray]:
+        """The values of all value variables, those that were optimized as in the result."""
+        done = self._done()
+        return self._density.held() | {
+            v.name: np.asarray(x, v.dtype) for v, x in zip(self._density.variables, done.x, strict=True)
+        }
+
+    def point(self, transformed: bool = False) -> dict[str, Any]:
+        """The values of all variables at the maximum, by name.
+
+        Parameters
+        ----------
+        transformed : bool
+            Whether to return the transformed values, which `run` takes as `initvals`; else those on the natural scale,
+            with the deterministic ones.
+        """
+        point = self._mode()
+        if transformed:
+            return point
+        free = {rv.name for rv in self.model.free_RVs}
+        return {n: a for n, a in self._density.named(point).items() if n in free or n not in point}
+
+    def covariance(self) -> Array:
+        """The covariance of the transformed values, from exact second derivatives.
+
+        A row and a column for each component, in the order of the model, those that were optimized alone.
+
+        Raises
+        ------
+        ValueError
+            If the matrix of second derivatives is not positive definite, so that the point is no strict maximum.
+        """
+        return self._done().covariance()
+
+    def standard_errors(self, transformed: bool = False) -> dict[str, Any]:
+        """The standard errors of the variables, by name.
+
+        Parameters
+        ----------
+        transformed : bool
+            Whether of the transformed values; else of the variables on their natural scale, also of deterministic
+            ones, by the delta method.
+
+        Raises
+        ------
+        ValueError
+            As of `covariance`.
+        """
+        done, density = self._done(), self._density
+        if transformed:
+            return dict(zip([v.name for v in density.variables], done.standard_errors(), strict=True))
+        natural = density.natural()
+        density.hold(self._mode())
+        found = propagated(density.parameters, list(natural.values()), done.covariance(), {}, density.mode)
+        return dict(zip(natural, found, strict=True))
+
+    def to_datatree(self, compute_hessian: bool = False, idata_kwargs: Mapping[str, Any] | None = None) -> Any:
+        """The maximum as PyMC's tree; see `find_MAP`."""
+        done, covariance = self._done(), None
+        if compute_hessian:
+            try:
+                covariance = self.covariance()
+            except ValueError as error:
+                warn(str(error))
+        return self._density.tree([self._mode()], self._groups(covariance), idata_kwargs)
+
+    def _groups(self, covariance: Any, **more: float) -> dict[str, Any]:
+        density, done = self._density, self._done()
+        others = self.results if len(self.results) > 1 else ()
+        return {
+            "fit": density.fit_group(joined(done.x), covariance, **more),
+            "optimizer_result": density.result_group(done, name_of(self.minimizer.opt_algo), others),
+        }
+
+    def __repr__(self) -> str:
+        return repr(self.minimizer).replace("minimization", "maximization of a posterior density", 1)
