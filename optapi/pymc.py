@@ -13,17 +13,20 @@ Names of arguments and the trees that come back are those of PyMC 6.4. PyMC is i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from typing import Any
 
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
-from .checks import check_count, check_flag, warn
+from . import stopping
+from .checks import check_choice, check_count, check_flag, check_number, warn
 from .drivers.compiled import CompiledMinimizer, compile_minimizer
 from .drivers.covariance import laplace_evidence, propagated
 from .drivers.options import name_of, rule_of
-from .drivers.pymc_model import Density, imported, joined, mode_of
+from .drivers.paths import Paths
+from .drivers.pymc_model import Density, by_adapter, generators_of, imported, joined, mode_of
 from .drivers.results import OptimizeResult
 from .typing import Array, OptAlgo
 
@@ -278,6 +281,33 @@ class CompiledMAP:
         list of OptimizeResult
             The best first. One from a start where the density is not finite has status 3.
         """
+        rows = self._rows(starts, initvals, jitter, random_seed)
+        results = self.minimizer.from_starts(rows, workers=workers, together=together)
+        if all(result.status == 3 and result.nit == 0 for result in results):
+            raise ValueError(self._density.why_not_finite())
+        self.results = results
+        return results
+
+    def paths(self, starts: int | Sequence[Mapping[Any, Any]], initvals: Mapping[Any, Any] | None = None, *,
+              jitter: bool = False, random_seed: Any = None, max_iterations: int = 200) -> Paths:  # fmt: skip
+        """All points of maximizations from many starts, with minus the log density and its gradients, in one call.
+
+        Parameters
+        ----------
+        starts, initvals, jitter, random_seed
+            As for `from_starts`.
+        max_iterations : int
+            The largest number of iterations of each.
+
+        Returns
+        -------
+        Paths
+            Of the transformed values, see `CompiledMinimizer.paths`.
+        """
+        return self.minimizer.paths(self._rows(starts, initvals, jitter, random_seed), max_iterations=max_iterations)
+
+    def _rows(self, starts: Any, initvals: Any, jitter: bool, random_seed: Any) -> list[np.ndarray]:
+        """For each parameter an array with a row for each start. The variables hold the first."""
         rng, density = np.random.default_rng(random_seed), self._density
         if isinstance(starts, int):
             given = [(initvals, check_flag("jitter", jitter) or i > 0) for i in range(check_count("starts", starts))]
@@ -285,12 +315,7 @@ class CompiledMAP:
             given = [({**(initvals or {}), **one}, jitter) for one in starts]
         points = [density.start(values, moved, int(rng.integers(2**30))) for values, moved in given]
         density.hold(points[0])
-        rows = [np.stack([point[v.name] for point in points]) for v in density.variables]
-        results = self.minimizer.from_starts(rows, workers=workers, together=together)
-        if all(result.status == 3 and result.nit == 0 for result in results):
-            raise ValueError(density.why_not_finite())
-        self.results = results
-        return results
+        return [np.stack([point[v.name] for point in points]) for v in density.variables]
 
     def _done(self) -> OptimizeResult:
         if self.result is None:
@@ -363,6 +388,21 @@ class CompiledMAP:
                 warn(str(error))
         return self._density.tree([self._mode()], self._groups(covariance), idata_kwargs)
 
+    def _laplace(self, draws: int, rng: np.random.Generator, idata_kwargs: Mapping[str, Any] | None) -> Any:
+        """The tree of draws from the normal distribution around the mode."""
+        done, mode, covariance = self._done(), self._mode(), self.covariance()
+        mean = joined(done.x)
+        values = mean + rng.normal(size=(draws, mean.size)) @ np.linalg.cholesky(covariance).T
+        ends = np.cumsum([np.size(x) for x in done.x])[:-1]
+        shapes = [(v.name, np.shape(x), v.dtype) for v, x in zip(self._density.variables, done.x, strict=True)]
+        points = [
+            mode | {n: p.reshape(s).astype(d) for (n, s, d), p in zip(shapes, np.split(row, ends), strict=True)}
+            for row in values
+        ]
+        evidence = laplace_evidence(-done.fun, covariance)
+        groups = self._groups(covariance, log_marginal_likelihood=evidence)
+        return self._density.tree(points, groups, idata_kwargs)
+
     def _groups(self, covariance: Any, **more: float) -> dict[str, Any]:
         density, done = self._density, self._done()
         others = self.results if len(self.results) > 1 else ()
@@ -373,3 +413,248 @@ class CompiledMAP:
 
     def __repr__(self) -> str:
         return repr(self.minimizer).replace("minimization", "maximization of a posterior density", 1)
+
+
+def laplace(rule: OptAlgo = "trust_region_cg", *, draws: int = 1000, vars: Any = None,
+            initvals: Mapping[Any, Any] | None = None, starts: int = 1, jitter: bool = False, random_seed: Any = None,
+            jacobian: bool = True, progressbar: bool = True, model: Any = None, backend: str | None = None,
+            compile_kwargs: Mapping[str, Any] | None = None, idata_kwargs: Mapping[str, Any] | None = None,
+            **options: Any) -> Any:  # fmt: skip
+    r"""Laplace's approximation of the posterior of a PyMC model: a normal distribution of the transformed values.
+
+    Its mean is the mode, its covariance the inverse of the exact matrix of second derivatives there.
+
+    Parameters
+    ----------
+    rule, vars, initvals, starts, jitter, random_seed, progressbar, model, backend, compile_kwargs, idata_kwargs, **options
+        As for `find_MAP`.
+    draws : int
+        How many draws the tree has, in one chain.
+    jacobian : bool
+        Whether the mode is that of the density of the transformed values, which is what is approximated. If False,
+        that of the natural scale, as in `find_MAP` and in pymc-extras.
+
+    Returns
+    -------
+    xarray.DataTree
+        As of `find_MAP`, with the draws as ``posterior``. The group ``fit`` also has ``log_marginal_likelihood``,
+
+        .. math:: \log p(y) \approx \log p(y, \hat\theta) + \tfrac{n}{2} \log 2 \pi + \tfrac{1}{2} \log |C|.
+
+    Raises
+    ------
+    ValueError
+        If the matrix of second derivatives is not positive definite; and as `find_MAP`.
+
+    References
+    ----------
+    Tierney and Kadane (1986), Accurate approximations for posterior moments and marginal densities.
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> import optapi.pymc
+    >>> with pm.Model() as model:
+    ...     mu = pm.Normal("mu", 0, 2)
+    ...     _ = pm.Normal("y", mu, 1, observed=[1.0, 3.0])
+    ...     tree = optapi.pymc.laplace(draws=500, random_seed=1, progressbar=False)
+    >>> tree["posterior"]["mu"].shape, float(tree["fit"]["log_marginal_likelihood"].round(4))
+    ((1, 500), -4.3809)
+    """
+    check_count("draws", draws)
+    fit = compile_MAP(
+        rule, vars=vars, model=model, jacobian=jacobian, backend=backend, compile_kwargs=compile_kwargs,
+        progressbar=progressbar, **options,
+    )  # fmt: skip
+    rng = np.random.default_rng(random_seed)
+    if check_count("starts", starts) == 1:
+        result = fit.run(initvals, jitter=jitter, random_seed=rng)
+    else:
+        result = fit.from_starts(starts, initvals, jitter=jitter, random_seed=rng)[0]
+    if not result.success:
+        warn(f"the maximization has not converged: {result.message}")
+    return fit._laplace(draws, rng, idata_kwargs)
+
+
+def obj_optimizer(rule: OptAlgo = "adam", **options: Any) -> Callable[..., Any]:
+    """A rule as the `obj_optimizer` of ``pm.fit``.
+
+    Parameters
+    ----------
+    rule : callable or str
+        A rule that takes gradients; those that search along a line need the cost, which PyMC does not pass.
+    **options
+        Its options, such as ``step_size``, a schedule among them.
+
+    Returns
+    -------
+    callable
+        From gradients, or a cost, and parameters to updates.
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> import optapi.pymc
+    >>> optimizer = optapi.pymc.obj_optimizer("adam", step_size=optapi.schedules.Cosine(0.1, steps=500))
+    >>> with pm.Model():
+    ...     mu = pm.Normal("mu", 0, 2)
+    ...     _ = pm.Normal("y", mu, 1, observed=[1.0, 3.0])
+    ...     approximation = pm.fit(
+    ...         500, obj_optimizer=optimizer, random_seed=1, progressbar=False, compile_kwargs={"mode": optapi.PYTHON}
+    ...     )
+    >>> bool(abs(approximation.mean.eval()[0] - 16 / 9) < 0.2)
+    True
+    """
+    algorithm = rule_of(rule, "rule")
+
+    def updates(gradients: Any, parameters: Any) -> Any:
+        return by_adapter(algorithm, options, gradients, parameters)
+
+    return updates
+
+
+def gradient_transformation(rule: OptAlgo = "adam", **options: Any) -> Any:
+    """A rule as the `optimizer` of the ``Trainer`` of pymc-extras.
+
+    Parameters
+    ----------
+    rule : callable or str
+        A rule that takes gradients.
+    **options
+        Its options.
+
+    Returns
+    -------
+    pymc_extras.inference.advi.GradientTransformation
+        With a compiled step alone, which is what ``Trainer`` runs.
+
+    Raises
+    ------
+    ImportError
+        If pymc-extras is not installed.
+
+    Examples
+    --------
+    >>> import optapi.pymc
+    >>> optimizer = optapi.pymc.gradient_transformation("adam", step_size=0.01)  # Trainer(optimizer=optimizer)
+    """
+    algorithm = rule_of(rule, "rule")
+    try:
+        from pymc_extras.inference.advi.optimizers import GradientTransformation
+    except ImportError as error:
+        raise ImportError("pymc-extras is not installed; install it with: pip install pymc-extras") from error
+
+    def steps(gradients: Any, parameters: Any) -> Any:
+        updates = dict(by_adapter(algorithm, options, list(gradients), parameters))
+        # The trainer adds the steps to the parameters.
+        return [updates.pop(p) - p for p in parameters], updates
+
+    def alone(*arguments: Any) -> Any:
+        raise NotImplementedError("a rule of optapi is a compiled step; pass it to Trainer as its only optimizer")
+
+    return GradientTransformation(alone, alone, steps)
+
+
+def fit_advi(n: int = 10_000, rule: OptAlgo = "adam", *, method: str = "advi", obj_n_mc: int = 1,
+             elbo_tolerance: float | None = None, window: int = 1000, start: Any = None, random_seed: Any = None,
+             progressbar: bool = True, model: Any = None, backend: str | None = None,
+             compile_kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:  # fmt: skip
+    """Automatic differentiation variational inference as ``pm.fit``, all of it in one compiled loop.
+
+    Parameters
+    ----------
+    n : int
+        The largest number of steps.
+    rule : callable or str
+        A rule for noisy gradients.
+    method : str
+        ``"advi"`` or ``"fullrank_advi"``: without or with correlations.
+    obj_n_mc : int
+        How many draws estimate the gradient at each step.
+    elbo_tolerance : float, optional
+        Stop when a moving average of the evidence lower bound has not improved by this part of itself in `window`
+        steps. By default all `n` steps are taken.
+    window : int
+        The length of the moving average.
+    start : dict, optional
+        The means at the start, as for ``pm.fit``.
+    random_seed : int, optional
+        Of the draws, and of the generators of ``pm.Minibatch``.
+    progressbar : bool
+    model, backend, compile_kwargs
+        As for `find_MAP`, but by default compiled as PyTensor does. ``"jax"`` compiles in seconds.
+    **options
+        Options of the rule, such as ``step_size``, and of `compile_minimizer`.
+
+    Returns
+    -------
+    pymc.Approximation
+        PyMC's own, as of ``pm.fit``: `sample` draws from it, and `hist` has the losses, minus the bound.
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss is no longer finite.
+
+    References
+    ----------
+    Kucukelbir, Tran, Ranganath, Gelman and Blei (2017), Automatic differentiation variational inference.
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> import optapi.pymc
+    >>> with pm.Model():
+    ...     mu = pm.Normal("mu", 0, 2)
+    ...     _ = pm.Normal("y", mu, 1, observed=[1.0, 3.0])
+    ...     approximation = optapi.pymc.fit_advi(
+    ...         500, step_size=0.05, random_seed=1, backend="python", progressbar=False
+    ...     )
+    >>> bool(abs(approximation.mean.eval()[0] - 16 / 9) < 0.3), len(approximation.hist)
+    (True, 500)
+    """
+    pymc = imported()
+    check_count("n", n)
+    check_choice("method", method, ("advi", "fullrank_advi"))
+    model = pymc.modelcontext(model)
+    algorithm = rule_of(rule, "rule")
+    if elbo_tolerance is not None:
+        check_number("elbo_tolerance", elbo_tolerance, low=0)
+        algorithm = patient(algorithm, check_count("window", window), elbo_tolerance)
+    inference = (pymc.ADVI if method == "advi" else pymc.FullRankADVI)(
+        model=model, start=start, random_seed=random_seed
+    )
+    approximation = inference.approx
+    loss = inference.objective(check_count("obj_n_mc", obj_n_mc))
+    generators = generators_of([loss])
+    seeds = np.random.SeedSequence(random_seed).spawn(len(generators))
+    for generator, seed in zip(generators, seeds, strict=True):
+        generator.set_value(np.random.Generator(np.random.PCG64(seed)))
+    losses, step = pytensor.shared(np.full(n, np.nan), name="losses"), pytensor.shared(0, name="step")
+    recorded = {losses: pt.set_subtensor(losses[step], loss.astype("float64")), step: step + 1}
+    result = compile_minimizer(
+        list(approximation.params), loss, algorithm, updates={**generators, **recorded}, max_iterations=n,
+        mode=mode_of(model, backend, compile_kwargs, default=None), progressbar=progressbar, **options,
+    )()  # fmt: skip
+    if result.status == 3:
+        raise FloatingPointError(
+            f"the loss is not finite after {result.nit} steps: try a smaller step_size, or start= closer to the posterior"
+        )
+    approximation.hist = losses.get_value()[: int(step.get_value())]
+    for group in approximation.groups:
+        group.include_transformed = False
+    return approximation
+
+
+def patient(rule: Callable[..., Any], window: int, improvement: float) -> Callable[..., Any]:
+    """`rule` with a stop by a moving average of the cost."""
+
+    @wraps(rule)
+    def with_stop(parameters: Any, cost: Any = None, gradients: Any = None, stop: Any = None, updates: Any = None,
+                  **options: Any) -> Any:  # fmt: skip
+        new = rule(parameters, cost=cost, gradients=gradients, updates=updates, **options)
+        return stopping.patience(
+            cost, stop, new, calls=window, improvement=improvement, smoothing=1 - 1 / window, name="elbo"
+        )
+
+    return with_stop

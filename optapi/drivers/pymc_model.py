@@ -43,8 +43,8 @@ def imported() -> Any:
     return pymc
 
 
-def mode_of(model: Any, backend: str | None, compile_kwargs: Mapping[str, Any] | None) -> Any:
-    """The mode that PyMC's names say, by default `PYTHON`, in which the parameter checks of `model` are values.
+def mode_of(model: Any, backend: str | None, compile_kwargs: Mapping[str, Any] | None, default: Any = PYTHON) -> Any:
+    """The mode that PyMC's names say, else `default`, in which the parameter checks of `model` are values.
 
     An assertion would end the minimization at a trial point; instead the density is zero there.
     """
@@ -59,7 +59,7 @@ def mode_of(model: Any, backend: str | None, compile_kwargs: Mapping[str, Any] |
             raise ValueError(f"backend is {backend!r}; pass one of {', '.join(map(repr, BACKENDS))}")
         mode = BACKENDS[backend.lower()]
     check_kind_of_mode(mode)
-    return get_mode(PYTHON if mode is None else mode).including(CHECKED if model.check_bounds else UNCHECKED)
+    return get_mode(default if mode is None else mode).including(CHECKED if model.check_bounds else UNCHECKED)
 
 
 class Density:
