@@ -26,7 +26,8 @@ from .drivers.compiled import CompiledMinimizer, compile_minimizer
 from .drivers.covariance import laplace_evidence, propagated
 from .drivers.options import name_of, rule_of
 from .drivers.paths import Paths
-from .drivers.pymc_model import Density, by_adapter, generators_of, imported, joined, mode_of
+from .drivers.program import joined
+from .drivers.pymc_model import Density, by_adapter, generators_of, imported, mode_of
 from .drivers.results import OptimizeResult
 from .typing import Array, OptAlgo
 
@@ -535,6 +536,7 @@ def gradient_transformation(rule: OptAlgo = "adam", **options: Any) -> Any:
 
     Examples
     --------
+    >>> import pymc as pm
     >>> import optapi.pymc
     >>> optimizer = optapi.pymc.gradient_transformation("adam", step_size=0.01)  # Trainer(optimizer=optimizer)
     """

@@ -19,6 +19,7 @@ from ..checks import is_generator
 from ..graph.derivatives import differentiate, lacks_gradient
 from ..graph.numpy_linker import PYTHON
 from .options import check_kind_of_mode
+from .program import joined
 
 
 BACKENDS = {"python": "PYTHON", "numba": "NUMBA", "c": "CVM", "cvm": "CVM", "jax": "JAX"}
@@ -188,7 +189,7 @@ class Density:
             names = ", ".join(repr(p.name) for p in of)
             what = f"the gradient with respect to {names} is not finite at the start, where the log density is"
         points = "; ".join(f"{v.name} = {np.array2string(v.get_value(), threshold=6, precision=4)}" for v in of)
-        where = f", where {points}" if points else ""
+        where = f", at {points}" if points else ""
         return f"{what}{where}. Pass initvals, or jitter=True; model.debug() of PyMC says more"
 
     # Results
@@ -281,11 +282,6 @@ class Density:
         for name in ("fun", "status", "success", "nit", "nfev", "start") if others else ():
             data[f"starts_{name}"] = DataArray([other[name] for other in others], dims=["starts"])
         return Dataset(data)
-
-
-def joined(arrays: Sequence[Any]) -> np.ndarray:
-    """The components of arrays as one vector."""
-    return np.concatenate([np.zeros(0), *(np.ravel(array) for array in arrays)])
 
 
 def chosen(model: Any, vars: Any) -> list[Any]:
