@@ -10,8 +10,9 @@
 # %% [markdown]
 # # A hierarchical model in PyMC
 #
-# Alcohol in 178 wines of three cultivars (Forina et al., 1991; it comes with scikit-learn), explained by two other measurements:
-# for each cultivar an intercept and slopes, which share a distribution. It needs PyMC, `pip install 'optapi[pymc]'`.
+# Alcohol in 178 wines of three cultivars (Forina et al., 1991; it comes with scikit-learn), explained by two other
+# measurements: for each cultivar an intercept and slopes, which share a distribution. It needs PyMC,
+# `pip install 'optapi[pymc]'`.
 
 # %%
 import logging
@@ -53,9 +54,7 @@ with pm.Model(coords=coords) as model:
 
 # %%
 with model:
-    tree = optapi.pymc.find_MAP(
-        "trust_region_cg", starts=8, random_seed=1, compute_hessian=True, progressbar=False
-    )
+    tree = optapi.pymc.find_MAP("trust_region_cg", starts=8, random_seed=1, compute_hessian=True, progressbar=False)
 result = tree["optimizer_result"]
 print(result["message"].item())
 print("minus log density from each start:", result["starts_fun"].values.round(4))
@@ -111,13 +110,23 @@ with model:
         5000, "adam", step_size=schedules.Cosine(0.05, steps=5000), backend="python", random_seed=1, progressbar=False
     )
     nuts = pm.sample(
-        500, tune=500, chains=2, cores=1, random_seed=1, progressbar=False, target_accept=0.95,
+        500,
+        tune=500,
+        chains=2,
+        cores=1,
+        random_seed=1,
+        progressbar=False,
+        target_accept=0.95,
         compile_kwargs={"mode": "FAST_COMPILE"},
     )
 print("log marginal likelihood by Laplace:", laplace["fit"]["log_marginal_likelihood"].item())
 
 # %%
-draws = {"NUTS": nuts["posterior"], "Laplace": laplace["posterior"], "ADVI": advi.sample(2000, random_seed=1)["posterior"]}
+draws = {
+    "NUTS": nuts["posterior"],
+    "Laplace": laplace["posterior"],
+    "ADVI": advi.sample(2000, random_seed=1)["posterior"],
+}
 figure, axes = plt.subplots(1, 3, figsize=(9, 3), sharey=True, layout="constrained")
 for axis, name in zip(axes, wine.target_names, strict=True):
     for label, posterior in draws.items():

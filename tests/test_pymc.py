@@ -17,8 +17,9 @@ from optapi import schedules
 
 pm = pytest.importorskip("pymc")
 
-import optapi.pymc as op  # noqa: E402
 from pymc_models import EFFECTS, ERRORS, MODELS, eight_schools  # noqa: E402
+
+import optapi.pymc as op  # noqa: E402
 
 
 pytestmark = [pytest.mark.pymc, pytest.mark.filterwarnings("ignore:PyTensor could not link to a BLAS:UserWarning")]
@@ -164,12 +165,17 @@ class TestMaximum:
             z = dims.Normal("z", 0, 1, dims="school")
             effects, errors = (dims.as_xtensor(a, dims=("school",)) for a in (EFFECTS, ERRORS))
             dims.Normal("y", mu + tau * z, errors, observed=effects)
-        fit, plain = op.compile_MAP("trust_region_cg", model=model), op.compile_MAP("trust_region_cg", model=eight_schools())
+        fit, plain = (
+            op.compile_MAP("trust_region_cg", model=model),
+            op.compile_MAP("trust_region_cg", model=eight_schools()),
+        )
         assert fit().fun == pytest.approx(plain().fun, abs=1e-9)
         assert fit.to_datatree()["posterior"]["z"].dims == ("chain", "draw", "school")
         assert fit.standard_errors()["z"].shape == (8,)
 
-    @pytest.mark.parametrize("backend", [pytest.param("numba", marks=pytest.mark.numba), pytest.param("jax", marks=pytest.mark.jax)])
+    @pytest.mark.parametrize(
+        "backend", [pytest.param("numba", marks=pytest.mark.numba), pytest.param("jax", marks=pytest.mark.jax)]
+    )
     def test_on_backends(self, backend):
         model = normal()
         fit, plain = op.compile_MAP(model=model, backend=backend), op.compile_MAP(model=model)
@@ -186,7 +192,9 @@ class TestTrees:
         assert set(tree.children) == {"posterior", "observed_data", "fit", "optimizer_result"}
         assert tree["posterior"]["theta"].dims == ("chain", "draw", "school")
         assert list(tree["posterior"]["school"].values) == list("ABCDEFGH")
-        assert "tau_log__" in (tree["unconstrained_posterior"] if "unconstrained_posterior" in tree.children else tree["posterior"])
+        assert "tau_log__" in (
+            tree["unconstrained_posterior"] if "unconstrained_posterior" in tree.children else tree["posterior"]
+        )
         assert list(tree["fit"]["rows"].values)[:3] == ["mu", "tau_log__", "z[A]"]
         assert tree["fit"]["covariance_matrix"].shape == (10, 10)
         result = tree["optimizer_result"]
@@ -320,7 +328,9 @@ class TestPaths:
             assert end == result.nit
             np.testing.assert_allclose(path[end], np.concatenate([np.ravel(x) for x in result.x]), rtol=1e-6)
             assert paths.costs[result.start, end] == pytest.approx(result.fun)
-        logp = fit.model.compile_fn([-fit.model.logp(jacobian=False), -fit.model.dlogp(jacobian=False)], mode=optapi.PYTHON)
+        logp = fit.model.compile_fn(
+            [-fit.model.logp(jacobian=False), -fit.model.dlogp(jacobian=False)], mode=optapi.PYTHON
+        )
         x = paths.points[1, 2]
         cost, gradient = logp({"mu": x[0], "tau_log__": x[1], "z": x[2:]})
         assert paths.costs[1, 2] == pytest.approx(float(cost))
@@ -338,15 +348,13 @@ def conjugate(minibatch=False):
 
 
 class TestVariational:
-    PYTHON = {"mode": optapi.PYTHON}
-
     @pytest.mark.parametrize("name, tolerance", [("sgd", 1e-10), ("adam", 1e-6), ("momentum", 1e-10)])
     def test_pm_fit_takes_the_same_steps(self, name, tolerance):
         theirs = getattr(pm, name)(learning_rate=0.003)
         options = {"momentum": 0.9} if name == "momentum" else {}
         fits = [
             pm.fit(200, model=conjugate()[0], obj_optimizer=optimizer, random_seed=5, progressbar=False,
-                   compile_kwargs=self.PYTHON)
+                   compile_kwargs={"mode": optapi.PYTHON})
             for optimizer in (op.obj_optimizer(name, step_size=0.003, **options), theirs)
         ]  # fmt: skip
         for ours, other in zip(fits[0].params, fits[1].params, strict=True):
@@ -365,7 +373,11 @@ class TestVariational:
                 else:
                     x -= 0.1 * m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-2)
             p, gradient = pytensor.shared(1.0, name="p"), pt.dscalar()
-            optimizer = pm.adam(learning_rate=0.1, epsilon=1e-2) if eps_inside else op.obj_optimizer("adam", step_size=0.1, epsilon=1e-2)
+            optimizer = (
+                pm.adam(learning_rate=0.1, epsilon=1e-2)
+                if eps_inside
+                else op.obj_optimizer("adam", step_size=0.1, epsilon=1e-2)
+            )
             step = pytensor.function([gradient], [], updates=optimizer([gradient], [p]), mode=optapi.PYTHON)
             for value in g:
                 step(value)
@@ -374,7 +386,14 @@ class TestVariational:
     def test_schedules(self):
         model, mean, deviation = conjugate()
         optimizer = op.obj_optimizer("adam", step_size=schedules.Cosine(0.1, steps=1500))
-        fit = pm.fit(1500, model=model, obj_optimizer=optimizer, random_seed=1, progressbar=False, compile_kwargs=self.PYTHON)
+        fit = pm.fit(
+            1500,
+            model=model,
+            obj_optimizer=optimizer,
+            random_seed=1,
+            progressbar=False,
+            compile_kwargs={"mode": optapi.PYTHON},
+        )
         assert fit.mean.eval()[0] == pytest.approx(mean, abs=0.05)
         assert fit.std.eval()[0] == pytest.approx(deviation, rel=0.15)
 
@@ -410,7 +429,9 @@ class TestVariational:
 
     def test_a_loss_that_is_not_finite(self):
         with pytest.raises(FloatingPointError, match="smaller step_size"):
-            op.fit_advi(500, "sgd", model=conjugate()[0], step_size=1e3, backend="python", progressbar=False, random_seed=1)
+            op.fit_advi(
+                500, "sgd", model=conjugate()[0], step_size=1e3, backend="python", progressbar=False, random_seed=1
+            )
 
     @pytest.mark.jax
     @pytest.mark.filterwarnings("ignore:Skipping Assert")
@@ -429,8 +450,8 @@ class TestVariational:
         ends = []
         for optimizer in (op.gradient_transformation("adam", step_size=0.02), chain(scale_by_adam(), scale(-0.02))):
             with conjugate()[0]:
-                trainer = advi.Trainer(optimizer=optimizer, compile_kwargs=self.PYTHON, random_seed=1)
-                trainer.fit(100, random_seed=2, progressbar=False)
+                trainer = advi.Trainer(optimizer=optimizer, compile_kwargs={"mode": optapi.PYTHON}, random_seed=1)
+                trainer.fit(100, random_seed=2)
             ends.append(trainer.state.params)
         for name, value in ends[0].items():
             np.testing.assert_allclose(value, ends[1][name], atol=1e-6)

@@ -304,8 +304,8 @@ def laplace_evidence(log_density: float, matrix: np.ndarray) -> float:
 
     .. math:: \log p(\hat\theta) + \tfrac{n}{2} \log 2 \pi + \tfrac{1}{2} \log |C|
 
-    with the log density at its mode and the covariance there (MacKay (2003), Information theory, inference, and learning
-    algorithms, equation 27.6).
+    with the log density at its mode and the covariance there (MacKay (2003), Information theory, inference, and
+    learning algorithms, equation 27.6).
     """
     _, size = np.linalg.slogdet(matrix)
     return float(log_density + matrix.shape[0] / 2 * np.log(2 * np.pi) + size / 2)

@@ -55,8 +55,9 @@ class CompiledPaths:
             iterations = looped[wide[program.iterations_variable]]
             outputs = [*(looped[r] for r in points), *(looped[p] for p in self.parameters), iterations]
             self.function = pytensor.function(program.problem.inputs, outputs, mode=program.mode)
-            self.evaluate = vectorized(*program.at_point, [True] * len(points) + [False] * len(program.problem.inputs),
-                                       program.mode)  # fmt: skip
+            variables, outputs = program.at_point
+            wides = [True] * len(points) + [False] * len(program.problem.inputs)
+            self.evaluate = vectorized(variables, outputs, wides, program.mode)
 
     def __call__(self, starts: list[np.ndarray], inputs: list[Any]) -> Paths:
         for wide, rows in zip(self.parameters, starts, strict=True):

@@ -16,6 +16,7 @@ from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 
 from ..checks import is_generator
+from ..graph.compat import lowered
 from ..graph.derivatives import differentiate, lacks_gradient
 from ..graph.numpy_linker import PYTHON
 from .options import check_kind_of_mode
@@ -139,7 +140,8 @@ class Density:
             for name in given:
                 self._check_known(name)
             held: dict[Any, Any] = {
-                name: pytensor.shared(value.astype(float), shape=(None,) * value.ndim) for name, value in numbers.items()
+                name: pytensor.shared(value.astype(float), shape=(None,) * value.ndim)
+                for name, value in numbers.items()
             }
             rvs = {self.model.values_to_rvs[v] for v in self.variables} if jitter else set()
             made = make_initial_point_fn(model=self.model, overrides={**fixed, **held}, jitter_rvs=rvs)
@@ -210,7 +212,8 @@ class Density:
         values = {v.name for v, shared in self.shared.items()}
         free = {rv.name for rv in self.model.free_RVs}
         named = {v.name: v for v in self.model.unobserved_value_vars if v.name in free or v.name not in values}
-        tensors = [v if hasattr(v.type, "ndim") and not hasattr(v.type, "dims") else v.values for v in named.values()]
+        # PyTensor differentiates variables with dims after it has lowered them.
+        tensors = lowered([v.values if hasattr(v.type, "dims") else v for v in named.values()])
         placed = dict(zip(named, self._placed(tensors), strict=True))
         return {name: v for name, v in placed.items() if v.type.dtype.startswith("float")}
 

@@ -27,7 +27,8 @@ class FromKey(Op):
 
     __props__ = ()
 
-    def make_node(self, key: Any) -> Apply:
+    def make_node(self, *inputs: Any) -> Apply:
+        [key] = inputs
         return Apply(self, [KEY.filter_variable(key)], [random_generator_type()])
 
     def perform(self, node: Apply, inputs: Sequence[Any], outputs: Any) -> None:
@@ -39,7 +40,8 @@ class ToKey(Op):
 
     __props__ = ()
 
-    def make_node(self, generator: Any) -> Apply:
+    def make_node(self, *inputs: Any) -> Apply:
+        [generator] = inputs
         if not isinstance(generator.type, RandomType):
             raise TypeError(f"{generator} is no random generator")
         return Apply(self, [generator], [KEY()])
