@@ -134,7 +134,3 @@ for axis, name in zip(axes, wine.target_names, strict=True):
         axis.hist(values, np.linspace(-0.6, 1.2, 60), density=True, histtype="step", label=label)
     axis.set(title=name, xlabel="slope of color_intensity")
 axes[0].legend()
-
-# %% [markdown]
-# ADVI without correlations is too narrow where the posterior is correlated. Laplace's approximation is close to NUTS for the
-# slopes, and takes a small part of its time.

@@ -212,8 +212,10 @@ class Density:
         values = {v.name for v, shared in self.shared.items()}
         free = {rv.name for rv in self.model.free_RVs}
         named = {v.name: v for v in self.model.unobserved_value_vars if v.name in free or v.name not in values}
-        # PyTensor differentiates variables with dims after it has lowered them.
-        tensors = lowered([v.values if hasattr(v.type, "dims") else v for v in named.values()])
+        tensors = list(named.values())
+        if any(hasattr(v.type, "dims") for v in tensors):
+            # PyTensor differentiates variables with dims after it has lowered them.
+            tensors = lowered([v.values if hasattr(v.type, "dims") else v for v in tensors])
         placed = dict(zip(named, self._placed(tensors), strict=True))
         return {name: v for name, v in placed.items() if v.type.dtype.startswith("float")}
 

@@ -168,4 +168,5 @@ def compiles_whole_graphs(mode: Mode) -> bool:
 
 def lowered(outputs: Sequence[Any]) -> list[Any]:
     """`outputs` with operations on variables with dims (``pytensor.xtensor``) written as those on tensors."""
-    return list(rewrite_graph(list(outputs), include=("lower_xtensor",)))
+    rewritten: Any = rewrite_graph(list(outputs), include=("lower_xtensor",))
+    return list(rewritten)
