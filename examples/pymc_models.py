@@ -48,13 +48,13 @@ with pm.Model(coords=coords) as model:
     pm.Potential("alcohol", (weight * pm.logp(pm.Normal.dist(mean, sigma), alcohol)).sum())
 
 # %% [markdown]
-# ## The maximum, from eight starts
+# ## The maximum, from four starts
 #
 # The tree is that of PyMC's own function, with a row for each start.
 
 # %%
 with model:
-    tree = optapi.pymc.find_MAP("trust_region_cg", starts=8, random_seed=1, compute_hessian=True, progressbar=False)
+    tree = optapi.pymc.find_MAP("trust_region_cg", starts=4, random_seed=1, compute_hessian=True, progressbar=False)
 result = tree["optimizer_result"]
 print(result["message"].item())
 print("minus log density from each start:", result["starts_fun"].values.round(4))
@@ -110,13 +110,13 @@ with model:
         5000, "adam", step_size=schedules.Cosine(0.05, steps=5000), backend="python", random_seed=1, progressbar=False
     )
     nuts = pm.sample(
-        500,
-        tune=500,
+        200,
+        tune=300,
         chains=2,
         cores=1,
         random_seed=1,
         progressbar=False,
-        target_accept=0.95,
+        target_accept=0.9,
         compile_kwargs={"mode": "FAST_COMPILE"},
     )
 print("log marginal likelihood by Laplace:", laplace["fit"]["log_marginal_likelihood"].item())

@@ -199,13 +199,10 @@ class Density:
     @cached_property
     def unobserved(self) -> Any:
         """A function of the value variables: all unobserved variables, transformed, natural and deterministic."""
-        return self.model.compile_fn(
-            self.model.unobserved_value_vars,
-            inputs=self.model.value_vars,
-            point_fn=False,
-            on_unused_input="ignore",
-            mode="FAST_COMPILE",
-        )
+        from pymc.pytensorf import compile
+
+        values, outputs = self.model.value_vars, self.model.unobserved_value_vars
+        return compile(values, outputs, mode="FAST_COMPILE", on_unused_input="ignore")
 
     def natural(self) -> dict[str, Any]:
         """The free variables on their natural scale, and the deterministic ones, as expressions of the parameters."""
