@@ -3,7 +3,6 @@
 import inspect
 import pickle
 import signal
-from importlib.util import find_spec
 
 import numpy as np
 import pytensor
