@@ -151,11 +151,10 @@ class Density:
             held[name].set_value(value.astype(float))
         found = function(0 if seed is None else seed)
         point = {v.name: np.asarray(found[v.name], v.dtype) for v in self.model.value_vars}
-        for name, shared in getattr(self, "shared", {}).items():
-            if point[name.name].shape != shared.type.shape:
-                raise ValueError(
-                    f"initvals give {name.name!r} the shape {point[name.name].shape}; its shape is {shared.type.shape}"
-                )
+        for variable, shared in getattr(self, "shared", {}).items():
+            name, shape = variable.name, point[variable.name].shape
+            if shape != shared.type.shape:
+                raise ValueError(f"initvals give {name!r} the shape {shape}; its shape is {shared.type.shape}")
         return point
 
     def _check_known(self, name: Any) -> None:
@@ -206,7 +205,7 @@ class Density:
 
     def natural(self) -> dict[str, Any]:
         """The free variables on their natural scale, and the deterministic ones, as expressions of the parameters."""
-        values = {v.name for v, shared in self.shared.items()}
+        values = {v.name for v in self.shared}
         free = {rv.name for rv in self.model.free_RVs}
         named = {v.name: v for v in self.model.unobserved_value_vars if v.name in free or v.name not in values}
         tensors = list(named.values())
