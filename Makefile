@@ -9,7 +9,7 @@ PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 PYTEST := -m pytest --numprocesses auto --dist worksteal --durations 15 --durations-min 2
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test check check-all lint types scipy-suite check-scipy-suite test-compiled test-long test-other test-other-rest test-other-c notebooks check-notebooks docs \
+.PHONY: help demo test check check-all lint types test-pymc scipy-suite check-scipy-suite test-compiled test-long test-other test-other-rest test-other-c notebooks check-notebooks docs \
 	benchmark clean
 .NOTPARALLEL:
 
@@ -22,7 +22,7 @@ demo: .venv/installed-$(VERSION) ## train a network on handwritten digits (about
 test: .venv/installed-$(VERSION) ## run the tests that compile nothing (about 10 min)
 	.venv/bin/python $(PYTEST) -m "not numba and not c and not jax"
 
-check: lint types docs demo check-notebooks check-scipy-suite test-other test-compiled ## all that CI checks, but for make test (about 20 min)
+check: lint types docs demo check-notebooks check-scipy-suite test-pymc test-other test-compiled ## all that CI checks, but for make test (about 20 min)
 
 check-all: export OPTAPI_INJECTIONS ?= 10
 check-all: check test-long test-other-rest test-other-c ## the same, and all tests that compile on both versions of PyTensor (about 35 min)
@@ -46,6 +46,15 @@ test-compiled: .venv/jax-$(VERSION) ## run the tests that compile with numba, C 
 test-long: .venv/jax-$(VERSION) ## run those of them that compile longest (about 2 min)
 	.venv/bin/python $(PYTEST) -m long
 
+test-pymc: .venv-pymc/installed-$(VERSION) .venv-pymc-newest/installed-$(VERSION) ## run the tests with PyMC: with what fits pymc-extras, and the newest (about 6 min)
+ifeq ($(VERSION),3.11)
+	@echo "make test-pymc: PyMC needs Python >= 3.12, not tested"
+else
+	.venv-pymc/bin/python $(PYTEST) -m pymc tests/test_pymc.py tests/test_docs.py
+	.venv-pymc/bin/python docs/notebooks.py --check pymc_models
+	.venv-pymc-newest/bin/python $(PYTEST) -m "pymc and not numba and not jax" tests/test_pymc.py
+endif
+
 notebooks: .venv/notebooks-$(VERSION) ## run the notebooks of examples, and write them with what they print and draw (about 1 min)
 	.venv/bin/python docs/notebooks.py
 
@@ -62,7 +71,7 @@ benchmark: .venv/benchmark-$(VERSION) ## time Adam steps beside those written by
 	.venv/bin/python tests/benchmarks/numpy_interface.py
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-other .benchmarks docs/_build .mypy_cache .pytest_cache .ruff_cache build *.egg-info examples/*.png
+	rm -rf .venv .venv-other .venv-pymc .venv-pymc-newest .benchmarks docs/_build .mypy_cache .pytest_cache .ruff_cache build *.egg-info examples/*.png
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/installed-$(VERSION): pyproject.toml
@@ -72,6 +81,18 @@ clean: ## remove what the other targets made
 
 .venv/check-$(VERSION) .venv/benchmark-$(VERSION) .venv/jax-$(VERSION) .venv/docs-$(VERSION) .venv/notebooks-$(VERSION): .venv/%-$(VERSION): .venv/installed-$(VERSION)
 	.venv/bin/python $(PIP_INSTALL) --editable '.[$*]'
+	@touch $@
+
+# Environments of their own: PyTensor and Python in the ranges of PyMC, and pymc-extras not with the newest PyMC.
+.venv-pymc/installed-$(VERSION): PYMC := jax,notebooks,pymc,test] pymc-extras
+.venv-pymc-newest/installed-$(VERSION): PYMC := pymc,test] pymc>=6.4
+.venv-pymc/installed-$(VERSION) .venv-pymc-newest/installed-$(VERSION): pyproject.toml
+ifneq ($(VERSION),3.11)
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python $(PIP_INSTALL) --editable '.[$(firstword $(PYMC))' '$(lastword $(PYMC))'
+else
+	mkdir -p $(@D)
+endif
 	@touch $@
 
 # The other version of PyTensor. Python 3.11 has PyTensor 3.0, a later Python has 3.3. OTHER_PYTHON is the first

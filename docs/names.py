@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import optapi
+import optapi.pymc
 import optapi.scipy
 
 
@@ -18,7 +19,7 @@ MEMBERS = re.compile(r"^<!-- members of ([\w.]+) -->$", flags=re.MULTILINE)
 # All rules, and all names, each with a sentence.
 RULES, NAMES = "<!-- all rules -->", "<!-- all names -->"
 # Classes whose objects are made by functions, or by methods of the class.
-MADE = {"optapi.CompiledMinimizer", "optapi.Objective", "optapi.profiles.Benchmark"}
+MADE = {"optapi.CompiledMinimizer", "optapi.pymc.CompiledMAP", "optapi.Objective", "optapi.profiles.Benchmark"}
 # What has no docstring of its own.
 CONSTANTS = {
     "optapi.PYTHON": "The mode of `pytensor.function` that runs a graph on NumPy alone: nothing is compiled by C or "
@@ -40,7 +41,8 @@ def public() -> dict[str, dict[str, Any]]:
         else:
             module = getattr(thing, "__module__", "").removeprefix("optapi.")
             found.setdefault(module if name != "PYTHON" else "graph.numpy_linker", {})[f"optapi.{name}"] = thing
-    found["scipy"] = {f"optapi.scipy.{name}": getattr(optapi.scipy, name) for name in optapi.scipy.__all__}
+    for name, module in {"scipy": optapi.scipy, "pymc": optapi.pymc}.items():
+        found[name] = {f"optapi.{name}.{part}": getattr(module, part) for part in module.__all__}
     return {module: dict(sorted(things.items(), key=place)) for module, things in found.items()}
 
 

@@ -13,6 +13,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytensor
@@ -31,6 +32,11 @@ def pages() -> list[Path]:
     return sorted(page for page in found if BLOCK.search(page.read_text()))
 
 
+def needs_pymc(text: str) -> bool:
+    """Whether code needs PyMC, which not every environment has."""
+    return "import pymc" in text
+
+
 def run(page: Path) -> Iterator[tuple[re.Match[str], str]]:
     """Each block of a page and what it prints, run in order and in one namespace."""
     namespace = {"__name__": "page"}
@@ -46,6 +52,9 @@ def run(page: Path) -> Iterator[tuple[re.Match[str], str]]:
 def main() -> None:
     """Fill the pages of the command line, by default all."""
     for page in map(Path.resolve, map(Path, sys.argv[1:] or pages())):
+        if needs_pymc(page.read_text()) and find_spec("pymc") is None:
+            sys.stdout.write(f"{page.relative_to(FOLDER)}: not run, since PyMC is not installed{os.linesep}")
+            continue
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
             outputs = [output for _, output in run(page)]
         remaining = iter(outputs)

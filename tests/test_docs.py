@@ -35,11 +35,18 @@ def pictures(monkeypatch):
         sys.modules["matplotlib.pyplot"].close("all")
 
 
-@pytest.mark.parametrize("page", pages.pages(), ids=lambda page: page.stem)
+def of_pymc(things, text_of):
+    """`things` to test, those that need PyMC with its marker."""
+    return [pytest.param(t, marks=pytest.mark.pymc) if pages.needs_pymc(text_of(t) or "") else t for t in things]
+
+
+@pytest.mark.parametrize("page", of_pymc(pages.pages(), lambda page: page.read_text()), ids=lambda page: page.stem)
 def test_the_code_of_a_page_prints_what_the_page_says(page, tmp_path, monkeypatch, pictures):
     monkeypatch.chdir(tmp_path)
     if "import plot" in page.read_text():
         pytest.importorskip("matplotlib")
+    if pages.needs_pymc(page.read_text()):
+        pytest.importorskip("pymc")
     for block, printed in pages.run(page):
         assert printed == (block[2] or ""), block[1]
 
@@ -52,7 +59,10 @@ def examples_of(name, thing):
     return [test for test in finder.find(thing, name, module=module, globs=globs) if test.examples]
 
 
-@pytest.mark.parametrize("name", [name for name, thing in PUBLIC.items() if name not in names.CONSTANTS])
+DESCRIBED = [name for name in PUBLIC if name not in names.CONSTANTS]
+
+
+@pytest.mark.parametrize("name", of_pymc(DESCRIBED, lambda name: inspect.getdoc(PUBLIC[name])))
 def test_docstrings(name, tmp_path, monkeypatch, pictures):
     thing = PUBLIC[name]
     monkeypatch.chdir(tmp_path)
@@ -60,6 +70,8 @@ def test_docstrings(name, tmp_path, monkeypatch, pictures):
     assert text and text.split("\n")[0].strip()
     if "plot." in text:
         pytest.importorskip("matplotlib")
+    if name.startswith("optapi.pymc."):
+        pytest.importorskip("pymc_extras" if "gradient_transformation" in name else "pymc")
     tests = examples_of(name, thing)
     is_record = isinstance(thing, type) and issubclass(thing, tuple)
     assert tests or is_record, f"{name} has no example"

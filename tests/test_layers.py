@@ -16,7 +16,8 @@ PACKAGE = Path(optapi.__file__).parent
 ORDER = [
     *("typing", "hints", "checks", "notes", "updates", "pytree", "files", "graph.compat", "state", "vectors"),
     *("graph.replace", "graph.loops", "graph.members", "graph.batches", "graph.oracle", "graph.derivatives"),
-    *("graph.implicit", "graph.products", "graph.ordered", "graph.decompositions", "graph.numpy_linker"),
+    *("graph.implicit", "graph.products", "graph.ordered", "graph.decompositions", "graph.generators"),
+    "graph.numpy_linker",
     *("graph.numba", "graph.jax", "graph.threads"),
     *("schedules", "line_search", "moments", "draws", "gradients", "scaling", "losses", "feasible", "constraints"),
     *("prox", "bijections", "objective"),
@@ -31,9 +32,10 @@ ORDER = [
     *("drivers.evaluator", "drivers.vector_functions", "drivers.constraint_functions", "drivers.gradient_check"),
     *("drivers.termination", "drivers.results", "drivers.progress", "drivers.program"),
     *("drivers.oracle_program", "drivers.loop_program", "drivers.run", "drivers.members"),
-    *("solutions", "drivers.numpy", "drivers.compiled"),
+    *("solutions", "drivers.numpy", "drivers.paths", "drivers.compiled", "distributed"),
     *("drivers.many_fits", "drivers.least_squares", "drivers.scipy_least_squares"),
-    *("drivers.scipy", "drivers.scipy_constraints", "scipy", "profiles", "plot", "testing"),
+    *("drivers.scipy", "drivers.scipy_constraints", "scipy", "drivers.pymc_model", "pymc"),
+    *("profiles", "plot", "testing"),
     "__init__",
 ]
 

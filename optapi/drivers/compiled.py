@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from copy import deepcopy
 from functools import partial
 from hashlib import sha256
 from typing import Any, ClassVar
@@ -25,6 +24,7 @@ from .evaluator import Evaluator
 from .loop_program import LoopProgram, Problem
 from .members import Data, Ends, Members, filtered, pieces, worked
 from .options import check_rule, name_of, option_of, rule_of
+from .paths import CompiledPaths, Paths
 from .progress import Checkpoint, Monitor
 from .results import BatchResult, OptimizeResult, summed_up
 from .run import Run, all_together, no_second_derivatives, read
@@ -177,7 +177,7 @@ class CompiledMinimizer:
         self._home = [p.get_value(borrow=False) for p in problem.parameters]
         self._run: CompiledRun | None = None
         self._running = False
-        self._compiled: dict[Any, Members | None] = {}
+        self._compiled: dict[Any, Any] = {}
 
     @property
     def parameters(self) -> list[Any]:
@@ -274,10 +274,9 @@ class CompiledMinimizer:
     def _hold(self, run: CompiledRun) -> None:
         """Let the parameters hold the best point of `run`, and other variables of the caller go on from there."""
         self._run, position, places = run, run._position, self._program.places
-        held = dict(zip(places.parameters, position.best.point, strict=True))
-        held = {place: held.get(place, position.values[place]) for place in self._program.given}
-        copies = [value.copy() if isinstance(value, np.ndarray) else deepcopy(value) for value in held.values()]
-        assign([self._program.given[place] for place in held], copies)
+        values = dict(enumerate(position.values)) | dict(zip(places.parameters, position.best.point, strict=True))
+        held = self._program.handed_back(values)
+        assign(list(held), list(held.values()))
 
     def _checked(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
         """The values of the inputs, as the compiled function takes them."""
@@ -470,6 +469,55 @@ class CompiledMinimizer:
         if len({len(array) for array in checked}) > 1:
             raise ValueError(f"starts have {[len(array) for array in checked]} rows; pass as many for each parameter")
         return checked
+
+    def paths(self, starts: Sequence[ArrayLike] | Mapping[Any, ArrayLike], *inputs: Any, max_iterations: int = 200,
+              **named: Any) -> Paths:  # fmt: skip
+        """All points of minimizations from many starts, with the costs and the gradients there, in one call.
+
+        Parameters
+        ----------
+        starts : list of arrays, or dict
+            As for `from_starts`.
+        *inputs, **named : arrays
+            The inputs, by place or by name.
+        max_iterations : int
+            The largest number of iterations of each.
+
+        Returns
+        -------
+        Paths
+            Arrays with an axis of the starts in front; the components of all parameters are in one axis. The parameters
+            keep their values.
+
+        Raises
+        ------
+        ValueError
+            If the cost draws random numbers, or has operations that cannot be given an axis more.
+
+        Notes
+        -----
+        All go on step by step together, in all modes. Memory for `max_iterations` points of each is there from the
+        start. The gradients are evaluated once more, at all points at a time.
+
+        Examples
+        --------
+        >>> p = pytensor.shared(np.zeros(2), name="p")
+        >>> run = optapi.compile_minimizer([p], pt.sum((p - 3) ** 4), "lbfgs", mode=optapi.PYTHON)
+        >>> paths = run.paths([np.array([[0.0, 1.0], [5.0, 2.0]])])
+        >>> paths.points.shape == paths.gradients.shape, paths.points[:, 0].tolist()
+        (True, [[0.0, 1.0], [5.0, 2.0]])
+        """
+        self._check_idle()
+        if self._problem.is_noisy:
+            raise ValueError("the cost is random, or reads what updates writes, so no path can be evaluated again")
+        rows, values = self._rows(starts), self._checked(inputs, named)
+        key = ("paths", len(rows[0]), check_count("max_iterations", max_iterations))
+        if key not in self._compiled:
+            try:
+                self._compiled[key] = CompiledPaths(self._program, len(rows[0]), max_iterations)
+            except (NotImplementedError, ValueError) as error:
+                raise ValueError("the cost cannot be a batch, so there are no paths of it") from error
+        return self._compiled[key](rows, values)
 
     # Many data sets
 

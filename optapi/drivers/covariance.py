@@ -272,3 +272,40 @@ def _is_positive(values: np.ndarray, error: float, of_residuals: bool) -> Any:
     """Whether eigenvalues of matrices with such a relative error are positive."""
     least = values.shape[-1] * error
     return (values > (least**2 if of_residuals else least)).all(axis=-1)
+
+
+def propagated(parameters: Sequence[Any], outputs: Sequence[Any], matrix: np.ndarray, inputs: Mapping[Any, Any],
+               mode: CompileMode) -> list[np.ndarray]:  # fmt: skip
+    r"""The standard errors of `outputs`, functions of parameters whose covariance is `matrix`, where these are now.
+
+    By the delta method, :math:`\operatorname{diag}(J C J^T)^{1/2}` (Casella and Berger (2002), section 5.5.4), with a
+    derivative along a vector for each component of the parameters.
+    """
+    point = [np.asarray(p.get_value(borrow=True)) for p in parameters]
+    vectors = [p.type() for p in parameters]
+    with BUILDING:
+        pushed = pushforward(outputs, parameters, vectors)
+        function = pytensor.function([*vectors, *inputs], pushed, mode=mode, on_unused_input="ignore")
+    values, directions = np.linalg.eigh(matrix)
+    # C = R R^T, so that the columns of R suffice.
+    root = directions * np.sqrt(np.maximum(values, 0))
+    ends = np.cumsum([array.size for array in point])[:-1]
+    total: list[Any] = [0.0] * len(outputs)
+    for column in root.T:
+        parts = np.split(column, ends)
+        along = [part.reshape(a.shape).astype(a.dtype) for part, a in zip(parts, point, strict=True)]
+        derivatives = function(*along, *inputs.values())
+        total = [sum_ + np.square(d, dtype="float64") for sum_, d in zip(total, derivatives, strict=True)]
+    return [np.sqrt(sum_) for sum_ in total]
+
+
+def laplace_evidence(log_density: float, matrix: np.ndarray) -> float:
+    r"""Laplace's approximation of the logarithm of the integral of a density over :math:`n` variables.
+
+    .. math:: \log p(\hat\theta) + \tfrac{n}{2} \log 2 \pi + \tfrac{1}{2} \log |C|
+
+    with the log density at its mode and the covariance there (MacKay (2003), Information theory, inference, and
+    learning algorithms, equation 27.6).
+    """
+    _, size = np.linalg.slogdet(matrix)
+    return float(log_density + matrix.shape[0] / 2 * np.log(2 * np.pi) + size / 2)

@@ -32,6 +32,7 @@ from ..feasible import boxes, put_inside, sides
 from ..graph.batches import batch
 from ..graph.compat import compiles_whole_graphs, free_callable, linked_by
 from ..graph.derivatives import differentiate
+from ..graph.generators import generator_of, key_of, keyed, with_keys
 from ..graph.loops import FALSE, as_update, loop
 from ..graph.members import vectorized
 from ..graph.numpy_linker import PYTHON
@@ -181,22 +182,27 @@ class LoopProgram(Program):
             if self.penalties is not None:
                 cost = cost + self.penalties.expression()
             updates = best(updates, cost, kept, name="minimization/best")
-        self.updates, self._ended = updates, ended
+        self.ending = ended
+        self.mode = check_mode(problem.mode)
+        linker = type(get_mode(self.mode).linker).__name__
+        # Whether a step costs little more than its arithmetic, and whether other threads can run meanwhile.
+        self.is_fast, self.is_packed = linker == "FreeNumbaLinker", linker == "JAXLinker"
+        updates, self._keys = keyed(updates) if self.is_packed else (updates, {})
+        self.updates = updates
         self._check_inputs()
 
         self.places = Places.of(updates, parameters, stop)
         where = {variable: place for place, variable in enumerate(updates)}
         self.values: Any = values_of(updates)
+        self.iterations_variable = iterations
         self.ended, self.iterations = where[ended], where[iterations]
         self.carried, self.kept = ([where[v] for v in variables] for variables in (carried, kept.values()))
         self.lowest = self.places.roles["best_cost"][-1] if kept else None
         mine = {id(v) for v in [*parameters, *problem.updates]}
-        self.given = {place: variable for variable, place in where.items() if id(variable) in mine}
+        owners = {key: generator for generator, key in self._keys.items()}
+        given = {place: owners.get(variable, variable) for variable, place in where.items()}
+        self.given = {place: variable for place, variable in given.items() if id(variable) in mine}
 
-        self.mode = check_mode(problem.mode, any(is_generator(variable) for variable in updates))
-        linker = type(get_mode(self.mode).linker).__name__
-        # Whether a step costs little more than its arithmetic, and whether other threads can run meanwhile.
-        self.is_fast, self.is_packed = linker == "FreeNumbaLinker", linker == "JAXLinker"
         self._oracles = oracles([problem.cost, *updates.values()])
         self.is_free = (self.is_fast or self.is_packed) and not self._oracles
         self._advance = self._compiled(updates, ended)
@@ -242,7 +248,7 @@ class LoopProgram(Program):
 
     def looped(self) -> tuple[list[Any], list[Any], list[Any]]:
         """Variables for the values, the inputs, and the later values as expressions of these."""
-        updates, inputs = self._looped(self.updates, self._ended)
+        updates, inputs = self._looped(self.updates, self.ending)
         now, outputs = as_graph(updates)
         return now, inputs, outputs
 
@@ -268,12 +274,25 @@ class LoopProgram(Program):
         )
         for place, variable in self.given.items():
             value = variable.get_value(borrow=True)
-            values[place] = deepcopy(value) if is_generator(variable) else np.array(value)
+            if is_generator(variable):
+                values[place] = key_of(value) if variable in self._keys else deepcopy(value)
+            else:
+                values[place] = np.array(value)
         for place, array in zip(self.places.parameters, point or (), strict=point is not None):
             values[place] = np.asarray(array)
         for place, array in zip(self.places.parameters, put_inside(self.point(values), limits), strict=True):
             values[place] = array
         return values
+
+    def handed_back(self, values: Any) -> dict[Any, Any]:
+        """Copies of the values of the variables of the caller, by variable."""
+
+        def copied(variable: Any, value: Any) -> Any:
+            if variable in self._keys:
+                return generator_of(value)
+            return value.copy() if isinstance(value, np.ndarray) else deepcopy(value)
+
+        return {variable: copied(variable, values[place]) for place, variable in self.given.items()}
 
     @cached_property
     def _fresh(self) -> list[tuple[Any, Any]]:
@@ -308,7 +327,7 @@ class LoopProgram(Program):
 
     def takes_members(self, wide: Sequence[bool]) -> bool:
         """Whether minimizations on data sets, of which these inputs have one each, may be one call of a function."""
-        mine = bool(self._oracles or self.problem.updates) or any(is_generator(v) for v in self.updates)
+        mine = bool(self._oracles or self._keys or self.problem.updates) or any(map(is_generator, self.updates))
         # Their best point is not that of the lowest cost.
         mine = mine or self.is_constrained or self.penalties is not None
         moving = {v for v, is_wide in zip(self.problem.inputs, wide, strict=True) if is_wide}
@@ -388,7 +407,8 @@ class LoopProgram(Program):
     def at_point(self) -> tuple[list[Any], list[Any]]:
         """Variables for a point and the inputs, and the cost with its gradients as expressions of these."""
         now = [p.type() for p in self.problem.parameters]
-        return [*now, *self.problem.inputs], evaluated(self.problem.cost, self.problem.parameters, now)
+        outputs = evaluated(self.problem.cost, self.problem.parameters, now)
+        return [*now, *self.problem.inputs], with_keys(outputs, self._keys)
 
     @cached_property
     def evaluating(self) -> Any:
@@ -489,20 +509,24 @@ class LoopProgram(Program):
     def batch(self, rows: int) -> Any:
         """What `advance` can call for values with one axis more, the first: a member for each of the `rows`."""
         if rows not in self._batches:
-            variables = [v for v in self.updates if not is_generator(v)]
-            wide = {
-                v: pytensor.shared(
-                    np.broadcast_to(v.get_value(borrow=True), (rows, *np.shape(v.get_value(borrow=True)))).copy(),
-                    name=v.name,
-                    shape=(rows, *v.type.shape),
-                )
-                for v in variables
-            }
             with BUILDING:
-                together = batch(self.updates, wide)
-                ordered = {wide.get(v, v): together[wide.get(v, v)] for v in self.updates}
-                self._batches = {rows: self._compiled(ordered, wide[self._ended])}
+                together, wide = self.widened(rows)
+                self._batches = {rows: self._compiled(together, wide[self.ending])}
         return self._batches[rows]
+
+    def widened(self, rows: int) -> tuple[Updates, dict[Any, Any]]:
+        """The updates of a step of `rows` members, and the variables that have an axis more for those that have not."""
+        variables = [v for v in self.updates if not is_generator(v)]
+        wide = {
+            v: pytensor.shared(
+                np.broadcast_to(v.get_value(borrow=True), (rows, *np.shape(v.get_value(borrow=True)))).copy(),
+                name=v.name,
+                shape=(rows, *v.type.shape),
+            )
+            for v in variables
+        }
+        together = batch(self.updates, wide)
+        return {wide.get(v, v): together[wide.get(v, v)] for v in self.updates}, wide
 
 
 class Layout(NamedTuple):
@@ -618,7 +642,7 @@ def plain(values: Sequence[Any]) -> list[Any]:
     return [v if isinstance(v, np.random.Generator) else np.asarray(v) for v in values]
 
 
-def check_mode(mode: CompileMode, draws: bool) -> Any:
+def check_mode(mode: CompileMode) -> Any:
     """`mode`, which can run a loop.
 
     Raises
@@ -637,11 +661,6 @@ def check_mode(mode: CompileMode, draws: bool) -> Any:
     if name == "JAXLinker":
         if find_spec("jax") is None:
             raise ValueError(f"mode is JAX, which is not installed: install jax, or use {MODES}")
-        if draws:
-            raise ValueError(
-                "mode is JAX, where random generators belong to the compiled function, so that no minimization could "
-                "be begun anew or saved; for a cost that draws use 'NUMBA', 'CVM' or 'PYTHON'"
-            )
     elif compiles_whole_graphs(known):
         raise ValueError(f"mode has a {name}, which cannot run loops; use {MODES}")
     return known

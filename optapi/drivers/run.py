@@ -17,7 +17,7 @@ from ..feasible import active_bounds
 from ..pytree import distance
 from .evaluator import Evaluation, Evaluator, kinds_of
 from .options import name_of, option_of, public_name
-from .program import Program
+from .program import Program, joined
 from .progress import TRACED, Monitor
 from .results import Deferred, OptimizeResult
 from .termination import SENTENCES, STATUSES, Ending, Termination, is_same, rounding
@@ -28,6 +28,8 @@ from .termination import SENTENCES, STATUSES, Ending, Termination, is_same, roun
 SECONDS, LOOK = 0.5, 0.1
 # The length of the first call, in iterations, without any of these.
 FIRST = 64
+# So many components at most are moved alone before a minimization is called precise.
+BESIDE = 200
 LIMITS = (Ending.ITERATIONS, Ending.EVALUATIONS, Ending.TIME)
 # Ends at which a minimization can go on.
 RESUMABLE = (*LIMITS, Ending.CALLBACK)
@@ -151,6 +153,8 @@ class Run:
         if said is None and "reason" not in program.places.roles and now.cost is not None and not isfinite(now.cost):
             said = Ending.NOT_FINITE
         ending = termination.verdict(said, before.now, now, evaluator.total, self._is_feasible(now))
+        if ending == Ending.PRECISE and self._falls_beside(now):
+            ending = Ending.STUCK
         if ending == Ending.CONVERGED and best is not now:
             # The point held is the one whose gradient meets the tolerance. With constraints that are violated by less
             # than the tolerance, a cost may be lower than the minimum.
@@ -162,6 +166,36 @@ class Run:
         elif nit == 0 and ending == Ending.NOT_FINITE and not now.is_finite:
             position = position._replace(ending=Ending.BAD_START)
         return position
+
+    def _falls_beside(self, now: Evaluation) -> bool:
+        """Whether the cost falls where one component alone moves, although no direction of a search promised it.
+
+        As in a funnel: where other components are far more curved, no step along a direction that has them promises
+        anything. Components are looked at of which a small step is worth far more than rounding, if there are neither
+        bounds nor penalties.
+        """
+        evaluator, sign = self._evaluator, self._program.sign
+        if evaluator.limits is not None or evaluator.penalties is not None or self._program.is_constrained:
+            return False
+        cost, point = evaluator.total(now), now.point
+        ends = np.cumsum([array.size for array in point])
+        slopes, values = (joined(arrays).astype(float) for arrays in (evaluator.gradients(now), point))
+        units, hidden = np.maximum(np.abs(values), 1.0), rounding(cost, point)
+        least = float(np.finfo(np.result_type(*point)).eps) ** 0.5
+        worth = np.abs(slopes) * units * least
+        steep = np.argsort(worth)[np.sum(~(worth > 1e3 * hidden)) :]
+        if len(steep) > BESIDE:
+            steep = np.concatenate([steep[: BESIDE // 2], steep[-BESIDE // 2 :]])
+        for place in steep:
+            which = int(np.searchsorted(ends, place, side="right"))
+            within = np.unravel_index(place - (ends[which] - point[which].size), point[which].shape)
+            for size in (least, least**0.5, 0.1):
+                moved = [array.copy() for array in point]
+                moved[which][within] = values[place] - sign * np.sign(slopes[place]) * size * units[place]
+                beside = evaluator.total(evaluator.at(moved))
+                if isfinite(beside) and sign * (cost - beside) > 2 * hidden:
+                    return True
+        return False
 
     def _is_feasible(self, evaluation: Evaluation) -> bool:
         """Whether general constraints, if there are some, are not violated by more than the tolerance."""

@@ -15,6 +15,7 @@ from pytensor.compile.io import In, Out
 from pytensor.compile.mode import Mode, optdb
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.basic import graph_rewriter
+from pytensor.graph.rewriting.utils import rewrite_graph
 from pytensor.link.basic import JITLinker
 from pytensor.scan.op import Scan
 
@@ -163,3 +164,9 @@ def is_compiled_by(function: Any, backend: str) -> bool:
 def compiles_whole_graphs(mode: Mode) -> bool:
     """Whether the linker of `mode` hands the whole graph to a compiler, as those of numba, JAX and PyTorch do."""
     return isinstance(mode.linker, JITLinker)
+
+
+def lowered(outputs: Sequence[Any]) -> list[Any]:
+    """`outputs` with operations on variables with dims (``pytensor.xtensor``) written as those on tensors."""
+    rewritten: Any = rewrite_graph(list(outputs), include=("lower_xtensor",))
+    return list(rewritten)

@@ -181,3 +181,22 @@ def rows(times: Callable[[Any], Any], size: int, length: int | Variable, dtype: 
 
     zeros = pt.zeros((size, length), dtype=dtype)
     return repeat(turn, [np.int64(0), zeros], pt.switch(needed, size, 0))[1]
+
+
+def lacks_gradient(cost: Variable, parameters: Sequence[Any]) -> list[Any]:
+    """Those of `parameters` that `cost` depends on and has no gradient with respect to."""
+
+    def lacks(parameter: Any) -> bool:
+        try:
+            gradient: Any = pytensor.grad(cost, parameter, disconnected_inputs="ignore", return_disconnected="none")
+        except (NotImplementedError, NullTypeGradError, TypeError):
+            return True
+        return gradient is None and parameter in ancestors([cost])
+
+    try:
+        found: Any = pytensor.grad(cost, list(parameters), disconnected_inputs="ignore", return_disconnected="none")
+        if None not in found:
+            return []
+    except (NotImplementedError, NullTypeGradError, TypeError):
+        pass
+    return [parameter for parameter in parameters if lacks(parameter)]

@@ -1,4 +1,4 @@
-"""`Loop`, `Product`, `Order`, `CumulativeSums` and `Decomposition` under JAX."""
+"""`Loop`, `Product`, `Order`, `CumulativeSums`, `Decomposition` and keys of generators under JAX."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pytensor.link.jax.dispatch.basic import jax_funcify
 
 from .compat import inner_graph
 from .decompositions import SWEEPS, Decomposition
+from .generators import FromKey, ToKey
 from .loops import Loop
 from .ordered import CumulativeSums, Order
 from .products import Product, with_products
@@ -161,3 +162,15 @@ def for_members(function: Any, wide: Sequence[bool], kept: Sequence[int]) -> Cal
 
     call: Callable[..., Any] = jax.jit(jax.vmap(member, [0 if is_wide else None for is_wide in wide]))
     return call
+
+
+@jax_funcify.register(FromKey)
+def jax_funcify_FromKey(op: FromKey, **kwargs: Any) -> Any:
+    """What PyTensor's draws read of a generator under JAX."""
+    return lambda key: {"jax_state": key}
+
+
+@jax_funcify.register(ToKey)
+def jax_funcify_ToKey(op: ToKey, **kwargs: Any) -> Any:
+    """The same back."""
+    return lambda generator: generator["jax_state"]

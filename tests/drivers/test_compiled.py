@@ -3,7 +3,6 @@
 import inspect
 import pickle
 import signal
-from importlib.util import find_spec
 
 import numpy as np
 import pytensor
@@ -707,11 +706,29 @@ def test_modes_that_cannot_run_it(monkeypatch):
         compile_minimizer([x], cost, "sgd", mode="JAX")
     with pytest.raises(ValueError, match="cannot run loops"):
         compile_minimizer([x], cost, "sgd", mode="PYTORCH")
-    monkeypatch.undo()
-    x, cost, updates = noisy()
-    if find_spec("jax") is not None:
-        with pytest.raises(ValueError, match="random generators"):
-            compile_minimizer([x], cost, "sgd", updates=updates, mode="JAX")
+
+
+@pytest.mark.jax
+def test_draws_under_jax_are_state(tmp_path):
+    def made(iterations):
+        x, cost, updates = noisy()
+        options = {"updates": updates, "max_iterations": iterations, "step_size": 0.01, "mode": "JAX"}
+        return compile_minimizer([x], cost, "adam", **options), *updates
+
+    whole, generator = made(40)
+    expected, before = whole().x[0], generator.get_value().bit_generator.state
+    # Another run goes on with other draws.
+    whole.restart()
+    assert (whole().x[0] != expected).any() and generator.get_value().bit_generator.state != before
+    half, _ = made(20)
+    half()
+    half.save(tmp_path / "half.npz")
+    other, _ = made(20)
+    other.load(tmp_path / "half.npz")
+    np.testing.assert_array_equal(other.resume().x[0], expected)
+    np.testing.assert_array_equal(half.resume().x[0], expected)
+    # One after another, since one generator serves all.
+    assert len(half.from_starts(np.zeros((2, *expected.shape)))) == 2
 
 
 # The backends
