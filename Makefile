@@ -9,7 +9,7 @@ PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 PYTEST := -m pytest --numprocesses auto --dist worksteal --durations 15 --durations-min 2
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test check check-all lint types test-pymc scipy-suite check-scipy-suite test-compiled test-long test-other test-other-rest test-other-c notebooks check-notebooks docs \
+.PHONY: help demo test check check-all lint types test-pymc test-pymc-notebook test-dask scipy-suite check-scipy-suite test-compiled test-long test-other test-other-rest test-other-c notebooks check-notebooks docs \
 	benchmark clean
 .NOTPARALLEL:
 
@@ -22,10 +22,10 @@ demo: .venv/installed-$(VERSION) ## train a network on handwritten digits (about
 test: .venv/installed-$(VERSION) ## run the tests that compile nothing (about 10 min)
 	.venv/bin/python $(PYTEST) -m "not numba and not c and not jax"
 
-check: lint types docs demo check-notebooks check-scipy-suite test-pymc test-other test-compiled ## all that CI checks, but for make test (about 20 min)
+check: lint types docs demo check-notebooks check-scipy-suite test-dask test-pymc test-other test-compiled ## all that CI checks, but for make test (about 25 min)
 
 check-all: export OPTAPI_INJECTIONS ?= 10
-check-all: check test-long test-other-rest test-other-c ## the same, and all tests that compile on both versions of PyTensor (about 35 min)
+check-all: check test-pymc-notebook test-long test-other-rest test-other-c ## the same, and all tests that compile on both versions of PyTensor (about 40 min)
 
 lint: .venv/check-$(VERSION) ## check the style (about 2 s)
 	.venv/bin/ruff check $(CODE)
@@ -46,15 +46,6 @@ test-compiled: .venv/jax-$(VERSION) ## run the tests that compile with numba, C 
 test-long: .venv/jax-$(VERSION) ## run those of them that compile longest (about 2 min)
 	.venv/bin/python $(PYTEST) -m long
 
-test-pymc: .venv-pymc/installed-$(VERSION) .venv-pymc-newest/installed-$(VERSION) ## run the tests with PyMC: with what fits pymc-extras, and the newest (about 6 min)
-ifeq ($(VERSION),3.11)
-	@echo "make test-pymc: PyMC needs Python >= 3.12, not tested"
-else
-	.venv-pymc/bin/python $(PYTEST) -m pymc tests/test_pymc.py tests/test_docs.py
-	.venv-pymc/bin/python docs/notebooks.py --check pymc_models
-	.venv-pymc-newest/bin/python $(PYTEST) -m "pymc and not numba and not jax" tests/test_pymc.py
-endif
-
 notebooks: .venv/notebooks-$(VERSION) ## run the notebooks of examples, and write them with what they print and draw (about 1 min)
 	.venv/bin/python docs/notebooks.py
 
@@ -71,7 +62,7 @@ benchmark: .venv/benchmark-$(VERSION) ## time Adam steps beside those written by
 	.venv/bin/python tests/benchmarks/numpy_interface.py
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-other .venv-pymc .venv-pymc-newest .benchmarks docs/_build .mypy_cache .pytest_cache .ruff_cache build *.egg-info examples/*.png
+	rm -rf .venv .venv-other .venv-pymc .venv-pymc-newest .venv-dask .benchmarks docs/_build .mypy_cache .pytest_cache .ruff_cache build *.egg-info examples/*.png
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/installed-$(VERSION): pyproject.toml
@@ -81,18 +72,6 @@ clean: ## remove what the other targets made
 
 .venv/check-$(VERSION) .venv/benchmark-$(VERSION) .venv/jax-$(VERSION) .venv/docs-$(VERSION) .venv/notebooks-$(VERSION): .venv/%-$(VERSION): .venv/installed-$(VERSION)
 	.venv/bin/python $(PIP_INSTALL) --editable '.[$*]'
-	@touch $@
-
-# Environments of their own: PyTensor and Python in the ranges of PyMC, and pymc-extras not with the newest PyMC.
-.venv-pymc/installed-$(VERSION): PYMC := jax,notebooks,pymc,test] pymc-extras
-.venv-pymc-newest/installed-$(VERSION): PYMC := pymc,test] pymc>=6.4
-.venv-pymc/installed-$(VERSION) .venv-pymc-newest/installed-$(VERSION): pyproject.toml
-ifneq ($(VERSION),3.11)
-	$(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/python $(PIP_INSTALL) --editable '.[$(firstword $(PYMC))' '$(lastword $(PYMC))'
-else
-	mkdir -p $(@D)
-endif
 	@touch $@
 
 # The other version of PyTensor. Python 3.11 has PyTensor 3.0, a later Python has 3.3. OTHER_PYTHON is the first
@@ -110,7 +89,7 @@ FIND_OTHER = for version in $(OTHER_VERSIONS); do \
 	for python in python$$version "$$(pyenv root)"/versions/$$version.*/bin/python; do \
 	"$$python" -c 'import ensurepip, venv' && echo "$$python" && exit; done; done 2>/dev/null
 
-ifneq ($(filter check check-all test-other test-other-rest test-other-c,$(MAKECMDGOALS)),)
+ifneq ($(filter check check-all test-other test-other-rest test-other-c test-pymc test-pymc-notebook test-dask,$(MAKECMDGOALS)),)
 OTHER_PYTHON := $(or $(OTHER_PYTHON),$(shell $(FIND_OTHER)))
 endif
 
@@ -137,3 +116,33 @@ else
 test-other test-other-rest test-other-c:
 	@echo "make check: $(MISSING)"
 endif
+
+# PyMC needs a Python of at least 3.12, and pins PyTensor; pymc-extras does not take the newest PyMC.
+NEW_PYTHON := $(if $(filter 3.11,$(VERSION)),$(OTHER_PYTHON),$(PYTHON))
+
+ifdef NEW_PYTHON
+test-pymc: .venv-pymc/beside-$(VERSION) .venv-pymc-newest/beside-$(VERSION) ## run the tests with PyMC: with what fits pymc-extras, and the newest (about 6 min)
+	.venv-pymc/bin/python $(PYTEST) -m pymc tests/test_pymc.py tests/test_docs.py
+	.venv-pymc-newest/bin/python $(PYTEST) -m "pymc and not numba and not jax" tests/test_pymc.py
+
+test-pymc-notebook: .venv-pymc/beside-$(VERSION) ## run the notebook on PyMC, and compare it with its script (about 2 min)
+	.venv-pymc/bin/python docs/notebooks.py --check pymc_models
+
+.venv-pymc/beside-$(VERSION): PYMC := '.[jax,notebooks,pymc,test]' pymc-extras
+.venv-pymc-newest/beside-$(VERSION): PYMC := '.[pymc,test]' 'pymc>=6.4'
+.venv-pymc/beside-$(VERSION) .venv-pymc-newest/beside-$(VERSION): pyproject.toml
+	$(NEW_PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python $(PIP_INSTALL) --editable $(PYMC)
+	@touch $@
+else
+test-pymc test-pymc-notebook:
+	@echo "make check: no Python >= 3.12 found, PyMC not tested"
+endif
+
+test-dask: .venv-dask/installed-$(VERSION) ## run the tests with dask, on a cluster on this machine (about 1 min)
+	.venv-dask/bin/python -m pytest -m dask tests/toolbox/test_distributed.py
+
+.venv-dask/installed-$(VERSION): pyproject.toml
+	$(PYTHON) -m venv --clear .venv-dask
+	.venv-dask/bin/python $(PIP_INSTALL) --editable '.[dask,test]'
+	@touch $@

@@ -129,7 +129,9 @@ logger = getLogger("optapi")
 PUBLIC = {name: thing for things in names.public().values() for name, thing in things.items()}
 SHORT = {name.rsplit(".", 1)[-1]: name for name in PUBLIC} | {name.removeprefix("optapi."): name for name in PUBLIC}
 # From each module that is public as such to the page that shows it, if there is one.
-MODULES = dict.fromkeys({"optapi.pymc", "optapi.scipy", *(f"optapi.{name}" for name in optapi.__all__)} - set(PUBLIC))
+MODULES = dict.fromkeys(
+    {"optapi.distributed", "optapi.pymc", "optapi.scipy", *(f"optapi.{name}" for name in optapi.__all__)} - set(PUBLIC)
+)
 MODULES |= {
     f"optapi.{module}": page.relative_to(Path(__file__).parent).with_suffix("").as_posix()
     for module, page in names.documented(Path(__file__).parent).items()

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import optapi
+import optapi.distributed
 import optapi.pymc
 import optapi.scipy
 
@@ -41,7 +42,7 @@ def public() -> dict[str, dict[str, Any]]:
         else:
             module = getattr(thing, "__module__", "").removeprefix("optapi.")
             found.setdefault(module if name != "PYTHON" else "graph.numpy_linker", {})[f"optapi.{name}"] = thing
-    for name, module in {"scipy": optapi.scipy, "pymc": optapi.pymc}.items():
+    for name, module in {"scipy": optapi.scipy, "pymc": optapi.pymc, "distributed": optapi.distributed}.items():
         found[name] = {f"optapi.{name}.{part}": getattr(module, part) for part in module.__all__}
     return {module: dict(sorted(things.items(), key=place)) for module, things in found.items()}
 

@@ -36,8 +36,8 @@ from .checks import (
     shown,
 )
 from .drivers.options import check_kind_of_mode
-from .graph.compat import free_callable, linked_by
-from .graph.derivatives import differentiate, loss_products, pushforward, second_derivatives
+from .graph.compat import free_callable, is_compiled_by, linked_by
+from .graph.derivatives import differentiate, loss_products, pullback, pushforward, second_derivatives
 from .graph.loops import wide_graph
 from .graph.oracle import Oracle, VectorOracle
 from .graph.replace import replaced
@@ -45,6 +45,8 @@ from .hints import hinted
 from .state import shape_of
 from .typing import CompileMode, Variables
 
+
+__all__ = ["Engine", "Lost", "PartitionError", "Partitions", "chunks", "dask_engine"]
 
 # So many compiled functions a process keeps, and so many groups of partitions that it has read.
 COMPILED, KEPT = 16, 64
@@ -71,12 +73,18 @@ class Engine(Protocol):
 
 
 class Lost(Exception):
-    """A worker is gone, for a reason that is not that of the cost.
+    """A worker is gone, for a reason that is not that of the cost: what an `Engine` raises.
 
     Attributes
     ----------
     group : int or None
         The group of partitions that it had, if that is known.
+
+    Examples
+    --------
+    >>> from optapi.distributed import Lost
+    >>> str(Lost("the machine has been switched off", group=3))
+    'the machine has been switched off'
     """
 
     def __init__(self, message: str = "", group: int | None = None):
@@ -85,7 +93,14 @@ class Lost(Exception):
 
 
 class PartitionError(RuntimeError):
-    """A partition could not be evaluated, however often it was tried."""
+    """A partition could not be evaluated, however often it was tried.
+
+    Examples
+    --------
+    >>> from optapi.distributed import PartitionError
+    >>> issubclass(PartitionError, RuntimeError)
+    True
+    """
 
 
 class Group:
@@ -157,7 +172,7 @@ class Kernel:
             variables, outputs, mode = pickle.loads(self.graph)
             mode = free(mode)
             function = pytensor.function(variables, outputs, mode=mode, on_unused_input="ignore")
-            is_free = type(function.maker.linker).__name__ in ("FreeNumbaLinker", "JAXLinker")
+            is_free = is_compiled_by(function, "Numba") or is_compiled_by(function, "JAX")
             call = free_callable(function) if is_free else function
             FUNCTIONS[any_thread if is_free else own] = call
             while len(FUNCTIONS) > COMPILED:
@@ -242,6 +257,12 @@ def dask_engine(client: Any) -> Any:
     Returns
     -------
     Engine
+
+    Examples
+    --------
+    >>> from distributed import Client, LocalCluster  # doctest: +SKIP
+    >>> client = Client(LocalCluster(n_workers=2))  # doctest: +SKIP
+    >>> f = Partitions([w], cost, [x, t], data, dask_engine(client))  # doctest: +SKIP
     """
     dask: Any = import_module("distributed")
     if not isinstance(client, dask.Client):
@@ -307,7 +328,8 @@ def chunks(arrays: Any, rows: int) -> list[Callable[[], tuple[np.ndarray, ...]]]
 
     Examples
     --------
-    >>> [x.shape for read in optapi.distributed.chunks(np.zeros((10, 3)), 4) for x in read()]
+    >>> from optapi.distributed import chunks
+    >>> [x.shape for read in chunks(np.zeros((10, 3)), 4) for x in read()]
     [(4, 3), (4, 3), (2, 3)]
     """
     arrays = arrays if isinstance(arrays, tuple) else (arrays,)
@@ -433,12 +455,13 @@ class Partitions:
 
     Examples
     --------
+    >>> from optapi.distributed import Partitions, chunks
     >>> rng = np.random.default_rng(0)
     >>> X = rng.normal(size=(100, 3))
     >>> y = X @ [1.0, 2.0, 3.0]
     >>> w, x, t = pt.tensor("w", shape=(3,)), pt.matrix("x"), pt.vector("t")
-    >>> f = optapi.distributed.Partitions([w], pt.sum((x @ w - t) ** 2), [x, t], optapi.distributed.chunks((X, y), 30),
-    ...                                   weight=1 / 100, mode="PYTHON")
+    >>> cost, data = pt.sum((x @ w - t) ** 2), chunks((X, y), 30)
+    >>> f = Partitions([w], cost, [x, t], data, weight=1 / 100, mode="PYTHON")
     >>> optapi.minimize(np.zeros(3), f).round(4)
     array([1., 2., 3.])
     """
@@ -627,7 +650,9 @@ class Partitions:
             elif kind == "product":
                 variables, outputs = [*ps, *vectors], second_derivatives(ps, gradients, vectors, "product")
             elif kind == "gauss_newton":
-                outputs = loss_products(self._cost, self._outputs, ps, vectors, "gauss_newton")  # type: ignore[arg-type]
+                z: Any = self._outputs
+                images = loss_products(self._cost, z, ps, pushforward(z, ps, vectors), "gauss_newton")
+                outputs = pullback(z, ps, images)
                 variables = [*ps, *vectors]
             else:
                 variables, outputs = ps, self._normal(gradients)
