@@ -159,7 +159,15 @@ class Kernel:
         """The sums of the outputs over a group."""
         function = self.function()
         parts = group.kept() if self.keeps else group.arrays()
-        return tree_sum([np.array(value, "float64") for value in function(*point, *arrays)] for arrays in parts)
+        # What has come through a network may lie at any address.
+        point = tuple(np.require(array, requirements="A") for array in point)
+        return tree_sum(
+            [
+                np.array(value, "float64")
+                for value in function(*point, *(np.require(array, requirements="A") for array in arrays))
+            ]
+            for arrays in parts
+        )
 
     def function(self) -> Callable[..., Any]:
         """What the graph was compiled to in this process, or in this thread if it cannot run in several."""

@@ -2,9 +2,11 @@
 
 import os
 import pickle
+import runpy
 import signal
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytensor
@@ -15,6 +17,7 @@ import optapi
 from optapi.distributed import Lost, PartitionError, Partitions, chunks, dask_engine, tree_sum
 
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 ROWS, POINT = 500, np.array([0.3, -0.2, 0.1])
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(ROWS, 3))
@@ -187,6 +190,15 @@ def test_batches_have_each_row_once_in_a_pass():
     assert seen != X[:20].tolist()
 
 
+def test_arrays_from_a_network_may_lie_at_any_address():
+    def moved(array):
+        bytes_ = b"." + array.tobytes()
+        return np.frombuffer(bytes_, array.dtype, offset=1).reshape(array.shape)
+
+    assert not moved(X).flags.aligned
+    assert made(data=[(moved(X), moved(Y))])(moved(POINT))[0] == made(data=[(X, Y)])(POINT)[0]
+
+
 # What goes wrong
 
 
@@ -306,3 +318,12 @@ def test_dask_has_the_same_bits_also_when_workers_are_killed(tmp_path):
                 found = optapi.minimize(np.zeros(3), f, full_output=True, callback=killer(client, killed))
                 assert found.nit == expected.nit
                 np.testing.assert_array_equal(found.x, expected.x)
+
+
+@pytest.mark.dask
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(not EXAMPLES.exists(), reason="the examples are not here")
+def test_the_example_with_dask(capsys):
+    pytest.importorskip("distributed")
+    result = runpy.run_path(str(EXAMPLES / "partitions_on_dask.py"))["main"](4000, 3, "PYTHON", None)
+    assert result.success and "the weights are off by at most 0." in capsys.readouterr().out
