@@ -433,9 +433,8 @@ def mars(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     >>> x.get_value().round(2)
     array([1., 2.])
     """
-    f = Objective.of(
-        parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, bounds=bounds
-    )
+    f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name,
+                     bounds=bounds)  # fmt: skip
     check_choice("base", base, ("adamw", "lion"))
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)

@@ -539,7 +539,6 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
                      bounds=bounds, prox=prox)  # fmt: skip
     w1 = f.scalar("mean_weight", mean_weight, 0, below=1)
     w2 = f.scalar("mean_square_weight", mean_square_weight, 0, below=1)
-    check_flag("amsgrad", amsgrad), check_flag("clip_update", clip_update)
     a, t = f.step_size(step_size), f.count + 1
     rates = dict.fromkeys(f.parameters, a)
     # The corrections are applied to scalars, so that a component takes one root and one division.
@@ -548,12 +547,11 @@ def adam(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     new: Updates = {}
     for p, g, a_t, c, eps in f.each(rate, scale, f.scalar("epsilon", epsilon, low=0)):
         m, v = f.momentum(p, "mean"), f.zeros_like(p, "mean_square")
-        new[m] = f.average(m, g, w1)
-        new[v] = largest = f.average(v, g**2, w2)
-        if amsgrad:
+        new |= {m: f.average(m, g, w1), v: (largest := f.average(v, g**2, w2))}
+        if check_flag("amsgrad", amsgrad):
             bound = f.zeros_like(p, "largest_mean_square")
             new[bound] = largest = pt.maximum(bound, new[v])
-        if clip_update:
+        if check_flag("clip_update", clip_update):
             excess = pt.maximum(root_mean_square(g / pt.maximum(c * pt.sqrt(largest), eps)), np.ones((), p.type.dtype))
             a_t, rates[p] = a_t / excess, a / excess
         new[p] = p - a_t * new[m] / (c * pt.sqrt(largest) + eps)
