@@ -46,7 +46,7 @@ from .state import shape_of
 from .typing import CompileMode, Variables
 
 
-__all__ = ["Engine", "Lost", "PartitionError", "Partitions", "chunks", "dask_engine"]
+__all__ = ["Engine", "Lost", "PartitionError", "Partitions", "chunks", "dask_engine", "dask_parts"]
 
 # So many compiled functions a process keeps, and so many groups of partitions that it has read.
 COMPILED, KEPT = 16, 64
@@ -286,7 +286,7 @@ class _Dask:
     def map(self, task: Task, groups: Sequence[Any], point: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
         names = [group.name for group in groups]
         if any(name not in self.placed for name in names):
-            self.placed = dict(zip(names, self.client.map(_held, groups, pure=False), strict=True))
+            self.placed = {group.name: self._place(group) for group in groups}
         held = [self.placed[name] for name in names]
         try:
             many = [[array] * len(groups) for array in point]
@@ -294,10 +294,64 @@ class _Dask:
         except self.lost as error:
             raise Lost(f"{type(error).__name__}: {error}") from error
 
+    def _place(self, group: Group) -> Any:
+        """The group on a worker, as the result of a task, so that it can be made again."""
+        flat = [part if callable(part) else tuple(part) for part in group.parts]
+        lazy = [self.client.compute(list(part)) if is_lazy(part) else part for part in flat]
+        return self.client.submit(_held, group.number, group.name, lazy, pure=False)
 
-def _held(group: Group) -> Group:
-    """The group with the arrays in the place of the functions that read them."""
-    return Group(group.number, group.name, list(group.arrays()))
+
+def _held(number: int, name: str, parts: Sequence[Any]) -> Group:
+    """A group with the arrays in the place of the functions that read them."""
+    return Group(number, name, list(Group(number, name, parts).arrays()))
+
+
+def is_lazy(part: Any) -> bool:
+    """Whether a partition has what dask has not computed yet."""
+    return isinstance(part, list | tuple) and any(hasattr(entry, "__dask_graph__") for entry in part)
+
+
+def dask_parts(*collections: Any) -> list[tuple[Any, ...]]:
+    """Partitions of dask's arrays, or of columns of its dataframes, for `dask_engine`: a partition for each chunk.
+
+    They are computed by the workers when they are first needed, stay there, and are computed again where one is lost.
+
+    Parameters
+    ----------
+    *collections : dask arrays, series or dataframes
+        One for each input, in as many chunks of rows each.
+
+    Returns
+    -------
+    list of tuple
+
+    Raises
+    ------
+    ValueError
+        If their chunks do not agree, or an array has several along another axis.
+
+    Examples
+    --------
+    >>> import dask.array  # doctest: +SKIP
+    >>> f = Partitions([w], cost, [x, t], dask_parts(X, y), dask_engine(client))  # doctest: +SKIP
+    """
+    columns, known = [], []
+    for position, collection in enumerate(collections):
+        if not hasattr(collection, "to_delayed"):
+            raise TypeError(f"collections[{position}] is {shown(collection)}; pass arrays or dataframes of dask")
+        chunked = getattr(collection, "chunks", None)
+        if chunked is not None and any(len(sizes) > 1 for sizes in chunked[1:]):
+            raise ValueError(
+                f"collections[{position}] has {[len(sizes) for sizes in chunked]} chunks along its axes; pass one with "
+                "all columns in each, array.rechunk({1: -1})"
+            )
+        columns.append(np.ravel(collection.to_delayed()).tolist())
+        if chunked is not None and not np.isnan(chunked[0]).any():
+            known.append(tuple(chunked[0]))
+    if len({len(column) for column in columns}) != 1 or len(set(known)) > 1:
+        sizes = known if len(known) == len(columns) else [len(column) for column in columns]
+        raise ValueError(f"the chunks of rows do not agree: {sizes}; pass collections with the same, see rechunk")
+    return list(zip(*columns, strict=True))
 
 
 def engine_of(engine: Any) -> tuple[Engine, bool]:
@@ -495,6 +549,8 @@ class Partitions:
         check_kind_of_mode(mode)
         self.engine, self._keeps = engine_of(engine)
         parts = parts_of(data, len(inputs))
+        if any(map(is_lazy, parts)) and not isinstance(self.engine, _Dask):
+            raise ValueError("data has what dask computes; pass engine=dask_engine(client)")
         self.count = len(parts)
         self._groups = [
             Group(number, f"{id(self)}/{number}", parts[begin : begin + group])

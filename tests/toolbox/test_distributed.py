@@ -14,7 +14,7 @@ import pytensor.tensor as pt
 import pytest
 
 import optapi
-from optapi.distributed import Lost, PartitionError, Partitions, chunks, dask_engine, tree_sum
+from optapi.distributed import Lost, PartitionError, Partitions, chunks, dask_engine, dask_parts, tree_sum
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -318,6 +318,29 @@ def test_dask_has_the_same_bits_also_when_workers_are_killed(tmp_path):
                 found = optapi.minimize(np.zeros(3), f, full_output=True, callback=killer(client, killed))
                 assert found.nit == expected.nit
                 np.testing.assert_array_equal(found.x, expected.x)
+
+
+@pytest.mark.dask
+@pytest.mark.filterwarnings("ignore")
+def test_collections_of_dask():
+    distributed, array = pytest.importorskip("distributed"), pytest.importorskip("dask.array")
+    x, y = array.from_array(X, chunks=(37, 3)), array.from_array(Y, chunks=37)
+    for bad, message in (
+        ((x, y.rechunk(50)), "chunks of rows do not agree"),
+        ((x.rechunk((37, 2)), y), r"has \[14, 2\] chunks along its axes"),
+        ((X, y), r"collections\[0\] is"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            dask_parts(*bad)
+    with pytest.raises(ValueError, match="pass engine=dask_engine"):
+        made(data=dask_parts(x, y))
+    local = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
+    with distributed.LocalCluster(**local) as cluster, distributed.Client(cluster) as client:
+        f = made(dask_engine(client), dask_parts(x + 0, y), group=2)
+        assert f(POINT)[0] == made()(POINT)[0]
+        found = optapi.minimize(np.zeros(3), f, full_output=True)
+        killer(client, 2)(type("result", (), {"nit": 2}))
+        assert f(POINT)[0] == made()(POINT)[0] and found.success
 
 
 @pytest.mark.dask
