@@ -16,6 +16,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, ThreadP
 from importlib import import_module
 from mmap import mmap
 from typing import Any, NamedTuple, Protocol
+from uuid import uuid4
 
 import numpy as np
 import pytensor
@@ -48,8 +49,8 @@ from .typing import CompileMode, Variables
 
 __all__ = ["Engine", "Lost", "PartitionError", "Partitions", "chunks", "dask_engine", "dask_parts"]
 
-# So many compiled functions a process keeps, and so many groups of partitions that it has read.
-COMPILED, KEPT = 16, 64
+# So many compiled functions a process keeps, and of so many `Partitions` what it has read.
+COMPILED, KEPT = 64, 2
 
 # From a group of partitions and the arrays of a point to the sums over the group.
 Task = Callable[..., "list[np.ndarray]"]
@@ -110,7 +111,7 @@ class Group:
     ----------
     number : int
     name : str
-        What it is called in the processes that keep it.
+        That of the `Partitions`, unique in all processes.
     parts : list
         Of each partition the arrays, or a function that returns them.
     """
@@ -126,17 +127,17 @@ class Group:
     def kept(self) -> Iterator[tuple[Any, ...]]:
         """The same, read once in each process."""
         with LOCK:
-            found = READ.get(self.name)
-            if found is None:
-                found = READ[self.name] = list(self.arrays())
+            groups = READ.setdefault(self.name, {})
             READ.move_to_end(self.name)
             while len(READ) > KEPT:
                 READ.popitem(last=False)
-        return iter(found)
+            if self.number not in groups:
+                groups[self.number] = list(self.arrays())
+            return iter(groups[self.number])
 
 
 LOCK = threading.RLock()
-READ: OrderedDict[str, list[Any]] = OrderedDict()
+READ: OrderedDict[str, dict[int, list[Any]]] = OrderedDict()
 FUNCTIONS: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 
 
@@ -281,12 +282,12 @@ def dask_engine(client: Any) -> Any:
 class _Dask:
     def __init__(self, client: Any, lost: tuple[type[BaseException], ...]):
         self.client, self.lost = client, lost
-        self.placed: dict[str, Any] = {}
+        self.placed: dict[tuple[str, int], Any] = {}
 
     def map(self, task: Task, groups: Sequence[Any], point: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-        names = [group.name for group in groups]
+        names = [(group.name, group.number) for group in groups]
         if any(name not in self.placed for name in names):
-            self.placed = {group.name: self._place(group) for group in groups}
+            self.placed = {name: self._place(group) for name, group in zip(names, groups, strict=True)}
         held = [self.placed[name] for name in names]
         try:
             many = [[array] * len(groups) for array in point]
@@ -552,8 +553,9 @@ class Partitions:
         if any(map(is_lazy, parts)) and not isinstance(self.engine, _Dask):
             raise ValueError("data has what dask computes; pass engine=dask_engine(client)")
         self.count = len(parts)
+        name = uuid4().hex
         self._groups = [
-            Group(number, f"{id(self)}/{number}", parts[begin : begin + group])
+            Group(number, name, parts[begin : begin + group])
             for number, begin in enumerate(range(0, len(parts), group))
         ]
         self._parameters = [pt.tensor(p.name, dtype=p.type.dtype, shape=shape_of(p)) for p in given]

@@ -179,6 +179,21 @@ def test_data_from_files_are_read_when_they_are_needed(tmp_path):
         assert made(data=read)(POINT)[0] == made()(POINT)[0]
 
 
+def test_a_process_keeps_what_it_has_read():
+    calls = []
+
+    def read(k):
+        calls.append(k)
+        return X[k : k + 100], Y[k : k + 100]
+
+    for _ in range(2):
+        f = made(data=[partial(read, k) for k in range(0, 500, 100)], group=2)
+        f._keeps = True  # as in a process of an executor
+        values = [f(POINT)[0] for _ in range(3)]
+        assert values == [made(data=[(X[k : k + 100], Y[k : k + 100]) for k in range(0, 500, 100)])(POINT)[0]] * 3
+    assert calls == [0, 100, 200, 300, 400] * 2
+
+
 def test_batches_have_each_row_once_in_a_pass():
     f, seen = made(data=[(X[:13], Y[:13]), (X[13:20], Y[13:20])]), []
     for x, t in f.batches(5, np.random.default_rng(1)):
