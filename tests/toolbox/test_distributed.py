@@ -6,6 +6,7 @@ import runpy
 import signal
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -61,16 +62,17 @@ def test_sums_of_groups_are_part_of_the_tree(count):
     assert total == pytest.approx(sum(v for [v] in values), rel=1e-6, abs=1e-6)
 
 
+# Not forked, since JAX may have been imported.
+PROCESSES = partial(ProcessPoolExecutor, 2, mp_context=get_context("spawn"))
 ENGINES = {
     "threads": lambda: 2,
     "executor": lambda: ThreadPoolExecutor(2),
-    "processes": lambda: partial(ProcessPoolExecutor, 2),
+    "processes": lambda: PROCESSES,
 }
 
 
 @pytest.mark.parametrize("group", [1, 2, 4])
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_the_bits_are_the_same(engine, group):
     if group != 2 and engine == "processes":
         pytest.skip("one is enough: processes begin slowly")
@@ -80,9 +82,8 @@ def test_the_bits_are_the_same(engine, group):
     np.testing.assert_array_equal(f.product(POINT, POINT), g.product(POINT, POINT))
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_processes_that_are_killed_cost_time_and_no_bits():
-    f, expected = made(partial(ProcessPoolExecutor, 2), group=4), optapi.minimize(np.zeros(3), made(), full_output=True)
+    f, expected = made(PROCESSES, group=4), optapi.minimize(np.zeros(3), made(), full_output=True)
 
     def kill(intermediate_result):
         if intermediate_result.nit == 2:

@@ -16,6 +16,11 @@ BACKENDS = [
     pytest.param("CVM", marks=pytest.mark.c, id="C"),
     pytest.param("JAX", marks=pytest.mark.jax, id="JAX"),
 ]
+# Those that numba compiles for a minute.
+LONG = [
+    pytest.param(*b.values, marks=[*b.marks, *([pytest.mark.long] if b.id == "NUMBA" else [])], id=b.id)
+    for b in BACKENDS[1:]
+]
 H = 1e-3
 
 
@@ -89,7 +94,7 @@ def test_batches_before_and_after_the_gradient(order, linear_solver):
     check_batches(order, linear_solver, optapi.PYTHON)
 
 
-@pytest.mark.parametrize("mode", BACKENDS[1:])
+@pytest.mark.parametrize("mode", LONG)
 def test_batches_of_backends(mode):
     check_batches("after", "dense", mode)
 
@@ -335,7 +340,7 @@ def check_equations(solution, theta, point):
     return found[5]
 
 
-@pytest.mark.parametrize("mode", BACKENDS[1:])
+@pytest.mark.parametrize("mode", LONG)
 def test_roots_of_backends(mode):
     # JAX warns of each broadcast along a batch whose length it has to take on trust.
     x, a, many = (
