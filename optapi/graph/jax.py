@@ -1,4 +1,4 @@
-"""`Loop`, `Product`, `Order`, `CumulativeSums`, `Decomposition` and keys of generators under JAX."""
+"""`Loop`, `Product`, `Order`, `CumulativeSums`, `Decomposition`, keys of generators and `Implicit` under JAX."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pytensor.link.jax.dispatch.basic import jax_funcify
 from .compat import inner_graph
 from .decompositions import SWEEPS, Decomposition
 from .generators import FromKey, ToKey
+from .implicit import Implicit
 from .loops import Loop
 from .ordered import CumulativeSums, Order
 from .products import Product, with_products
@@ -162,6 +163,12 @@ def for_members(function: Any, wide: Sequence[bool], kept: Sequence[int]) -> Cal
 
     call: Callable[..., Any] = jax.jit(jax.vmap(member, [0 if is_wide else None for is_wide in wide]))
     return call
+
+
+@jax_funcify.register(Implicit)
+def jax_funcify_Implicit(op: Implicit, **kwargs: Any) -> Any:
+    """The identity, for inner graphs, which PyTensor 3.0 does not rewrite."""
+    return lambda *inputs: inputs[: op.count] if op.count > 1 else inputs[0]
 
 
 @jax_funcify.register(FromKey)

@@ -293,6 +293,7 @@ def test_bad_input(name):
 
 
 @pytest.mark.numba
+@pytest.mark.filterwarnings("ignore:.*faster on contiguous arrays")
 def test_threads_run_what_numba_compiles():
     f, g = made(mode="NUMBA"), made(2, mode="NUMBA")
     assert f(POINT)[0] == g(POINT)[0] == pytest.approx(whole(POINT)[0], rel=1e-13)
