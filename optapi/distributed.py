@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, ThreadPoolExecutor
 from importlib import import_module
+from math import prod
 from mmap import mmap
 from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
@@ -39,6 +40,7 @@ from .checks import (
 from .drivers.options import check_kind_of_mode
 from .graph.compat import free_callable, is_compiled_by, linked_by
 from .graph.derivatives import differentiate, loss_products, pullback, pushforward, second_derivatives
+from .graph.implicit import unpack
 from .graph.loops import wide_graph
 from .graph.oracle import Oracle, VectorOracle
 from .graph.replace import replaced
@@ -648,7 +650,7 @@ class Partitions:
         """
         if self._residuals is None:
             raise ValueError("there are no residuals of a cost; pass residuals= to Partitions in its place")
-        size = sum(int(np.prod(p.type.shape, dtype=int)) for p in self._parameters)
+        size = self._size
 
         def call(*point: np.ndarray) -> tuple[Any, list[Any]]:
             cost, gradient, matrix = self._sums("normal", point)
@@ -660,6 +662,11 @@ class Partitions:
         return VectorOracle(call, size + 1)(self._checked(parameters))
 
     # How it is evaluated
+
+    @property
+    def _size(self) -> int:
+        """The number of components of all parameters."""
+        return sum(prod(p.type.shape) for p in self._parameters)
 
     def _checked(self, parameters: Variables) -> list[Any]:
         found = check_parameters(parameters)
@@ -729,14 +736,9 @@ class Partitions:
     def _normal(self, gradients: Sequence[Any]) -> list[Any]:
         """The cost, J'r and J'J as expressions."""
         ps, residuals = self._parameters, self._residuals
-        size = sum(int(np.prod(p.type.shape, dtype=int)) for p in ps)
-        unit, vectors, begin = pt.tensor(dtype=ps[0].type.dtype, shape=(size,)), [], 0
-        for p in ps:
-            end = begin + int(np.prod(p.type.shape, dtype=int))
-            vectors.append(unit[begin:end].reshape(p.type.shape).astype(p.type.dtype))
-            begin = end
-        along = pt.concatenate([v.ravel() for v in pushforward(residuals, ps, vectors)])  # type: ignore[arg-type]
-        [rows] = wide_graph([along], {unit: pt.eye(size, dtype=unit.type.dtype)})
+        unit = pt.tensor(dtype=ps[0].type.dtype, shape=(self._size,))
+        along = pt.concatenate([v.ravel() for v in pushforward(residuals, ps, unpack(unit, ps))])  # type: ignore[arg-type]
+        [rows] = wide_graph([along], {unit: pt.eye(self._size, dtype=unit.type.dtype)})
         packed = pt.concatenate([g.ravel() for g in gradients])
         return [self._cost, packed, pt.dot(rows, rows.T)]
 
