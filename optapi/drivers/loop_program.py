@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ from ..graph.compat import compiles_whole_graphs, free_callable, linked_by
 from ..graph.derivatives import differentiate
 from ..graph.generators import generator_of, key_of, keyed, with_keys
 from ..graph.loops import FALSE, as_update, loop
-from ..graph.members import vectorized
+from ..graph.members import for_members, vectorized
 from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays, checked, oracles
 from ..graph.replace import replaced
@@ -153,35 +153,8 @@ class LoopProgram(Program):
     def _build(self, problem: Problem) -> None:
         self.problem, self.rule, self.options = problem, problem.rule, problem.options
         parameters = problem.parameters
-        stop, ended, iterations = (own(name, dtype="int64") for name in ("stop", "ended", "iterations"))
-        updates = apply_to(problem, stop, problem.cost)
-        carried: list[Any] = []
-        kept: dict[Any, Any] = {}
-        lost = ~pt.isfinite(problem.cost)
-        if len(reports(updates).get("cost", ())) == 1:
-            lost = FALSE
-        elif not problem.is_noisy:
-            updates, carried, lost = carrying(problem, stop)
+        updates, stop, ended, iterations, carried, kept = step_of(problem, self.penalties, self.sign)
         self.evaluates_start = bool(carried)
-        roles = reports(updates)
-        stopped, was = pt.gt(updates.get(stop, stop), 0), pt.gt(ended, 0)
-        changed = ~conjunction([pt.all(pt.eq(updates[p], p)) for p in parameters])
-        moved = ~stopped
-        if "reason" in roles:
-            moved = moved | changed
-        elif not carried:
-            moved = moved & ~lost
-        if "evaluations" not in roles:
-            evaluations = own("evaluations", dtype="int64", role="evaluations")
-            updates[evaluations] = pt.switch(was, evaluations, evaluations + (changed if carried else 1))
-        updates[iterations] = pt.switch(was, iterations, iterations + moved)
-        updates[ended] = pt.cast(was | stopped | lost, "int64")
-        if carried:
-            kept = {v: full_like(v, f"minimization/best/{i}") for i, v in enumerate([*parameters, *carried[1:]])}
-            cost = -carried[0] if self.sign < 0 else carried[0]
-            if self.penalties is not None:
-                cost = cost + self.penalties.expression()
-            updates = best(updates, cost, kept, name="minimization/best")
         self.ending = ended
         self.mode = check_mode(problem.mode)
         linker = type(get_mode(self.mode).linker).__name__
@@ -205,7 +178,8 @@ class LoopProgram(Program):
 
         self._oracles = oracles([problem.cost, *updates.values()])
         self.is_free = (self.is_fast or self.is_packed) and not self._oracles
-        self._advance = self._compiled(updates, ended)
+        self._external = self._apart() if self.is_free and self.is_fast and self.places.kept else None
+        self._advance = self._external or self._compiled(updates, ended)
         if self.is_packed:
             self.values = Layout.of(updates).packed(self.values)
         self._batches: dict[int, Any] = {}
@@ -229,6 +203,20 @@ class LoopProgram(Program):
         for variable in inputs:
             if not any(variable is other for other in read):
                 raise ValueError(f"inputs lists {called(variable)}, which the cost does not depend on; leave it out")
+
+    def _apart(self) -> Any:
+        """The loop over a cost that is a function of its own, if the rule and the cost allow it."""
+        # Imported late, because it imports numba.
+        external = import_module(f"{__package__}.external")
+
+        def build(problem: Problem) -> tuple[Updates, Any]:
+            step, length = step_of(problem, None, self.sign), pt.lscalar("length")
+            return loop(step.updates, length, step.ended), length
+
+        if not external.is_separable(self.problem):
+            return None
+        apart = external.ExternalLoop(self, build)
+        return apart if apart.is_same else None
 
     def _compiled(self, updates: Updates, ended: Any) -> Any:
         """What `advance` calls: a function of the values, those of the inputs, and how many iterations."""
@@ -506,6 +494,10 @@ class LoopProgram(Program):
                 free = (low < x) & (x < high)
             yield self.sign * matrix if variance is None else matrix, variance, error, free
 
+    def members(self, wide: Sequence[bool], kept: Sequence[int]) -> Callable[..., list[Any]]:
+        """What `advance` calls, for each row of the values, the inputs and the length that are `wide`."""
+        return (self._external.members if self._external else partial(for_members, self.function))(wide, kept)
+
     def batch(self, rows: int) -> Any:
         """What `advance` can call for values with one axis more, the first: a member for each of the `rows`."""
         if rows not in self._batches:
@@ -589,6 +581,61 @@ class Packed(Sequence):
 
     def copy(self) -> Packed:
         return Packed(self.layout, [vector.copy() for vector in self.vectors])
+
+
+class Step(NamedTuple):
+    """An iteration of a rule with what a driver adds.
+
+    Attributes
+    ----------
+    updates : dict
+    stop, ended, iterations : variables
+    carried : list of variables
+        The cost and the gradients of the point held, of a rule that does not report the cost.
+    kept : dict
+        From the parameters and their gradients to those of the best point.
+    """
+
+    updates: Updates
+    stop: Any
+    ended: Any
+    iterations: Any
+    carried: list[Any]
+    kept: dict[Any, Any]
+
+
+def step_of(problem: Problem, penalties: Penalties | None, sign: int) -> Step:
+    """The iteration that minimizes `problem`."""
+    parameters = problem.parameters
+    stop, ended, iterations = (own(name, dtype="int64") for name in ("stop", "ended", "iterations"))
+    updates = apply_to(problem, stop, problem.cost)
+    carried: list[Any] = []
+    kept: dict[Any, Any] = {}
+    lost = ~pt.isfinite(problem.cost)
+    if len(reports(updates).get("cost", ())) == 1:
+        lost = FALSE
+    elif not problem.is_noisy:
+        updates, carried, lost = carrying(problem, stop)
+    roles = reports(updates)
+    stopped, was = pt.gt(updates.get(stop, stop), 0), pt.gt(ended, 0)
+    changed = ~conjunction([pt.all(pt.eq(updates[p], p)) for p in parameters])
+    moved = ~stopped
+    if "reason" in roles:
+        moved = moved | changed
+    elif not carried:
+        moved = moved & ~lost
+    if "evaluations" not in roles:
+        evaluations = own("evaluations", dtype="int64", role="evaluations")
+        updates[evaluations] = pt.switch(was, evaluations, evaluations + (changed if carried else 1))
+    updates[iterations] = pt.switch(was, iterations, iterations + moved)
+    updates[ended] = pt.cast(was | stopped | lost, "int64")
+    if carried:
+        kept = {v: full_like(v, f"minimization/best/{i}") for i, v in enumerate([*parameters, *carried[1:]])}
+        cost = -carried[0] if sign < 0 else carried[0]
+        if penalties is not None:
+            cost = cost + penalties.expression()
+        updates = best(updates, cost, kept, name="minimization/best")
+    return Step(updates, stop, ended, iterations, carried, kept)
 
 
 def apply_to(problem: Problem, stop: Any, cost: Variable, **keywords: Any) -> Updates:

@@ -222,7 +222,7 @@ class Members:
         begins = {*program.places.parameters, *program.carried}
         wide = [place in begins for place in range(len(self.start))] + [*self.wide, False]
         if program.is_fast:  # the function that is compiled already, since another takes seconds
-            return for_members(program.function, wide, self.wanted)
+            return program.members(wide, self.wanted)
         now, inputs, outputs = program.looped()
         return self._compiled([*now, *inputs], [outputs[place] for place in self.wanted], wide)
 

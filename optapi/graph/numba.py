@@ -1,94 +1,85 @@
-"""`Loop`, `Product`, `Order`, `CumulativeSums` and `Decomposition` under numba."""
+"""`Loop`, `External`, `Product`, `Order`, `CumulativeSums` and `Decomposition` under numba."""
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import overload
-from pytensor.compile.mode import NUMBA
-from pytensor.link.numba.cache import compile_numba_function_src
+from numba import from_dtype, types
+from numba.core import cgutils, imputils
+from numba.extending import intrinsic
 from pytensor.link.numba.dispatch.basic import (
-    numba_funcify_and_cache_key,
     numba_njit,
     register_funcify_and_cache_key,
     register_funcify_default_op_cache_key,
 )
 
-from .compat import REWRITES_INNER_GRAPHS, rewrite_owned
 from .decompositions import SWEEPS, Decomposition
+from .external import EVALUATION, PRODUCT, External, ExternalProduct
 from .loops import Loop
+from .numba_source import VERSION, Source, contiguous
 from .ordered import CumulativeSums, Order
 from .products import Product
 
 
-VERSION = 3
-
-
 @register_funcify_and_cache_key(Loop)
 def numba_funcify_Loop(op: Loop, node: Any = None, **kwargs: Any) -> Any:
-    """A ``while`` loop over the compiled body, and the key under which PyTensor keeps it on disk."""
-    kwargs.pop("storage_map", None)
-    inner = op.fgraph
-    if not REWRITES_INNER_GRAPHS:
-        inner = inner.clone()
-        # Else the graph inside of Softmax is recognized as a softmax, and so on for ever.
-        rewrite_owned(inner, len(node.outputs), NUMBA.excluding("symbolic_op_recognition").optimizer)
-    body, key = numba_funcify_and_cache_key(inner, squeeze_output=True, fgraph_name="optapi_loop", **kwargs)
-    # Called once, and so a part of the loop: that takes less time to compile, and to count references.
-    body = numba_njit(body.py_func, forceinline=True)  # type: ignore[attr-defined]
-    count = len(op.fgraph.outputs) - 1
-    start = [f"start{i}" for i in range(count)]
-    given = [f"given{i}" for i in range(len(op.fgraph.inputs) - count)]
-    state = [f"x{i}" for i in range(count)]
-    # A variable has one type: what it begins with and what a turn gives must both be contiguous, or numba would compile
-    # the body, and all that it calls, for each.
-    source = f"""
-def loop({", ".join([*start, *given, "steps"])}):
-    {"; ".join(f"{x} = fresh({first})" for x, first in zip(state, start, strict=True))}
-    turn = 0
-    limit = steps.item()
-    while turn < limit:
-        {", ".join(state)}, done = body({", ".join([*state, *given])})
-        {"; ".join(f"{x} = contiguous({x})" for x in state)}
-        if done:
-            break
-        turn += 1
-    return {", ".join(state)}
-"""
-    names = {"body": body, "fresh": fresh, "contiguous": contiguous}
-    loop = compile_numba_function_src(source, "loop", names)
-    return numba_njit(loop, forceinline=True), key and sha256(f"{source}{key}{VERSION}".encode()).hexdigest()
+    """A ``while`` loop, and the key under which PyTensor keeps it on disk."""
+    source = Source()
+    inputs = [source.new("x") for _ in node.inputs]
+    outputs = source.loop(op, inputs)
+    loop, key = source.function("optapi_loop", inputs, outputs[0] if len(outputs) == 1 else ", ".join(outputs))
+    return numba_njit(loop), key
 
 
-def fresh(x):  # type: ignore[no-untyped-def]
-    """A contiguous copy of an array; anything else as it is."""
-    raise NotImplementedError
+def _by_address(place: int, result: Any, count: int) -> Any:
+    """What calls the function with the address at `place` of a link, on `count` vectors of the dtype of the first."""
+
+    @intrinsic
+    def call(typing_context, address, given):  # type: ignore[no-untyped-def]
+
+        def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+            convention = context.call_conv
+            function = builder.inttoptr(values[0], convention.get_function_type(result, given.types).as_pointer())
+            parts = cgutils.unpack_tuple(builder, values[1])
+            status, returned = convention.call_function(builder, function, result, given.types, parts)
+            with cgutils.if_unlikely(builder, status.is_error):
+                convention.return_status_propagate(builder, status)
+            return imputils.impl_ret_new_ref(context, builder, result, returned)
+
+        return result(address, given), generate
+
+    if count == 1:
+
+        @numba_njit
+        def external(link, point):  # type: ignore[no-untyped-def]
+            return call(link[place], (contiguous(point), link))
+
+    else:
+
+        @numba_njit
+        def external(link, point, vector):  # type: ignore[no-untyped-def]
+            return call(link[place], (contiguous(point), contiguous(vector), link))
+
+    return external
 
 
-def contiguous(x):  # type: ignore[no-untyped-def]
-    """An array itself if it is known to be contiguous, else a copy; anything else as it is."""
-    raise NotImplementedError
+def _result(op: Any) -> Any:
+    """The type of what an `External` or an `ExternalProduct` returns."""
+    vector = types.Array(from_dtype(np.dtype(op.type.dtype)), 1, "C")
+    return types.Tuple([from_dtype(np.dtype(op.cost_dtype)), vector]) if isinstance(op, External) else vector
 
 
-@overload(fresh)
-def _fresh(x):  # type: ignore[no-untyped-def]
-    if not isinstance(x, types.Array):
-        return lambda x: x
-    if x.ndim == 0 or x.layout == "C":
-        return lambda x: np.copy(x)
-    return lambda x: np.ascontiguousarray(x).copy()
+@register_funcify_and_cache_key(External)
+def numba_funcify_External(op: External, **kwargs: Any) -> Any:
+    """A call, the same for all costs and lengths."""
+    return _by_address(EVALUATION, _result(op), 1), f"optapi External {op.type.dtype} {op.cost_dtype} {VERSION}"
 
 
-@overload(contiguous)
-def _contiguous(x):  # type: ignore[no-untyped-def]
-    if not isinstance(x, types.Array) or (x.layout == "C" and x.mutable):
-        return lambda x: x
-    if x.ndim == 0:
-        return lambda x: np.copy(x)
-    return lambda x: np.ascontiguousarray(x)
+@register_funcify_and_cache_key(ExternalProduct)
+def numba_funcify_ExternalProduct(op: ExternalProduct, **kwargs: Any) -> Any:
+    """A call, the same for all costs and lengths."""
+    return _by_address(PRODUCT, _result(op), 2), f"optapi ExternalProduct {op.type.dtype} {VERSION}"
 
 
 @register_funcify_default_op_cache_key(Product)

@@ -1,0 +1,189 @@
+"""A graph as the source of one function for numba, with what is inside of its loops.
+
+LLVM optimizes each function together with all that it calls, so a loop whose body is a function of its own, and which
+is itself called by a function, would be optimized again at each level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+from pytensor.compile.mode import NUMBA
+from pytensor.graph.basic import Constant
+from pytensor.link.numba.cache import compile_numba_function_src
+from pytensor.link.numba.dispatch.basic import (
+    cache_key_for_constant,
+    numba_funcify_and_cache_key,
+    numba_funcify_ensure_cache,
+    numba_typify,
+)
+from pytensor.scalar.basic import Composite
+
+from .compat import REWRITES_INNER_GRAPHS, rewrite_owned
+from .loops import Loop
+
+
+VERSION = 4
+
+
+class Source:
+    """Lines of Python, and the objects that they name.
+
+    Parameters
+    ----------
+    whole : bool
+        Whether what the lines call is kept on disk with them alone, and not by itself too, for which numba would
+        compile each of it twice. Arrays and whole numbers, which may depend on sizes, are then not written into the
+        function; it takes them as further arguments.
+
+    Attributes
+    ----------
+    lifted : dict
+        These arguments, by name.
+    """
+
+    def __init__(self, whole: bool = False):
+        self.whole, self.lifted = whole, {}
+        self.convert = numba_funcify_and_cache_key if whole else numba_funcify_ensure_cache
+        # What PyTensor passes on, from one graph to those inside of it.
+        self.options: dict[str, Any] = {"ofg_memo": {}}
+        self.lines: list[str] = []
+        self.indent = "    "
+        self.names = 0
+        self.objects: dict[str, Any] = {"fresh": fresh, "contiguous": contiguous}
+        # The key of each object, and its name; of one without a key nothing can be kept.
+        self.known: dict[str, str] = {}
+        self.has_keys = True
+
+    def new(self, letter: str) -> str:
+        """A name that nothing else has."""
+        self.names += 1
+        return f"{letter}{self.names}"
+
+    def line(self, text: str) -> None:
+        self.lines.append(self.indent + text)
+
+    def object(self, letter: str, value: Any, key: str | None) -> str:
+        """The name of `value`, which is that of an earlier one with the same key."""
+        if key is None:
+            self.has_keys = False
+        elif key in self.known:
+            return self.known[key]
+        name = self.new(letter)
+        self.objects[name] = value
+        if key is not None:
+            self.known[key] = name
+        return name
+
+    def constant(self, variable: Any) -> str:
+        """The name of a constant."""
+        data = variable.data
+        key = f"{getattr(variable.type, 'dtype', variable.type)} {cache_key_for_constant(data)}"
+        if not self.whole or not isinstance(data, np.ndarray | np.integer) or not is_of_sizes(data):
+            return self.object("c", numba_typify(data, variable=variable), key)
+        if key not in self.known:
+            if isinstance(data, np.ndarray):
+                data = np.array(data)
+                # It may not be written over, by which numba tells constants.
+                data.flags.writeable = False
+            self.known[key] = self.new("a")
+            self.lifted[self.known[key]] = data
+        return self.known[key]
+
+    def write(self, fgraph: Any, inputs: Sequence[str]) -> list[str]:
+        """Write the lines of `fgraph`, and return the names of its outputs."""
+        names: dict[Any, str] = dict(zip(fgraph.inputs, inputs, strict=True))
+
+        def name_of(variable: Any) -> str:
+            if variable not in names and isinstance(variable, Constant):
+                names[variable] = self.constant(variable)
+            return names[variable]
+
+        for node in fgraph.toposort():
+            values = list(map(name_of, node.inputs))
+            if isinstance(node.op, Loop):
+                results = self.loop(node.op, values)
+            elif isinstance(node.op, Composite):
+                results = self.write(node.op.fgraph, values)
+            else:
+                results = [self.new("v") for _ in node.outputs]
+                call, key = self.convert(node.op, node=node, **self.options)
+                # PyTensor's key has all that is not in the types of numba but the number of arguments.
+                key = key and f"{key} {len(node.inputs)}"
+                called = self.object("f", call, key)
+                self.line(f"{', '.join(results)} = {called}({', '.join(values)})")
+            names |= zip(node.outputs, results, strict=True)
+        return list(map(name_of, fgraph.outputs))
+
+    def loop(self, op: Loop, inputs: Sequence[str]) -> list[str]:
+        """Write a loop, and return the names of its last values."""
+        inner: Any = op.fgraph
+        count = len(inner.outputs) - 1
+        if not REWRITES_INNER_GRAPHS:
+            inner = inner.clone()
+            # Else the graph inside of Softmax is recognized as a softmax, and so on for ever.
+            rewrite_owned(inner, count, NUMBA.excluding("symbolic_op_recognition").optimizer)
+        state, turn, limit = [self.new("s") for _ in range(count)], self.new("n"), self.new("n")
+        # A variable has one type: what it begins with and what a turn gives must both be contiguous, or numba would
+        # compile for each what is done with them.
+        for name, first in zip(state, inputs, strict=False):
+            self.line(f"{name} = fresh({first})")
+        self.line(f"{turn} = 0")
+        self.line(f"{limit} = {inputs[-1]}.item()")
+        self.line(f"while {turn} < {limit}:")
+        outside, self.indent = self.indent, self.indent + "    "
+        *next_values, done = self.write(inner, [*state, *inputs[count:-1]])
+        # All at once, since one may be what another was.
+        ends = [f"contiguous({value})" for value in next_values]
+        self.line(f"{', '.join(state)} = {', '.join(ends)}")
+        self.line(f"if {done}:")
+        self.line("    break")
+        self.line(f"{turn} += 1")
+        self.indent = outside
+        return state
+
+    def function(self, name: str, inputs: Sequence[str], result: str) -> tuple[Callable[..., Any], str | None]:
+        """A function that numba can compile, and the key that tells it from others, if there is one."""
+        head, end = f"def {name}({', '.join([*inputs, *self.lifted])}):", f"    return {result}"
+        source = "\n".join([head, *self.lines, end])
+        known = [(key, name) for key, name in self.known.items() if name not in self.lifted]
+        key = sha256(f"{VERSION} {source} {known}".encode()).hexdigest() if self.has_keys else None
+        return compile_numba_function_src(source, name, {**self.objects, "__name__": __name__}), key
+
+
+def is_of_sizes(data: Any) -> bool:
+    """Whether a constant may depend on sizes: an array, or a whole number beyond 1."""
+    return data.size > 1 or (data.dtype.kind in "iu" and data.size == 1 and abs(int(data.flat[0])) > 1)
+
+
+def fresh(x):  # type: ignore[no-untyped-def]
+    """A contiguous copy of an array; anything else as it is."""
+    raise NotImplementedError
+
+
+def contiguous(x):  # type: ignore[no-untyped-def]
+    """An array itself if it is known to be contiguous, else a copy; anything else as it is."""
+    raise NotImplementedError
+
+
+@overload(fresh)
+def _fresh(x):  # type: ignore[no-untyped-def]
+    if not isinstance(x, types.Array):
+        return lambda x: x
+    if x.ndim == 0 or x.layout == "C":
+        return lambda x: np.copy(x)
+    return lambda x: np.ascontiguousarray(x).copy()
+
+
+@overload(contiguous)
+def _contiguous(x):  # type: ignore[no-untyped-def]
+    if not isinstance(x, types.Array) or (x.layout == "C" and x.mutable):
+        return lambda x: x
+    if x.ndim == 0:
+        return lambda x: np.copy(x)
+    return lambda x: np.ascontiguousarray(x)
