@@ -76,7 +76,7 @@ PUBLIC = {
     "pytensor.compile.sharedvalue": {"SharedVariable"},
     "pytensor.graph.basic": {"Constant", "Variable"},
     "pytensor.graph.replace": {"graph_replace", "vectorize_graph"},
-    "pytensor.graph.traversal": {"ancestors", "explicit_graph_inputs"},
+    "pytensor.graph.traversal": {"ancestors", "explicit_graph_inputs", "graph_inputs"},
     "pytensor.tensor.random.type": {"RandomType"},
     "pytensor.tensor.type": {"TensorType", "float_dtypes", "integer_dtypes"},
     "pytensor.tensor.variable": {"TensorVariable"},

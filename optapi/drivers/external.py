@@ -9,19 +9,16 @@ from typing import Any
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
-from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant
-from pytensor.graph.op import HasInnerGraph
-from pytensor.graph.traversal import ancestors, explicit_graph_inputs, graph_inputs
-from pytensor.tensor.basic import scalar_from_tensor
-from pytensor.tensor.type import DenseTensorType, TensorType
+from pytensor.graph.traversal import graph_inputs
+from pytensor.tensor.type import TensorType
 
-from .. import line_search, rules
+from .. import line_search
+from ..checks import is_dense
 from ..graph.compat import linked_by
-from ..graph.external import EVALUATION, FUNCTIONS, PRODUCT, External, ExternalProduct
+from ..graph.external import External, ExternalProduct, reads
 from ..graph.oracle import oracles
-from ..graph.replace import replaced
-from ..graph.threads import ExternalLinker, WholeLinker, address_of, for_members
+from ..graph.threads import Link, WholeLinker, for_members, whole
 from ..objective import Objective
 from ..state import labels, names
 from ..typing import Updates
@@ -31,7 +28,7 @@ from .program import as_function, joined
 
 # What is said of each parameter, so that a rule over one packed vector would take it otherwise.
 OF_PARAMETERS = {"constraints", "prox", "l1", "mask"}
-RULES = rules.__name__
+RULES = __name__.replace("drivers.external", "rules.")
 # The name of the packed vector.
 POINT = "minimization/point"
 
@@ -40,14 +37,14 @@ def is_separable(problem: Any) -> bool:
     """Whether a rule over the packed parameters does what it does over them, and the cost may be apart."""
     rule, options = plain_function(problem.rule), {**getattr(problem.rule, "keywords", {}), **problem.options}
     return (
-        getattr(rule, "__module__", "").startswith(f"{RULES}.")
+        getattr(rule, "__module__", "").startswith(RULES)
         and not problem.updates
         and not problem.is_noisy
         and not OF_PARAMETERS & set(options)
         and all(is_plain(option) for name, option in options.items() if name != "bounds")
         and len({p.type.dtype for p in problem.parameters}) == 1
         and not oracles([problem.cost])
-        and all(isinstance(v, Constant) or isinstance(v.type, DenseTensorType) for v in graph_inputs([problem.cost]))
+        and all(isinstance(v, Constant) or is_dense(v) for v in graph_inputs([problem.cost]))
     )
 
 
@@ -59,6 +56,80 @@ def is_plain(option: Any) -> bool:
     return option is None or isinstance(option, int | float | str)
 
 
+class Packing:
+    """Where the values of a loop over a packed vector are among those of the loop over the parameters themselves.
+
+    Parameters
+    ----------
+    places : list of list of int
+        For each value of the first, its places among the values of the second: those of its parts, if it is packed.
+    packed : list of int
+        Which are packed.
+    shapes : list of tuple
+        The shapes of the parts, which are those of the parameters.
+    """
+
+    def __init__(self, places: list[list[int]], packed: list[int], shapes: list[tuple[int, ...]]):
+        self.places, self.packed, self.shapes = places, packed, shapes
+        self.ends = np.cumsum([math.prod(shape) for shape in shapes]).tolist()
+        self.first = [group[0] for group in places]
+        self.source = [n for _, n in sorted((place, n) for n, group in enumerate(places) for place in group)]
+        # A vector by itself is packed as it is.
+        self.joins = [] if len(shapes) == 1 and len(shapes[0]) == 1 else packed
+
+    @classmethod
+    def of(cls, apart: Updates, point: Any, updates: Updates, parameters: Sequence[Any]) -> Packing | None:
+        """That of `apart`, over the packed `point`, among `updates`; None if they do not have the same values."""
+        where, variables = dict(zip(names(updates), range(len(updates)), strict=True)), list(updates)
+        shapes = [kind(p)[1] for p in parameters]
+        parts = [f"/{label}" for label in labels(parameters)]
+        places: list[list[int]] = []
+        packed: list[int] = []
+        for variable, name in zip(apart, names(apart), strict=True):
+            prefix = name.removesuffix(f"/{POINT}")
+            group = [where.get(prefix + part, -1) for part in parts] if prefix != name else [where.get(name, -1)]
+            if variable is point:
+                group = [variables.index(p) for p in parameters]
+            if -1 in group:
+                return None
+            kinds = [kind(variables[place]) for place in group]
+            if variable is point or prefix != name:
+                packed.append(len(places))
+                fits = kinds == [(variable.type.dtype, shape) for shape in shapes]
+            else:
+                fits = kinds == [kind(variable)]
+            if not fits:
+                return None
+            places.append(group)
+        complete = sorted(place for group in places for place in group) == list(range(len(updates)))
+        return cls(places, packed, shapes) if complete else None
+
+    def joined(self, values: Sequence[Any], rows: Sequence[bool] = ()) -> list[Any]:
+        """The values of the loop over the packed vector; those that are `rows` have one row for each member."""
+        found = [values[place] for place in self.first]
+        for number in self.joins:
+            parts = [values[place] for place in self.places[number]]
+            if rows and rows[number]:
+                found[number] = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+            else:
+                found[number] = joined(parts)
+        return found
+
+    def separated(self, values: Sequence[Any]) -> list[Any]:
+        """The values of the loop over the parameters, which may share memory; also of many members."""
+        found = [values[number] for number in self.source]
+        for number in self.joins:
+            for place, end, shape in zip(self.places[number], self.ends, self.shapes, strict=True):
+                part = values[number][..., end - math.prod(shape) : end]
+                found[place] = part.reshape(part.shape[:-1] + shape)
+        return found
+
+
+def kind(variable: Any) -> tuple[str, tuple[int, ...]]:
+    """The dtype and the shape of the value of a shared variable."""
+    return variable.type.dtype, np.shape(variable.get_value(borrow=True))
+
+
 class ExternalLoop:
     """What a loop over a cost does, by one that calls the cost through its address, see `graph.external`.
 
@@ -67,187 +138,93 @@ class ExternalLoop:
     Parameters
     ----------
     program : LoopProgram
-        Whose own updates are not compiled.
-    build : callable
-        From a problem to the updates of its loop, and the variable for the number of iterations.
+    packing : Packing
+    link : Link
+        To the functions of the cost.
+    call : callable
+        What numba has compiled: of the values, a link, the bounds, if there are any, the length and what is lifted.
+    lifted : list
     """
 
-    def __init__(self, program: Any, build: Callable[[Any], Any]):
-        problem, updates = program.problem, program.updates
-        parameters, self.mode = problem.parameters, program.mode
-        values = [p.get_value(borrow=True) for p in parameters]
-        self.shapes, self.ends = [v.shape for v in values], np.cumsum([v.size for v in values]).tolist()
-        self.dtype = parameters[0].type.dtype
-        kind = TensorType(self.dtype, (self.ends[-1],))
-        point = pytensor.shared(np.zeros(kind.shape, kind.dtype), name=POINT, shape=kind.shape)
-        link, sides, options = pt.lvector("link"), [], problem.options
-        self.limits = program.limits
-        if option_of(program.rule, options, "bounds") is not None:
-            sides = [kind("low"), kind("high")]
-            options = {**options, "bounds": [tuple(sides)]}
-        cost = External(kind, problem.cost.type.dtype).cost(link, point)
-        apart, length = build(problem._replace(parameters=[point], cost=cost, options=options, inputs=[link, *sides]))
-        self.places = places_of(apart, updates, point, parameters)
-        self.is_same = self.places is not None and not set(parameters) & set(graph_inputs(list(apart.values())))
-        if self.is_same:
-            self.is_bounded = bool(sides)
-            self._link_to(problem, apart)
-            function = as_function(apart, [link, *sides, length], linked_by(WholeLinker(), self.mode))
-            self._call, self._lifted = function.vm.jit_fn, function.maker.linker.lifted
-            # It compiles, and does nothing.
-            given = [np.zeros(v.get_value(borrow=True).shape, v.type.dtype) for v in apart]
-            self._call(
-                *given, self._link, *(np.zeros(kind.shape, kind.dtype) for _ in sides), np.asarray(0), *self._lifted
-            )
+    def __init__(self, program: Any, packing: Packing, link: Link, call: Callable[..., Any], lifted: list[Any]):
+        self.packing, self.link, self.call, self.lifted = packing, link, call, lifted
+        self.count, self.dtype = len(program.problem.inputs), program.problem.parameters[0].type.dtype
+        self.is_bounded, self._limits = program.is_bounded, program.limits
+        self._fixed: list[np.ndarray] | None = None
+        self._has_fixed = program.has_fixed_limits
 
-    def _link_to(self, problem: Any, updates: Updates) -> None:
-        """Compile the cost, and what of it `updates` need beside."""
-        f = Objective.of(problem.parameters, problem.cost, name="minimization")
-        x, v = (pt.tensor(shape=(f.size,), dtype=f.dtype) for _ in range(2))
-        here = f.at(x)
-        graphs = {EVALUATION: ([x], [scalar_from_tensor(here.cost), here.gradient])}
-        if reads(list(updates.values()), ExternalProduct):
-            graphs[PRODUCT] = ([x, v], [f.product(x, v)])
-        outputs = [output for _, graph in graphs.values() for output in graph]
-        explicit = [variable for variable in problem.inputs if variable in set(explicit_graph_inputs(outputs))]
-        shared = [variable for variable in graph_inputs(outputs) if isinstance(variable, SharedVariable)]
-        self._inputs = len(problem.inputs)
-        self._explicit = [problem.inputs.index(variable) for variable in explicit]
-        self._containers = [variable.container for variable in shared]
-        data = [*explicit, *shared]
-        inside = [variable.type() for variable in data]
-        self._ndims = [variable.type.ndim for variable in data]
-        self._functions, self._link = [], np.zeros(FUNCTIONS + sum(1 + ndim for ndim in self._ndims), "int64")
-        for place, (vectors, graph) in graphs.items():
-            mode = linked_by(ExternalLinker(len(vectors)), self.mode)
-            results = replaced(graph, dict(zip(data, inside, strict=True)))
-            # Kept, for what is compiled exists as long.
-            self._functions.append(pytensor.function([*vectors, *inside], results, mode=mode, on_unused_input="ignore"))
-            self._link[place] = address_of(self._functions[-1])
+    @classmethod
+    def of(cls, program: Any, build: Callable[[Any], Any]) -> ExternalLoop | None:
+        """That of a program whose own updates are not compiled; None if its rule or its cost do not allow it.
 
-    def link(self, inputs: Sequence[Any], rows: int | None = None) -> tuple[np.ndarray, list[np.ndarray]]:
-        """A link to the functions with these inputs, and the arrays in it, which have to exist as long as it is used.
-
-        With `rows` it is one in each row of a matrix, for inputs some of which have as many rows.
+        Parameters
+        ----------
+        program : LoopProgram
+        build : callable
+            From a problem to the updates of its loop, and the variable for the number of iterations.
         """
-        arrays = [np.ascontiguousarray(inputs[place]) for place in self._explicit]
-        arrays += [np.ascontiguousarray(container.storage[0]) for container in self._containers]
-        link, place = self._link.copy() if rows is None else np.tile(self._link, (rows, 1)), FUNCTIONS
-        for array, ndim in zip(arrays, self._ndims, strict=True):
-            link[..., place] = array.ctypes.data
-            if array.ndim > ndim:
-                link[..., place] += np.arange(len(array)) * array.strides[0]
-            link[..., place + 1 : place + 1 + ndim] = array.shape[array.ndim - ndim :]
-            place += 1 + ndim
-        return link, arrays
+        problem, parameters = program.problem, program.problem.parameters
+        if not is_separable(problem):
+            return None
+        size, dtype = sum(p.get_value(borrow=True).size for p in parameters), parameters[0].type.dtype
+        vector, link, options = TensorType(dtype, (size,)), pt.lvector("link"), problem.options
+        point = pytensor.shared(np.zeros(size, dtype), name=POINT, shape=(size,))
+        sides = [vector("low"), vector("high")] if program.is_bounded else []
+        if option_of(program.rule, options, "bounds") is not None:
+            options = {**options, "bounds": [tuple(sides)] if sides else None}
+        cost = External(vector, problem.cost.type.dtype).cost(link, point)
+        apart, length = build(problem._replace(parameters=[point], cost=cost, options=options, inputs=[link, *sides]))
+        packing = Packing.of(apart, point, program.updates, parameters)
+        if packing is None or not set(parameters).isdisjoint(graph_inputs(list(apart.values()))):
+            return None
+        f = Objective.of(parameters, problem.cost, name="minimization")
+        x, v = vector(), vector()
+        here, product = f.at(x), None
+        if reads(list(apart.values()), ExternalProduct):
+            product = f.product(x, v)
+        functions = Link(x, v, here.cost, here.gradient, product, problem.inputs, program.mode)
+        call, lifted = whole(as_function(apart, [link, *sides, length], linked_by(WholeLinker(), program.mode)))
+        # It compiles, and does nothing.
+        nothing = [np.zeros(shape, dtype) for dtype, shape in map(kind, apart)]
+        call(*nothing, functions.own, *[np.zeros(size, dtype) for _ in sides], np.asarray(0), *lifted)
+        return cls(program, packing, functions, call, lifted)
 
     def sides(self, inputs: Sequence[Any]) -> list[np.ndarray]:
         """The lows and the highs of all components with these inputs; nothing without bounds."""
         if not self.is_bounded:
             return []
-        found = self.limits(inputs)
-        pairs = [(-np.inf, np.inf) if pair is None else pair for pair in found]
-        sides = [
-            [np.broadcast_to(pair[end], shape) for pair, shape in zip(pairs, self.shapes, strict=True)]
-            for end in (0, 1)
-        ]
-        return [np.ascontiguousarray(joined(side), self.dtype) for side in sides]
+        if self._fixed is None or not self._has_fixed:
+            pairs = [(-np.inf, np.inf) if pair is None else pair for pair in self._limits(inputs)]
+            wide = [
+                [np.broadcast_to(side, shape) for side in pair]
+                for pair, shape in zip(pairs, self.packing.shapes, strict=True)
+            ]
+            self._fixed = [np.array(joined(sides), self.dtype) for sides in zip(*wide, strict=True)]
+        return self._fixed
 
     def __call__(self, values: Sequence[Any], *arguments: Any) -> list[Any]:
-        """The later values; what is packed are parts of one vector."""
+        """The later values."""
         *inputs, length = arguments
         link, _arrays = self.link(inputs)
-        given = [
-            joined([values[place] for place in places]) if isinstance(places, list) else values[places]
-            for places in self.places
-        ]
-        results = self._call(*given, link, *self.sides(inputs), length, *self._lifted)
-        later: list[Any] = [None] * len(values)
-        for places, result in zip(self.places, results, strict=True):
-            if isinstance(places, list):
-                for place, part in zip(places, self.separated(result), strict=True):
-                    later[place] = part
-            else:
-                later[places] = result
-        return later
+        results = self.call(*self.packing.joined(values), link, *self.sides(inputs), length, *self.lifted)
+        return self.packing.separated(results)
 
     def members(self, wide: Sequence[bool], kept: Sequence[int]) -> Callable[..., list[Any]]:
         """The loop for each row of the arguments that are `wide`, as `members.for_members` of a loop that is whole."""
-        count = len(wide) - 1 - self._inputs
-        is_wide = [wide[places[0] if isinstance(places, list) else places] for places in self.places]
-        links = any(wide[count:-1])
-        flags = [*is_wide, links, *[False] * (2 * self.is_bounded + 1 + len(self._lifted))]
-        held = [set(places) if isinstance(places, list) else {places} for places in self.places]
-        chosen = [number for number, places in enumerate(held) if places & set(kept)]
-        call = for_members(self._call, flags, chosen)
+        count, packing = len(wide) - 1 - self.count, self.packing
+        rows, links = [wide[place] for place in packing.first], any(wide[count:-1])
+        chosen = [number for number, group in enumerate(packing.places) if not set(group).isdisjoint(kept)]
+        others = [False] * (len(self.lifted) + 1 + 2 * self.is_bounded)
+        call = for_members(self.call, [*rows, links, *others], chosen)
 
         def run(*arguments: Any) -> list[Any]:
             values, inputs, length = arguments[:count], arguments[count:-1], arguments[-1]
-            given = []
-            for places, rows in zip(self.places, is_wide, strict=True):
-                parts = [values[place] for place in places] if isinstance(places, list) else [values[places]]
-                if isinstance(places, list):
-                    parts = [np.concatenate([part.reshape(len(part) if rows else 1, -1) for part in parts], axis=1)]
-                given.append(parts[0] if rows or not isinstance(places, list) else parts[0][0])
-            rows = len(given[is_wide.index(True)])
-            link, _arrays = self.link(inputs, rows if links else None)
-            results = call(*given, link, *self.sides(inputs), length, *self._lifted)
-            found: dict[int, Any] = {}
+            given = packing.joined(values, rows)
+            link, _arrays = self.link(inputs, len(given[rows.index(True)]) if links else None)
+            results = call(*given, link, *self.sides(inputs), length, *self.lifted)
             for number, result in zip(chosen, results, strict=True):
-                places = self.places[number]
-                if isinstance(places, list):
-                    found |= zip(places, self.separated(result), strict=True)
-                else:
-                    found[places] = result
-            return [found[place] for place in kept]
+                given[number] = result
+            later = packing.separated(given)
+            return [later[place] for place in kept]
 
         return run
-
-    def separated(self, packed: Any) -> list[Any]:
-        """The parts of a packed vector, or of a matrix whose rows are such, in the shapes of the parameters."""
-        return [
-            packed[..., end - math.prod(shape) : end].reshape(packed.shape[:-1] + shape)
-            for end, shape in zip(self.ends, self.shapes, strict=True)
-        ]
-
-
-def places_of(apart: Updates, updates: Updates, point: Any, parameters: Sequence[Any]) -> list[Any] | None:
-    """Where in `updates` is what `apart` has, a list of places of what is packed there; None if they do not fit."""
-    where = dict(zip(names(updates), range(len(updates)), strict=True))
-    variables, packed = list(updates), [f"/{label}" for label in labels(parameters)]
-    found: list[Any] = []
-    for variable, name in zip(apart, names(apart), strict=True):
-        prefix = name.removesuffix(f"/{POINT}")
-        if variable is point:
-            found.append([variables.index(p) for p in parameters])
-        elif prefix != name and all(prefix + label in where for label in packed):
-            found.append([where[prefix + label] for label in packed])
-        elif name in where:
-            found.append(where[name])
-        else:
-            return None
-    flat = [place for places in found for place in (places if isinstance(places, list) else [places])]
-    if sorted(flat) != list(range(len(updates))):
-        return None
-
-    def kind(variable: Any, *shape: int) -> tuple[Any, ...]:
-        return variable.type.dtype, shape or np.shape(variable.get_value(borrow=True))
-
-    for variable, places in zip(apart, found, strict=True):
-        if isinstance(places, list):
-            parts = [variables[place] for place in places]
-            fits = {kind(v, 0) for v in (*parts, variable)} == {kind(variable, 0)}
-            fits &= [kind(v)[1] for v in parts] == [kind(p)[1] for p in parameters]
-        else:
-            fits = kind(variables[places]) == kind(variable)
-        if not fits:
-            return None
-    return found
-
-
-def reads(outputs: Sequence[Any], kind: type) -> bool:
-    """Whether there is an operation of this `kind` in the graphs of `outputs`, also in inner ones."""
-    operations = {variable.owner.op for variable in ancestors(list(outputs)) if variable.owner is not None}
-    return any(
-        isinstance(op, kind) or (isinstance(op, HasInnerGraph) and reads(op.inner_outputs, kind)) for op in operations
-    )

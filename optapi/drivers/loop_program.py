@@ -16,7 +16,7 @@ import pytensor.tensor as pt
 from pytensor.compile.mode import get_mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
-from pytensor.graph.traversal import ancestors, explicit_graph_inputs
+from pytensor.graph.traversal import ancestors, explicit_graph_inputs, graph_inputs
 
 from ..checks import (
     as_list,
@@ -178,7 +178,7 @@ class LoopProgram(Program):
 
         self._oracles = oracles([problem.cost, *updates.values()])
         self.is_free = (self.is_fast or self.is_packed) and not self._oracles
-        self._external = self._apart() if self.is_free and self.is_fast and self.places.kept else None
+        self._external = self._apart()
         self._advance = self._external or self._compiled(updates, ended)
         if self.is_packed:
             self.values = Layout.of(updates).packed(self.values)
@@ -205,18 +205,16 @@ class LoopProgram(Program):
                 raise ValueError(f"inputs lists {called(variable)}, which the cost does not depend on; leave it out")
 
     def _apart(self) -> Any:
-        """The loop over a cost that is a function of its own, if the rule and the cost allow it."""
-        # Imported late, because it imports numba.
-        external = import_module(f"{__package__}.external")
+        """The loop over a cost that is a function of its own; None if mode, rule or cost do not allow it."""
+        if not (self.is_fast and self.is_free and self.places.kept):
+            return None
 
         def build(problem: Problem) -> tuple[Updates, Any]:
             step, length = step_of(problem, None, self.sign), pt.lscalar("length")
             return loop(step.updates, length, step.ended), length
 
-        if not external.is_separable(self.problem):
-            return None
-        apart = external.ExternalLoop(self, build)
-        return apart if apart.is_same else None
+        # Imported late, because it imports numba.
+        return import_module(f"{__package__}.external").ExternalLoop.of(self, build)
 
     def _compiled(self, updates: Updates, ended: Any) -> Any:
         """What `advance` calls: a function of the values, those of the inputs, and how many iterations."""
@@ -313,14 +311,27 @@ class LoopProgram(Program):
         """The bounds of the parameters with these `inputs`, see `feasible.limits`; None without."""
         return None if self._boxes is None else self._limits(*inputs)
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether a parameter has bounds."""
+        return self._boxes is not None
+
+    @property
+    def has_fixed_limits(self) -> bool:
+        """Whether the bounds depend on nothing."""
+        return all(isinstance(v, Constant) for v in graph_inputs(self._all_sides))
+
+    @property
+    def _all_sides(self) -> list[Any]:
+        return [side for box in self._boxes or () if box is not None for side in box]
+
     def takes_members(self, wide: Sequence[bool]) -> bool:
         """Whether minimizations on data sets, of which these inputs have one each, may be one call of a function."""
         mine = bool(self._oracles or self._keys or self.problem.updates) or any(map(is_generator, self.updates))
         # Their best point is not that of the lowest cost.
         mine = mine or self.is_constrained or self.penalties is not None
         moving = {v for v, is_wide in zip(self.problem.inputs, wide, strict=True) if is_wide}
-        sides = [side for box in self._boxes or () if box is not None for side in box]
-        return not mine and moving.isdisjoint(explicit_graph_inputs(sides))
+        return not mine and moving.isdisjoint(explicit_graph_inputs(self._all_sides))
 
     @cached_property
     def _boxes(self) -> Any:
@@ -330,9 +341,8 @@ class LoopProgram(Program):
     def _limits(self) -> Callable[..., Any]:
         problem = self.problem
         shapes = [p.get_value(borrow=True).shape for p in problem.parameters]
-        sides = [side for box in self._boxes if box is not None for side in box]
         with BUILDING:
-            function = pytensor.function(problem.inputs, sides, mode=PYTHON, on_unused_input="ignore")
+            function = pytensor.function(problem.inputs, self._all_sides, mode=PYTHON, on_unused_input="ignore")
 
         def found(*inputs: Any) -> list[Any]:
             values = iter(function(*inputs))

@@ -12,7 +12,8 @@ from typing import Any
 
 from pytensor.gradient import DisconnectedType
 from pytensor.graph.basic import Apply, Variable
-from pytensor.graph.op import Op
+from pytensor.graph.op import HasInnerGraph, Op
+from pytensor.graph.traversal import ancestors
 from pytensor.scalar.basic import get_scalar_type
 from pytensor.tensor.basic import tensor_from_scalar
 from pytensor.tensor.type import TensorType
@@ -64,7 +65,8 @@ class External(Op):
         of_cost, of_gradient = cotangents
         pulled: Any = []
         if not isinstance(of_cost.type, DisconnectedType):
-            pulled.append(as_dtype(tensor_from_scalar(of_cost), self.type.dtype) * outputs[1])
+            slope: Any = tensor_from_scalar(of_cost)
+            pulled.append(as_dtype(slope, self.type.dtype) * outputs[1])
         if not isinstance(of_gradient.type, DisconnectedType):
             # The matrix of second derivatives is symmetric.
             pulled.append(ExternalProduct(self.type)(link, point, as_dtype(of_gradient, self.type.dtype)))
@@ -106,3 +108,11 @@ class ExternalProduct(Op):
         link, point, _ = inputs
         product: Any = ExternalProduct(self.type)(link, point, as_dtype(tangents[2], self.type.dtype))
         return [product]
+
+
+def reads(outputs: Sequence[Any], kind: type) -> bool:
+    """Whether there is an operation of this `kind` in the graphs of `outputs`, also in inner ones."""
+    operations = {variable.owner.op for variable in ancestors(list(outputs)) if variable.owner is not None}
+    return any(
+        isinstance(op, kind) or (isinstance(op, HasInnerGraph) and reads(op.inner_outputs, kind)) for op in operations
+    )

@@ -48,7 +48,8 @@ class Source:
     """
 
     def __init__(self, whole: bool = False):
-        self.whole, self.lifted = whole, {}
+        self.whole = whole
+        self.lifted: dict[str, Any] = {}
         self.convert = numba_funcify_and_cache_key if whole else numba_funcify_ensure_cache
         # What PyTensor passes on, from one graph to those inside of it.
         self.options: dict[str, Any] = {"ofg_memo": {}}

@@ -7,16 +7,22 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
+import pytensor
 from numba import carray, from_dtype, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 from pytensor import config
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.traversal import graph_inputs
 from pytensor.link.numba.cache import CACHED_SRC_FUNCTIONS, compile_numba_function_src
 from pytensor.link.numba.dispatch.basic import numba_njit
 from pytensor.link.numba.linker import NumbaLinker
+from pytensor.tensor.basic import scalar_from_tensor
 
-from .external import FUNCTIONS
+from .compat import linked_by
+from .external import EVALUATION, FUNCTIONS, PRODUCT
 from .numba_source import Source, contiguous
+from .replace import replaced
 
 
 class FreeNumbaLinker(NumbaLinker):
@@ -30,7 +36,7 @@ class FreeNumbaLinker(NumbaLinker):
 
     is_whole = False
 
-    def fgraph_convert(self, fgraph: Any, **options: Any) -> Any:
+    def fgraph_convert(self, fgraph: Any, **options: Any) -> Any:  # type: ignore[override]
         source = Source(self.is_whole)
         inputs = [source.new("x") for _ in fgraph.inputs]
         outputs = source.write(fgraph, inputs)
@@ -61,7 +67,7 @@ class ExternalLinker(FreeNumbaLinker):
         super().__init__()
         self.count = count
 
-    def fgraph_convert(self, fgraph: Any, **options: Any) -> Any:
+    def fgraph_convert(self, fgraph: Any, **options: Any) -> Any:  # type: ignore[override]
         source = Source()
         source.objects |= {"carray": carray, "pointer": pointer, "contiguous": contiguous, "np": np}
         given, link = [source.new("x") for _ in range(self.count)], source.new("x")
@@ -79,7 +85,8 @@ class ExternalLinker(FreeNumbaLinker):
 
     def jit_compile(self, fn_and_cache: Any) -> Any:
         function, key = fn_and_cache
-        vectors = [types.Array(from_dtype(np.dtype(v.type.dtype)), 1, "C") for v in self.fgraph.inputs[: self.count]]
+        fgraph: Any = self.fgraph
+        vectors = [types.Array(from_dtype(np.dtype(v.type.dtype)), 1, "C") for v in fgraph.inputs[: self.count]]
         if key is not None:
             CACHED_SRC_FUNCTIONS[function] = f"{key}_external_fastmath{int(config.numba__fastmath)}"
         compiled: Any = numba_njit(function, cache=key is not None, nogil=True)
@@ -87,10 +94,74 @@ class ExternalLinker(FreeNumbaLinker):
         return compiled
 
 
-def address_of(function: Any) -> int:
-    """Where what an `ExternalLinker` has compiled begins, as long as `function` exists."""
-    [compiled] = function.vm.jit_fn.overloads.values()
-    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+class Link:
+    """Functions of a cost that are called through their addresses, and what they read.
+
+    Parameters
+    ----------
+    point, vector : vector variables
+    cost, gradient : variables
+        The cost at `point`, and its gradient.
+    product : variable or None
+        The product of the second derivatives there with `vector`, if it is needed.
+    inputs : list of variables
+        What the cost may read beside shared variables.
+    mode : PyTensor mode
+        With numba's linker.
+
+    Attributes
+    ----------
+    own : array of int64
+        The link, without what the functions read.
+    """
+
+    def __init__(
+        self, point: Any, vector: Any, cost: Any, gradient: Any, product: Any, inputs: Sequence[Any], mode: Any
+    ):
+        graphs = {EVALUATION: ([point], [scalar_from_tensor(cost), gradient])}
+        if product is not None:
+            graphs[PRODUCT] = ([point, vector], [product])
+        below = graph_inputs([output for _, outputs in graphs.values() for output in outputs])
+        explicit = [variable for variable in inputs if any(variable is other for other in below)]
+        shared = [variable for variable in below if isinstance(variable, SharedVariable)]
+        self._explicit = [place for place, variable in enumerate(inputs) if any(variable is v for v in explicit)]
+        self._containers = [variable.container for variable in shared]
+        data = [*explicit, *shared]
+        inside = [variable.type() for variable in data]
+        self._ndims = [variable.type.ndim for variable in data]
+        self.own = np.zeros(FUNCTIONS + sum(1 + ndim for ndim in self._ndims), "int64")
+        # What is compiled exists as long as the functions.
+        self._functions = []
+        for place, (vectors, outputs) in graphs.items():
+            results = replaced(outputs, dict(zip(data, inside, strict=True)))
+            apart = linked_by(ExternalLinker(len(vectors)), mode)
+            function: Any = pytensor.function([*vectors, *inside], results, mode=apart, on_unused_input="ignore")
+            self._functions.append(function)
+            [compiled] = function.vm.jit_fn.overloads.values()
+            self.own[place] = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+
+    def __call__(self, inputs: Sequence[Any], rows: int | None = None) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The link with these inputs, and the arrays in it, which have to exist as long as it is used.
+
+        With `rows` it is one in each row of a matrix, for inputs some of which have as many rows.
+        """
+        arrays = [np.asarray(inputs[place], order="C") for place in self._explicit]
+        arrays += [np.asarray(container.storage[0], order="C") for container in self._containers]
+        if not arrays:
+            return self.own, arrays
+        link, place = self.own.copy() if rows is None else np.tile(self.own, (rows, 1)), FUNCTIONS
+        for array, ndim in zip(arrays, self._ndims, strict=True):
+            link[..., place] = array.ctypes.data
+            if array.ndim > ndim:
+                link[..., place] += np.arange(len(array)) * array.strides[0]
+            link[..., place + 1 : place + 1 + ndim] = array.shape[array.ndim - ndim :]
+            place += 1 + ndim
+        return link, arrays
+
+
+def whole(function: Any) -> tuple[Callable[..., Any], list[Any]]:
+    """What a `WholeLinker` has compiled for `function`, and the further arguments that it takes."""
+    return function.vm.jit_fn, function.maker.linker.lifted
 
 
 @intrinsic
