@@ -9,6 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import latex2mathml.converter
 import names
 import pytensor
 from docutils import nodes
@@ -23,15 +24,15 @@ import optapi
 pytensor.config.mode = optapi.PYTHON
 
 project = "optapi"
-author = "the authors of optapi"
-copyright = "the authors of optapi"
+author = copyright = "the optapi developers"
 version = release = optapi.__version__
 
 extensions = [
     "myst_nb",
     "numpydoc",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
     "matplotlib.sphinxext.plot_directive",
 ]
 exclude_patterns = ["_build", "examples/*.py"]
@@ -56,6 +57,12 @@ plot_html_show_formats = False
 plot_formats = [("png", 110)]
 plot_rcparams = {"savefig.bbox": "tight", "figure.figsize": (6.4, 4.2)}
 
+# Formulas are MathML, which browsers draw by themselves, so that a page loads nothing from elsewhere.
+html_math_renderer = "mathml"
+copybutton_prompt_text = ">>> |\\.\\.\\. |\\$ "
+copybutton_prompt_is_regexp = True
+viewcode_line_numbers = True
+
 html_theme = "pydata_sphinx_theme"
 html_title = "optapi"
 html_static_path = ["_static"]
@@ -67,7 +74,7 @@ html_theme_options = {
     "show_toc_level": 2,
     "footer_start": ["copyright"],
     "footer_end": [],
-    "show_prev_next": False,
+    "show_prev_next": True,
     "logo": {"text": "optapi"},
     "secondary_sidebar_items": ["page-toc"],
 }
@@ -155,6 +162,21 @@ def link_to_what_is_shared(app, what, name, thing, options, lines):
     lines[:] = [re.sub("As in every rule( that searches)?", link, line) for line in lines]
 
 
+def mathml(display):
+    """How the translator of Sphinx writes a formula: in a line, or a `display` of its own."""
+
+    def visit(translator, node):
+        formula = node.astext().strip()
+        if display and ("\\\\" in formula or "&" in formula) and "\\begin" not in formula:
+            formula = rf"\begin{{aligned}}{formula}\end{{aligned}}"
+        converted = latex2mathml.converter.convert(formula, display="block" if display else "inline")
+        tag = "div" if display else "span"
+        translator.body.append(f'<{tag} class="math">{converted}</{tag}>')
+        raise nodes.SkipNode
+
+    return visit, None
+
+
 def hide_construction(app, what, name, thing, options, signature, returned):
     """What users do not construct themselves is shown without the arguments of its constructor."""
     return ("", "") if name in names.MADE else None
@@ -166,3 +188,4 @@ def setup(app):
     app.connect("autodoc-process-signature", hide_construction, priority=400)
     app.connect("source-read", lambda app, page, source: source.__setitem__(0, names.filled(source[0])))
     app.add_post_transform(NamesAreLinks)
+    app.add_html_math_renderer("mathml", mathml(display=False), mathml(display=True))

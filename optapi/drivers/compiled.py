@@ -79,9 +79,10 @@ def compile_minimizer(parameters: Variables, cost: Variable | None = None, opt_a
     checkpoint : str, path or Checkpoint, optional
         As for `minimize_iterator`; `CompiledMinimizer.load` and `resume` go on from such a file.
     mode : PyTensor mode or str, optional
-        How it is compiled, by default as PyTensor does: ``"NUMBA"`` takes up to half a minute the first time, with some
-        rules longer, and is then read from its cache; ``"JAX"`` takes seconds; ``"CVM"`` is C; ``optapi.PYTHON`` is
-        ready at once and slow.
+        How it is compiled, by default as PyTensor does: ``"NUMBA"`` takes up to half a minute for a rule that has not
+        been compiled before, which a line on stderr says, and seconds for each new cost, as long as the rule searches,
+        takes no general constraints or penalties, and has no options that are variables; ``"JAX"`` takes seconds;
+        ``"CVM"`` is C; ``optapi.PYTHON`` is ready at once and slow.
     **options
         Options of the rule. Where its own `tolerance` is None by default, it is 1e-5 here.
 
@@ -201,6 +202,22 @@ class CompiledMinimizer:
             self._program.check_cost(checked)
         self._monitor.begin()
         return self._go(self._new_run(None, self._monitor, checked), checked)
+
+    def compile(self, *inputs: Any, **named: Any) -> None:
+        """Compile now all that a minimization with these inputs needs, which changes nothing.
+
+        Under numba and without inputs that is done when the object is made. JAX compiles for the shapes of the inputs.
+
+        Parameters
+        ----------
+        *inputs, **named : arrays
+            The inputs of the cost.
+        """
+        self._check_idle()
+        checked = self._checked(inputs, named)
+        self._program.check_cost(checked)
+        run = self._new_run(None, self._monitor, checked)
+        self._program.advance(run._position.values, run._evaluator, 0)
 
     def resume(self, *inputs: Any, **named: Any) -> OptimizeResult:
         """Go on where the last minimization has ended: at a limit, by its callback or by an interrupt.

@@ -22,7 +22,7 @@ from ..graph.threads import Link, WholeLinker, for_members, whole
 from ..objective import Objective
 from ..state import labels, names
 from ..typing import Updates
-from .options import option_of, plain_function
+from .options import name_of, option_of, plain_function
 from .program import as_function, joined
 
 
@@ -183,7 +183,9 @@ class ExternalLoop:
         if reads(list(apart.values()), ExternalProduct):
             product = f.product(x, v)
         functions = Link(x, v, here.cost, here.gradient, product, problem.inputs, program.mode)
-        call, lifted = whole(as_function(apart, [link, *sides, length], linked_by(WholeLinker(), program.mode)))
+        call, lifted = whole(
+            as_function(apart, [link, *sides, length], linked_by(WholeLinker(name_of(program.rule)), program.mode))
+        )
         # It compiles, and does nothing.
         nothing = [np.zeros(shape, dtype) for dtype, shape in map(kind, apart)]
         call(*nothing, functions.own, *[np.zeros(size, dtype) for _ in sides], np.asarray(0), *lifted)

@@ -26,6 +26,7 @@ from ..checks import (
     check_outputs,
     check_shared,
     check_updates,
+    is_dense,
     is_generator,
 )
 from ..feasible import boxes, put_inside, sides
@@ -49,7 +50,7 @@ from ..vectors import largest as largest_of
 from .covariance import information, precision, products, products_graph
 from .evaluator import FEW, Evaluation, Evaluator
 from .locks import BUILDING
-from .options import check_kind_of_mode, option_of, options_of
+from .options import check_kind_of_mode, name_of, option_of, options_of
 from .penalties import Penalties
 from .program import Places, Program, apply, as_function, as_graph, full, values_of
 from .termination import Ending
@@ -156,7 +157,7 @@ class LoopProgram(Program):
         updates, stop, ended, iterations, carried, kept = step_of(problem, self.penalties, self.sign)
         self.evaluates_start = bool(carried)
         self.ending = ended
-        self.mode = check_mode(problem.mode)
+        self.mode = check_mode(problem.mode, name_of(problem.rule))
         linker = type(get_mode(self.mode).linker).__name__
         # Whether a step costs little more than its arithmetic, and whether other threads can run meanwhile.
         self.is_fast, self.is_packed = linker == "FreeNumbaLinker", linker == "JAXLinker"
@@ -183,9 +184,13 @@ class LoopProgram(Program):
         if self.is_packed:
             self.values = Layout.of(updates).packed(self.values)
         self._batches: dict[int, Any] = {}
+        # What a backend finds wrong with the graph it says when it compiles.
         if not problem.inputs:
-            # What a backend finds wrong with the graph it says at the first call.
             self._advance(self.values if self.is_packed else list(map(full, self.values)), np.asarray(0))
+        elif self.is_fast and self._external is None and all(map(is_dense, problem.inputs)):
+            some = [np.zeros((1,) * v.type.ndim, v.type.dtype) for v in problem.inputs]
+            backend = import_module("optapi.graph.threads")
+            backend.compile_for(self.function, [*map(full, self.values), *some, np.asarray(0)])
 
     def __reduce__(self) -> Any:
         return LoopProgram, (self.problem,)
@@ -699,8 +704,8 @@ def plain(values: Sequence[Any]) -> list[Any]:
     return [v if isinstance(v, np.random.Generator) else np.asarray(v) for v in values]
 
 
-def check_mode(mode: CompileMode) -> Any:
-    """`mode`, which can run a loop.
+def check_mode(mode: CompileMode, name: str) -> Any:
+    """`mode`, which can run a loop, here that of a rule with this `name`.
 
     Raises
     ------
@@ -714,7 +719,7 @@ def check_mode(mode: CompileMode) -> Any:
     name = type(known.linker).__name__
     if name == "NumbaLinker":
         backend = import_module("optapi.graph.threads")
-        return linked_by(backend.FreeNumbaLinker(), known)
+        return linked_by(backend.FreeNumbaLinker(name), known)
     if name == "JAXLinker":
         if find_spec("jax") is None:
             raise ValueError(f"mode is JAX, which is not installed: install jax, or use {MODES}")

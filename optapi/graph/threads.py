@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import pytensor
-from numba import carray, from_dtype, types
+from numba import carray, from_dtype, typeof, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 from pytensor import config
@@ -19,14 +20,23 @@ from pytensor.link.numba.dispatch.basic import numba_njit
 from pytensor.link.numba.linker import NumbaLinker
 from pytensor.tensor.basic import scalar_from_tensor
 
-from .compat import linked_by
+from .compat import compiled_of, linked_by
 from .external import EVALUATION, FUNCTIONS, PRODUCT
 from .numba_source import Source, contiguous
 from .replace import replaced
 
 
+# What numba takes for a line, which mostly calls an operation, to say so beforehand.
+SECONDS = 1 / 35
+
+
 class FreeNumbaLinker(NumbaLinker):
     """PyTensor's linker for numba, whose functions give up Python's global lock while they run.
+
+    Parameters
+    ----------
+    name : str
+        What is compiled, for the line that says so where it will take long.
 
     Attributes
     ----------
@@ -36,11 +46,15 @@ class FreeNumbaLinker(NumbaLinker):
 
     is_whole = False
 
+    def __init__(self, name: str = "a function"):
+        super().__init__()
+        self.label = name
+
     def fgraph_convert(self, fgraph: Any, **options: Any) -> Any:  # type: ignore[override]
         source = Source(self.is_whole)
         inputs = [source.new("x") for _ in fgraph.inputs]
         outputs = source.write(fgraph, inputs)
-        self.lifted = list(source.lifted.values())
+        self.lifted, self.lines = list(source.lifted.values()), len(source.lines)
         return source.function("optapi_function", inputs, "".join(f"{output}, " for output in outputs))
 
     def jit_compile(self, fn_and_cache: Any) -> Any:
@@ -48,7 +62,20 @@ class FreeNumbaLinker(NumbaLinker):
         if key is not None:
             # Numba's cache does not tell functions by what they may do.
             CACHED_SRC_FUNCTIONS[function] = f"{key}_free_fastmath{int(config.numba__fastmath)}"
-        return numba_njit(function, final_function=True, cache=key is not None, nogil=True)
+        compiled = numba_njit(function, final_function=True, cache=key is not None, nogil=True)
+        self.announce(compiled)
+        return compiled
+
+    def announce(self, compiled: Any) -> None:
+        """Say that numba will take more than two seconds, for what is not on disk."""
+        kept = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+        seconds = SECONDS * self.lines
+        if seconds > 2 and not (kept and kept._load_index()):
+            about = 5 * round(seconds / 5) or round(seconds)
+            sys.stderr.write(
+                f"optapi: numba compiles {self.label} for about {about} s, the first time; mode='JAX' and "
+                "mode=optapi.PYTHON begin sooner\n"
+            )
 
 
 class WholeLinker(FreeNumbaLinker):
@@ -63,8 +90,8 @@ class ExternalLinker(FreeNumbaLinker):
     It takes the first of the inputs and a link, in which it finds the others.
     """
 
-    def __init__(self, count: int):
-        super().__init__()
+    def __init__(self, count: int, name: str = "a cost"):
+        super().__init__(name)
         self.count = count
 
     def fgraph_convert(self, fgraph: Any, **options: Any) -> Any:  # type: ignore[override]
@@ -81,6 +108,7 @@ class ExternalLinker(FreeNumbaLinker):
             place += 1 + ndim
             inputs.append(name)
         outputs = [f"contiguous({name})" for name in source.write(fgraph, inputs)]
+        self.lines = len(source.lines)
         return source.function("optapi_cost", [*given, link], ", ".join(outputs))
 
     def jit_compile(self, fn_and_cache: Any) -> Any:
@@ -90,6 +118,7 @@ class ExternalLinker(FreeNumbaLinker):
         if key is not None:
             CACHED_SRC_FUNCTIONS[function] = f"{key}_external_fastmath{int(config.numba__fastmath)}"
         compiled: Any = numba_njit(function, cache=key is not None, nogil=True)
+        self.announce(compiled)
         compiled.compile((*vectors, types.Array(types.int64, 1, "C")))
         return compiled
 
@@ -121,7 +150,7 @@ class Link:
         graphs = {EVALUATION: ([point], [scalar_from_tensor(cost), gradient])}
         if product is not None:
             graphs[PRODUCT] = ([point, vector], [product])
-        below = graph_inputs([output for _, outputs in graphs.values() for output in outputs])
+        below = list(graph_inputs([output for _, outputs in graphs.values() for output in outputs]))
         explicit = [variable for variable in inputs if any(variable is other for other in below)]
         shared = [variable for variable in below if isinstance(variable, SharedVariable)]
         self._explicit = [place for place, variable in enumerate(inputs) if any(variable is v for v in explicit)]
@@ -157,6 +186,12 @@ class Link:
             link[..., place + 1 : place + 1 + ndim] = array.shape[array.ndim - ndim :]
             place += 1 + ndim
         return link, arrays
+
+
+def compile_for(function: Any, arguments: Sequence[Any]) -> None:
+    """Compile `function`, which a `FreeNumbaLinker` has linked, for arguments of these types."""
+    compiled, shared = compiled_of(function)
+    compiled.compile(tuple(map(typeof, [*arguments, *shared()])))  # type: ignore[attr-defined]
 
 
 def whole(function: Any) -> tuple[Callable[..., Any], list[Any]]:

@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from importlib import import_module
 
 import numpy as np
 import pytensor
@@ -169,3 +170,29 @@ def test_packing():
         assert np.shape(value) == np.shape(expected)
     # A rule that keeps something else of each parameter does not fit.
     assert Packing.of(optapi.adam([point], pt.sum(point**2)), point, updates, [a, b]) is None
+
+
+@pytest.mark.numba
+def test_what_takes_long_to_compile_is_announced(capsys):
+    linker = import_module("optapi.graph.threads").FreeNumbaLinker("lbfgs")
+    linker.lines = 500
+    linker.announce(None)
+    said = capsys.readouterr().err
+    assert said.startswith("optapi: numba compiles lbfgs for about 15 s")
+    assert said.count("\n") == 1
+    linker.lines = 50
+    linker.announce(None)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("mode", [optapi.PYTHON, pytest.param("JAX", marks=pytest.mark.jax)])
+def test_compile(mode):
+    (w, b), cost, inputs = logistic()
+    run = optapi.compile_minimizer([w, b], cost, "lbfgs", inputs=inputs, mode=mode)
+    w.set_value(np.ones(3))
+    run.compile(X, labels=LABELS[0])
+    np.testing.assert_array_equal(w.get_value(), np.ones(3))
+    with pytest.raises(ValueError, match="resume"):
+        run.resume(X, LABELS[0])
+    assert run(X, LABELS[0]).success
