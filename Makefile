@@ -52,8 +52,9 @@ notebooks: .venv/notebooks-$(VERSION) ## run the notebooks of examples, and writ
 check-notebooks: .venv/notebooks-$(VERSION) ## run the notebooks, and compare them with their scripts (about 70 s)
 	.venv/bin/python docs/notebooks.py --check
 
-docs: .venv/docs-$(VERSION) ## build the site, into docs/_build/html (about 10 s)
+docs: .venv/docs-$(VERSION) ## build the site, into docs/_build/html, and check it (about 30 s)
 	.venv/bin/python -m sphinx --nitpicky --fail-on-warning --keep-going --quiet --jobs auto docs docs/_build/html
+	.venv/bin/python docs/check.py docs/_build/html
 	@echo docs/_build/html/index.html
 
 benchmark: .venv/benchmark-$(VERSION) ## time Adam steps beside those written by hand, and minimize beside SciPy (about 1 min)

@@ -9,6 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import gallery
 import latex2mathml.converter
 import names
 import pytensor
@@ -65,7 +66,7 @@ viewcode_line_numbers = True
 
 html_theme = "pydata_sphinx_theme"
 html_title = "optapi"
-html_static_path = ["_static"]
+html_static_path = ["_static", str(gallery.pictures())]
 html_css_files = ["optapi.css"]
 html_show_sourcelink = False
 html_theme_options = {
@@ -186,6 +187,6 @@ def setup(app):
     """Fill the pages, and make links of names."""
     app.connect("autodoc-process-docstring", link_to_what_is_shared)
     app.connect("autodoc-process-signature", hide_construction, priority=400)
-    app.connect("source-read", lambda app, page, source: source.__setitem__(0, names.filled(source[0])))
+    app.connect("source-read", lambda app, page, source: source.__setitem__(0, gallery.filled(names.filled(source[0]))))
     app.add_post_transform(NamesAreLinks)
     app.add_html_math_renderer("mathml", mathml(display=False), mathml(display=True))

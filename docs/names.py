@@ -101,7 +101,12 @@ def table(head: tuple[str, str], things: dict[str, Any]) -> str:
     """A Markdown table of names, each with a sentence."""
     rows = [f"| `{name}` | {sentence(name, thing)} |" for name, thing in things.items()]
     text = "\n".join([f"| {head[0]} | {head[1]} |", "|---|---|", *rows])
-    return re.sub(r":math:(`[^`]*`)", r"{math}\1", text)
+    # A bar would end the cell.
+    return re.sub(
+        r":math:(`[^`]*`)",
+        lambda found: "{math}" + found[1].replace(r"\|", r"\Vert ").replace("|", r"\vert "),
+        text,
+    )
 
 
 def rules() -> str:
