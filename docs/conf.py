@@ -169,8 +169,11 @@ def mathml(display):
     def visit(translator, node):
         formula = node.astext().strip()
         if display and ("\\\\" in formula or "&" in formula) and "\\begin" not in formula:
-            formula = rf"\begin{{aligned}}{formula}\end{{aligned}}"
+            formula = rf"\begin{{split}}{formula}\end{{split}}"
+        formula = formula.replace(r"\arg", r"\operatorname{arg}")
         converted = latex2mathml.converter.convert(formula, display="block" if display else "inline")
+        if re.search(r"\\|>&<", converted):
+            logger.warning("latex2mathml does not know all of the formula %s", formula, location=node)
         tag = "div" if display else "span"
         translator.body.append(f'<{tag} class="math">{converted}</{tag}>')
         raise nodes.SkipNode
