@@ -22,6 +22,7 @@ LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "sourc
 STYLES = {
     "table": r"table\s*{[^}]*overflow-x:\s*auto",
     "formulas": r"div\.math\s*{[^}]*overflow-x:\s*auto",
+    "blocks of code": r"div\.highlight pre\s*{[^}]*white-space:\s*pre-wrap",
     "code": r"\.pre[^{]*{[^}]*white-space:\s*pre-wrap",
     "signatures": r"dt\.sig[^{]*{[^}]*overflow-wrap:\s*anywhere",
 }

@@ -47,6 +47,7 @@ nb_execution_mode = "off"
 nb_render_markdown_format = "gfm"
 
 autodoc_typehints = "none"
+toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 numpydoc_show_class_members = False
@@ -67,6 +68,7 @@ viewcode_line_numbers = True
 html_theme = "pydata_sphinx_theme"
 html_title = "optapi"
 html_static_path = ["_static", str(gallery.pictures())]
+templates_path = ["_templates"]
 html_css_files = ["optapi.css"]
 html_show_sourcelink = False
 html_theme_options = {
@@ -74,7 +76,7 @@ html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,
     "footer_start": ["copyright"],
-    "footer_end": [],
+    "footer_end": ["indices.html"],
     "show_prev_next": True,
     "logo": {"text": "optapi"},
     "secondary_sidebar_items": ["page-toc"],
