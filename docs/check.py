@@ -23,7 +23,7 @@ STYLES = {
     "table": r"table\s*{[^}]*overflow-x:\s*auto",
     "formulas": r"div\.math\s*{[^}]*overflow-x:\s*auto",
     "blocks of code": r"div\.highlight pre\s*{[^}]*white-space:\s*pre-wrap",
-    "code": r"\.pre[^{]*{[^}]*white-space:\s*pre-wrap",
+    "code": r"\.pre\s*{[^}]*white-space:\s*normal",
     "signatures": r"dt\.sig[^{]*{[^}]*overflow-wrap:\s*anywhere",
 }
 

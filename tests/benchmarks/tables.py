@@ -510,9 +510,9 @@ def page(data):
         said["compilation"] = [
             "## Compilation",
             (
-                "Seconds of the processor from the call to the first result, for 10 variables: cold, with empty caches; "
-                "and warm, with what the first left in its cache. The first two of each mode are PyTensor's own, "
-                "without a rule."
+                "Seconds of the processor from the call to the first result, for 10 variables: cold, with empty "
+                "caches, and warm, with what the first left in its cache. The first two of each mode are PyTensor's "
+                "own, without a rule."
             ),
             table(["", "", "build", "rewrite", "call", "total, cold", "warm"], data["compilation"]["found"]),
         ]
