@@ -47,6 +47,7 @@ nb_execution_mode = "off"
 nb_render_markdown_format = "gfm"
 
 autodoc_typehints = "none"
+toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 numpydoc_show_class_members = False
@@ -67,6 +68,7 @@ viewcode_line_numbers = True
 html_theme = "pydata_sphinx_theme"
 html_title = "optapi"
 html_static_path = ["_static", str(gallery.pictures())]
+templates_path = ["_templates"]
 html_css_files = ["optapi.css"]
 html_show_sourcelink = False
 html_theme_options = {
@@ -74,7 +76,7 @@ html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,
     "footer_start": ["copyright"],
-    "footer_end": [],
+    "footer_end": ["indices.html"],
     "show_prev_next": True,
     "logo": {"text": "optapi"},
     "secondary_sidebar_items": ["page-toc"],
@@ -169,8 +171,11 @@ def mathml(display):
     def visit(translator, node):
         formula = node.astext().strip()
         if display and ("\\\\" in formula or "&" in formula) and "\\begin" not in formula:
-            formula = rf"\begin{{aligned}}{formula}\end{{aligned}}"
+            formula = rf"\begin{{split}}{formula}\end{{split}}"
+        formula = formula.replace(r"\arg", r"\operatorname{arg}")
         converted = latex2mathml.converter.convert(formula, display="block" if display else "inline")
+        if re.search(r"\\|>&<", converted):
+            logger.warning("latex2mathml does not know all of the formula %s", formula, location=node)
         tag = "div" if display else "span"
         translator.body.append(f'<{tag} class="math">{converted}</{tag}>')
         raise nodes.SkipNode

@@ -1,4 +1,4 @@
-"""The gallery of the notebooks: a card for each, with its first picture and its first sentence."""
+"""The gallery of the notebooks: a card for each, with its first picture, its first sentence and its program."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 FOLDER = Path(__file__).parent
-# Where the pictures are written, from where Sphinx takes them.
+# Where the pictures and programs are written, from where Sphinx takes them.
 PICTURES = FOLDER / "_build" / "gallery"
 # In the source of the page, alone on its line.
 GALLERY = "<!-- gallery -->"
@@ -26,7 +26,7 @@ def cells(name: str) -> list[dict]:
 
 
 def pictures() -> Path:
-    """Write the first picture of each notebook, and return the folder."""
+    """Write the first picture of each notebook, and its program, and return the folder."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     for name in listed():
         found = (
@@ -36,6 +36,7 @@ def pictures() -> Path:
             if "image/png" in o.get("data", {})
         )
         (PICTURES / f"{name}.png").write_bytes(base64.b64decode(next(found)))
+        (PICTURES / f"{name}.py").write_text((FOLDER / "examples" / f"{name}.py").read_text())
     return PICTURES
 
 
@@ -50,6 +51,7 @@ def filled(source: str) -> str:
         sentence = html.escape(re.sub(r"[`*]", "", sentence).rstrip(".") + ".")
         picture = f'<img src="_static/{name}.png" alt="" loading="lazy">'
         text = f"<b>{html.escape(title)}</b><span>{sentence}</span>"
-        cards.append(f'<a class="card" href="examples/{name}.html">{picture}{text}</a>')
+        page = f'<a href="examples/{name}.html">{picture}{text}</a>'
+        cards.append(f'<div class="card">{page}<a class="program" href="_static/{name}.py">{name}.py</a></div>')
     block = '```{raw} html\n<div class="cards">\n' + "\n".join(cards) + "\n</div>\n```"
     return source.replace(GALLERY, block)

@@ -242,7 +242,7 @@ def data_profile(results: Benchmark | Mapping[str, Any], *, accuracy: float | No
                  minima: Mapping[str, float] | None = None, axes: Axes | None = None) -> Any:  # fmt: skip
     r"""The fraction of the problems that an algorithm solves within so many evaluations.
 
-    .. math:: d_s(\kappa) = \frac{1}{|P|} \Bigl|\Bigl\{p \in P: \frac{t_{p,s}}{n_p + 1} \le \kappa\Bigr\}\Bigr|
+    .. math:: d_s(\kappa) = \frac{1}{|P|} \left|\left\{p \in P: \frac{t_{p,s}}{n_p + 1} \le \kappa\right\}\right|
 
     for the evaluations :math:`t` and the numbers :math:`n` of components.
 

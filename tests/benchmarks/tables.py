@@ -460,7 +460,7 @@ def page(data):
                 "and how often it is above 1e-4. Each in a process of its own."
             ),
             table(
-                ["", "ms", "first call, s", "median gradient", "above 1e-4"],
+                ["", "ms", "cold, s", "median gradient", "above 1e-4"],
                 [
                     [name, number(row[0]), number(row[1]), f"{row[2]:.0e}", row[3]]
                     for name, row in sorted(found["fits"].items(), key=lambda item: (item[1] or [np.inf])[0])
@@ -521,11 +521,11 @@ def page(data):
         said["compilation"] = [
             "## Compilation",
             (
-                "Seconds of the processor from the call to the first result, with empty caches, for 10 variables; "
-                "and again, with what the first left in its cache. The first two of each mode are PyTensor's own, "
-                "without a rule."
+                "Seconds of the processor from the call to the first result, for 10 variables: cold, with empty "
+                "caches, and warm, with what the first left in its cache. The first two of each mode are PyTensor's "
+                "own, without a rule."
             ),
-            table(["", "", "build", "rewrite", "call", "total", "again"], data["compilation"]["found"]),
+            table(["", "", "build", "rewrite", "call", "total, cold", "warm"], data["compilation"]["found"]),
         ]
     if "costs" in data:
         said["costs"] = [
@@ -570,7 +570,8 @@ def page(data):
         "# Benchmarks",
         (
             "Written by `python tests/benchmarks/tables.py`. Times are the best of several in one process on "
-            "two cores of a shared machine; the ratios are what counts."
+            "two cores of a shared machine; the ratios are what counts. They are warm, compiled and run before, where "
+            "nothing else is said; cold is a first call with empty caches, compilation included."
         ),
         *(f"Measured with {condition}." for condition in conditions),
         "![Times of whole minimizations, and of an iteration](benchmarks.png)",
@@ -581,31 +582,48 @@ def page(data):
 
 
 def picture(data):
+    """Each curve has its name at its right end, spread so that none covers another."""
     from matplotlib.figure import Figure
 
     drawn = [name for name in ("minimizations", "growth") if name in data]
-    figure = Figure(figsize=(5 * len(drawn), 4), layout="constrained")
-    panels = dict(zip(drawn, figure.subplots(1, len(drawn), squeeze=False)[0], strict=True))
+    figure = Figure(figsize=(7, 4.6 * len(drawn)), layout="constrained")
+    panels = dict(zip(drawn, figure.subplots(len(drawn), 1, squeeze=False)[:, 0], strict=True))
     if "minimizations" in data:
-        left, curves = panels["minimizations"], {}
+        upper, curves = panels["minimizations"], {}
         for n, name, backend, seconds, *_ in data["minimizations"]["found"]:
             if "weak_wolfe" in name:
                 continue  # hardly another curve
-            curves.setdefault(name if name.startswith("SciPy") else f"{name} ({backend})", []).append((n, seconds))
+            curves.setdefault(name if name.startswith("SciPy") else f"{name} ({backend})", []).append(
+                (n, 1e3 * seconds)
+            )
         for name, points in curves.items():
             style = {"linewidth": 2.5} if name.startswith("optapi") else {"linewidth": 1, "linestyle": "--"}
-            left.loglog(*np.transpose([(n, 1e3 * s) for n, s in points]), marker="o", label=name, **style)
-        left.set(xlabel="variables", ylabel="milliseconds", title="L-BFGS to a gradient of 1e-6")
-        left.legend(fontsize="x-small")
+            upper.loglog(*np.transpose(points), marker="o", label=name, **style)
+        upper.set(xlabel="variables", ylabel="milliseconds, warm", title="L-BFGS to a gradient of 1e-6")
     if "growth" in data:
-        right, found = panels["growth"], data["growth"]["found"]
+        lower, found = panels["growth"], data["growth"]["found"]
         for rule, row in found["rules"].items():
-            right.loglog(found["sizes"], [1e6 * s for s in row], marker="o", label=rule)
-        right.set(xlabel="variables", ylabel="microseconds", title="An iteration, under numba")
-        right.legend(fontsize="x-small")
+            lower.loglog(found["sizes"], [1e6 * s for s in row], marker="o", label=rule)
+        lower.set(xlabel="variables", ylabel="microseconds, warm", title="An iteration, under numba")
     for axes in panels.values():
         axes.grid(alpha=0.3)
-    figure.savefig(PICTURE, dpi=90)
+        name_curves(axes)
+    figure.savefig(PICTURE, dpi=110)
+
+
+def name_curves(axes):
+    """Write the name of each curve beside its last point, a line of text apart from the next."""
+    low, high = np.log(axes.get_ylim())
+    lines = sorted(axes.lines, key=lambda line: line.get_ydata()[-1])
+    heights = [(np.log(line.get_ydata()[-1]) - low) / (high - low) for line in lines]
+    for k in range(1, len(heights)):
+        heights[k] = max(heights[k], heights[k - 1] + 0.062)
+    excess = max(0, heights[-1] - 0.98)
+    for line, height in zip(lines, heights, strict=True):
+        end = (line.get_xdata()[-1], line.get_ydata()[-1])
+        arrow = {"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.6, "relpos": (0, 0.5)}
+        axes.annotate(line.get_label(), end, (1.03, height - excess), textcoords="axes fraction", va="center",
+                      color=line.get_color(), arrowprops=arrow)  # fmt: skip
 
 
 SECTIONS = {
