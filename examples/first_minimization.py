@@ -52,7 +52,7 @@ ways = {}
 for name, each in {"lbfgs": run, "nesterov": by_gradients}.items():
     paths = each.paths([start[None]], max_iterations=300)
     ways[f"{name}, {paths.iterations[0]} iterations"] = paths.points[0, : paths.iterations[0] + 1]
-plot.path(ways, valley)
+plot.path(ways, valley).legend(loc="upper center")
 
 # %% [markdown]
 # The cost is exact here, so a rule that searches along lines does much better, and there is no step size to choose.
