@@ -22,7 +22,7 @@ help: ## list the targets, with what they take on two cores
 	@echo "The first target that is made also installs what it needs, in half a minute to two."
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' Makefile
 
-demo: .venv/installed-$(VERSION) ## train a network on handwritten digits (about 3 s)
+demo: .venv/demo-$(VERSION) ## train a network on handwritten digits (about 3 s)
 	.venv/bin/python examples/quickstart.py
 
 test: .venv/installed-$(VERSION) ## run the tests that compile nothing (about 10 min)
@@ -72,9 +72,14 @@ clean: ## remove what the other targets made
 	rm -rf .venv .venv-other .venv-pymc .venv-pymc-newest .venv-dask .benchmarks docs/_build .mypy_cache .pytest_cache .ruff_cache build *.egg-info examples/*.png
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.venv/installed-$(VERSION): WHAT := '.[examples,test]'
-.venv/installed-$(VERSION): pyproject.toml
+.venv/demo-$(VERSION): WHAT := '.[demo]'
+.venv/demo-$(VERSION): pyproject.toml
 	$(PYTHON) -m venv --clear .venv
+	$(INSTALL)
+	@touch $@
+
+.venv/installed-$(VERSION): WHAT := '.[examples,test]'
+.venv/installed-$(VERSION): .venv/demo-$(VERSION)
 	$(INSTALL)
 	@touch $@
 
