@@ -10,8 +10,8 @@
 # %% [markdown]
 # # A first minimization
 #
-# Three ways to run an algorithm: as updates, as a whole minimization, and on NumPy functions. The cost is Rosenbrock's valley, $(1 - x_1)^2 + 100 (x_2 - x_1^2)^2$: easy to
-# find, hard to follow to its lowest point at $(1, 1)$.
+# Three ways to run an algorithm: as a whole minimization, as updates, and on NumPy functions. The cost is Rosenbrock's
+# valley, $(1 - x_1)^2 + 100 (x_2 - x_1^2)^2$: easy to find, hard to follow to its lowest point at $(1, 1)$.
 
 # %%
 import numpy as np

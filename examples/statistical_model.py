@@ -88,8 +88,9 @@ assert np.allclose(reference.params[:-1], estimate[:-1], atol=1e-3)
 # ## MAP
 #
 # With a prior the same lines give the mode of the posterior, and with the Hessian there Laplace's approximation of
-# it. A prior on the coefficients hardly matters with 20190 observations. With 200 of them it does: nobody among these is
-# in poor health (`hlthp`), so of this coefficient they know what the prior says, and with a flat one there is no estimate.
+# it. A prior on the coefficients hardly matters with 20190 observations. With 200 of them it does: nobody among these
+# is in poor health (`hlthp`), so of this coefficient they know what the prior says, and with a flat one there is no
+# estimate.
 
 # %%
 few = np.random.default_rng(0).choice(count, 200, replace=False)

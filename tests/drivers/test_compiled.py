@@ -567,7 +567,9 @@ def test_many_starts(rule):
     np.testing.assert_array_equal(x.get_value(), np.ones(4))
 
 
-@pytest.mark.parametrize("rule, options", [("lbfgs", {}), ("nesterov", {"step_size": 1e-4}), ("adam", {"step_size": 0.1})])
+@pytest.mark.parametrize(
+    "rule, options", [("lbfgs", {}), ("nesterov", {"step_size": 1e-4}), ("adam", {"step_size": 0.1})]
+)
 def test_paths_lead_from_the_starts_to_the_ends(rule, options):
     x, run = made(rule, max_iterations=9, **options)
     starts = np.stack([START, START / 2])
