@@ -5,6 +5,11 @@ PYTHON ?= python3
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 CODE := optapi tests examples docs
 PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
+# Says what it does, since a download is silent for long, and what it took.
+define INSTALL
+@echo "installing what $(@D) needs, $(WHAT): once, in half a minute to two"
+@began=$$(date +%s) && $(@D)/bin/python $(PIP_INSTALL) --editable $(WHAT) && echo "installed in $$(($$(date +%s) - began)) s"
+endef
 # One thread for each of the workers, which are as many as there are cores.
 PYTEST := -m pytest --numprocesses auto --dist worksteal --durations 15 --durations-min 2
 export OMP_NUM_THREADS ?= 1
@@ -14,12 +19,14 @@ export OMP_NUM_THREADS ?= 1
 .NOTPARALLEL:
 
 help: ## list the targets, with what they take on two cores
+	@echo "The first target that is made also installs what it needs, in half a minute to two."
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' Makefile
 
-demo: .venv/installed-$(VERSION) ## train a network on handwritten digits (about 3 s)
+demo: .venv/demo-$(VERSION) ## train a network on handwritten digits (about 3 s)
 	.venv/bin/python examples/quickstart.py
 
 test: .venv/installed-$(VERSION) ## run the tests that compile nothing (about 10 min)
+	@echo "the tests that compile nothing, with a worker for each core; then the slowest; about 10 min"
 	.venv/bin/python $(PYTEST) -m "not numba and not c and not jax"
 
 check: lint types docs demo check-notebooks check-scipy-suite test-dask test-pymc test-other test-compiled ## all that CI checks, but for make test (about 25 min)
@@ -66,13 +73,20 @@ clean: ## remove what the other targets made
 	rm -rf .venv .venv-other .venv-pymc .venv-pymc-newest .venv-dask .benchmarks docs/_build .mypy_cache .pytest_cache .ruff_cache build *.egg-info examples/*.png
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.venv/installed-$(VERSION): pyproject.toml
+.venv/demo-$(VERSION): WHAT := '.[demo]'
+.venv/demo-$(VERSION): pyproject.toml
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python $(PIP_INSTALL) --editable '.[examples,test]'
+	$(INSTALL)
 	@touch $@
 
+.venv/installed-$(VERSION): WHAT := '.[examples,test]'
+.venv/installed-$(VERSION): .venv/demo-$(VERSION)
+	$(INSTALL)
+	@touch $@
+
+.venv/check-$(VERSION) .venv/benchmark-$(VERSION) .venv/jax-$(VERSION) .venv/docs-$(VERSION) .venv/notebooks-$(VERSION): WHAT = '.[$*]'
 .venv/check-$(VERSION) .venv/benchmark-$(VERSION) .venv/jax-$(VERSION) .venv/docs-$(VERSION) .venv/notebooks-$(VERSION): .venv/%-$(VERSION): .venv/installed-$(VERSION)
-	.venv/bin/python $(PIP_INSTALL) --editable '.[$*]'
+	$(INSTALL)
 	@touch $@
 
 # The other version of PyTensor. Python 3.11 has PyTensor 3.0, a later Python has 3.3. OTHER_PYTHON is the first
@@ -109,9 +123,10 @@ test-other-rest: .venv-other/beside-$(VERSION) ## run there the contract of all 
 test-other-c: .venv-other/beside-$(VERSION) ## run those with C on the other version (about 3 min)
 	.venv-other/bin/python $(PYTEST) -m c
 
+.venv-other/beside-$(VERSION): WHAT := '.[examples,jax,test]'
 .venv-other/beside-$(VERSION): pyproject.toml
 	$(OTHER_PYTHON) -m venv --clear .venv-other
-	.venv-other/bin/python $(PIP_INSTALL) --editable '.[examples,jax,test]'
+	$(INSTALL)
 	@touch $@
 else
 test-other test-other-rest test-other-c:
@@ -129,11 +144,11 @@ test-pymc: .venv-pymc/beside-$(VERSION) .venv-pymc-newest/beside-$(VERSION) ## r
 test-pymc-notebook: .venv-pymc/beside-$(VERSION) ## run the notebook on PyMC, and compare it with its script (about 2 min)
 	.venv-pymc/bin/python docs/notebooks.py --check pymc_models
 
-.venv-pymc/beside-$(VERSION): PYMC := '.[jax,notebooks,pymc,test]' pymc-extras
-.venv-pymc-newest/beside-$(VERSION): PYMC := '.[pymc,test]' 'pymc>=6.4'
+.venv-pymc/beside-$(VERSION): WHAT := '.[jax,notebooks,pymc,test]' pymc-extras
+.venv-pymc-newest/beside-$(VERSION): WHAT := '.[pymc,test]' 'pymc>=6.4'
 .venv-pymc/beside-$(VERSION) .venv-pymc-newest/beside-$(VERSION): pyproject.toml
 	$(NEW_PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/python $(PIP_INSTALL) --editable $(PYMC)
+	$(INSTALL)
 	@touch $@
 else
 test-pymc test-pymc-notebook:
@@ -143,7 +158,8 @@ endif
 test-dask: .venv-dask/installed-$(VERSION) ## run the tests with dask, on a cluster on this machine (about 1 min)
 	.venv-dask/bin/python -m pytest -m dask tests/toolbox/test_distributed.py
 
+.venv-dask/installed-$(VERSION): WHAT := '.[dask,test]'
 .venv-dask/installed-$(VERSION): pyproject.toml
 	$(PYTHON) -m venv --clear .venv-dask
-	.venv-dask/bin/python $(PIP_INSTALL) --editable '.[dask,test]'
+	$(INSTALL)
 	@touch $@

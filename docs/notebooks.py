@@ -1,12 +1,14 @@
 """Runs the notebooks of ``examples``, each made from the script beside it: ``docs/notebooks.py [--check] [names]``.
 
 A script with a header of jupytext is a notebook. Without ``--check`` the notebooks are written with what they print and
-draw; with it, they are only run, and compared with their scripts. A cell that raises fails the run.
+draw; with it, they are only run, and compared with their scripts and with what they have printed: the words to the
+letter, the numbers as far as rounding does not matter. A cell that raises fails the run.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import sys
@@ -38,6 +40,32 @@ def scripts(names: list[str]) -> list[Path]:
 def cells(notebook: Any) -> list[tuple[str, str]]:
     """What a notebook has been made from."""
     return [(cell.cell_type, cell.source) for cell in notebook.cells]
+
+
+NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?")
+# Where numbers say how long something took, or are nothing but rounding, a cell has this tag in its script.
+UNCOMPARED = "uncompared"
+
+
+def printed(notebook: Any) -> list[str]:
+    """What each cell has printed, pictures left out."""
+    texts = []
+    for cell in notebook.cells:
+        outputs = cell.get("outputs", ())
+        if UNCOMPARED in cell.metadata.get("tags", ()):
+            outputs = ()
+        found = (output.get("text", output.get("data", {}).get("text/plain", "")) for output in outputs)
+        texts.append("".join(found))
+    return texts
+
+
+def agree(now: str, before: str) -> bool:
+    """Whether two texts have the same words, and numbers that differ by no more than rounding may make of them."""
+    words = [NUMBER.sub("#", text).split() for text in (now, before)]
+    numbers = [[float(number) for number in NUMBER.findall(text)] for text in (now, before)]
+    return words[0] == words[1] and all(
+        math.isclose(a, b, rel_tol=0.02, abs_tol=1e-4) for a, b in zip(*numbers, strict=True)
+    )
 
 
 def run(path: Path) -> tuple[Path, Any, float]:
@@ -77,8 +105,12 @@ def main() -> None:
             written = path.with_suffix(".ipynb")
             if not arguments.check:
                 nbformat.write(notebook, written)
-            elif not written.exists() or cells(nbformat.read(written, 4)) != cells(notebook):
+            elif not written.exists() or cells(before := nbformat.read(written, 4)) != cells(notebook):
                 sys.exit(f"{written.name} is not what {path.name} makes; run make notebooks")
+            else:
+                for now, then in zip(printed(notebook), printed(before), strict=True):
+                    if not agree(now, then):
+                        sys.exit(f"{written.name} prints\n{now}\nwhere it has printed\n{then}")
             sys.stdout.write(f"{path.stem}: {seconds:.0f} s\n")
             sys.stdout.flush()
 

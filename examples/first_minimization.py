@@ -10,8 +10,8 @@
 # %% [markdown]
 # # A first minimization
 #
-# One algorithm, three ways to run it. The cost is Rosenbrock's valley, $(1 - x_1)^2 + 100 (x_2 - x_1^2)^2$: easy to
-# find, hard to follow to its lowest point at $(1, 1)$.
+# Three ways to run an algorithm: as a whole minimization, as updates, and on NumPy functions. The cost is Rosenbrock's
+# valley, $(1 - x_1)^2 + 100 (x_2 - x_1^2)^2$: easy to find, hard to follow to its lowest point at $(1, 1)$.
 
 # %%
 import numpy as np
@@ -29,17 +29,45 @@ x = pytensor.shared(np.array([-1.2, 1.0]), name="x")
 cost = valley(x)
 
 # %% [markdown]
+# ## A whole minimization
+#
+# `compile_minimizer` compiles a rule with all of its iterations into one function. A run starts from the values of the
+# parameters, leaves the result in them, and says why it has ended. `mode=optapi.PYTHON` is ready at once, which is what
+# one wants for trying things out; without it PyTensor compiles with numba, and the function is faster.
+
+# %%
+run = optapi.compile_minimizer([x], cost, "lbfgs", mode=optapi.PYTHON)
+start = x.get_value()
+result = run()
+result
+
+# %% [markdown]
+# `run.paths` has all points on the way, from one start or many. Another rule takes another way:
+
+# %%
+by_gradients = optapi.compile_minimizer(
+    [x], cost, "nesterov", step_size=0.001, momentum=0.95, max_iterations=300, mode=optapi.PYTHON
+)
+ways = {}
+for name, each in {"lbfgs": run, "nesterov": by_gradients}.items():
+    paths = each.paths([start[None]], max_iterations=300)
+    ways[f"{name}, {paths.iterations[0]} iterations"] = paths.points[0, : paths.iterations[0] + 1]
+plot.path(ways, valley).legend(loc="upper center")
+
+# %% [markdown]
+# The cost is exact here, so a rule that searches along lines does much better, and there is no step size to choose.
+#
 # ## Updates
 #
 # A rule returns a dictionary: the next value of each parameter, and of what else the rule remembers.
 
 # %%
+x.set_value(start)
 updates = optapi.nesterov([x], cost, step_size=0.001, momentum=0.95)
 {variable.name: str(value.type) for variable, value in updates.items()}
 
 # %% [markdown]
-# PyTensor compiles it. `mode=optapi.PYTHON` is ready at once, which is what one wants for trying things out; without it
-# PyTensor compiles with numba, and the function is faster.
+# `pytensor.function` compiles it. A call takes one step.
 
 # %%
 step = pytensor.function([], cost, updates=updates, mode=optapi.PYTHON)
@@ -47,13 +75,11 @@ costs = [float(step()) for _ in range(300)]
 print(f"from {costs[0]:.2f} to {costs[-1]:.6f}, at {x.get_value().round(3)}")
 
 # %% [markdown]
-# ## A whole minimization in one compiled function
-#
-# The cost is exact here, so a rule that searches along lines does much better, and there is no step size to choose.
-# It says that it has finished by `stop`; `optapi.loop` repeats it until then, inside of the compiled function.
+# A rule that searches says that it has finished by `stop`; `optapi.loop` repeats it until then, inside of the compiled
+# function. This is what `compile_minimizer` does, and what one takes to put more into the same function.
 
 # %%
-x.set_value(np.array([-1.2, 1.0]))
+x.set_value(start)
 stop = pytensor.shared(0, name="stop")
 updates = optapi.lbfgs([x], cost, stop=stop)
 minimize = pytensor.function([], cost, updates=optapi.loop(updates, 100, stop), mode=optapi.PYTHON)
@@ -81,20 +107,9 @@ result
 optapi.minimize([-1.2, 1.0], valley, None, optapi.lbfgs)
 
 # %% [markdown]
-# ## See what they do
+# ## How fast
 #
-# `minimize_iterator` takes a step at each `next`. Given to `plot.path`, copies of the iterators run to their end and
-# show their way.
-
-# %%
-plot.path(
-    {
-        "lbfgs": optapi.minimize_iterator([-1.2, 1.0], rosen, rosen_der, optapi.lbfgs),
-        "nesterov": optapi.minimize_iterator(
-            [-1.2, 1.0], rosen, rosen_der, optapi.nesterov, step_size=0.001, momentum=0.95, max_iterations=300
-        ),
-    }
-)
+# `trace=True` records the cost at each iteration, and `plot.trace` draws it over the evaluations that it took.
 
 # %%
 rules = {"lbfgs": optapi.lbfgs, "hager_zhang_cg": optapi.hager_zhang_cg, "barzilai_borwein": optapi.barzilai_borwein}

@@ -41,6 +41,7 @@ for state in minimization:
 print(minimization)
 print("cost", round(minimization.fun, 4), "after", minimization.nfev, "evaluations; message:", minimization.message)
 minimization.save(folder / "minimization.npz")
+saved_at = minimization.nfev, minimization.fun
 
 # %% [markdown]
 # Another program, or this one after a crash, reads it. Functions are not in the file, so they are passed again;
@@ -54,7 +55,9 @@ for _ in minimization:
     pass
 assert np.array_equal(resumed.x, minimization.x) and resumed.nfev == minimization.nfev
 print(resumed.message)
-plot.trace({"saved and resumed": resumed}, x="evaluations", minimum=0.0)
+axes = plot.trace({"before and after the file": resumed}, x="evaluations", minimum=0.0)
+axes.plot(*saved_at, "o", markersize=9, color="tab:red", label="saved here, and resumed")
+axes.legend(frameon=False)
 
 # %% [markdown]
 # ## An exception in the middle

@@ -36,6 +36,7 @@ updates = optapi.adam([W1, b1, W2, b2], cost, step_size=optapi.schedules.Cosine(
 # PYTHON runs on NumPy and is ready in a second; the default mode is faster, but compiles for a minute the first time.
 train = pytensor.function([x, y], cost, updates=updates, mode=optapi.PYTHON)
 test = pytensor.function([x, y], accuracy, mode=optapi.PYTHON)
+read = pytensor.function([x], scores.argmax(axis=1), mode=optapi.PYTHON)
 
 costs, accuracies = [], []
 for epoch in range(1, epochs + 1):
@@ -46,14 +47,25 @@ for epoch in range(1, epochs + 1):
         print(f"epoch {epoch:2}   cost {costs[-1]:.4f}   test accuracy {accuracies[-1]:.1f} %")
 assert accuracies[-1] >= 95
 
-figure = Figure(figsize=(9, 3.6), layout="constrained")
-figure.suptitle("Adam learns to read handwritten digits")
+# The picture: the curves, and test images with what the network reads, those that it gets wrong first.
+guesses = read(test_images)
+shown = np.argsort(guesses == test_digits, kind="stable")[:16]
+figure = Figure(figsize=(9, 5.8), layout="constrained")
+above, below = figure.subfigures(2, height_ratios=[3, 2])
+above.suptitle("Adam learns to read handwritten digits")
 curves = {"training cost (nats per image)": costs, "test accuracy (% of images)": accuracies}
-for axes, (label, values) in zip(figure.subplots(1, 2), curves.items(), strict=True):
+for axes, (label, values) in zip(above.subplots(1, 2), curves.items(), strict=True):
     axes.plot(range(1, epochs + 1), values, ".-")
     axes.set(xlabel="epoch (passes over the training images)", ylabel=label)
     axes.grid(alpha=0.3)
-figure.axes[0].set_yscale("log")
+above.axes[0].set_yscale("log")
+below.suptitle(f"test images, first the {np.sum(guesses != test_digits)} of {len(guesses)} that it gets wrong")
+for axes, index in zip(below.subplots(2, 8).flat, shown, strict=True):
+    axes.imshow(test_images[index].reshape(8, 8), cmap="Greys")
+    right = guesses[index] == test_digits[index]
+    text = f"reads {guesses[index]}" if right else f"reads {guesses[index]}, is {test_digits[index]}"
+    axes.set_title(text, fontsize=8, color="C0" if right else "C3")
+    axes.axis("off")
 path = Path(__file__).with_name("digits.png")
 figure.savefig(path, dpi=150)
-print(f"training curves: {path}")
+print(f"curves and digits: {path}")

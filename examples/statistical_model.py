@@ -88,7 +88,9 @@ assert np.allclose(reference.params[:-1], estimate[:-1], atol=1e-3)
 # ## MAP
 #
 # With a prior the same lines give the mode of the posterior, and with the Hessian there Laplace's approximation of
-# it. A prior of $N(0, 0.3^2)$ on the coefficients hardly matters with 20190 observations. With 200 of them it does.
+# it. A prior on the coefficients hardly matters with 20190 observations. With 200 of them it does: nobody among these
+# is in poor health (`hlthp`), so of this coefficient they know what the prior says, and with a flat one there is no
+# estimate.
 
 # %%
 few = np.random.default_rng(0).choice(count, 200, replace=False)
@@ -104,18 +106,20 @@ def cost(point, precision):
 
 
 start = {"beta": np.zeros(len(names)), "log_alpha": 0.0}
-estimates = {}
-for label, precision in (("flat prior", 0.0), ("N(0, 0.3²)", 1 / 0.3**2)):
+estimates = {"all data": (estimate[1:-1], exact[1:-1])}
+for label, precision in (("200 observations, N(0, 1)", 1.0), ("200 observations, N(0, 0.3²)", 1 / 0.3**2)):
     result = optapi.minimize(start, cost, None, optapi.lbfgs, args=precision, full_output=True, tolerance=1e-7)
     assert result.success
-    estimates[label] = result.x["beta"]
+    # The cost is divided by the number of the data, so its inverse Hessian is so many times the covariance.
+    errors = result.standard_errors()["beta"] / np.sqrt(len(few))
+    estimates[label] = result.x["beta"][1:], errors[1:]
+    print(f"{label}: mean standard error {errors[1:].mean():.3f}")
 
-axes = plt.figure(figsize=(6.4, 3.6), layout="constrained").subplots()
+# %%
+axes = plt.figure(figsize=(6.4, 4), layout="constrained").subplots()
 positions = np.arange(len(names) - 1)
-wide = norm.ppf(0.975) * exact[1:-1]
-axes.errorbar(positions, estimate[1:-1], wide, fmt="o", color="black", label="all data, 95 %")
-for shift, (label, values) in zip((-0.15, 0.15), estimates.items(), strict=True):
-    axes.plot(positions + shift, values[1:], "s", markersize=5, label=f"200 observations, {label}")
+for shift, (label, (values, errors)) in zip((-0.2, 0, 0.2), estimates.items(), strict=True):
+    axes.errorbar(positions + shift, values, norm.ppf(0.975) * errors, fmt="o", markersize=4, label=label)
 axes.axhline(0, color="0.8", zorder=0)
-axes.set(xticks=positions, xticklabels=names[1:], ylabel="coefficient")
-axes.legend(frameon=False, loc="lower left", fontsize="small")
+axes.set(xticks=positions, xticklabels=names[1:], ylabel="coefficient, with its 95 % interval")
+axes.figure.legend(frameon=False, loc="outside upper center", ncols=3, fontsize="small")

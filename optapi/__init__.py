@@ -269,7 +269,7 @@ __all__ = [
     "yogi",
 ]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 if not TYPE_CHECKING:  # a type checker knows the names, and would take any

@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import operator
 import re
 import sys
 from pathlib import Path
@@ -108,3 +109,17 @@ LINKS = [
 @pytest.mark.parametrize("page, target", LINKS, ids=lambda part: getattr(part, "stem", part))
 def test_links_lead_somewhere(page, target):
     assert (page.parent / target).exists()
+
+
+def test_the_names_for_those_who_come_from_elsewhere_exist():
+    """The last column of each table: a name of optapi, or a keyword of something of it."""
+    functions = [thing.__init__ if isinstance(thing, type) else thing for thing in PUBLIC.values() if callable(thing)]
+    keywords = {name for function in functions for name in inspect.signature(function).parameters}
+    rows = re.findall(r"^\| .*\| (.*) \|$", (FOLDER / "how_to" / "coming_from.md").read_text(), flags=re.MULTILINE)
+    words = [word for row in rows for word in re.findall(r"`([^`]+)`", row) if not word.startswith("pytensor.")]
+    assert len(words) > 100
+    for word in words:
+        if word.endswith("="):
+            assert word[:-1] in keywords, word
+        else:
+            assert operator.attrgetter(word)(optapi), word

@@ -257,7 +257,7 @@ class Evaluator:
         """Give back what it holds: nothing is asked for soon."""
 
     def _argument(self, arrays: Arrays) -> Any:
-        return self.structure.build([array.copy() for array in arrays])
+        return self.structure.build([np.array(array, order="C") for array in arrays])
 
     def _pair(self, value: Any) -> tuple[Any, Any]:
         if not isinstance(value, list | tuple) or len(value) != 2:

@@ -41,6 +41,8 @@ class CompiledPaths:
         with BUILDING:
             together, wide = program.widened(rows)
             self.parameters = [wide[p] for p in program.problem.parameters]
+            variables = list(program.updates)
+            self.carried = [wide[variables[place]] for place in program.carried]
             points = [
                 pytensor.shared(np.zeros((limit, *p.get_value(borrow=True).shape), p.type.dtype))
                 for p in self.parameters
@@ -62,6 +64,9 @@ class CompiledPaths:
     def __call__(self, starts: list[np.ndarray], inputs: list[Any]) -> Paths:
         for wide, rows in zip(self.parameters, starts, strict=True):
             wide.set_value(rows)
+        if self.carried:  # a rule that does not evaluate the start itself
+            for wide, rows in zip(self.carried, self.evaluate(*starts, *inputs), strict=True):
+                wide.set_value(np.asarray(rows, wide.type.dtype))
         *found, iterations = map(np.asarray, self.function(*inputs))
         length, half = int(iterations.max(initial=0)), len(found) // 2
         records = zip(found[:half], found[half:], strict=True)

@@ -567,6 +567,21 @@ def test_many_starts(rule):
     np.testing.assert_array_equal(x.get_value(), np.ones(4))
 
 
+@pytest.mark.parametrize(
+    "rule, options", [("lbfgs", {}), ("nesterov", {"step_size": 1e-4}), ("adam", {"step_size": 0.1})]
+)
+def test_paths_lead_from_the_starts_to_the_ends(rule, options):
+    x, run = made(rule, max_iterations=9, **options)
+    starts = np.stack([START, START / 2])
+    paths = run.paths([starts], max_iterations=9)
+    assert np.array_equal(paths.points[:, 0], starts) and paths.iterations.tolist() == [9, 9]
+    for start, points, costs in zip(starts, paths.points, paths.costs, strict=True):
+        x.set_value(start)
+        result = run()
+        np.testing.assert_allclose(points[9], result.iterate[0], rtol=1e-12)
+        assert costs[9] == pytest.approx(rosen(points[9]), rel=1e-12) != costs[0]
+
+
 def test_the_best_of_many_starts():
     """A cost with two minima; non-finite starts come last."""
     x = pytensor.shared(0.5, name="x")

@@ -74,6 +74,19 @@ def test_of_functions_it_takes_differences_or_products():
     assert np.abs(one.hess_inv @ fisher(one.x) - np.eye(3)).max() > 1e-3
 
 
+def test_points_with_scalars_have_errors_of_their_structure():
+    """The mean and the logarithm of the scale of normal data, of which the errors are s/sqrt(n) and 1/sqrt(2 n)."""
+    data = np.random.default_rng(0).normal(3.0, 2.0, size=50)
+
+    def cost(point):
+        return pt.sum((data - point["mean"]) ** 2) / (2 * pt.exp(2 * point["log"])) + len(data) * point["log"]
+
+    result = optapi.minimize({"mean": 2.0, "log": 0.0}, cost, None, "lbfgs", full_output=True, tolerance=1e-8)
+    errors = result.standard_errors()
+    assert errors["mean"] == pytest.approx(data.std() / 50**0.5, rel=1e-6)
+    assert errors["log"] == pytest.approx(1 / 100**0.5, rel=1e-6)
+
+
 def test_costs_with_inputs_and_logarithms_of_likelihoods():
     w, x, y = pytensor.shared(np.zeros(3), name="w"), pt.dmatrix("x"), pt.dvector("y")
     likelihood = pt.sum(y * (x @ w) - pt.softplus(x @ w))
