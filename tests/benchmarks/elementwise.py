@@ -4,7 +4,7 @@ One shared vector in float64 with a given gradient, under numba on one thread. T
 out with the same arithmetic take turns, each turn a call; what counts is the least processor time of each. By hand, a
 norm is the root of the sum of the squares, which overflows earlier than that of the rules. Both must give the same
 numbers after three steps. ``sophia`` and ``adahessian`` are left out, since most of their step is the product with the
-Hessian of the cost, and the rules for matrices. With ``--write`` the table goes to ``docs/step_times.md``.
+Hessian of the cost, and so are ``polyak_sgd`` and ``momo``, which read the cost, and the rules for matrices. With ``--write`` the table goes to ``docs/step_times.md``.
 """
 
 import argparse
@@ -231,8 +231,8 @@ BY_HAND = (
     novograd, ftrl, dog, prodigy, d_adaptation, adam, cautious, schedule_free,
 )  # fmt: skip
 NOTES = """
-Four of them have passes that are not in the arithmetic by hand. The norms of `lamb`, `lars` and `dog` divide by a power
-of two that is found by a sum of its own, so that squares do not overflow. `schedule_free` asks first whether the update
+Five of them have passes that are not in the arithmetic by hand. The norms of `lamb`, `lars`, `novograd` and `dog` divide
+by a power of two that is found by a sum of its own, so that squares do not overflow. `schedule_free` asks first whether the update
 moves anything, since an average must not go on where the rule has stopped. The way from the start in `dog`, and the
 next point of `sgd` in `schedule_free`, are then vectors that are read twice and held, in fresh memory at each call; to
 fill a fresh vector of this size alone takes three times as long as to fill one again, or more.
