@@ -1,10 +1,11 @@
 """Steps of the rules for training beside updates by hand, on ten million numbers: ``elementwise.py [--write] [rules]``.
 
-One shared vector in float64 with a given gradient, under numba on one thread. The rule and the updates that are written
-out with the same arithmetic take turns, each turn a call; what counts is the least processor time of each. By hand, a
-norm is the root of the sum of the squares, which overflows earlier than that of the rules. Both must give the same
-numbers after three steps. ``sophia`` and ``adahessian`` are left out, since most of their step is the product with the
-Hessian of the cost, and so are ``polyak_sgd`` and ``momo``, which read the cost, and the rules for matrices. With ``--write`` the table goes to ``docs/step_times.md``.
+One shared vector in float64 with a given gradient, under numba on one thread. The rule and the updates that are
+written out with the same arithmetic take turns, each turn a call; what counts is the least processor time of each. By
+hand, a norm is the root of the sum of the squares, which overflows earlier than that of the rules. Both must give the
+same numbers after three steps. ``sophia`` and ``adahessian`` are left out, since most of their step is the product
+with the Hessian of the cost, and so are ``polyak_sgd`` and ``momo``, which read the cost, and the rules for matrices.
+With ``--write`` the table goes to ``docs/step_times.md``.
 """
 
 import argparse
@@ -231,11 +232,12 @@ BY_HAND = (
     novograd, ftrl, dog, prodigy, d_adaptation, adam, cautious, schedule_free,
 )  # fmt: skip
 NOTES = """
-Five of them have passes that are not in the arithmetic by hand. The norms of `lamb`, `lars`, `novograd` and `dog` divide
-by a power of two that is found by a sum of its own, so that squares do not overflow. `schedule_free` asks first whether the update
-moves anything, since an average must not go on where the rule has stopped. The way from the start in `dog`, and the
-next point of `sgd` in `schedule_free`, are then vectors that are read twice and held, in fresh memory at each call; to
-fill a fresh vector of this size alone takes three times as long as to fill one again, or more.
+Five of them have passes that are not in the arithmetic by hand. The norms of `lamb`, `lars`, `novograd` and `dog`
+divide by a power of two that is found by a sum of its own, so that squares do not overflow. `schedule_free` asks
+first whether the update moves anything, since an average must not go on where the rule has stopped. The way from the
+start in `dog`, and the next point of `sgd` in `schedule_free`, are then vectors that are read twice and held, in
+fresh memory at each call; to fill a fresh vector of this size alone takes three times as long as to fill one again,
+or more.
 """
 TITLES = {"cautious": "cautious(adam)", "schedule_free": "schedule_free(sgd)"}
 
