@@ -273,7 +273,7 @@ def write(lines):
     """Write the page."""
     head, said = __doc__.split("\n\n")
     by = f"By `tests/benchmarks/elementwise.py`, with PyTensor {pytensor.__version__}, in milliseconds."
-    said = " ".join(said.split(" With ``--write``")[0].split()).replace("``", "`")
+    said = " ".join(said.split()).split(" With ``--write``")[0].replace("``", "`")
     PAGE.write_text("\n\n".join([f"# {head.split(':')[0]}", f"{by} {said}", "\n".join(lines), NOTES.strip()]) + "\n")
 
 
