@@ -114,8 +114,8 @@ class Source:
             else:
                 results = [self.new("v") for _ in node.outputs]
                 call, key = self.convert(node.op, node=node, **self.options)
-                # PyTensor's key has all that is not in the types of numba but the number of arguments.
-                key = key and f"{key} {len(node.inputs)}"
+                # PyTensor's key is one of several that numba's types of the arguments distinguish.
+                key = key and f"{key} {[kind(v.type) for v in node.inputs]}"
                 called = self.object("f", call, key)
                 self.line(f"{', '.join(results)} = {called}({', '.join(values)})")
             names |= zip(node.outputs, results, strict=True)
@@ -155,6 +155,11 @@ class Source:
         known = [(key, name) for key, name in self.known.items() if name not in self.lifted]
         key = sha256(f"{VERSION} {source} {known}".encode()).hexdigest() if self.has_keys else None
         return compile_numba_function_src(source, name, {**self.objects, "__name__": __name__}), key
+
+
+def kind(type: Any) -> tuple[Any, ...]:
+    """What numba makes a difference of in a type of PyTensor: not the sizes."""
+    return type.__class__.__name__, getattr(type, "dtype", None), getattr(type, "ndim", None)
 
 
 def is_of_sizes(data: Any) -> bool:

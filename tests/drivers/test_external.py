@@ -196,3 +196,13 @@ def test_compile(mode):
     with pytest.raises(ValueError, match="resume"):
         run.resume(X, LABELS[0])
     assert run(X, LABELS[0]).success
+
+
+@pytest.mark.numba
+def test_operations_that_differ_in_what_is_none_stay_apart():
+    p = pytensor.shared(np.zeros((2, 3)), name="p")
+    rows, columns = pt.specify_shape(p * 2, (2, None)), pt.specify_shape(p + 1, (None, 3))
+    run = optapi.compile_minimizer(
+        [p], pt.sum((rows - 1) ** 2 + (columns - 2) ** 2), "sgd", mode="NUMBA", step_size=0.1
+    )
+    np.testing.assert_allclose(run().x[0], 0.6, atol=1e-5)
