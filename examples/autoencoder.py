@@ -64,7 +64,7 @@ error = pytensor.function([], cost, mode=optapi.PYTHON)
 # reports, evaluations and products. By the products of matrices in both, a product of all images is counted as 4/3 of
 # a gradient.
 
-# %%
+# %% tags=["uncompared"]
 part = 150
 chosen, stop = pytensor.shared(images[:part]), pytensor.shared(0, name="stop")
 updates = optapi.hessian_free(
@@ -89,7 +89,7 @@ print(f"{len(curve) - 1} steps, squared error of an image {curve[-1][1]:.2f}")
 # falls to zero along half a cosine; `optapi.lbfgs` needs none.
 
 
-# %%
+# %% tags=["uncompared"]
 def run(rule, budget=1000, **options):
     """The gradients spent and the errors, from the same start."""
     for p, start in zip(parameters, starts, strict=True):
@@ -130,7 +130,7 @@ axes.legend(frameon=False)
 #
 # The two numbers of each image, without any word about what digit it is, and some digits painted again from them.
 
-# %%
+# %% tags=["uncompared"]
 values, painted = codes
 figure = plt.figure(figsize=(9, 4), layout="constrained")
 left, right = figure.subfigures(1, 2)

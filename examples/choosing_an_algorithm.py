@@ -91,7 +91,7 @@ len(found)
 # %% [markdown]
 # ## The table of one problem
 
-# %%
+# %% tags=["uncompared"]
 optapi.profiles.Benchmark({key: result for key, result in found.items() if key[0] == "extended Rosenbrock"})
 
 # %% [markdown]

@@ -235,15 +235,14 @@ def hinted(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not kwargs:
-            return function(*args)
-        known, required, bound, passes_on = takes()
-        wrong: list[Any] = [name for name in kwargs if name not in known]
-        if wrong and passes_on:
-            missing = {name for name in required[len(args) - bound :] if name not in kwargs}
-            wrong = [name for name in wrong if missing.intersection(WORDS.get(name, ()))]
-        if wrong:
-            raise TypeError(unexpected(function.__qualname__.removesuffix(".__init__"), wrong[0], known))
+        if kwargs:
+            known, required, bound, passes_on = takes()
+            wrong: list[Any] = [name for name in kwargs if name not in known]
+            if wrong and passes_on:
+                missing = {name for name in required[len(args) - bound :] if name not in kwargs}
+                wrong = [name for name in wrong if missing.intersection(WORDS.get(name, ()))]
+            if wrong:
+                raise TypeError(unexpected(function.__qualname__.removesuffix(".__init__"), wrong[0], known))
         return function(*args, **kwargs)
 
     return call

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import cached_property, partial
@@ -250,7 +251,10 @@ class LoopProgram(Program):
         now = list(Packed(layout, vectors))
         next_values: Any = replaced(list(updates.values()), dict(zip(updates, now, strict=True)))
         outputs = [pt.concatenate([next_values[place].ravel() for place in places]) for places in layout.groups]
-        function = pytensor.function([*vectors, *inputs], outputs, mode=self.mode, on_unused_input="ignore")
+        with warnings.catch_warnings():
+            # JAX has no assertions, which users have mostly not written themselves.
+            warnings.filterwarnings("ignore", message="Skipping .* Op")
+            function = pytensor.function([*vectors, *inputs], outputs, mode=self.mode, on_unused_input="ignore")
         call = self._callable(function)
         return lambda values, *arguments: Packed(layout, plain(call(*layout.packed(values).vectors, *arguments)))
 

@@ -9,6 +9,7 @@ import pytensor
 import pytensor.sparse
 import pytensor.tensor as pt
 import pytest
+from pytensor.raise_op import Assert
 from registry import public_rules
 from scipy import sparse
 from scipy.stats import qmc
@@ -813,3 +814,10 @@ def test_starts_of_a_cost_with_sparse_data_run_one_after_another():
     else:
         for result in together:
             np.testing.assert_allclose(result.x[0], solution, atol=1e-5)
+
+
+@pytest.mark.jax
+def test_assertions_that_jax_has_not_are_left_out_without_a_word():
+    x = pytensor.shared(np.ones(3), name="x")
+    cost = Assert("positive")(pt.sum((x - 3) ** 2), pt.sum(x) > -100)
+    assert compile_minimizer([x], cost, "lbfgs", mode="JAX")().success
