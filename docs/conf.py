@@ -14,6 +14,7 @@ import latex2mathml.converter
 import names
 import pytensor
 from docutils import nodes
+from numpydoc import docscrape_sphinx
 from sphinx import addnodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.logging import getLogger
@@ -53,6 +54,8 @@ autodoc_preserve_defaults = True
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 numpydoc_use_plots = True
+# The examples that draw import `optapi.plot`, and matplotlib through it.
+docscrape_sphinx.IMPORT_MATPLOTLIB_RE = r"\b(import +matplotlib|from +matplotlib +import|import .*\bplot)\b"
 plot_include_source = True
 plot_html_show_source_link = False
 plot_html_show_formats = False
