@@ -708,8 +708,8 @@ def plain(values: Sequence[Any]) -> list[Any]:
     return [v if isinstance(v, np.random.Generator) else np.asarray(v) for v in values]
 
 
-def check_mode(mode: CompileMode, name: str) -> Any:
-    """`mode`, which can run a loop, here that of a rule with this `name`.
+def check_mode(mode: CompileMode, rule: str) -> Any:
+    """`mode`, which can run a loop, here that of a `rule`, by its name.
 
     Raises
     ------
@@ -723,7 +723,7 @@ def check_mode(mode: CompileMode, name: str) -> Any:
     name = type(known.linker).__name__
     if name == "NumbaLinker":
         backend = import_module("optapi.graph.threads")
-        return linked_by(backend.FreeNumbaLinker(name), known)
+        return linked_by(backend.FreeNumbaLinker(rule), known)
     if name == "JAXLinker":
         if find_spec("jax") is None:
             raise ValueError(f"mode is JAX, which is not installed: install jax, or use {MODES}")
