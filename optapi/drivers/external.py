@@ -43,6 +43,7 @@ def is_separable(problem: Any) -> bool:
         and not OF_PARAMETERS & set(options)
         and all(is_plain(option) for name, option in options.items() if name != "bounds")
         and len({p.type.dtype for p in problem.parameters}) == 1
+        and sum(p.get_value(borrow=True).size for p in problem.parameters) > 0
         and not oracles([problem.cost])
         and all(isinstance(v, Constant) or is_dense(v) for v in graph_inputs([problem.cost]))
     )
@@ -195,13 +196,16 @@ class ExternalLoop:
         """The lows and the highs of all components with these inputs; nothing without bounds."""
         if not self.is_bounded:
             return []
-        if self._fixed is None or not self._has_fixed:
+        if self._fixed is None:
             pairs = [(-np.inf, np.inf) if pair is None else pair for pair in self._limits(inputs)]
             wide = [
                 [np.broadcast_to(side, shape) for side in pair]
                 for pair, shape in zip(pairs, self.packing.shapes, strict=True)
             ]
-            self._fixed = [np.array(joined(sides), self.dtype) for sides in zip(*wide, strict=True)]
+            found = [np.array(joined(sides), self.dtype) for sides in zip(*wide, strict=True)]
+            if not self._has_fixed:
+                return found
+            self._fixed = found
         return self._fixed
 
     def __call__(self, values: Sequence[Any], *arguments: Any) -> list[Any]:

@@ -37,7 +37,6 @@ def _by_address(place: int, result: Any, count: int) -> Any:
 
     @intrinsic
     def call(typing_context, address, given):  # type: ignore[no-untyped-def]
-
         def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
             convention = context.call_conv
             function = builder.inttoptr(values[0], convention.get_function_type(result, given.types).as_pointer())
@@ -64,22 +63,24 @@ def _by_address(place: int, result: Any, count: int) -> Any:
     return external
 
 
-def _result(op: Any) -> Any:
-    """The type of what an `External` or an `ExternalProduct` returns."""
-    vector = types.Array(from_dtype(np.dtype(op.type.dtype)), 1, "C")
-    return types.Tuple([from_dtype(np.dtype(op.cost_dtype)), vector]) if isinstance(op, External) else vector
+def returned(place: int, dtype: str, cost_dtype: str) -> Any:
+    """The type of what the function with the address at `place` of a link returns."""
+    vector = types.Array(from_dtype(np.dtype(dtype)), 1, "C")
+    return types.Tuple([from_dtype(np.dtype(cost_dtype)), vector]) if place == EVALUATION else vector
 
 
 @register_funcify_and_cache_key(External)
 def numba_funcify_External(op: External, **kwargs: Any) -> Any:
     """A call, the same for all costs and lengths."""
-    return _by_address(EVALUATION, _result(op), 1), f"optapi External {op.type.dtype} {op.cost_dtype} {VERSION}"
+    result = returned(EVALUATION, op.type.dtype, op.cost_dtype)
+    return _by_address(EVALUATION, result, 1), f"optapi External {op.type.dtype} {op.cost_dtype} {VERSION}"
 
 
 @register_funcify_and_cache_key(ExternalProduct)
 def numba_funcify_ExternalProduct(op: ExternalProduct, **kwargs: Any) -> Any:
     """A call, the same for all costs and lengths."""
-    return _by_address(PRODUCT, _result(op), 2), f"optapi ExternalProduct {op.type.dtype} {VERSION}"
+    result = returned(PRODUCT, op.type.dtype, op.type.dtype)
+    return _by_address(PRODUCT, result, 2), f"optapi ExternalProduct {op.type.dtype} {VERSION}"
 
 
 @register_funcify_default_op_cache_key(Product)

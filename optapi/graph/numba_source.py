@@ -28,7 +28,7 @@ from .compat import REWRITES_INNER_GRAPHS, rewrite_owned
 from .loops import Loop
 
 
-VERSION = 4
+VERSION = 5
 
 
 class Source:
@@ -173,7 +173,7 @@ def fresh(x):  # type: ignore[no-untyped-def]
 
 
 def contiguous(x):  # type: ignore[no-untyped-def]
-    """An array itself if it is known to be contiguous, else a copy; anything else as it is."""
+    """An array itself if it is known to be contiguous, and not a constant, else a copy; anything else as it is."""
     raise NotImplementedError
 
 
@@ -192,4 +192,6 @@ def _contiguous(x):  # type: ignore[no-untyped-def]
         return lambda x: x
     if x.ndim == 0:
         return lambda x: np.copy(x)
+    if not x.mutable:
+        return lambda x: np.ascontiguousarray(x).copy()
     return lambda x: np.ascontiguousarray(x)

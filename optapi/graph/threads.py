@@ -22,6 +22,7 @@ from pytensor.tensor.basic import scalar_from_tensor
 
 from .compat import compiled_of, linked_by
 from .external import EVALUATION, FUNCTIONS, PRODUCT
+from .numba import returned
 from .numba_source import Source, contiguous
 from .replace import replaced
 
@@ -167,6 +168,8 @@ class Link:
             function: Any = pytensor.function([*vectors, *inside], results, mode=apart, on_unused_input="ignore")
             self._functions.append(function)
             [compiled] = function.vm.jit_fn.overloads.values()
+            if compiled.signature.return_type != returned(place, gradient.type.dtype, cost.type.dtype):
+                raise TypeError(f"the cost returns {compiled.signature.return_type}")  # which no caller expects
             self.own[place] = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
 
     def __call__(self, inputs: Sequence[Any], rows: int | None = None) -> tuple[np.ndarray, list[np.ndarray]]:

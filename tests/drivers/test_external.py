@@ -206,3 +206,15 @@ def test_operations_that_differ_in_what_is_none_stay_apart():
         [p], pt.sum((rows - 1) ** 2 + (columns - 2) ** 2), "sgd", mode="NUMBA", step_size=0.1
     )
     np.testing.assert_allclose(run().x[0], 0.6, atol=1e-5)
+
+
+@pytest.mark.numba
+def test_a_gradient_that_is_a_constant():
+    """It is not written over, and a linear cost within bounds ends in a corner."""
+    x, slope = pytensor.shared(np.zeros(3), name="x"), np.array([1.0, -2.0, 3.0])
+    run = optapi.compile_minimizer([x], pt.sum(slope * x), "barzilai_borwein", mode="NUMBA", max_iterations=5)
+    result = run()
+    assert result.status != 0
+    assert (result.x[0] @ slope) < 0
+    np.testing.assert_array_equal(slope, [1.0, -2.0, 3.0])
+    np.testing.assert_array_equal(result.jac[0], slope)
