@@ -26,7 +26,7 @@ from ..typing import Array, CompileMode, Loss, OptAlgo, Tree
 from .covariance import precision
 from .evaluator import Evaluation, Evaluator, kinds_of
 from .locks import BUILDING
-from .many_fits import many_fits
+from .many_fits import check_row, many_fits
 from .numpy import by_leaf
 from .options import check_kind_of_mode, check_rule, name_of, options_of, rule_of
 from .oracle_program import OracleProgram
@@ -591,7 +591,10 @@ def curve_fit(model: Callable[..., Any], x: Any, y: ArrayLike, p0: Tree | None =
         return function(x, **p) if structure.kind is dict else function(x, *p)
 
     def residuals(p: Any) -> Any:
-        return whiten(apply(model, p) - data)
+        values = apply(model, p)
+        if isinstance(values, np.ndarray) and values.size != data.size > 1:
+            raise ValueError(f"the model has {values.size} values for {data.size} data; return one for each")
+        return whiten(values - data)
 
     def derivatives(p: Any) -> Any:
         leaves = structure.leaves("what jac returned", apply(jac, p))
@@ -619,7 +622,23 @@ def _asked(model: Callable[..., Any], x: Any, p0: Any) -> tuple[Any, Any, PyTree
     x = np.asarray(x, float) if isinstance(x, list | tuple) else x
     p0 = np.ones(len(parameter_names(model))) if p0 is None else p0
     p0 = np.atleast_1d(np.asarray(p0)) if isinstance(p0, Real) else p0
-    return x, p0, *point("p0", p0)
+    structure, start = point("p0", p0)
+    _check_taken(model, x, p0)
+    return x, p0, structure, start
+
+
+def _check_taken(model: Callable[..., Any], x: Any, p0: Any) -> None:
+    """The model takes as many parameters as `p0` has values, or those that it names."""
+    try:
+        signature = inspect.signature(model)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(x, **p0) if isinstance(p0, dict) else signature.bind(x, *p0)
+    except TypeError as error:
+        has = f"names {', '.join(map(str, p0))}" if isinstance(p0, dict) else f"has {len(p0)} values"
+        takes = ", ".join(parameter_names(model, strict=False)) or "none"
+        raise ValueError(f"p0 {has}, and the parameters of the model are {takes}: {error}") from None
 
 
 def _only_of_many(starts: Any, workers: Any) -> None:
@@ -645,7 +664,7 @@ def _curve_fits(model: Callable[..., Any], x: Any, data: np.ndarray, p0: Any, si
     """`curve_fit` of many data sets."""
     if jac is not None:
         raise TypeError("jac is given with many=True, which differentiates the model itself; leave it out")
-    if data.ndim < 1 or data.size == 0:
+    if data.ndim < 2 or data.size == 0:
         raise ValueError(f"y has shape {data.shape}; with many=True pass a row for each data set")
     x, p0, structure, start = _asked(model, x, p0)
     deviations = np.ones(()) if sigma is None else as_numbers("sigma", sigma)
@@ -661,6 +680,7 @@ def _curve_fits(model: Callable[..., Any], x: Any, data: np.ndarray, p0: Any, si
 
     def residuals(p: Any, y: Any, w: Any = weights) -> Any:
         values = model(x, **p) if structure.kind is dict else model(x, *p)
+        check_row(values, data.shape[1:])
         return w * (values - y)
 
     given = [data, weights] if weights.shape == data.shape else [data]

@@ -24,6 +24,28 @@ from .numpy import by_leaf
 from .results import BatchResult
 
 
+class Misfit(ValueError):
+    """What is wrong with the shapes of a model and its data."""
+
+
+def check_row(values: Any, shape: tuple[int, ...]) -> None:
+    """The values of a model have the `shape` of a row of the data.
+
+    Raises
+    ------
+    Misfit
+        If they do not.
+    """
+    if isinstance(values, TensorVariable):
+        known = values.type.shape
+        found = tuple(values.shape.eval(mode=PYTHON).tolist()) if None in known else known
+        if found != shape:
+            raise Misfit(
+                f"the model returns values of shape {found} for a row of y of shape {shape}; with many=True x is the "
+                "same for all rows. For an x of each, pass both as inputs to compile_minimizer, and call run.on_data"
+            )
+
+
 def many_fits(name: str, build: Callable[..., Any], structure: PyTree, start: Sequence[np.ndarray],
               data: Sequence[np.ndarray], sizes: np.ndarray | None, opt_algo: OptAlgo, *, starts: Any = None,
               workers: int = 1, tolerance: float = 1e-10, bounds: Any = None, x_scale: Any = "auto",
@@ -67,6 +89,8 @@ def many_fits(name: str, build: Callable[..., Any], structure: PyTree, start: Se
     point = structure.build([p * scale for p, scale in zip(shared, scales, strict=True)])
     try:
         residuals = build(point, *inputs)
+    except Misfit:
+        raise
     except Exception as error:
         raise TypeError(
             f"with many=True {name} is called with PyTensor variables, which raised a {type(error).__name__}: {error}; "

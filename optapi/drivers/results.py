@@ -109,7 +109,10 @@ class OptimizeResult(dict[str, Any]):
         return inverted(*known.matrix(), known.error, absolute_sigma, known.free)
 
     def standard_errors(self, absolute_sigma: bool = False) -> Tree:
-        """The standard errors of the components of `x`, as `x`: the roots of the diagonal of `covariance`."""
+        """The standard errors of the components of `x`, as `x`: the roots of the diagonal of `covariance`.
+
+        The cost has to be minus the logarithm of a likelihood or a posterior: a sum over the data, not a mean.
+        """
         return self._known().build(self.covariance(absolute_sigma).diagonal() ** 0.5)
 
     @property

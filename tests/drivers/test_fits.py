@@ -324,3 +324,21 @@ def test_standard_errors_with_further_arguments(exp, jac):
     inside = least_squares(START, lambda p: residuals(p, DATA, 2.0), jac)
     fit = least_squares(START, residuals, jac, args=(DATA, 2.0))
     np.testing.assert_array_equal(fit.standard_errors(), inside.standard_errors())
+
+
+@pytest.mark.parametrize(
+    ("p0", "said"),
+    [
+        ([1.0], "p0 has 1 values, and the parameters of the model are height, rate"),
+        ([1.0, 2.0, 3.0], "p0 has 3 values"),
+        ({"height": 1.0, "speed": 1.0}, "p0 names height, speed"),
+    ],
+)
+@pytest.mark.parametrize("many", [False, True])
+def test_a_start_that_the_model_does_not_take(p0, said, many):
+    def model(t, height, rate):
+        return height * np.exp(-rate * t)
+
+    y = np.ones((3, 5)) if many else np.ones(5)
+    with pytest.raises(ValueError, match=said):
+        optapi.curve_fit(model, np.arange(5.0), y, p0, many=many)

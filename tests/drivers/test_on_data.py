@@ -339,3 +339,25 @@ def test_least_squares_of_many():
     ):
         with pytest.raises(error, match=message):
             optapi.least_squares([1.5, 1.0], residuals, **{"args": (data, weights), "many": True} | keywords)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        (np.ones((3, 5)), np.ones((3, 5)), r"shape \(3, 5\) for a row of y of shape \(5,\)"),
+        (np.arange(5.0), np.ones((5, 3)), r"shape \(5,\) for a row of y of shape \(3,\)"),
+        (np.arange(5.0), np.ones(5), r"y has shape \(5,\)"),
+    ],
+)
+def test_rows_that_the_model_does_not_fit(x, y, said):
+    with pytest.raises(ValueError, match=said):
+        optapi.curve_fit(lambda t, a, b: a * np.exp(-b * t), x, y, [1.0, 1.0], many=True)
+
+
+def test_a_model_whose_shape_is_not_known_beforehand():
+    times = np.arange(8.0)
+    y = np.array([[2.0], [3.0]]) * np.exp(-0.5 * times)
+    fits = optapi.curve_fit(
+        lambda t, a, b: (a * pt.exp(-b * t))[: pt.as_tensor(t).shape[0]], times, y, [1.0, 1.0], many=True
+    )
+    np.testing.assert_allclose(fits.x, [[2.0, 0.5], [3.0, 0.5]], rtol=1e-6)
