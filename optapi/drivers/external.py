@@ -16,8 +16,9 @@ from pytensor.tensor.type import TensorType
 from .. import line_search
 from ..checks import is_dense
 from ..graph.compat import linked_by
-from ..graph.external import External, ExternalProduct, reads
+from ..graph.external import External, ExternalProduct
 from ..graph.oracle import oracles
+from ..graph.replace import operations
 from ..graph.threads import Link, WholeLinker, for_members, whole
 from ..objective import Objective
 from ..state import labels, names
@@ -162,7 +163,7 @@ class ExternalLoop:
         ----------
         program : LoopProgram
         build : callable
-            From a problem to the updates of its loop, and the variable for the number of iterations.
+            From a problem to the updates of its loop, and its inputs, the last of which is the number of iterations.
         """
         problem, parameters = program.problem, program.problem.parameters
         if not is_separable(problem):
@@ -174,19 +175,16 @@ class ExternalLoop:
         if option_of(program.rule, options, "bounds") is not None:
             options = {**options, "bounds": [tuple(sides)] if sides else None}
         cost = External(vector, problem.cost.type.dtype).cost(link, point)
-        apart, length = build(problem._replace(parameters=[point], cost=cost, options=options, inputs=[link, *sides]))
+        apart, given = build(problem._replace(parameters=[point], cost=cost, options=options, inputs=[link, *sides]))
         packing = Packing.of(apart, point, program.updates, parameters)
         if packing is None or not set(parameters).isdisjoint(graph_inputs(list(apart.values()))):
             return None
         f = Objective.of(parameters, problem.cost, name="minimization")
         x, v = vector(), vector()
-        here, product = f.at(x), None
-        if reads(list(apart.values()), ExternalProduct):
-            product = f.product(x, v)
+        here, multiplies = f.at(x), any(isinstance(op, ExternalProduct) for op in operations(apart.values()))
+        product = f.product(x, v) if multiplies else None
         functions = Link(x, v, here.cost, here.gradient, product, problem.inputs, program.mode)
-        call, lifted = whole(
-            as_function(apart, [link, *sides, length], linked_by(WholeLinker(name_of(program.rule)), program.mode))
-        )
+        call, lifted = whole(as_function(apart, given, linked_by(WholeLinker(name_of(program.rule)), program.mode)))
         # It compiles, and does nothing.
         nothing = [np.zeros(shape, dtype) for dtype, shape in map(kind, apart)]
         call(*nothing, functions.own, *[np.zeros(size, dtype) for _ in sides], np.asarray(0), *lifted)

@@ -590,10 +590,14 @@ def curve_fit(model: Callable[..., Any], x: Any, y: ArrayLike, p0: Tree | None =
     def apply(function: Callable[..., Any], p: Any) -> Any:
         return function(x, **p) if structure.kind is dict else function(x, *p)
 
+    def one_for_each(size: int) -> None:
+        if size != data.size > 1:
+            raise ValueError(f"the model has {size} values for {data.size} data; return one for each")
+
     def residuals(p: Any) -> Any:
         values = apply(model, p)
-        if isinstance(values, np.ndarray) and values.size != data.size > 1:
-            raise ValueError(f"the model has {values.size} values for {data.size} data; return one for each")
+        if isinstance(values, np.ndarray):
+            one_for_each(values.size)
         return whiten(values - data)
 
     def derivatives(p: Any) -> Any:
@@ -608,8 +612,7 @@ def curve_fit(model: Callable[..., Any], x: Any, y: ArrayLike, p0: Tree | None =
     residuals.__name__ = both.__name__ = getattr(model, "__name__", "model")
     function, jacobian = both if jac is True else residuals, derivatives if callable(jac) else jac
     result = least_squares(p0, function, jacobian, opt_algo, **kwargs)
-    if result["residuals"].size != data.size and data.size > 1:
-        raise ValueError(f"the model has {result['residuals'].size} values for {data.size} data; return one for each")
+    one_for_each(result["residuals"].size)
     names = parameter_names(model, strict=False)
     if structure.kind is None and len(names) == start[0].size:
         object.__setattr__(result, "_names", names)

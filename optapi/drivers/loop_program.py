@@ -215,32 +215,27 @@ class LoopProgram(Program):
         if not (self.is_fast and self.is_free and self.places.kept):
             return None
 
-        def build(problem: Problem) -> tuple[Updates, Any]:
-            step, length = step_of(problem, None, self.sign), pt.lscalar("length")
-            return loop(step.updates, length, step.ended), length
+        def build(problem: Problem) -> tuple[Updates, list[Any]]:
+            step = step_of(problem, None, self.sign)
+            return looped(step.updates, step.ended, problem.inputs)
 
         # Imported late, because it imports numba.
         return import_module(f"{__package__}.external").ExternalLoop.of(self, build)
 
     def _compiled(self, updates: Updates, ended: Any) -> Any:
         """What `advance` calls: a function of the values, those of the inputs, and how many iterations."""
-        looped, inputs = self._looped(updates, ended)
+        updates, inputs = looped(updates, ended, self.problem.inputs)
         if self.is_packed:
-            return self._packed(looped, inputs)
-        self.function = as_function(looped, inputs, self.mode)
+            return self._packed(updates, inputs)
+        self.function = as_function(updates, inputs, self.mode)
         call = self._callable(self.function)
         if self.is_fast and self.is_free:
             return lambda values, *arguments: list(call(*values, *arguments))
         return lambda values, *arguments: plain(call(*values, *arguments))
 
-    def _looped(self, updates: Updates, ended: Any) -> tuple[Updates, list[Any]]:
-        """The updates of a whole loop, and its inputs, the last of which is the number of iterations."""
-        length = pt.lscalar("length")
-        return loop(updates, length, ended), [*self.problem.inputs, length]
-
     def looped(self) -> tuple[list[Any], list[Any], list[Any]]:
         """Variables for the values, the inputs, and the later values as expressions of these."""
-        updates, inputs = self._looped(self.updates, self.ending)
+        updates, inputs = looped(self.updates, self.ending, self.problem.inputs)
         now, outputs = as_graph(updates)
         return now, inputs, outputs
 
@@ -655,6 +650,12 @@ def step_of(problem: Problem, penalties: Penalties | None, sign: int) -> Step:
             cost = cost + penalties.expression()
         updates = best(updates, cost, kept, name="minimization/best")
     return Step(updates, stop, ended, iterations, carried, kept)
+
+
+def looped(updates: Updates, ended: Any, inputs: Sequence[Any]) -> tuple[Updates, list[Any]]:
+    """The updates of a whole loop, and its inputs, the last of which is the number of iterations."""
+    length = pt.lscalar("length")
+    return loop(updates, length, ended), [*inputs, length]
 
 
 def apply_to(problem: Problem, stop: Any, cost: Variable, **keywords: Any) -> Updates:

@@ -12,8 +12,7 @@ from typing import Any
 
 from pytensor.gradient import DisconnectedType
 from pytensor.graph.basic import Apply, Variable
-from pytensor.graph.op import HasInnerGraph, Op
-from pytensor.graph.traversal import ancestors
+from pytensor.graph.op import Op
 from pytensor.scalar.basic import get_scalar_type
 from pytensor.tensor.basic import tensor_from_scalar
 from pytensor.tensor.type import TensorType
@@ -25,7 +24,17 @@ from ..checks import as_dtype
 EVALUATION, PRODUCT, FUNCTIONS = 0, 1, 2
 
 
-class External(Op):
+class Called(Op):
+    """What is called through an address."""
+
+    def perform(self, node: Apply, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        raise NotImplementedError("only numba calls functions through addresses")
+
+    def do_constant_folding(self, fgraph: Any, node: Apply) -> bool:
+        return False
+
+
+class External(Called):
     """``(link, point) -> (cost, gradient)``, with a link that says where the function is and what it reads.
 
     A link is a vector of int64: two addresses, and then for each array that the functions read, which is contiguous,
@@ -51,35 +60,22 @@ class External(Op):
         outputs: Any = self(link, point, return_list=True)
         return tensor_from_scalar(outputs[0])
 
-    def perform(self, node: Apply, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        raise NotImplementedError("only numba calls functions through addresses")
-
-    def do_constant_folding(self, fgraph: Any, node: Apply) -> bool:
-        return False
-
     def connection_pattern(self, node: Apply) -> list[list[bool]]:
         return [[False, False], [True, True]]
 
     def pullback(self, inputs: Sequence[Any], outputs: Sequence[Any], cotangents: Sequence[Any]) -> list[Variable]:
-        link, point = inputs
-        of_cost, of_gradient = cotangents
+        (link, point), (of_cost, of_gradient) = inputs, cotangents
         pulled: Any = []
         if not isinstance(of_cost.type, DisconnectedType):
             slope: Any = tensor_from_scalar(of_cost)
             pulled.append(as_dtype(slope, self.type.dtype) * outputs[1])
         if not isinstance(of_gradient.type, DisconnectedType):
             # The matrix of second derivatives is symmetric.
-            pulled.append(ExternalProduct(self.type)(link, point, as_dtype(of_gradient, self.type.dtype)))
+            pulled.append(ExternalProduct(self.type).of(link, point, of_gradient))
         return [DisconnectedType()(), sum(pulled[1:], pulled[0])]
 
-    def pushforward(self, inputs: Sequence[Any], outputs: Sequence[Any], tangents: Sequence[Any]) -> list[Variable]:
-        link, point = inputs
-        product: Any = ExternalProduct(self.type)(link, point, as_dtype(tangents[1], self.type.dtype))
-        # Nothing here asks for the slope.
-        return [DisconnectedType()(), product]
 
-
-class ExternalProduct(Op):
+class ExternalProduct(Called):
     """``(link, point, vector) -> product`` with the matrix of second derivatives, see `External`."""
 
     __props__ = ("type",)
@@ -87,32 +83,16 @@ class ExternalProduct(Op):
     def __init__(self, type: TensorType):
         self.type = type
 
+    def of(self, link: Variable, point: Variable, vector: Any) -> Any:
+        """The product as a variable."""
+        return self(link, point, as_dtype(vector, self.type.dtype))
+
     def make_node(self, *inputs: Variable) -> Apply:
         return Apply(self, list(inputs), [self.type()])
-
-    def perform(self, node: Apply, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        raise NotImplementedError("only numba calls functions through addresses")
-
-    def do_constant_folding(self, fgraph: Any, node: Apply) -> bool:
-        return False
 
     def connection_pattern(self, node: Apply) -> list[list[bool]]:
         return [[False], [False], [True]]
 
     def pullback(self, inputs: Sequence[Any], outputs: Sequence[Any], cotangents: Sequence[Any]) -> list[Variable]:
         link, point, _ = inputs
-        product: Any = ExternalProduct(self.type)(link, point, as_dtype(cotangents[0], self.type.dtype))
-        return [DisconnectedType()(), DisconnectedType()(), product]
-
-    def pushforward(self, inputs: Sequence[Any], outputs: Sequence[Any], tangents: Sequence[Any]) -> list[Variable]:
-        link, point, _ = inputs
-        product: Any = ExternalProduct(self.type)(link, point, as_dtype(tangents[2], self.type.dtype))
-        return [product]
-
-
-def reads(outputs: Sequence[Any], kind: type) -> bool:
-    """Whether there is an operation of this `kind` in the graphs of `outputs`, also in inner ones."""
-    operations = {variable.owner.op for variable in ancestors(list(outputs)) if variable.owner is not None}
-    return any(
-        isinstance(op, kind) or (isinstance(op, HasInnerGraph) and reads(op.inner_outputs, kind)) for op in operations
-    )
+        return [DisconnectedType()(), DisconnectedType()(), self.of(link, point, *cotangents)]

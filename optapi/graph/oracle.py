@@ -17,13 +17,13 @@ import pytensor.tensor as pt
 from pytensor.gradient import DisconnectedType, grad_undefined
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.fg import FunctionGraph
-from pytensor.graph.op import HasInnerGraph, Op
-from pytensor.graph.traversal import ancestors
+from pytensor.graph.op import Op
 
 from ..checks import as_dtype, as_list, as_tensor, check_callable, check_count, check_parameters
 from ..hints import hinted
 from ..pytree import derivative, number
 from ..typing import Variables
+from .replace import operations
 
 
 Arrays = list[np.ndarray]
@@ -343,14 +343,7 @@ class Product(Op):
 
 def oracles(variables: Iterable[Variable]) -> list[Oracle]:
     """The oracles that the graphs of `variables` call, also those of inner graphs, such as loops."""
-    found: dict[Oracle, None] = {}
-    for variable in ancestors(list(variables)):
-        op = getattr(variable.owner, "op", None)
-        if isinstance(op, Evaluation | Product):
-            found[op.oracle] = None
-        elif isinstance(op, HasInnerGraph):
-            found |= dict.fromkeys(oracles(op.inner_outputs))
-    return list(found)
+    return list(dict.fromkeys(op.oracle for op in operations(variables) if isinstance(op, Evaluation | Product)))
 
 
 @contextmanager

@@ -1,11 +1,12 @@
-"""Graphs with other variables in the places of some of theirs."""
+"""Graphs with other variables in the places of some of theirs, and the operations in graphs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pytensor.graph.traversal import toposort
+from pytensor.graph.op import HasInnerGraph
+from pytensor.graph.traversal import ancestors, toposort
 
 
 def replaced(outputs: Sequence[Any], replacements: Mapping[Any, Any]) -> list[Any]:
@@ -21,3 +22,11 @@ def replaced(outputs: Sequence[Any], replacements: Mapping[Any, Any]) -> list[An
             for old, copy in zip(node.outputs, copies, strict=True):
                 new.setdefault(old, copy)
     return [new.get(variable, variable) for variable in outputs]
+
+
+def operations(outputs: Iterable[Any]) -> Iterator[Any]:
+    """The operations in the graphs of `outputs`, also those of inner graphs, such as loops."""
+    for node in dict.fromkeys(v.owner for v in ancestors(list(outputs)) if v.owner is not None):
+        yield node.op
+        if isinstance(node.op, HasInnerGraph):
+            yield from operations(node.op.inner_outputs)

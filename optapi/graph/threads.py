@@ -23,7 +23,7 @@ from pytensor.tensor.basic import scalar_from_tensor
 from .compat import compiled_of, linked_by
 from .external import EVALUATION, FUNCTIONS, PRODUCT
 from .numba import returned
-from .numba_source import Source, contiguous
+from .numba_source import Source
 from .replace import replaced
 
 
@@ -46,6 +46,8 @@ class FreeNumbaLinker(NumbaLinker):
     """
 
     is_whole = False
+    # Whether Python calls what is compiled; numba's cache does not tell functions by what they may do.
+    is_final, key = True, "free"
 
     def __init__(self, name: str = "a function"):
         super().__init__()
@@ -53,17 +55,20 @@ class FreeNumbaLinker(NumbaLinker):
 
     def fgraph_convert(self, fgraph: Any, **options: Any) -> Any:  # type: ignore[override]
         source = Source(self.is_whole)
-        inputs = [source.new("x") for _ in fgraph.inputs]
-        outputs = source.write(fgraph, inputs)
+        inputs, result = self.write(source, fgraph)
         self.lifted, self.lines = list(source.lifted.values()), len(source.lines)
-        return source.function("optapi_function", inputs, "".join(f"{output}, " for output in outputs))
+        return source.function("optapi_function", inputs, result)
+
+    def write(self, source: Source, fgraph: Any) -> tuple[list[str], str]:
+        """Write the lines of the function, and return the names of its arguments, and what it returns."""
+        inputs = [source.new("x") for _ in fgraph.inputs]
+        return inputs, "".join(f"{output}, " for output in source.write(fgraph, inputs))
 
     def jit_compile(self, fn_and_cache: Any) -> Any:
         function, key = fn_and_cache
         if key is not None:
-            # Numba's cache does not tell functions by what they may do.
-            CACHED_SRC_FUNCTIONS[function] = f"{key}_free_fastmath{int(config.numba__fastmath)}"
-        compiled = numba_njit(function, final_function=True, cache=key is not None, nogil=True)
+            CACHED_SRC_FUNCTIONS[function] = f"{key}_{self.key}_fastmath{int(config.numba__fastmath)}"
+        compiled = numba_njit(function, final_function=self.is_final, cache=key is not None, nogil=True)
         self.announce(compiled)
         return compiled
 
@@ -91,13 +96,14 @@ class ExternalLinker(FreeNumbaLinker):
     It takes the first of the inputs and a link, in which it finds the others.
     """
 
+    is_final, key = False, "external"
+
     def __init__(self, count: int, name: str = "a cost"):
         super().__init__(name)
         self.count = count
 
-    def fgraph_convert(self, fgraph: Any, **options: Any) -> Any:  # type: ignore[override]
-        source = Source()
-        source.objects |= {"carray": carray, "pointer": pointer, "contiguous": contiguous, "np": np}
+    def write(self, source: Source, fgraph: Any) -> tuple[list[str], str]:
+        source.objects |= {"carray": carray, "pointer": pointer, "np": np}
         given, link = [source.new("x") for _ in range(self.count)], source.new("x")
         place, inputs = FUNCTIONS, list(given)
         for variable in fgraph.inputs[self.count :]:
@@ -108,18 +114,12 @@ class ExternalLinker(FreeNumbaLinker):
                 source.line(f"{name} = {name}.reshape(())")
             place += 1 + ndim
             inputs.append(name)
-        outputs = [f"contiguous({name})" for name in source.write(fgraph, inputs)]
-        self.lines = len(source.lines)
-        return source.function("optapi_cost", [*given, link], ", ".join(outputs))
+        return [*given, link], ", ".join(f"contiguous({name})" for name in source.write(fgraph, inputs))
 
     def jit_compile(self, fn_and_cache: Any) -> Any:
-        function, key = fn_and_cache
+        compiled = super().jit_compile(fn_and_cache)
         fgraph: Any = self.fgraph
         vectors = [types.Array(from_dtype(np.dtype(v.type.dtype)), 1, "C") for v in fgraph.inputs[: self.count]]
-        if key is not None:
-            CACHED_SRC_FUNCTIONS[function] = f"{key}_external_fastmath{int(config.numba__fastmath)}"
-        compiled: Any = numba_njit(function, cache=key is not None, nogil=True)
-        self.announce(compiled)
         compiled.compile((*vectors, types.Array(types.int64, 1, "C")))
         return compiled
 
@@ -152,11 +152,10 @@ class Link:
         if product is not None:
             graphs[PRODUCT] = ([point, vector], [product])
         below = list(graph_inputs([output for _, outputs in graphs.values() for output in outputs]))
-        explicit = [variable for variable in inputs if any(variable is other for other in below)]
+        self._explicit = [place for place, variable in enumerate(inputs) if variable in below]
         shared = [variable for variable in below if isinstance(variable, SharedVariable)]
-        self._explicit = [place for place, variable in enumerate(inputs) if any(variable is v for v in explicit)]
         self._containers = [variable.container for variable in shared]
-        data = [*explicit, *shared]
+        data = [*(inputs[place] for place in self._explicit), *shared]
         inside = [variable.type() for variable in data]
         self._ndims = [variable.type.ndim for variable in data]
         self.own = np.zeros(FUNCTIONS + sum(1 + ndim for ndim in self._ndims), "int64")
