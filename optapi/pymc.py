@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.replace import graph_replace
 
 from . import stopping
 from .checks import check_choice, check_count, check_flag, check_number, warn
@@ -631,7 +633,12 @@ def fit_advi(n: int = 10_000, rule: OptAlgo = "adam", *, method: str = "advi", o
         model=model, start=start, random_seed=random_seed
     )
     approximation = inference.approx
-    loss = inference.objective(check_count("obj_n_mc", obj_n_mc))
+    loss: Any = inference.objective(check_count("obj_n_mc", obj_n_mc))
+    # JAX makes no arrays whose shape is a variable.
+    known = {p: pt.specify_shape(p, p.get_value(borrow=True).shape) for p in approximation.params}
+    lengths = [v for v in model.dim_lengths.values() if isinstance(v, SharedVariable)]
+    known |= {v: pt.constant(v.get_value(), dtype=v.type.dtype) for v in lengths}
+    [loss] = graph_replace([loss], known, strict=False)
     generators = generators_of([loss])
     seeds = np.random.SeedSequence(random_seed).spawn(len(generators))
     for generator, seed in zip(generators, seeds, strict=True):

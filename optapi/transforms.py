@@ -15,6 +15,8 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
+from pytensor.scalar.basic import Switch
+from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.type import float_dtypes
 
 from . import schedules
@@ -35,7 +37,7 @@ from .checks import (
     shared_scalar,
 )
 from .gradients import mark
-from .graph.loops import cond, hold, like
+from .graph.loops import FALSE, Loop, cond, hold, like
 from .graph.replace import replaced
 from .hints import hinted
 from .moments import running_average
@@ -157,7 +159,7 @@ def average(updates: Updates, averages: Mapping[Any, Any], *, weight: Scalar | N
 
     The mean of all values, :math:`\bar x \leftarrow \bar x + (x - \bar x) / t` (Polyak-Ruppert averaging), or with
     `weight` :math:`w` a running average :math:`\bar x \leftarrow w \bar x + (1 - w) x` that begins at the first value.
-    Calls that move no parameter, after a stop or where a call was skipped, do not count.
+    Calls after a stop, and calls that were skipped, do not count.
 
     Parameters
     ----------
@@ -219,8 +221,9 @@ def lawa(updates: Updates, averages: Mapping[Any, Any], *, latest: int = 6, ever
     r"""`updates` that also average the latest of the parameters: ``lawa(updates, {p: p_bar}, every=epoch)``.
 
     At every `every`-th call the parameters are kept, and :math:`\bar x` is the mean of the `latest` ones that were;
-    before the first it is the parameters themselves. Calls that move no parameter do not count. It lets a step size
-    stay high and have the cost that a falling one would give; `average` takes in all points, also the first ones.
+    before the first it is the parameters themselves. Calls after a stop, and calls that were skipped, do not count. It
+    lets a step size stay high and have the cost that a falling one would give; `average` takes in all points, also
+    the first ones.
 
     Parameters
     ----------
@@ -303,7 +306,35 @@ def _check_free(updates: Updates) -> None:
 
 def _moved(updates: Updates, parameters: Iterable[Any]) -> Any:
     """Whether `updates` move any of `parameters` in this call."""
-    return ~conjunction([pt.all(pt.eq(updates[parameter], parameter)) for parameter in parameters])
+    return ~conjunction([~_moves(updates[parameter], parameter) for parameter in parameters])
+
+
+def _moves(value: Any, parameter: Any) -> Any:
+    """Whether the next `value` of `parameter` is another.
+
+    A comparison would be a pass of its own through the next value, which would have to be held for it. So where the
+    graph chooses by a condition whether the parameter stays, as `hold` does, the condition is the answer, and where it
+    never does, the parameter moves.
+    """
+    choice = _choice(value.owner, parameter)
+    if choice is not None:
+        goes, other = choice
+        return goes & _moves(other, parameter)
+    nodes = [v.owner for v in ancestors([value]) if v.owner is not None]
+    if value is parameter or any(isinstance(node.op, Loop) or _choice(node, parameter) for node in nodes):
+        return pt.any(pt.neq(value, parameter))
+    return ~FALSE
+
+
+def _choice(node: Any, parameter: Any) -> tuple[Any, Any] | None:
+    """When `node` does not choose `parameter`, and what it chooses then; None if it is no such choice."""
+    if node is None or not isinstance(node.op, Elemwise) or not isinstance(node.op.scalar_op, Switch):
+        return None
+    condition, first, second = node.inputs
+    if parameter not in (first, second) or not all(condition.type.broadcastable):
+        return None
+    condition = pt.neq(condition.dimshuffle(), 0)
+    return (~condition, second) if first is parameter else (condition, first)
 
 
 @hinted
@@ -314,7 +345,7 @@ def lookahead(
 
     With slow weights :math:`s`, which begin at the parameters' values, every :math:`k`-th call is
     :math:`x, s \leftarrow s + w (\hat x - s)`, with the next value :math:`\hat x` by the rule; all other calls are
-    those of the rule. A call in which the rule moves none of the `parameters` does not count.
+    those of the rule. A call after a stop, or one that was skipped, does not count.
 
     Parameters
     ----------
@@ -379,7 +410,7 @@ def schedule_free(updates: Updates, parameters: Variables, *, step_size: StepSiz
 
     with the change :math:`\Delta` by which the rule would move the parameters :math:`x`. Both :math:`z` and
     :math:`\bar x` begin at the parameters of the first call. With a constant step size :math:`\bar x` is the mean of
-    :math:`z`. A call in which the rule moves nothing does not count.
+    :math:`z`. A call after a stop, or one that was skipped, does not count.
 
     Parameters
     ----------
@@ -537,7 +568,7 @@ def mechanic(updates: Updates, gradients: Mapping[Any, Any], *, initial: Scalar 
         r \leftarrow \beta r + s \, \mathrm{clip}(h, m), \qquad m \leftarrow \max(\beta m, |h|), \qquad
         v \leftarrow \beta^2 v + h^2, \qquad s \leftarrow \frac{s_0 m / k + \max(r, 0)}{\sqrt v + \epsilon}
 
-    A call in which the rule moves nothing does not count.
+    A call after a stop, or one that was skipped, does not count.
 
     Parameters
     ----------

@@ -442,6 +442,16 @@ class TestVariational:
         assert first.mean.eval()[0] == pytest.approx(mean, abs=0.1)
         np.testing.assert_array_equal(first.hist, second.hist)
 
+    @pytest.mark.jax
+    def test_under_jax_with_named_dimensions(self):
+        with pm.Model(coords={"group": ["a", "b", "c"]}) as model:
+            x = pm.Normal("x", 0, 1, dims="group")
+            pm.Normal("y", x, 0.5, observed=[1.0, 2.0, -1.0], dims="group")
+        options = {"step_size": schedules.Cosine(0.1, steps=2000), "backend": "jax", "progressbar": False}
+        fit = op.fit_advi(2000, model=model, random_seed=1, **options)
+        np.testing.assert_allclose(fit.mean.eval(), np.array([1.0, 2.0, -1.0]) * 0.8, atol=0.1)
+        np.testing.assert_allclose(fit.std.eval(), np.sqrt(0.2), rtol=0.25)
+
     def test_trainer(self):
         advi = pytest.importorskip("pymc_extras.inference.advi")
         adam = pytest.importorskip("pymc_extras.inference.advi.optimizers").adam

@@ -18,7 +18,7 @@ from ..moments import correction
 from ..notes import note
 from ..objective import Objective
 from ..typing import Bounds, Mask, Scalar, StepSize, Updates, Variables
-from ..vectors import length
+from ..vectors import norm
 from ._linear_algebra import ratio
 
 
@@ -447,7 +447,7 @@ def mars(parameters: Variables, cost: Variable | None = None, gradients: Variabl
     there = _there(f, kept) if second_gradient else kept
     for (p, g, rate, gamma, c2, eps), old in zip(f.each(*scalars), there, strict=True):
         c = g + gamma * (g - pt.switch(pt.eq(f.count, 0), pt.zeros_like(g), old))
-        c = c / pt.maximum(length(c), np.ones((), p.type.dtype))
+        c = c / pt.maximum(norm(c), np.ones((), p.type.dtype))
         m, v = f.momentum(p, "mean"), None if base == "lion" else f.zeros_like(p, "mean_square")
         new[m] = f.average(m, c, w1)
         if v is not None:

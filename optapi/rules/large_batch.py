@@ -13,7 +13,7 @@ from ..hints import hinted
 from ..moments import correction
 from ..objective import Objective
 from ..typing import Bounds, Mask, Scalar, StepSize, Tensor, Updates, Variables
-from ..vectors import length
+from ..vectors import norm
 
 
 @hinted
@@ -249,7 +249,7 @@ def novograd(parameters: Variables, cost: Variable | None = None, gradients: Var
     first, new = pt.eq(f.count, 0), {}
     for (p, g, a, b1, eps, k), decay_it in zip(f.each(f.step_size(step_size), *scalars, shrink), decays, strict=True):
         m, v = f.momentum(p, "mean"), f.state("mean_square", parameter=p)
-        square = length(g) ** 2
+        square = norm(g) ** 2
         new[v] = pt.switch(first, square, f.average(v, square, w2))
         u = g / (pt.sqrt(new[v]) + eps)
         if decay_it and not is_zero(decay):
@@ -263,7 +263,7 @@ def _trust_ratio(
     parameter: Any, step: Tensor, clip: Scalar | None = None, factor: Any = None, epsilon: Any = None
 ) -> Any:
     """The norm of `parameter` over that of `step`, times `factor`; 1 if one of the norms is 0."""
-    size, distance = length(parameter), length(step)
+    size, distance = norm(parameter), norm(step)
     top = size if clip is None else pt.minimum(size, as_dtype(scalar("clip", clip, low=0), parameter.type.dtype))
     top = top if factor is None else factor * top
     bottom = distance if epsilon is None else distance + as_dtype(epsilon, parameter.type.dtype)

@@ -21,7 +21,7 @@ from ..moments import correction, running_average
 from ..objective import Objective
 from ..typing import Bounds, Mask, Scalar, StepSize, Tensor, Updates, Variables
 from ..updates import extend
-from ..vectors import guarded, length, root_mean_square
+from ..vectors import guarded, norm, root_mean_square
 from ._linear_algebra import ratio
 from .first_order import adamw
 
@@ -702,7 +702,7 @@ def shampoo(parameters: Variables, cost: Variable | None = None, gradients: Vari
             new[v] = w * v + one * g**2
             adam = mean / (pt.sqrt(new[v] / k2) + graft_eps)
             tiny = np.asarray(1e-16, p.type.dtype)
-            direction = pt.switch(ready, direction * (length(adam) / (length(direction) + tiny)), adam)
+            direction = pt.switch(ready, direction * (norm(adam) / (norm(direction) + tiny)), adam)
         else:
             direction = pt.switch(ready, direction, mean)
         new[p] = p - rate * direction
@@ -1122,7 +1122,7 @@ def _orthogonalizer(coefficients: str, iterations: int, epsilon: Any) -> Callabl
             P = b * A + c * (A @ A)
             return [i + 1, a * X + (X @ P if tall else P @ X)], FALSE
 
-        start = matrix / (length(matrix) + as_dtype(epsilon, dtype))
+        start = matrix / (norm(matrix) + as_dtype(epsilon, dtype))
         return repeat(turn, [pt.constant(np.int64(0)), start], len(table))[1]
 
     return orth

@@ -231,14 +231,6 @@ BY_HAND = (
     lion, signum, adabelief, adan, ademamix, adopt, mars, yogi, laprop, qhm, qhadam, aggmo, madgrad, lamb, lars,
     novograd, ftrl, dog, prodigy, d_adaptation, adam, cautious, schedule_free,
 )  # fmt: skip
-NOTES = """
-Five of them have passes that are not in the arithmetic by hand. The norms of `lamb`, `lars`, `novograd` and `dog`
-divide by a power of two that is found by a sum of its own, so that squares do not overflow. `schedule_free` asks
-first whether the update moves anything, since an average must not go on where the rule has stopped. The way from the
-start in `dog`, and the next point of `sgd` in `schedule_free`, are then vectors that are read twice and held, in
-fresh memory at each call; to fill a fresh vector of this size alone takes three times as long as to fill one again,
-or more.
-"""
 TITLES = {"cautious": "cautious(adam)", "schedule_free": "schedule_free(sgd)"}
 
 
@@ -274,7 +266,7 @@ def write(lines):
     head, said = __doc__.split("\n\n")
     by = f"By `tests/benchmarks/elementwise.py`, with PyTensor {pytensor.__version__}, in milliseconds."
     said = " ".join(said.split()).split(" With ``--write``")[0].replace("``", "`")
-    PAGE.write_text("\n\n".join([f"# {head.split(':')[0]}", f"{by} {said}", "\n".join(lines), NOTES.strip()]) + "\n")
+    PAGE.write_text("\n\n".join([f"# {head.split(':')[0]}", f"{by} {said}", "\n".join(lines)]) + "\n")
 
 
 def main():

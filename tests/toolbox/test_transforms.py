@@ -6,6 +6,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from pytensor.graph.traversal import ancestors
 
 import optapi
 from optapi import gradients, schedules
@@ -561,6 +562,34 @@ def trajectory(weight=None, after=0, steps=6):
         points.append(p.get_value())
         means.append(mean.get_value())
     return np.array(points), np.array(means)
+
+
+# What a transform is given, and whether it has to compare the next value with the parameter to see that it is held.
+HELD = {
+    "as it is": (lambda updates, p: updates, False),
+    "held twice": (lambda updates, p: optapi.skip_nonfinite(optapi.hold(updates, pt.constant(False))), False),
+    "scaled": (lambda updates, p: {**updates, p: updates[p] * 1.0}, True),
+    "cautious": (lambda updates, p: optapi.cautious(updates, {p: 2 * p}), True),
+}
+
+
+@pytest.mark.parametrize(("change", "is_compared"), HELD.values(), ids=HELD)
+def test_averages_wait_while_a_rule_is_held(change, is_compared):
+    p, mean, stop = parameter(), parameter(np.zeros(3), "mean"), pytensor.shared(0)
+    updates = change(optapi.sgd([p], pt.sum(p**2), stop=stop, step_size=0.25), p)
+    averaged = optapi.average(updates, {p: mean})
+    # A comparison would be a pass through the parameter of its own.
+    passes = [v for v in ancestors([averaged[mean]]) if v.type.dtype == "bool" and v.type.ndim == 1 and v.owner]
+    compared = [v for v in passes if p in v.owner.inputs and v.owner.op == pt.neq]
+    assert bool(compared) is is_compared
+    step = pytensor.function([], [], updates=averaged, mode=optapi.PYTHON)
+    for expected in (START / 2, START * 3 / 8):
+        step()
+        np.testing.assert_array_equal(mean.get_value(), expected)
+    stop.set_value(1)
+    step()
+    np.testing.assert_array_equal(mean.get_value(), START * 3 / 8)
+    np.testing.assert_array_equal(p.get_value(), START / 4)
 
 
 def test_average_is_the_mean_of_all_values():
