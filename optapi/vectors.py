@@ -22,7 +22,7 @@ def dot(a: Array, b: Tensor) -> Any:
 
 def norm(a: Tensor) -> Any:
     """The Euclidean norm of all components of a tensor; not finite if a component is not."""
-    # Squares of float64 overflow above 1.3e154, and of float32 above 1.8e19. All three sums are one pass, where to divide
+    # Squares of float64 overflow above 1.3e154, those of float32 above 1.8e19. All three sums are one pass; to divide
     # by the largest component first would be two, and under numba a maximum takes ten times as long as a sum.
     dtype, k = a.type.dtype, np.finfo(a.type.dtype).maxexp
     up, down, high, low = (np.asarray(2.0**e, dtype) for e in (k // 2 + 28, -k // 2 - 28, k * 9 // 10, -k * 9 // 10))
