@@ -71,7 +71,7 @@ class Manifold:
         return self._tangent(*_pair(x, v))
 
     def retract(self, x: Tensor, v: Tensor) -> Any:
-        """The point to which the tangent vector `v` leads from the point `x` of the manifold, `x + v` to first order."""
+        """The point to which the tangent vector `v` leads from the point `x`, `x + v` to first order."""
         x, v = _pair(x, v)
         return self._curve(x, v)(pt.ones((), x.type.dtype))[0]
 
@@ -223,8 +223,8 @@ class Stiefel(Manifold):
 
 
 FORMS = (
-    "pass a manifold of optapi.manifolds for all, a dictionary from parameters, or their names, to such, or a list with "
-    "one or None for each parameter"
+    "pass a manifold of optapi.manifolds for all, a dictionary from parameters, or their names, to such, or a list "
+    "with one or None for each parameter"
 )
 
 

@@ -93,8 +93,8 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
     is that of the components inside of their bounds; rows and columns of the others are zero. With `l1` it is that of
     the components that are not 0, vectors have both parts, and three vectors of state are twice as long.
 
-    On a manifold: :math:`2 m^2 n` multiplications more, and the projections of the pairs. The inverse Hessian is that on
-    the tangent space.
+    On a manifold: :math:`2 m^2 n` multiplications more, and the projections of the pairs. The inverse Hessian is that
+    on the tangent space.
 
     For groups of parameters of one cost use one `lbfgs` over all of them: for each of two, the parameters of the other
     would be data that change between calls.
