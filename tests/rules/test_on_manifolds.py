@@ -129,8 +129,9 @@ def test_the_pairs_are_in_the_present_tangent_space():
     run = Run(start(8), rayleigh(symmetric(8))[0], manifold=Sphere(), tolerance=1e-6)
     for x in run:
         [vectors] = [v.get_value() for v in run.updates if v.name == "lbfgs/vectors"]
-        np.testing.assert_allclose(vectors @ x, 0, atol=1e-13)
-    assert np.linalg.norm(vectors, axis=1).all()
+        lengths = np.linalg.norm(vectors, axis=1)
+        assert np.all(abs(vectors @ x) <= 1e-11 * lengths)
+    assert np.all(lengths > 0)
     H = optapi.inverse_hessian(run.updates) @ np.eye(8)
     assert np.all(np.linalg.eigvalsh((H + H.T) / 2) > 0)
 
@@ -281,7 +282,7 @@ def test_a_matrix_that_is_data():
     run = optapi.compile_minimizer(
         [x], pt.sum(x * pt.dot(M, x)), "lbfgs", inputs=[M], manifold=Sphere(), mode=PYTHON, tolerance=1e-7
     )
-    found = run.on_data([A])
+    found = run.on_data(A)
     np.testing.assert_allclose(found.fun, np.linalg.eigvalsh(A)[:, 0], rtol=1e-12)
 
 
