@@ -273,10 +273,10 @@ class Descent(NamedTuple):
         # Only a step along the steepest descent clears the memory of a rule, so that a run which ends because the
         # search fails still has its inverse Hessian to report.
         restarted = steepest & ~failed
-        s = f.unscaled(x_new - x)
+        s, y = f.unscaled(x_new - x), g_new - g
         if f.manifold is not None:
-            s, g = f.manifold.tangent(x_new, length.astype(f.dtype) * p), f.manifold.tangent(x_new, g)
-        return End(x_new, result.trial.cost, g_new, s, g_new - g, d, steepest, failed, restarted, result)
+            s, y = (f.manifold.tangent(x_new, v) for v in (length.astype(f.dtype) * p, y))
+        return End(x_new, result.trial.cost, g_new, s, y, d, steepest, failed, restarted, result)
 
     def transported(self, end: End, vector: Tensor) -> Any:
         """`vector`, which belongs to the start, on a manifold projected on the tangent space at the end."""
