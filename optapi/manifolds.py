@@ -251,6 +251,11 @@ def manifolds(given: Any, parameters: Sequence[Any]) -> list[Manifold | None]:
     return found
 
 
+def _straight(x: Any, v: Any) -> Curve:
+    """The line from `x` on along `v`."""
+    return lambda a: (x + a * v, v)
+
+
 @dataclass(frozen=True)
 class Packed:
     """The product of the manifolds of all parameters, for vectors into which they are packed.
@@ -293,7 +298,7 @@ class Packed:
     def curve(self, point: Tensor, vector: Tensor) -> Curve:
         """The curve from `point` on, whose velocity there is `vector`."""
         curves = [
-            (lambda a, x=x, v=v: (x + a * v, v)) if manifold is None else manifold._curve(x, v)
+            _straight(x, v) if manifold is None else manifold._curve(x, v)
             for manifold, x, v in zip(self.each, self.unpack(point), self.unpack(vector), strict=True)
         ]
 

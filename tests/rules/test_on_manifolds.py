@@ -6,11 +6,12 @@ import pytensor.tensor as pt
 import pytest
 from reference import conjugate_gradient as formulas
 from reference import manifolds as reference
+from registry import Everywhere
 from test_l1 import Run
 
 import optapi
 from optapi import PYTHON
-from optapi.manifolds import Manifold, Sphere, Stiefel
+from optapi.manifolds import Sphere, Stiefel
 
 
 RULES = [
@@ -136,25 +137,12 @@ def test_the_pairs_are_in_the_present_tangent_space():
     assert np.all(np.linalg.eigvalsh((H + H.T) / 2) > 0)
 
 
-class Everything(Manifold):
-    """All of space."""
-
-    def _project(self, v):
-        return v
-
-    def _tangent(self, x, v):
-        return v
-
-    def _curve(self, x, v):
-        return lambda a: (x + a * v, v)
-
-
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_where_all_is_tangent_steps_are_those_without_a_manifold(rule):
     def rosenbrock(x):
         return pt.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
 
-    free, on = (Run(np.linspace(-1, 1, 5), rosenbrock, rule, **options) for options in ({}, {"manifold": Everything()}))
+    free, on = (Run(np.linspace(-1, 1, 5), rosenbrock, rule, **options) for options in ({}, {"manifold": Everywhere()}))
     for count, (x, y) in enumerate(zip(free, on, strict=False)):
         np.testing.assert_allclose(x, y, rtol=1e-6)
         if count == 15:
