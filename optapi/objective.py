@@ -665,6 +665,9 @@ class Objective:
             noted(variable, kept=part)
         known = self.stopped | (pt.all(pt.eq(x, kept[0])) & ~pt.isnan(kept[1]))
         cost, gradient = cond(~known, lambda point: self.at(point)[1:], [x], [kept[1], self.scaled(kept[2])])
+        if self.manifold is not None:
+            # A driver that knows the gradient at the start writes it there as it is.
+            gradient = self.manifold.tangent(x, gradient)
         return Point(x, cost, gradient), pt.switch(known, 0, 1).astype("int64"), kept
 
     def is_exact(self, exact: bool | None) -> bool:

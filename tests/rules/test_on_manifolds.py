@@ -259,6 +259,10 @@ def test_compiled_loops_and_many_starts():
     np.testing.assert_allclose(result.fun, np.linalg.eigvalsh(A)[0], rtol=1e-9)
     np.testing.assert_allclose(result.optimality, abs(result.jac[0]).max())
     assert result.optimality <= 1e-5
+    # The gradient there is not small, and its projection is.
+    again = run()
+    assert (again.nit, again.fun) == (0, result.fun)
+    assert abs(2 * A @ again.x[0]).max() > 1
     for member in run.from_starts(optapi.sample_starts([x], 3, seed=0)):
         np.testing.assert_allclose(np.linalg.norm(member.x[0]), 1, rtol=1e-14)
         np.testing.assert_allclose(member.fun, result.fun, rtol=1e-9)
