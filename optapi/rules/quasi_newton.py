@@ -106,7 +106,8 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
     With bounds: Byrd, Lu, Nocedal and Zhu (1995), A limited memory algorithm for bound constrained optimization;
     Morales and Nocedal (2011), Remark on algorithm 778: L-BFGS-B. With `l1`: Schmidt, Fung and Rosales (2007), Fast
     optimization methods for L1 regularization, section 3.2, for the two parts; Andrew and Gao (2007), Scalable training
-    of L1-regularized log-linear models, for orthants.
+    of L1-regularized log-linear models, for orthants. On a manifold: Huang, Gallivan and Absil (2015), A Broyden class
+    of quasi-Newton methods for Riemannian optimization, for the pairs.
 
     Examples
     --------
