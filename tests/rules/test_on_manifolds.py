@@ -210,6 +210,36 @@ def test_many_starts(manifold):
         np.testing.assert_allclose(end, alone, atol=1e-6)
 
 
+@pytest.mark.parametrize("rule", [optapi.lbfgs, optapi.polak_ribiere, optapi.barzilai_borwein])
+def test_data_and_points_that_change_between_calls(rule):
+    M, x, stop = pt.dmatrix("M"), pytensor.shared(start(6), name="x"), pytensor.shared(0, name="stop")
+    updates = rule([x], pt.sum(x * pt.dot(M, x)), stop=stop, manifold=Sphere(), tolerance=1e-7)
+    step = pytensor.function([M], [], updates=updates, mode=PYTHON)
+    for seed in range(3):
+        # The pairs and the direction before belong to other places.
+        A = symmetric(6, seed)
+        x.set_value(5 * start(6, seed=seed))
+        stop.set_value(0)
+        while not stop.get_value():
+            step(A)
+            np.testing.assert_allclose(np.linalg.norm(x.get_value()), 1, rtol=1e-14)
+        np.testing.assert_allclose(x.get_value() @ A @ x.get_value(), np.linalg.eigvalsh(A)[0], rtol=1e-12)
+
+
+def test_parameters_of_two_dtypes():
+    A = symmetric(6)
+    X, c = pytensor.shared(start(6, 2).astype("float32"), name="X"), pytensor.shared(np.zeros(2), name="c")
+    cost = brockett(A, np.array([2.0, 1.0]))(X) + pt.sum((c - [1.0, 2.0]) ** 2)
+    stop = pytensor.shared(0, name="stop")
+    updates = optapi.lbfgs([X, c], cost, stop=stop, manifold={X: Stiefel()}, tolerance=1e-3)
+    step = pytensor.function([], [], updates=updates, mode=PYTHON)
+    while not stop.get_value():
+        step()
+        assert off(X.get_value()) < 1e-6
+    values = np.linalg.eigvalsh(A)
+    np.testing.assert_allclose(cost.eval(mode=PYTHON), 2 * values[0] + values[1], rtol=1e-6)
+
+
 def test_minimize():
     A, seen = symmetric(6), []
     values = np.linalg.eigvalsh(A)
