@@ -319,7 +319,8 @@ def eliminated(matrix: Tensor, right: Tensor) -> Any:
     """The solution X of `matrix` X = `right`, by elimination without pivots.
 
     It is one small loop, raises nothing, and is as good as one with pivots for the matrices of a `CompactHessian`,
-    whose first half is negative definite and leaves a second half that is positive definite.
+    whose first half is negative definite and leaves a second half that is positive definite, and for triangles whose
+    rows and columns are in another order.
     """
     size = matrix.type.shape[0]
 
