@@ -78,8 +78,12 @@ def directive(name: str, thing: Any) -> str:
     if name in CONSTANTS:
         return f".. py:data:: {name}\n\n   {CONSTANTS[name]}"
     lines = [f".. autoclass:: {name}"]
-    base = thing in (optapi.prox.Penalty, optapi.prox.Projection, optapi.bijections.Bijection)
+    base = thing in (
+        *(optapi.prox.Penalty, optapi.prox.Projection),
+        *(optapi.bijections.Bijection, optapi.manifolds.Manifold),
+    )
     plain = optapi.schedules.Schedule | optapi.prox.Penalty | optapi.bijections.Bijection | tuple
+    plain |= optapi.manifolds.Manifold
     if base or not issubclass(thing, plain):
         lines.append("   :members:")
     if is_dataclass(thing):

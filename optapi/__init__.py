@@ -32,7 +32,19 @@ and `updates` is as it was after any error.
 
 from typing import TYPE_CHECKING
 
-from . import bijections, gradients, line_search, plot, profiles, prox, schedules, stopping, testing, transforms
+from . import (
+    bijections,
+    gradients,
+    line_search,
+    manifolds,
+    plot,
+    profiles,
+    prox,
+    schedules,
+    stopping,
+    testing,
+    transforms,
+)
 from .augmented import augmented_lagrangian
 from .checks import OptimizationWarning
 from .constraints import multipliers
@@ -199,6 +211,7 @@ __all__ = [
     "lookahead",
     "loop",
     "madgrad",
+    "manifolds",
     "mars",
     "mechanic",
     "minimize",

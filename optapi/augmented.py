@@ -152,6 +152,8 @@ def augmented_lagrangian(parameters: Variables, cost: Variable | None = None, gr
                 f"{called} has {argument}, which would be in other units than the cost here; add it to the cost, or "
                 "ask for it by constraints"
             )
+    if "manifold" in options or "manifold" in getattr(rule, "keywords", ()):
+        raise TypeError(f"{called} has manifold, which does not go together with constraints; write it as constraints")
     if takes(rule, "exact"):
         options = {"exact": f.is_exact(exact), **options}
     if bounds is not None and not takes(rule, "bounds"):

@@ -111,6 +111,7 @@ PAIRS = {"betas": "{0}= and {1}=, two numbers"}
 SENTENCES = {
     "options": "pass what is in options as keywords, for instance max_iterations=100",
     "prox": "take proximal_lbfgs or proximal_gradient, or a first-order rule such as adam; lbfgs has l1=",
+    "manifold": "take lbfgs, barzilai_borwein or conjugate_gradient, which have it",
     "clipnorm": "clip the gradients before the rule: optapi.gradients.clip_norm",
     "clipvalue": "clip the gradients before the rule: optapi.gradients.clip",
     "global_clipnorm": "clip the gradients before the rule: optapi.gradients.clip_global_norm",

@@ -52,11 +52,12 @@ from .graph.derivatives import (
 )
 from .graph.loops import FALSE, as_update, cond, hold, like
 from .graph.replace import replaced
+from .manifolds import Packed, manifolds
 from .moments import running_average
 from .notes import note, noted
 from .prox import penalties, residual
 from .scaling import equilibrated, sizes
-from .typing import Bounds, Constraints, Mask, Prox, Scalar, StepSize, Tensor, Updates, Variables, XScale
+from .typing import Bounds, Constraints, Manifolds, Mask, Prox, Scalar, StepSize, Tensor, Updates, Variables, XScale
 from .updates import extend
 
 
@@ -113,6 +114,8 @@ class Objective:
         The general constraints, none or more, of a rule that takes them.
     penalties : list of Penalty or None, or None
         That of each parameter, whose proximal operator is taken after a step; None without any.
+    manifold : Packed or None
+        The manifold that the packed vector stays on. Gradients are then projected on its tangent spaces.
 
     Examples
     --------
@@ -141,6 +144,7 @@ class Objective:
     x_scale: Kept | None = None
     rows: Rows | None = None
     penalties: list[Any] | None = None
+    manifold: Packed | None = None
     _count: Any = field(default=None, init=False)
     _momenta: dict[Any, Any] = field(default_factory=dict, init=False)
     _metric: dict[Any, Any] = field(default_factory=dict, init=False)
@@ -150,12 +154,14 @@ class Objective:
            stop: Variable | None = None, updates: Updates | None = None, *, tolerance: Scalar | None = None,
            ascent: bool = False, name: str, needs_cost: bool = False,
            x_scale: XScale | None = None, bounds: Bounds | None = None,
-           constraints: Constraints | None = None, prox: Prox | None = None) -> Objective:  # fmt: skip
+           constraints: Constraints | None = None, prox: Prox | None = None,
+           manifold: Manifolds | None = None) -> Objective:  # fmt: skip
         """Check the arguments that all rules have, and open the rule.
 
         Parameters
         ----------
-        parameters, cost, gradients, stop, updates, tolerance, ascent, name, x_scale, bounds, constraints, prox
+        parameters, cost, gradients, stop, updates, tolerance, ascent, name
+        x_scale, bounds, constraints, prox, manifold
             As the user passed them. A rule that passes `prox` on calls `metric` for each parameter.
         needs_cost : bool
             Whether the rule evaluates the cost and its gradients at other points than the parameters' values.
@@ -194,6 +200,8 @@ class Objective:
             f.rows = Rows.of(constraints, parameters, point, f.unpack(point))
         if prox is not None:
             f.penalties = penalties(prox, parameters)
+        if manifold is not None:
+            f.manifold = f._on(manifold, {"x_scale": x_scale, "bounds": bounds})
         return f
 
     # What a rule reads
@@ -364,7 +372,7 @@ class Objective:
         Its state has the prefix ``rule/name``. It neither stops nor changes signs, which `finish` and `of` do for all.
         `step_size` is its own, unless it is a ``functools.partial`` that has one.
         """
-        given = set(getattr(rule, "keywords", ())) & {"bounds", "prox", "l1", "region", "constraints"}
+        given = set(getattr(rule, "keywords", ())) & {"bounds", "prox", "l1", "region", "constraints", "manifold"}
         if given:
             raise ValueError(
                 f"{rule.func.__name__} has {min(given)} inside of {self.name}, which does not judge by it; "  # type: ignore[attr-defined]
@@ -447,6 +455,14 @@ class Objective:
         """What vanishes at a solution, in units of the parameters: their gradient, with bounds the projected one."""
         gradient = self.unscaled(gradient)
         return gradient if self.box is None else self.box.residual(point, gradient)
+
+    def _on(self, manifold: Manifolds, others: Mapping[str, Any]) -> Packed:
+        """The option `manifold`, checked, for packed vectors; none of the options `others` may be given beside it."""
+        found = manifolds(manifold, self.parameters)
+        for argument, value in others.items():
+            if value is not None:
+                raise ValueError(f"manifold and {argument} do not go together; pass one of them")
+        return Packed(found, [state.shape_of(p) for p in self.parameters], self.pack, self.unpack)
 
     # Scales: a rule with `x_scale` works on vectors z with x = x0 + D z from any point x0, and points stay as they are,
     # so that to scale them and back rounds none.
@@ -534,7 +550,8 @@ class Objective:
         return self._at(self.pack(tensors) if rounds else point, cost, gradients)
 
     def _at(self, point: Tensor, cost: Any, gradients: Sequence[Any]) -> Point:
-        return Point(point, cost, self.scaled(self.pack(gradients)))
+        gradient = self.scaled(self.pack(gradients))
+        return Point(point, cost, gradient if self.manifold is None else self.manifold.tangent(point, gradient))
 
     def product(self, point: Tensor, vector: Tensor) -> Any:
         """The product of the Hessian at the packed vector `point` with the packed `vector`.
@@ -612,8 +629,8 @@ class Objective:
     def current(self, exact: bool | None) -> tuple[Point, Any, tuple[Any, ...]]:
         """The cost and the gradient at the point that the parameters hold, evaluated unless they are known.
 
-        They are not evaluated after `stop` either, and then mean nothing. With bounds the point is the nearest feasible
-        one.
+        They are not evaluated after `stop` either, and then mean nothing. With bounds or a manifold the point is the
+        nearest feasible one.
 
         Parameters
         ----------
@@ -632,8 +649,11 @@ class Objective:
         x = self.pack(self.parameters)
         if self.box is not None:
             x = self.box.project(x)
+        if self.manifold is not None:
+            x = self.manifold.project(x)
         if not self.is_exact(exact):
-            here = self._at(x, self.cost, self.gradients) if self.box is None else self.at(x)
+            is_free = self.box is None and self.manifold is None
+            here = self._at(x, self.cost, self.gradients) if is_free else self.at(x)
             return here, pt.constant(np.int64(1)), ()
         # NaN equals nothing, so at first no point is known.
         kept = (
@@ -645,6 +665,9 @@ class Objective:
             noted(variable, kept=part)
         known = self.stopped | (pt.all(pt.eq(x, kept[0])) & ~pt.isnan(kept[1]))
         cost, gradient = cond(~known, lambda point: self.at(point)[1:], [x], [kept[1], self.scaled(kept[2])])
+        if self.manifold is not None:
+            # A driver that knows the gradient at the start writes it there as it is.
+            gradient = self.manifold.tangent(x, gradient)
         return Point(x, cost, gradient), pt.switch(known, 0, 1).astype("int64"), kept
 
     def is_exact(self, exact: bool | None) -> bool:

@@ -127,11 +127,11 @@ class Penalty:
 
     def value(self, x: Tensor) -> Any:
         """The value at `x`, a scalar; infinite outside of where the penalty is defined. Of a set it is 0."""
-        return self._value(_point("x", x))
+        return self._value(as_point("x", x))
 
     def prox(self, v: Tensor, t: Any = 1.0) -> Any:
         """The proximal operator at `v`, of its shape; `t` is a positive scalar, or a tensor if it is `separable`."""
-        v, t = _point("v", v), as_tensor("t", t)
+        v, t = as_point("v", v), as_tensor("t", t)
         if t.type.ndim and not self.separable:
             raise ValueError(
                 f"t has {t.type.ndim} dimensions, and {type(self).__name__} is not separable; pass a scalar"
@@ -166,7 +166,7 @@ class Projection(Penalty):
 
     def project(self, v: Tensor) -> Any:
         """The nearest point of the set."""
-        return self._project(_point("v", v))
+        return self._project(as_point("v", v))
 
     def minimize(self, g: Tensor) -> Any:
         """The point of the set with the least :math:`g^T x`, which `frank_wolfe` needs.
@@ -176,7 +176,7 @@ class Projection(Penalty):
         TypeError
             If it is not known: it is of `Simplex`, `Box`, `L1Ball`, `L2Ball` and `LinfBall`.
         """
-        return self._minimize(_point("g", g))
+        return self._minimize(as_point("g", g))
 
     def _minimize(self, g: Any) -> Any:
         raise TypeError(f"{type(self).__name__} has no point of least g'x; pass Simplex, Box, or one of the balls")
@@ -191,7 +191,7 @@ class Projection(Penalty):
         raise NotImplementedError
 
 
-def _point(argument: str, value: Any) -> Any:
+def as_point(argument: str, value: Any) -> Any:
     """`value` as a floating-point tensor."""
     value = as_tensor(argument, value)
     if value.type.dtype not in (*float_dtypes, *integer_dtypes):
@@ -1247,7 +1247,7 @@ def l1_weights(l1: Any, parameters: Sequence[Any]) -> list[Any]:
     if isinstance(l1, list | tuple) and len(parameters) == 1 != len(l1) and all(isinstance(v, Real) for v in l1):
         l1 = np.asarray(l1)
     found: list[Any] = []
-    for weight, p in zip(_each("l1", l1, parameters, forms), parameters, strict=True):
+    for weight, p in zip(each_entry("l1", l1, parameters, forms), parameters, strict=True):
         if weight is None:
             found.append(None)
             continue
@@ -1268,7 +1268,7 @@ def entries(argument: str, given: Any, parameters: Sequence[Any], methods: Seque
     TypeError, ValueError
         If it has not; the message names the parameter.
     """
-    found = _each(argument, given, parameters, FORMS.format(what="objects of optapi.prox"))
+    found = each_entry(argument, given, parameters, FORMS.format(what="objects of optapi.prox"))
     for part, p in zip(found, parameters, strict=True):
         _check_methods(f"{argument} of {called(p)}", part, methods)
     return found
@@ -1288,7 +1288,7 @@ def penalties(prox: Any, parameters: Sequence[Any]) -> list[Any]:
         If `prox` is not in one of its forms; the message names the parameter.
     """
     forms = FORMS.format(what="penalties of optapi.prox")
-    found = _each("prox", prox, parameters, forms)
+    found = each_entry("prox", prox, parameters, forms)
     for penalty, p in zip(found, parameters, strict=True):
         if penalty is None:
             continue
@@ -1337,7 +1337,7 @@ def exceeds(penalty: Any, x: Any) -> Any:
     return pt.any(abs(x - penalty.project(x)) > close * (1 + abs(x)))
 
 
-def _each(argument: str, given: Any, parameters: Sequence[Any], forms: str) -> list[Any]:
+def each_entry(argument: str, given: Any, parameters: Sequence[Any], forms: str) -> list[Any]:
     """The entry of `given` for each parameter."""
     if isinstance(given, Mapping):
         return by_parameter(argument, given, parameters, forms)

@@ -48,7 +48,7 @@ DENSE = 200
 SOLVED = (0, 5, 7)
 LIMIT = 1
 # Options of rules whose solutions have other conditions of optimality than those differentiated here.
-WITHOUT = ("l1", "prox", "region")
+WITHOUT = ("l1", "prox", "region", "manifold")
 
 
 class Solution(NamedTuple):
@@ -178,7 +178,8 @@ def solve(parameters: Variables, cost: Variable | None = None, rule: OptAlgo = "
     for name in WITHOUT:
         if options.get(name) is not None:
             raise ValueError(
-                f"solve has no derivatives of solutions with {name}=; leave it out, or write a smooth penalty into cost"
+                f"solve has no derivatives of solutions with {name}=; leave it out, or write it into the cost, as "
+                "a smooth penalty or by optapi.bijections"
             )
     options = check_rule(chosen, options, solve, "parameters and cost", symbolic=True)
     known = options_of(chosen)[0] or {}

@@ -31,6 +31,8 @@ Weight: TypeAlias = "ArrayLike | Variable"
 Weights: TypeAlias = "ArrayLike | Variable | Mapping[Any, Any] | Sequence[Any]"
 # A penalty or set of each parameter, by the parameter or in a list, or one for all; see `prox.penalties`.
 Prox: TypeAlias = Any
+# A manifold for each parameter, by the parameter or in a list, or one for all; see `manifolds.manifolds`.
+Manifolds: TypeAlias = Any
 # An axis, several ones, or all.
 Axis: TypeAlias = int | tuple[int, ...] | None
 # Typical sizes of the parameters: a number, an array, one of these for each parameter, or where they come from.

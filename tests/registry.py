@@ -6,6 +6,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,20 @@ def readme_rule() -> Callable[..., Any]:
 def not_b(parameter: Any) -> bool:
     """A choice of parameters for `partition`, which takes at least one of those in the contract tests."""
     return parameter.name != "b"
+
+
+@dataclass(frozen=True)
+class Everywhere(optapi.manifolds.Manifold):
+    """All of space, so that the promises hold for a rule that stays on it."""
+
+    def _project(self, v: Any) -> Any:
+        return v
+
+    def _tangent(self, x: Any, v: Any) -> Any:
+        return v
+
+    def _curve(self, x: Any, v: Any) -> Any:
+        return lambda a: (x + a * v, v)
 
 
 ROWS = [
@@ -104,6 +119,7 @@ ROWS = [
     Case(optapi.lbfgs, {"memory": 2, "exact": False}),
     Case(optapi.lbfgs, {"bounds": (-0.75, None)}),
     Case(optapi.lbfgs, {"l1": 0.0}),
+    Case(optapi.lbfgs, {"manifold": Everywhere()}),
     Case(optapi.bfgs, {}),
     Case(optapi.sr1, {}),
     Case(optapi.barzilai_borwein, {}),
@@ -113,6 +129,7 @@ ROWS = [
     Case(optapi.hestenes_stiefel, {}),
     Case(optapi.dai_yuan, {}),
     Case(optapi.hager_zhang_cg, {}),
+    Case(optapi.hager_zhang_cg, {"manifold": Everywhere()}),
     Case(optapi.scaled_conjugate_gradient, {}),
     Case(optapi.hessian_free, {"steps": 10}),
     Case(optapi.krylov_subspace_descent, {"dimensions": 3}),

@@ -357,6 +357,7 @@ CALLS |= {
     f"bijections.{name}": (getattr(optapi.bijections, name), dict)
     for name in ("Exponential", "Interval", "Ordered", "Orthogonal", "Positive", "Simplex", "UnitVector")
 }
+CALLS |= {f"manifolds.{name}": (getattr(optapi.manifolds, name), dict) for name in ("Sphere", "Stiefel")}
 # Names that have no arguments of their own to check, and why.
 WITHOUT = {
     "PYTHON": "a mode",
@@ -367,6 +368,7 @@ WITHOUT = {
     "CompiledMinimizer": "compile_minimizer makes it",
     "schedules.Schedule": "a base class without fields",
     "bijections.Bijection": "a base class without fields",
+    "manifolds.Manifold": "a base class without fields",
     "prox.Penalty": "a base class without fields",
     "prox.Projection": "a base class without fields",
     "Laplace": "a plain tuple",

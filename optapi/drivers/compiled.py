@@ -257,6 +257,7 @@ class CompiledMinimizer:
         structure = PyTree(partial(NamedList, names=names), tuple(range(len(names))), (PyTree(),) * len(names))
         evaluator = Evaluator(self._program.evaluate, True, structure, tuple(inputs or ()))
         evaluator.limits, evaluator.penalties = limits, self._program.penalties
+        evaluator.manifolds = self._program.manifolds
         evaluator.violated = self._program.violated
         return CompiledRun(self._program, evaluator, self._termination, monitor, values)
 
@@ -681,7 +682,8 @@ class CompiledMinimizer:
 
         size = np.cumsum([array[0].size for array in ends.x])[:-1]
         matrices: Any = partial(self._program.matrices, ends.x, data)
-        if self._program.is_constrained or self._program.penalties is not None:
+        program = self._program
+        if program.is_constrained or program.penalties is not None or program.manifolds is not None:
             matrices = no_second_derivatives
         hidden = {"_matrices": matrices, "_build": build, "_ends": size}
         for name, value in hidden.items():

@@ -22,6 +22,7 @@ from ..pytree import PyTree, derivatives, largest, named, number
 from ..typing import CompileMode, Derivative
 from .differences import SCHEMES, Differences, Workers
 from .locks import BUILDING
+from .on_manifolds import OnManifolds
 from .penalties import Penalties
 
 
@@ -132,6 +133,7 @@ class Evaluator:
         self.constraints: Any = None  # general ones, `ConstraintFunctions`
         self.violated: Any = None  # what finds the largest violation where they are expressions
         self.penalties: Penalties | None = None  # of the rule
+        self.manifolds: OnManifolds | None = None  # of the rule
         self.sign = 1  # -1 where `f` is maximized
         self.held: Evaluation | None = None
         self.recent: list[Evaluation] = []
@@ -197,7 +199,7 @@ class Evaluator:
         return evaluation.gradients  # type: ignore[return-value]
 
     def size(self, evaluation: Evaluation) -> float:
-        """The largest component of the gradients at a point, with bounds or penalties of the residual.
+        """The largest component of the gradients at a point, with bounds, penalties or manifolds of the residual.
 
         With general constraints that of the Lagrangian, where a rule has found it.
         """
@@ -207,6 +209,8 @@ class Evaluator:
             return evaluation.size
         if self.penalties is not None:
             return self.penalties.size(evaluation.point, self.downhill(evaluation), self.args)
+        if self.manifolds is not None:
+            return largest(self.manifolds.tangent(evaluation.point, self.gradients(evaluation)))
         return largest(projected_gradients(evaluation.point, self.downhill(evaluation), self.limits))
 
     def downhill(self, evaluation: Evaluation) -> Arrays:

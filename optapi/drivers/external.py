@@ -28,7 +28,7 @@ from .program import as_function, joined
 
 
 # What is said of each parameter, so that a rule over one packed vector would take it otherwise.
-OF_PARAMETERS = {"constraints", "prox", "l1", "mask"}
+OF_PARAMETERS = {"constraints", "prox", "l1", "manifold", "mask"}
 RULES = __name__.replace("drivers.external", "rules.")
 # The name of the packed vector.
 POINT = "minimization/point"

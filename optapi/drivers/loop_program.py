@@ -51,6 +51,7 @@ from ..vectors import largest as largest_of
 from .covariance import information, precision, products, products_graph
 from .evaluator import FEW, Evaluation, Evaluator
 from .locks import BUILDING
+from .on_manifolds import OnManifolds
 from .options import check_kind_of_mode, name_of, option_of, options_of
 from .penalties import Penalties
 from .program import Places, Program, apply, as_function, as_graph, full, values_of
@@ -270,7 +271,9 @@ class LoopProgram(Program):
                 values[place] = np.array(value)
         for place, array in zip(self.places.parameters, point or (), strict=point is not None):
             values[place] = np.asarray(array)
-        for place, array in zip(self.places.parameters, put_inside(self.point(values), limits), strict=True):
+        start = put_inside(self.point(values), limits)
+        start = start if self.manifolds is None else self.manifolds.project(start)
+        for place, array in zip(self.places.parameters, start, strict=True):
             values[place] = array
         return values
 
@@ -311,6 +314,11 @@ class LoopProgram(Program):
         """Those of the rule."""
         return Penalties.of(self.rule, self.options, self.problem.parameters, self.problem.inputs)
 
+    @cached_property
+    def manifolds(self) -> OnManifolds | None:
+        """Those of the rule."""
+        return OnManifolds.of(self.rule, self.options, self.problem.parameters)
+
     def limits(self, inputs: Sequence[Any]) -> Any:
         """The bounds of the parameters with these `inputs`, see `feasible.limits`; None without."""
         return None if self._boxes is None else self._limits(*inputs)
@@ -333,7 +341,7 @@ class LoopProgram(Program):
         """Whether minimizations on data sets, of which these inputs have one each, may be one call of a function."""
         mine = bool(self._oracles or self._keys or self.problem.updates) or any(map(is_generator, self.updates))
         # Their best point is not that of the lowest cost.
-        mine = mine or self.is_constrained or self.penalties is not None
+        mine = mine or self.is_constrained or self.penalties is not None or self.manifolds is not None
         moving = {v for v, is_wide in zip(self.problem.inputs, wide, strict=True) if is_wide}
         return not mine and moving.isdisjoint(explicit_graph_inputs(self._all_sides))
 

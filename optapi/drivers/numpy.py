@@ -21,6 +21,7 @@ from .constraint_functions import constraint_functions
 from .differences import is_found
 from .evaluator import Evaluation, evaluator_of, kinds_of
 from .gradient_check import Comparison, along, compare
+from .on_manifolds import OnManifolds
 from .options import check_kind_of_mode, check_rule, name_of, option_of, options_of, own_rule, public_name, rule_of
 from .oracle_program import OracleProgram
 from .penalties import NAMES, Penalties, is_penalty
@@ -110,15 +111,15 @@ class minimize_iterator(Run):
         of a dictionary those of some of its keys; or one pair of numbers for all. None is no bound. `x0` is put inside,
         and no step leads outside. `constraints`, of a rule that takes them, are one or a list of SciPy's
         ``LinearConstraint``, ``NonlinearConstraint`` and dictionaries, triples ``(function, low, high)`` and pairs
-        ``(function, value)``; a Jacobian that is missing is found as the derivative of `f` is if `df` is None. `l1` and
-        `prox`, of rules that take them, are put together as `x0` too, or one for all; a dictionary need not have all
-        keys.
+        ``(function, value)``; a Jacobian that is missing is found as the derivative of `f` is if `df` is None. `l1`,
+        `prox` and `manifold`, of rules that take them, are put together as `x0` too, or one for all; a dictionary need
+        not have all keys.
 
     Attributes
     ----------
     x : as `x0`
         The best point with a finite cost that was seen, the current best estimate of the minimum; a copy. Setting it
-        moves the iterate, inside of the bounds, and what was seen before no longer counts.
+        moves the iterate, inside of the bounds or on the manifold, and what was seen before no longer counts.
     f, df, opt_algo
         As they were passed.
     iterate : as `x0`
@@ -201,6 +202,8 @@ class minimize_iterator(Run):
         for option in NAMES:
             if options.get(option) is not None and is_penalty(rule, option):
                 options[option] = entries_by_leaf(option, options[option], structure)
+        if options.get("manifold") is not None:
+            options["manifold"] = entries_by_leaf("manifold", options["manifold"], structure)
         given = (max_iterations, max_evaluations, time_limit, target, cost_tolerance, step_tolerance)
         self.f, self.df = f, df
         self.opt_algo: Any = rule
@@ -209,12 +212,14 @@ class minimize_iterator(Run):
         if checkpoint is not None:
             structure.described()
         self._check_gradient = check_flag("check_gradient", check_gradient)
+        on = OnManifolds.of(rule, options, parameters_of(start))
+        start = start if on is None else on.project(start)
         evaluator = evaluator_of(f, df, args, hessp, structure, start, mode, workers)
-        evaluator.limits = bounds
+        evaluator.limits, evaluator.manifolds = bounds, on
         if constraints is not None:
             evaluator.constraints = constraint_functions(constraints, structure, start, bounds, mode)
             options["constraints"] = evaluator.constraints.limits
-        evaluator.penalties = penalties_of(rule, options, start)
+        evaluator.penalties = Penalties.of(rule, options, parameters_of(start))
         program = OracleProgram(rule, options, kinds_of(start), mode)
         self._running = False
         self._compared: tuple[Evaluation, Comparison | None] | None = None
@@ -291,7 +296,8 @@ class minimize_iterator(Run):
             if array.shape != old.shape:
                 raise ValueError(f"x has an array of shape {array.shape} where x0 has {old.shape}; pass a point as x0")
         arrays = [array.astype(old.dtype) for array, old in zip(arrays, self._position.now.point, strict=True)]
-        arrays = put_inside(arrays, self._evaluator.limits)
+        arrays, on = put_inside(arrays, self._evaluator.limits), self._evaluator.manifolds
+        arrays = arrays if on is None else on.project(arrays)
         values, places = list(self._position.values), self._program.places
         for place, array in zip(places.parameters, arrays, strict=True):
             values[place] = array
@@ -496,15 +502,14 @@ def entries_by_leaf(name: str, given: Any, structure: PyTree) -> list[Any]:
     ]
 
 
-def penalties_of(rule: Callable[..., Any], options: Mapping[str, Any], start: Sequence[np.ndarray]) -> Penalties | None:
-    """The penalties of `rule`, at points such as `start`."""
+def parameters_of(start: Sequence[np.ndarray]) -> list[Any]:
+    """Variables for points such as `start`."""
     kinds = kinds_of(start)
     names = [f"x{position}" if len(kinds) > 1 else "x" for position in range(len(kinds))]
-    parameters = [
+    return [
         pt.tensor(name, shape=shape, dtype=np.dtype(dtype).name)
         for name, (shape, dtype) in zip(names, kinds, strict=True)
     ]
-    return Penalties.of(rule, options, parameters)
 
 
 def is_plain(option: object) -> bool:

@@ -31,7 +31,7 @@ class OptimizeResult(dict[str, Any]):
     fun : float
         The cost there, with the penalties `l1` and `prox` of a rule, which are not in `jac`.
     jac : as the start
-        The derivative there.
+        The derivative there, with manifolds its projection on their tangent spaces.
     iterate : as the start
         The point that the algorithm holds, at which it would go on; not always the best.
     nit : int
@@ -62,8 +62,8 @@ class OptimizeResult(dict[str, Any]):
     violation : float
         With general constraints, the largest violation at `x`.
     optimality : float
-        With bounds, the size of the largest component of the projected derivative; with general constraints, of that of
-        the Lagrangian.
+        With bounds or manifolds, the size of the largest component of the projected derivative; with general
+        constraints, of that of the Lagrangian.
 
     Examples
     --------

@@ -48,10 +48,10 @@ class Position(NamedTuple):
 
 
 def no_second_derivatives() -> NoReturn:
-    """What a result with general constraints or penalties says in the place of second derivatives."""
+    """What a result with constraints, penalties or manifolds says in the place of second derivatives."""
     raise ValueError(
-        "with constraints or penalties the errors of an estimate are not those of the second derivatives of the cost; "
-        "draw new data sets from the fitted model, and fit them, for instance with run.on_data"
+        "with constraints, penalties or manifolds the errors of an estimate are not those of the second derivatives of "
+        "the cost; draw new data sets from the fitted model, and fit them, for instance with run.on_data"
     )
 
 
@@ -171,11 +171,11 @@ class Run:
         """Whether the cost falls where one component alone moves, although no direction of a search promised it.
 
         As in a funnel: where other components are far more curved, no step along a direction that has them promises
-        anything. Components are looked at of which a small step is worth far more than rounding, if there are neither
-        bounds nor penalties.
+        anything. Components are looked at of which a small step is worth far more than rounding, if all of them are
+        free and the cost has no penalties.
         """
         evaluator, sign = self._evaluator, self._program.sign
-        if evaluator.limits is not None or evaluator.penalties is not None or self._program.is_constrained:
+        if evaluator.limits is not None or self._has_no_second_derivatives:
             return False
         cost, point = evaluator.total(now), now.point
         ends = np.cumsum([array.size for array in point])
@@ -315,7 +315,15 @@ class Run:
             )
         if evaluator.penalties is not None:
             return said.replace(" derivative", " residual")
-        return said if evaluator.limits is None else said.replace(" derivative", " projected derivative")
+        if evaluator.limits is None and evaluator.manifolds is None:
+            return said
+        return said.replace(" derivative", " projected derivative")
+
+    @property
+    def _has_no_second_derivatives(self) -> bool:
+        """Whether those of the cost say nothing of errors."""
+        evaluator = self._evaluator
+        return self._program.is_constrained or evaluator.penalties is not None or evaluator.manifolds is not None
 
     def _why(self) -> str:
         """What may be the cause where there is no further progress."""
@@ -358,14 +366,15 @@ class Run:
             gradients = zip(self._evaluator.gradients(evaluation), active, strict=True)
             result["active"] = self._built(active)
             result["bound_multipliers"] = self._built([np.where(a, g, g.dtype.type(0)) for g, a in gradients])
-            result["optimality"] = self._evaluator.size(evaluation)
+        if evaluator.limits is not None or evaluator.manifolds is not None:
+            result["optimality"] = evaluator.size(evaluation)
         if self._program.is_constrained:
             result |= self._of_constraints(evaluation)
         # The inputs of a compiled minimization are there for the time of a call.
         second: Any = partial(
             self._program.second_derivatives, evaluation.point, evaluator, evaluator.args, evaluator.limits
         )
-        if self._program.is_constrained or evaluator.penalties is not None:
+        if self._has_no_second_derivatives:
             second = no_second_derivatives
         object.__setattr__(result, "_second", second)
         return result
@@ -408,7 +417,8 @@ class Run:
         }
 
     def _jac(self, evaluation: Evaluation) -> Any:
-        return self._built(self._evaluator.gradients(evaluation))
+        gradients, manifolds = self._evaluator.gradients(evaluation), self._evaluator.manifolds
+        return self._built(gradients if manifolds is None else manifolds.tangent(evaluation.point, gradients))
 
     def _built(self, arrays: Sequence[np.ndarray]) -> Any:
         return self._evaluator.structure.build([array.copy() for array in arrays])

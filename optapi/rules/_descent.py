@@ -27,6 +27,7 @@ from ..line_search import LineSearch, Step, Trial, least_fall, resolution
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Tensor, Updates
 from ..vectors import dot, largest, norm, unit
+from ._linear_algebra import CompactInverseHessian
 
 
 ZERO, TRUE = pt.constant(np.int64(0)), pt.constant(np.bool_(True))
@@ -47,7 +48,8 @@ class End(NamedTuple):
         The point that the parameters hold after the call, its cost and its gradient; those of the start if the search
         failed.
     step, change : vectors
-        The change of the point and the change of the gradient, :math:`s` and :math:`y` of the papers.
+        The change of the point and the change of the gradient, :math:`s` and :math:`y` of the papers. On a manifold
+        they are in the tangent space at `point`, to which what belongs to the start is projected.
     direction : vector
         The direction of the search.
     steepest, failed : boolean scalar variable
@@ -199,6 +201,9 @@ class Descent(NamedTuple):
         is_noisy = not takes_noise and noisy(objective)
         if is_noisy:
             converged = FALSE
+        if objective.manifold is not None:
+            # A start that is not on it does not stay where it is.
+            converged = converged & pt.all(pt.eq(current.point, objective.pack(objective.parameters)))
         search_state: tuple[Any, ...] = ()
         if hasattr(line_search, "begin"):
             search_state = line_search.begin(objective.name, current.cost.type.dtype)
@@ -225,6 +230,8 @@ class Descent(NamedTuple):
         if direction is None:
             d, steepest = self.descent, TRUE
         else:
+            if f.manifold is not None:
+                direction = f.manifold.tangent(x, direction)
             steepest = ~(dot(g, direction) < 0) | pt.gt(self.search_failed, 0)
             if restart is not None:
                 steepest = steepest | restart
@@ -242,16 +249,23 @@ class Descent(NamedTuple):
             # All of a step of a rule that knows the bounds is feasible but for rounding.
             options["limit"] = pt.maximum(room.longest(d), 1) / u
 
+        curve = None if f.manifold is None else f.manifold.curve(x, p)
+
         def line(a: Any) -> Trial:
-            trial = f.at(self.moved(a.astype(f.dtype) * step))
-            return Trial(trial.cost, dot(trial.gradient, p), (trial.point, trial.gradient))
+            a, velocity = a.astype(f.dtype), p
+            if curve is None:
+                point = self.moved(a * step)
+            else:
+                point, velocity = curve(a)
+            trial = f.at(point)
+            return Trial(trial.cost, dot(trial.gradient, velocity), (trial.point, trial.gradient))
 
         size = pt.switch(self.finished, pt.zeros_like(size), size / u)
         result = self.search(line, Trial(self.cost, dot(g, p), (x, g)), size, *self.search_state, **options)
         if not isinstance(result, Step):
             raise TypeError(f"line_search returned {shown(result)}; it has to return a Step of optapi.line_search")
         promise = -size * dot(g, p) / 2 if result.promise is None else result.promise
-        result = result._replace(size=u * result.size, promise=promise)
+        length, result = result.size, result._replace(size=u * result.size, promise=promise)
         x_new, g_new = result.trial.carry
         # At round-off level a step may pass the tests of the search and leave the point where it is. A search that has
         # failed is not repeated in this call: that of the next call is along the steepest descent.
@@ -259,8 +273,22 @@ class Descent(NamedTuple):
         # Only a step along the steepest descent clears the memory of a rule, so that a run which ends because the
         # search fails still has its inverse Hessian to report.
         restarted = steepest & ~failed
-        s = f.unscaled(x_new - x)
-        return End(x_new, result.trial.cost, g_new, s, g_new - g, d, steepest, failed, restarted, result)
+        s, y = f.unscaled(x_new - x), g_new - g
+        if f.manifold is not None:
+            s, y = (f.manifold.tangent(x_new, v) for v in (length.astype(f.dtype) * p, y))
+        return End(x_new, result.trial.cost, g_new, s, y, d, steepest, failed, restarted, result)
+
+    def transported(self, end: End, vector: Tensor) -> Any:
+        """`vector`, which belongs to the start, on a manifold projected on the tangent space at the end."""
+        manifold = self.objective.manifold
+        return vector if manifold is None else manifold.tangent(end.point, vector)
+
+    def pushed(self, pairs: CompactInverseHessian, end: End) -> CompactInverseHessian:
+        """The next `pairs`, with that of the step, unless it has failed; on a manifold those of the end."""
+        kept, manifold = pairs.cleared(end.restarted), self.objective.manifold
+        if manifold is not None:
+            kept = kept.transported(lambda rows: manifold.tangents(end.point, rows), unless=end.failed)
+        return kept.push(end.step, end.change, unless=end.failed)
 
     def trust_region(self, propose: Callable[..., Proposal], sizes: Sequence[Any], adjust: Callable[..., Sequence[Any]],
                      min_quality: Scalar | np.ndarray,

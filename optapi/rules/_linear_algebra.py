@@ -146,6 +146,23 @@ class CompactInverseHessian(NamedTuple):
         scale = pt.switch(condition, pt.ones_like(self.scale), self.scale)
         return self._replace(inverse=inverse, curvatures=curvatures, scale=scale)
 
+    def transported(self, project: Callable[[Any], Any], unless: Tensor = FALSE) -> CompactInverseHessian:
+        """These pairs in another tangent space, on which `project` projects the rows of a matrix.
+
+        A pair that has lost its positive curvature is left out. Where `unless` is true, nothing changes.
+        """
+        memory, vectors = self.memory, project(self.vectors)
+        S, Y = vectors[:memory], vectors[memory:]
+        SY, YY, eye = pt.dot(S, Y.T), pt.dot(Y, Y.T), np.eye(memory, dtype=vectors.type.dtype)
+        sy, lengths = pt.diagonal(SY), pt.sqrt(pt.sum(S**2, axis=1) * pt.diagonal(YY))
+        used = pt.gt(self.curvatures, 0) & (sy > np.asarray(np.finfo(eye.dtype).eps, eye.dtype) * lengths)
+        both, order = used[:, None] & used, (pt.arange(memory) - self.slot) % memory
+        R = pt.switch(both & (order[:, None] <= order), SY, eye)
+        inverse = pt.switch(both, eliminated(R, pt.constant(eye)), np.zeros_like(eye))
+        curvatures = pt.switch(used, sy, pt.zeros_like(sy))
+        new = self._replace(vectors=vectors, inverse=inverse, products=YY, curvatures=curvatures)
+        return CompactInverseHessian(*(pt.switch(unless, a, b) for a, b in zip(self, new, strict=True)))
+
     def push(self, s: Tensor, y: Tensor, unless: Tensor = FALSE) -> CompactInverseHessian:
         r"""These pairs with a new one, which replaces the oldest.
 
@@ -302,7 +319,8 @@ def eliminated(matrix: Tensor, right: Tensor) -> Any:
     """The solution X of `matrix` X = `right`, by elimination without pivots.
 
     It is one small loop, raises nothing, and is as good as one with pivots for the matrices of a `CompactHessian`,
-    whose first half is negative definite and leaves a second half that is positive definite.
+    whose first half is negative definite and leaves a second half that is positive definite, and for triangles whose
+    rows and columns are in another order.
     """
     size = matrix.type.shape[0]
 

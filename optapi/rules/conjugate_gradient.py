@@ -16,7 +16,7 @@ from ..graph.loops import FALSE, cond
 from ..hints import hinted
 from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Objective
-from ..typing import Scalar, StepSize, Tensor, Updates, Variables, XScale
+from ..typing import Manifolds, Scalar, StepSize, Tensor, Updates, Variables, XScale
 from ..vectors import dot, unit
 from ._descent import Descent
 from ._linear_algebra import CompactInverseHessian, preconditioner_scale, ratio
@@ -153,7 +153,8 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
                        beta: Formula = beta_polak_ribiere, memory: int = 0, step_size: StepSize | None = None,
                        restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
                        line_search: LineSearch = precise, exact: bool | None = None, x_scale: XScale | None = None,
-                       preconditioner: Sequence[Any] | str | None = None, tolerance: Scalar | None = 1e-5,
+                       preconditioner: Sequence[Any] | str | None = None, manifold: Manifolds | None = None,
+                       tolerance: Scalar | None = 1e-5,
                        ascent: bool = False, name: str = "conjugate_gradient") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients: the negative gradient plus :math:`\beta` times the previous direction.
 
@@ -194,6 +195,9 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
         For each parameter a diagonal :math:`D` of its shape that approximates that of the Hessian, not negative. The
         rule then works in the variables :math:`D^{1/2} x`, so that gradients become :math:`D^{-1} g` in its directions:
         the same as an `x_scale` of :math:`D^{-1/2}`. Zeros count as 1. It is read in the first call and kept.
+    manifold : manifold, dict or list, optional
+        As in `lbfgs`. :math:`\beta` is then worked out from the direction and the gradients projected on the tangent
+        space at the new point, and so is the next direction.
 
     Notes
     -----
@@ -221,7 +225,7 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
         x_scale = preconditioner_scale(parameters, preconditioner)
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
-        x_scale=x_scale,
+        x_scale=x_scale, manifold=manifold,
     )  # fmt: skip
     if not callable(beta):
         raise TypeError(f"beta is {beta!r}; pass a function of a direction and two gradients, as beta_polak_ribiere")
@@ -253,13 +257,15 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
             step_size = pt.switch(valid, same_decrease, start.first_step)
         end = start.line_search(d, step_size, restart)
         new[decrease] = -end.result.size * u * u * dot(g / u, end.direction / u)
-        b, unheld = beta(end.direction / u, g / u, end.gradient / u), None
+        d, g = start.transported(end, end.direction), start.transported(end, g)
+        b, unheld = beta(d / u, g / u, end.gradient / u), None
     else:
         end = start.line_search(d, step_size, restart)
-        pushed = pairs.cleared(end.restarted).push(end.step, end.change, unless=end.failed)
+        d, g = start.transported(end, end.direction), start.transported(end, g)
+        pushed = start.pushed(pairs, end)
         v = unit(end.direction)
         Py = pushed.older(~end.failed).times(end.change) / v
-        b = beta(end.direction / v, g / u, end.gradient / u, preconditioned=Py)
+        b = beta(d / v, g / u, end.gradient / u, preconditioned=Py)
         unheld = dict(zip(pairs, pushed, strict=True))
     b = as_tensor("what beta returned", b)
     restart = end.failed | ~pt.isfinite(b)
@@ -273,7 +279,7 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
     if restart_every is not None:
         restart = restart | (next_steps >= check_count("restart_every", restart_every))
     new[steps] = pt.switch(restart, 0, next_steps)
-    new[beta_d] = pt.switch(restart, pt.zeros_like(beta_d), b.astype(f.dtype) * end.direction)
+    new[beta_d] = pt.switch(restart, pt.zeros_like(beta_d), b.astype(f.dtype) * d)
     return start.finish(end, new, unheld=unheld)
 
 
@@ -282,7 +288,8 @@ def fletcher_reeves(parameters: Variables, cost: Variable | None = None, gradien
                     stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
                     restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
                     line_search: LineSearch = precise, exact: bool | None = None, x_scale: XScale | None = None,
-                    preconditioner: Sequence[Any] | str | None = None, tolerance: Scalar | None = 1e-5,
+                    preconditioner: Sequence[Any] | str | None = None, manifold: Manifolds | None = None,
+                    tolerance: Scalar | None = 1e-5,
                     ascent: bool = False, name: str = "fletcher_reeves") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Fletcher and Reeves.
 
@@ -295,7 +302,7 @@ def fletcher_reeves(parameters: Variables, cost: Variable | None = None, gradien
     ----------
     parameters, cost, gradients, stop, updates, exact, x_scale, tolerance, ascent, name
         As in every rule that searches.
-    step_size, restart_overlap, restart_every, line_search, preconditioner
+    step_size, restart_overlap, restart_every, line_search, preconditioner, manifold
         As in `conjugate_gradient`, and so are the cost per call and the memory.
 
     References
@@ -316,7 +323,8 @@ def polak_ribiere(parameters: Variables, cost: Variable | None = None, gradients
                   stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
                   restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
                   line_search: LineSearch = precise, exact: bool | None = None, x_scale: XScale | None = None,
-                  preconditioner: Sequence[Any] | str | None = None, tolerance: Scalar | None = 1e-5,
+                  preconditioner: Sequence[Any] | str | None = None, manifold: Manifolds | None = None,
+                  tolerance: Scalar | None = 1e-5,
                   ascent: bool = False, name: str = "polak_ribiere") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Polak and Ribière, with a lower bound of 0 (PR+).
 
@@ -328,7 +336,7 @@ def polak_ribiere(parameters: Variables, cost: Variable | None = None, gradients
     ----------
     parameters, cost, gradients, stop, updates, exact, x_scale, tolerance, ascent, name
         As in every rule that searches.
-    step_size, restart_overlap, restart_every, line_search, preconditioner
+    step_size, restart_overlap, restart_every, line_search, preconditioner, manifold
         As in `conjugate_gradient`, and so are the cost per call and the memory.
 
     References
@@ -350,7 +358,8 @@ def hestenes_stiefel(parameters: Variables, cost: Variable | None = None, gradie
                      stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
                      restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
                      line_search: LineSearch = precise, exact: bool | None = None, x_scale: XScale | None = None,
-                     preconditioner: Sequence[Any] | str | None = None, tolerance: Scalar | None = 1e-5,
+                     preconditioner: Sequence[Any] | str | None = None, manifold: Manifolds | None = None,
+                     tolerance: Scalar | None = 1e-5,
                      ascent: bool = False, name: str = "hestenes_stiefel") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Hestenes and Stiefel.
 
@@ -363,7 +372,7 @@ def hestenes_stiefel(parameters: Variables, cost: Variable | None = None, gradie
     ----------
     parameters, cost, gradients, stop, updates, exact, x_scale, tolerance, ascent, name
         As in every rule that searches.
-    step_size, restart_overlap, restart_every, line_search, preconditioner
+    step_size, restart_overlap, restart_every, line_search, preconditioner, manifold
         As in `conjugate_gradient`, and so are the cost per call and the memory.
 
     References
@@ -384,7 +393,8 @@ def dai_yuan(parameters: Variables, cost: Variable | None = None, gradients: Var
              stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
              restart_overlap: Scalar | None = 0.5, restart_every: int | None = None, line_search: LineSearch = precise,
              exact: bool | None = None, x_scale: XScale | None = None,
-             preconditioner: Sequence[Any] | str | None = None, tolerance: Scalar | None = 1e-5, ascent: bool = False,
+             preconditioner: Sequence[Any] | str | None = None, manifold: Manifolds | None = None,
+             tolerance: Scalar | None = 1e-5, ascent: bool = False,
              name: str = "dai_yuan") -> Updates:  # fmt: skip
     r"""Nonlinear conjugate gradients by the formula of Dai and Yuan.
 
@@ -397,7 +407,7 @@ def dai_yuan(parameters: Variables, cost: Variable | None = None, gradients: Var
     ----------
     parameters, cost, gradients, stop, updates, exact, x_scale, tolerance, ascent, name
         As in every rule that searches.
-    step_size, restart_overlap, restart_every, line_search, preconditioner
+    step_size, restart_overlap, restart_every, line_search, preconditioner, manifold
         As in `conjugate_gradient`, and so are the cost per call and the memory.
 
     References
@@ -419,7 +429,8 @@ def hager_zhang_cg(parameters: Variables, cost: Variable | None = None, gradient
                    truncation: Scalar = 0.4, memory: int = 4, step_size: StepSize | None = None,
                    restart_overlap: Scalar | None = 0.5, restart_every: int | None = None,
                    line_search: LineSearch = strong_wolfe, exact: bool | None = None, x_scale: XScale | None = None,
-                   preconditioner: Sequence[Any] | str | None = None, tolerance: Scalar | None = 1e-5,
+                   preconditioner: Sequence[Any] | str | None = None, manifold: Manifolds | None = None,
+                   tolerance: Scalar | None = 1e-5,
                    ascent: bool = False, name: str = "hager_zhang_cg") -> Updates:  # fmt: skip
     r"""Limited-memory conjugate gradients by the formula of Hager and Zhang (CG_DESCENT).
 
@@ -443,7 +454,7 @@ def hager_zhang_cg(parameters: Variables, cost: Variable | None = None, gradient
     memory : int
         How many pairs are kept, that of the last step included; 0 for the rule of 2005, which takes about twice the
         evaluations.
-    step_size, restart_overlap, restart_every, preconditioner
+    step_size, restart_overlap, restart_every, preconditioner, manifold
         As in `conjugate_gradient`, and so are the cost per call and the memory.
     line_search : callable
         As in every rule that searches. By default `strong_wolfe`; with no memory give it a curvature of 0.1.

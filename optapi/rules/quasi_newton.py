@@ -12,7 +12,7 @@ from ..checks import check_choice, check_count
 from ..hints import hinted
 from ..line_search import LineSearch, nonmonotone, strong_wolfe
 from ..objective import Objective
-from ..typing import Bounds, Scalar, StepSize, Updates, Variables, Weights, XScale
+from ..typing import Bounds, Manifolds, Scalar, StepSize, Updates, Variables, Weights, XScale
 from ..vectors import dot, largest, norm
 from ._descent import Descent, End
 from ._linear_algebra import (
@@ -34,7 +34,7 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
           stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
           memory: int = 10, line_search: LineSearch = strong_wolfe, exact: bool | None = None,
           x_scale: XScale | None = None, bounds: Bounds | None = None,
-          l1: Weights | None = None, tolerance: Scalar | None = 1e-5,
+          l1: Weights | None = None, manifold: Manifolds | None = None, tolerance: Scalar | None = 1e-5,
           ascent: bool = False, name: str = "lbfgs") -> Updates:  # fmt: skip
     r"""Limited-memory BFGS.
 
@@ -68,12 +68,18 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
         negative, of which one moves at a time, so that a step may lead to 0, and the next one across. The rule has
         converged when the subgradient of least norm, with bounds the projected one, meets the tolerance; the cost that
         it reports has the penalty in it.
+    manifold : manifold, dict or list, optional
+        A manifold of `optapi.manifolds` that the parameters stay on: one for all, or a dictionary from parameters to
+        such, or a list with one or None for each. A start that is not on it becomes the nearest point. All points that
+        are evaluated or held are on it but for rounding: the search follows the curve of a retraction, gradients are
+        projected on the tangent spaces, and pairs on that of the present point. It has converged when the projected
+        gradient meets the tolerance. It does not go together with `bounds`, `l1` and `x_scale`.
 
     Raises
     ------
     TypeError, ValueError
-        Also if `bounds` or `l1` are not as said here, or a `line_search` of your own takes no ``limit=``, which they
-        need.
+        Also if `bounds`, `l1` or `manifold` are not as said here, or a `line_search` of your own takes no ``limit=``,
+        which the first two need.
 
     Notes
     -----
@@ -87,6 +93,9 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
     is that of the components inside of their bounds; rows and columns of the others are zero. With `l1` it is that of
     the components that are not 0, vectors have both parts, and three vectors of state are twice as long.
 
+    On a manifold: :math:`2 m^2 n` multiplications more, and the projections of the pairs. The inverse Hessian is that
+    on the tangent space.
+
     For groups of parameters of one cost use one `lbfgs` over all of them: for each of two, the parameters of the other
     would be data that change between calls.
 
@@ -97,7 +106,8 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
     With bounds: Byrd, Lu, Nocedal and Zhu (1995), A limited memory algorithm for bound constrained optimization;
     Morales and Nocedal (2011), Remark on algorithm 778: L-BFGS-B. With `l1`: Schmidt, Fung and Rosales (2007), Fast
     optimization methods for L1 regularization, section 3.2, for the two parts; Andrew and Gao (2007), Scalable training
-    of L1-regularized log-linear models, for orthants.
+    of L1-regularized log-linear models, for orthants. On a manifold: Huang, Gallivan and Absil (2015), A Broyden class
+    of quasi-Newton methods for Riemannian optimization, for the pairs.
 
     Examples
     --------
@@ -125,9 +135,11 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
     """
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
-        x_scale=x_scale, bounds=bounds,
+        x_scale=x_scale, bounds=bounds, manifold=manifold,
     )  # fmt: skip
     if l1 is not None:
+        if manifold is not None:
+            raise ValueError("manifold and l1 do not go together; pass one of them")
         f = Split.into_parts(f, l1)
     start = Descent.start(f, line_search, exact)
     check_count("memory", memory)
@@ -135,8 +147,7 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
         return _bounded(start, CompactHessian.begin(f, memory), step_size)
     pairs = CompactInverseHessian.begin(f, memory)
     end = start.line_search(-pairs.times(start.gradient), step_size, restart=pairs.empty)
-    pushed = pairs.cleared(end.restarted).push(end.step, end.change, unless=end.failed)
-    return start.finish(end, {}, unheld=dict(zip(pairs, pushed, strict=True)))
+    return start.finish(end, {}, unheld=dict(zip(pairs, start.pushed(pairs, end), strict=True)))
 
 
 def _bounded(start: Descent, pairs: CompactHessian, step_size: StepSize | None) -> Updates:
@@ -282,8 +293,9 @@ def sr1(parameters: Variables, cost: Variable | None = None, gradients: Variable
 def barzilai_borwein(parameters: Variables, cost: Variable | None = None, gradients: Variables | None = None,
                      stop: Variable | None = None, updates: Updates | None = None, *, step_size: StepSize | None = None,
                      kind: str = "alternate", line_search: LineSearch = nonmonotone, exact: bool | None = None,
-                     x_scale: XScale | None = None, bounds: Bounds | None = None, tolerance: Scalar | None = 1e-5,
-                     ascent: bool = False, name: str = "barzilai_borwein") -> Updates:  # fmt: skip
+                     x_scale: XScale | None = None, bounds: Bounds | None = None, manifold: Manifolds | None = None,
+                     tolerance: Scalar | None = 1e-5, ascent: bool = False,
+                     name: str = "barzilai_borwein") -> Updates:  # fmt: skip
     r"""The method of Barzilai and Borwein: gradient descent with two-point step sizes.
 
     .. math:: x \leftarrow x - a g, \qquad a = \frac{s^T s}{s^T y} \text{ (long)} \quad\text{or}\quad
@@ -306,6 +318,8 @@ def barzilai_borwein(parameters: Variables, cost: Variable | None = None, gradie
         As in `lbfgs`. The rule is then the spectral projected gradient method: it searches along :math:`P(x - a g) - x`
         with :math:`P` the projection, and without positive curvature :math:`a = \max(1, \max_i |x_i|)` over the largest
         component of the projected gradient.
+    manifold : manifold, dict or list, optional
+        As in `lbfgs`. With a `step_size` the rule is gradient descent on the manifold.
 
     Notes
     -----
@@ -329,7 +343,7 @@ def barzilai_borwein(parameters: Variables, cost: Variable | None = None, gradie
     check_choice("kind", kind, ("long", "short", "alternate"))
     f = Objective.of(
         parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name, needs_cost=True,
-        x_scale=x_scale, bounds=bounds,
+        x_scale=x_scale, bounds=bounds, manifold=manifold,
     )  # fmt: skip
     start = Descent.start(f, line_search, exact)
     new: Updates = {}

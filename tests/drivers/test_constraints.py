@@ -77,7 +77,7 @@ def test_what_a_result_has(rule):
 
 def test_errors_of_estimates_are_refused():
     result = minimize(START, f, df, constraints=(line, 0, None), full_output=True)
-    with pytest.raises(ValueError, match="with constraints or penalties"):
+    with pytest.raises(ValueError, match="with constraints, penalties or manifolds"):
         result.covariance()
 
 
