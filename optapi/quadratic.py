@@ -271,7 +271,10 @@ def interior_point(B: Any, g: Any, A: Any, b: Any, G: Any, box: Box, steps: Any,
 
     x, y = pt.zeros((n,), dtype), pt.zeros((k,), dtype)
     s, z = pt.ones_like(limits), counts.astype(dtype)
-    A, b, G = ((part if some else pt.zeros(shape, dtype)) for part, some, shape in ((A, k, (0, n)), (b, k, (0,)), (G, m, (0, n))))
+    A, b, G = (
+        (part if some else pt.zeros(shape, dtype))
+        for part, some, shape in ((A, k, (0, n)), (b, k, (0,)), (G, m, (0, n)))
+    )
     turns, converged, x, y, s, z = interior_point_loop(
         turn, [np.int64(0), FALSE, x, y, s, z], [B, g, A, b, G, limits, counts, count, small], steps
     )

@@ -185,6 +185,7 @@ class LoopProgram(Program):
         if self.is_packed:
             self.values = Layout.of(updates).packed(self.values)
         self._batches: dict[int, Any] = {}
+        self._fixed_limits: Any = None
         # What a backend finds wrong with the graph it says when it compiles.
         if not problem.inputs:
             self._advance(self.values if self.is_packed else list(map(full, self.values)), np.asarray(0))
@@ -313,14 +314,20 @@ class LoopProgram(Program):
 
     def limits(self, inputs: Sequence[Any]) -> Any:
         """The bounds of the parameters with these `inputs`, see `feasible.limits`; None without."""
-        return None if self._boxes is None else self._limits(*inputs)
+        if self._boxes is None:
+            return None
+        if not self.has_fixed_limits:
+            return self._limits(*inputs)
+        if self._fixed_limits is None:
+            self._fixed_limits = self._limits(*inputs)
+        return self._fixed_limits
 
     @property
     def is_bounded(self) -> bool:
         """Whether a parameter has bounds."""
         return self._boxes is not None
 
-    @property
+    @cached_property
     def has_fixed_limits(self) -> bool:
         """Whether the bounds depend on nothing."""
         return all(isinstance(v, Constant) for v in graph_inputs(self._all_sides))

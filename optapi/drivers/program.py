@@ -228,7 +228,7 @@ class Program:
         """Whether the rule has general constraints."""
         return "violation" in self.places.roles
 
-    @property
+    @cached_property
     def feasibility(self) -> float:
         """The largest violation of a general constraint that counts for none."""
         tolerance = option_of(self.rule, self.options, "tolerance")

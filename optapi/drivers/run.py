@@ -340,8 +340,10 @@ class Run:
         position, evaluator = self._position, self._evaluator
         jac: Any = Deferred(partial(self._jac, evaluation))
         message: Any = Deferred(partial(self._message, position))
-        unknown = any(e.cost is None or e.gradients is None for e in (evaluation, position.now, position.best))
-        if unknown or self._program.is_constrained or evaluator.penalties is not None:
+        needed = ("cost", "gradients", *(("violation",) if self._program.is_constrained else ()))
+        evaluations = (evaluation, position.now, position.best)
+        unknown = any(getattr(e, part) is None for e in evaluations for part in needed)
+        if unknown or evaluator.penalties is not None:
             jac, message = jac.make(), message.make()  # these may count a call
         result = OptimizeResult(
             x=self._built(evaluation.point),
@@ -355,9 +357,10 @@ class Run:
         )
         if self._evaluator.limits is not None:
             active = active_bounds(evaluation.point, self._evaluator.limits)
-            gradients = zip(self._evaluator.gradients(evaluation), active, strict=True)
             result["active"] = self._built(active)
-            result["bound_multipliers"] = self._built([np.where(a, g, g.dtype.type(0)) for g, a in gradients])
+            if not self._program.places.bound_multipliers:
+                gradients = zip(self._evaluator.gradients(evaluation), active, strict=True)
+                result["bound_multipliers"] = self._built([np.where(a, g, g.dtype.type(0)) for g, a in gradients])
             result["optimality"] = self._evaluator.size(evaluation)
         if self._program.is_constrained:
             result |= self._of_constraints(evaluation)

@@ -376,7 +376,7 @@ def numba_funcify_SmallInteriorPoint(op: SmallInteriorPoint, **kwargs: Any) -> A
         wide, along = np.empty(rows, x.dtype), np.empty(rows, x.dtype)
         slack, products = np.zeros((sides, rows), x.dtype), np.empty((sides, rows), x.dtype)
         ds, dz = np.empty((sides, rows), x.dtype), np.empty((sides, rows), x.dtype)
-        for turn in range(steps.item()):
+        for _ in range(steps.item()):
             turns[()] = turns.item() + 1
             mu, settled = zero, True
             _with_rows(G, x, wide)
