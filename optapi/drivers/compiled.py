@@ -681,7 +681,7 @@ class CompiledMinimizer:
 
         size = np.cumsum([array[0].size for array in ends.x])[:-1]
         matrices: Any = partial(self._program.matrices, ends.x, data)
-        if self._program.is_constrained or self._program.penalties is not None:
+        if self._program.penalties is not None:
             matrices = no_second_derivatives
         hidden = {"_matrices": matrices, "_build": build, "_ends": size}
         for name, value in hidden.items():

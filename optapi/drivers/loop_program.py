@@ -48,7 +48,7 @@ from ..transforms import best
 from ..typing import CompileMode, Updates, Variables
 from ..updates import extend, reports
 from ..vectors import largest as largest_of
-from .covariance import information, precision, products, products_graph
+from .covariance import Lagrangian, Linearized, information, precision, products, products_graph
 from .evaluator import FEW, Evaluation, Evaluator
 from .locks import BUILDING
 from .options import check_kind_of_mode, name_of, option_of, options_of
@@ -438,12 +438,15 @@ class LoopProgram(Program):
             cost, *gradients = plain(self._evaluate(*point, *inputs))
         return cost, gradients
 
-    def multiplied(self, point: Arrays, evaluator: Evaluator) -> tuple[Callable[..., Any], bool, float, bool]:
+    def multiplied(self, point: Arrays, evaluator: Evaluator,
+                   multipliers: np.ndarray | None = None) -> tuple[Callable[..., Any], bool, float, bool]:  # fmt: skip
         if self.problem.is_noisy:
             raise ValueError("the cost is random, or reads what updates writes, so it has no second derivatives")
 
         def product(*arrays: Any) -> Any:
             with checked(self._oracles):
+                if multipliers is not None:
+                    return self._products_of_lagrangian(*arrays, multipliers)
                 return self._products(*arrays)
 
         dtypes = [array.dtype.name for array in point]
@@ -485,6 +488,19 @@ class LoopProgram(Program):
         parameters, residuals, robust = self._of_products
         return products(parameters, self.problem.cost, residuals, self.problem.inputs, self.mode, robust)
 
+    def linearized(self, point: Arrays, evaluator: Evaluator, inputs: Sequence[Any]) -> Linearized:
+        with checked(self._oracles):
+            return self._lagrangian.at(point, inputs)
+
+    @cached_property
+    def _lagrangian(self) -> Lagrangian:
+        problem = self.problem
+        return Lagrangian.of(problem.parameters, problem.cost, self.options.get("constraints") or (), problem.inputs)
+
+    @cached_property
+    def _products_of_lagrangian(self) -> Callable[..., Any]:
+        return self._lagrangian.products(self.mode)
+
     @property
     def _of_products(self) -> tuple[Any, Any, Robust]:
         """The parameters, the residuals if the rule has any, and their loss."""
@@ -494,6 +510,15 @@ class LoopProgram(Program):
 
     def matrices(self, point: Sequence[np.ndarray], data: Any) -> Iterator[tuple[Any, ...]]:
         """What `covariance.inverses` needs of the members at `point` with `data`, some at a time."""
+        if self.is_constrained:
+            # Other constraints may be active for each.
+            for row in range(data.rows):
+                inputs = data.of(row)
+                part = [array[row] for array in point]
+                known = self.second_derivatives(part, None, inputs, self.limits(inputs))
+                inside = None if known.free is None else known.free[None]
+                yield known.matrix()[0][None], None, known.error, inside, [known.normals]
+            return
         parameters, residuals, robust = self._of_products
         limits, error = self.limits(data.shared), precision(point)
         variables, outputs = products_graph(parameters, self.problem.cost, residuals, self.problem.inputs, robust)

@@ -18,7 +18,7 @@ from ..pytree import distance
 from .evaluator import Evaluation, Evaluator, kinds_of
 from .options import name_of, option_of, public_name
 from .program import Program, joined
-from .progress import TRACED, Monitor
+from .progress import Monitor, columns
 from .results import Deferred, OptimizeResult
 from .termination import SENTENCES, STATUSES, Ending, Termination, is_same, rounding
 
@@ -48,9 +48,9 @@ class Position(NamedTuple):
 
 
 def no_second_derivatives() -> NoReturn:
-    """What a result with general constraints or penalties says in the place of second derivatives."""
+    """What a result with penalties says in the place of second derivatives."""
     raise ValueError(
-        "with constraints or penalties the errors of an estimate are not those of the second derivatives of the cost; "
+        "with penalties the errors of an estimate are not those of the second derivatives of the cost; "
         "draw new data sets from the fitted model, and fit them, for instance with run.on_data"
     )
 
@@ -77,6 +77,7 @@ class Run:
         size = sum(array.size for array in program.point(values))
         self._termination = termination.limited(size, "reason" in program.places.roles)
         self._limit = monitor.total = self._termination.max_iterations or 0
+        monitor.columns = columns(program.is_constrained)
         evaluator.sign = program.sign
         start = evaluator.at(program.point(values))
         self._position = Position(values, start, start)
@@ -219,7 +220,9 @@ class Run:
     def _show(self, position: Position, step: float) -> None:
         evaluator, now = self._evaluator, position.now
         cost, size = evaluator.total(now), evaluator.size(now)
-        row = (cost, size, step, self._counts(position)["nfev"], position.seconds)
+        row: tuple[float, ...] = (cost, size, step, self._counts(position)["nfev"], position.seconds)
+        if self._program.is_constrained:
+            row = (*row, evaluator.violation(now))
         self._monitor.show(position.nit, row, position.ending is not None)
 
     def _resume(self) -> None:
@@ -368,7 +371,7 @@ class Run:
         second: Any = partial(
             self._program.second_derivatives, evaluation.point, evaluator, evaluator.args, evaluator.limits
         )
-        if self._program.is_constrained or evaluator.penalties is not None:
+        if evaluator.penalties is not None:
             second = no_second_derivatives
         object.__setattr__(result, "_second", second)
         return result
@@ -446,7 +449,7 @@ class Run:
             costs = {"cost": known.cost, "total": known.total}
             arrays |= {f"{name}/{what}": np.array(cost) for what, cost in costs.items() if cost is not None}
         if self._monitor.trace:
-            arrays["trace"] = np.array(self._monitor.rows).reshape(-1, len(TRACED))
+            arrays["trace"] = np.array(self._monitor.rows).reshape(-1, len(self._monitor.columns))
         files.write(path, self.KIND, description, arrays, older)
 
     def _entries(self, position: Position) -> dict[str, Any]:
@@ -485,8 +488,9 @@ class Run:
                 known[name].total = total
             if known["now"].key != Evaluation(self._program.point(values)).key:
                 raise ValueError("its point is not that of its values")
-            rows = arrays.pop("trace", np.empty((0, len(TRACED))))
-            if rows.dtype != "float64" or rows.ndim != 2 or rows.shape[1] != len(TRACED) or arrays:
+            width = len(self._monitor.columns)
+            rows = arrays.pop("trace", np.empty((0, width)))
+            if rows.dtype != "float64" or rows.ndim != 2 or rows.shape[1] != width or arrays:
                 raise ValueError(f"its {', '.join(arrays) or 'trace'} is not known to this version")
         if known["now"].key == known["best"].key:
             known["best"] = known["now"]
