@@ -339,8 +339,8 @@ class LoopProgram(Program):
     def takes_members(self, wide: Sequence[bool]) -> bool:
         """Whether minimizations on data sets, of which these inputs have one each, may be one call of a function."""
         mine = bool(self._oracles or self._keys or self.problem.updates) or any(map(is_generator, self.updates))
-        # Their best point is not that of the lowest cost.
-        mine = mine or self.is_constrained or self.penalties is not None
+        # With a penalty the best point is not that of the lowest cost.
+        mine = mine or self.penalties is not None
         moving = {v for v, is_wide in zip(self.problem.inputs, wide, strict=True) if is_wide}
         return not mine and moving.isdisjoint(explicit_graph_inputs(self._all_sides))
 
