@@ -83,7 +83,8 @@ def quadratic_program(B: Tensor, g: Tensor, A: Tensor | None = None, b: Tensor |
 
     Notes
     -----
-    Cost per iteration: an LU decomposition of a matrix of :math:`n + k` rows, and :math:`m n^2` multiplications.
+    Cost per iteration: an LU decomposition of a matrix of :math:`n + k` rows, and :math:`m n^2` multiplications. Under
+    numba loops do it for up to 32 rows, and LAPACK for more.
 
     References
     ----------
@@ -177,6 +178,8 @@ def interior_point(B: Any, g: Any, A: Any, b: Any, G: Any, box: Box, steps: Any,
     r"""Mehrotra's predictor and corrector for a convex quadratic function under linear constraints.
 
     .. math:: \min_x \tfrac12 x^T B x + g^T x \quad \text{with} \quad A x = b, \quad l \le (x, G x) \le u
+
+    What a turn of the loop does stands also in `graph.numba`, for few rows: a change here is one there.
 
     Parameters
     ----------

@@ -141,7 +141,8 @@ def sqp(parameters: Variables, cost: Variable | None = None, gradients: Variable
     take `augmented_lagrangian`.
 
     Where the first trial does not pass, it is corrected once by a step back to the active constraints. Multipliers of a
-    model that had to be relaxed count at most 100 times the gradient of the cost.
+    model that had to be relaxed, or that grow without limit because gradients of constraints depend on each other,
+    count at most 100 times the gradient of the cost, and :math:`B` stays as it is.
 
     References
     ----------

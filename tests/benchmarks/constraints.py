@@ -13,6 +13,7 @@ import math
 import sys
 import time
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -243,7 +244,7 @@ def main():
         print(problem, *(f"{name}: {cell(problem, found[-1])}" for name, found in runs.items()), sep="  ", flush=True)
     with_versions = ""
     if jax is not None:
-        with_versions = f", and jaxopt {jaxopt.__version__}'s solvers in loops that JAX {jax.__version__} compiles"
+        with_versions = f", and jaxopt {version('jaxopt')}'s solvers in loops that JAX {jax.__version__} compiles"
     versions = {"pytensor": pytensor.__version__, "scipy": scipy.__version__}
     lines = [
         INTRODUCTION.format(count=len(PROBLEMS), tolerance=TOLERANCE, **versions),
