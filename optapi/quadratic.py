@@ -10,15 +10,12 @@ from pytensor.tensor.type import float_dtypes, integer_dtypes
 
 from .checks import as_dtype, as_tensor, check_count, check_number
 from .feasible import Box, boxes
-from .graph.loops import FALSE, repeat
+from .graph.interior_point import FRACTION, NOTHING, REGULAR, interior_point_loop
+from .graph.loops import FALSE
 from .hints import hinted
 from .rules._linear_algebra import combined, ratio, times
 from .typing import Bounds, Tensor
 from .vectors import largest
-
-
-# A step ends at so much of the way to the boundary.
-FRACTION = 0.995
 
 
 class QuadraticSolution(NamedTuple):
@@ -86,7 +83,8 @@ def quadratic_program(B: Tensor, g: Tensor, A: Tensor | None = None, b: Tensor |
 
     Notes
     -----
-    Cost per iteration: an LU decomposition of a matrix of :math:`n + k` rows, and :math:`m n^2` multiplications.
+    Cost per iteration: an LU decomposition of a matrix of :math:`n + k` rows, and :math:`m n^2` multiplications. Under
+    numba loops do it for up to 32 rows, and LAPACK for more.
 
     References
     ----------
@@ -181,6 +179,8 @@ def interior_point(B: Any, g: Any, A: Any, b: Any, G: Any, box: Box, steps: Any,
 
     .. math:: \min_x \tfrac12 x^T B x + g^T x \quad \text{with} \quad A x = b, \quad l \le (x, G x) \le u
 
+    What a turn of the loop does stands also in `graph.numba`, for few rows: a change here is one there.
+
     Parameters
     ----------
     B, g, A, b, G : variables of one dtype and of known static shape
@@ -192,17 +192,11 @@ def interior_point(B: Any, g: Any, A: Any, b: Any, G: Any, box: Box, steps: Any,
         As for `quadratic_program`.
     """
     dtype, n = g.type.dtype, g.type.shape[0]
-    k = 0 if A is None else b.type.shape[0]
+    k, m = (0 if part is None else part.type.shape[0] for part in (A, G))
     epsilon = float(np.finfo(dtype).eps)
 
     def number(value: Any) -> Any:
         return np.asarray(value, dtype)
-
-    def rows(v: Any) -> Any:
-        return v if G is None else pt.concatenate([v, times(G, v)])
-
-    def transposed(v: Any) -> Any:
-        return v if G is None else v[:n] + combined(G, v[n:])
 
     # In units in which the largest limit and the largest component of the gradient are 1.
     low, high = box
@@ -225,20 +219,28 @@ def interior_point(B: Any, g: Any, A: Any, b: Any, G: Any, box: Box, steps: Any,
         falls = dv < 0
         return pt.min(pt.switch(falls, -v / pt.switch(falls, dv, -pt.ones_like(dv)), pt.full_like(v, np.inf)))
 
-    def turn(turns: Any, _: Any, x: Any, y: Any, s: Any, z: Any) -> Any:
+    def turn(turns: Any, _: Any, x: Any, y: Any, s: Any, z: Any, *given: Any) -> Any:
+        B, g, A, b, G, limits, counts, count, small = given
+
+        def rows(v: Any) -> Any:
+            return pt.concatenate([v, times(G, v)]) if m else v
+
+        def transposed(v: Any) -> Any:
+            return v[:n] + combined(G, v[n:]) if m else v
+
         dual = times(B, x) + g - transposed(pt.sum(sign * z, axis=0))
         slack = pt.switch(counts, sign * rows(x) - limits - s, pt.zeros_like(s))
         mu, w = pt.sum(s * z) / count, z / s
         sizes = [largest(dual), largest(slack.ravel()), mu]
         weights = pt.sum(w, axis=0)
         H = B + np.eye(n, dtype=dtype) * weights[:n]
-        if G is not None:
+        if m:
             H = H + pt.dot(G.T * weights[n:], G)
-        if A is not None:
+        if k:
             dual, primal = dual - combined(A, y), times(A, x) - b
             sizes = [largest(dual), *sizes[1:], largest(primal)]
             # It is negative definite below, so that dependent rows do not make it singular.
-            below = number(-(epsilon ** (5 / 6))) * pt.eye(k, dtype=dtype)
+            below = number(-(epsilon**REGULAR)) * pt.eye(k, dtype=dtype)
             H = pt.concatenate([pt.concatenate([H, -A.T], axis=1), pt.concatenate([-A, below], axis=1)])
         converged = pt.max(pt.stack(sizes)) <= small
         finite = pt.all(pt.isfinite(H))
@@ -248,7 +250,7 @@ def interior_point(B: Any, g: Any, A: Any, b: Any, G: Any, box: Box, steps: Any,
         def step(complementarity: Any) -> tuple[Any, Any, Any, Any]:
             complementarity = pt.switch(counts, complementarity, pt.zeros_like(s))
             pulled = transposed(pt.sum(sign * (w * slack + complementarity / s), axis=0))
-            right = -(dual + pulled) if A is None else pt.concatenate([-(dual + pulled), primal])
+            right = -(dual + pulled) if not k else pt.concatenate([-(dual + pulled), primal])
             both = pt.linalg.lu_solve(factors, right, check_finite=False)
             dx, dy = both[:n], both[n:]
             ds = pt.switch(counts, sign * rows(dx) + slack, pt.zeros_like(s))
@@ -266,13 +268,19 @@ def interior_point(B: Any, g: Any, A: Any, b: Any, G: Any, box: Box, steps: Any,
         for v in (dx, dz):
             finite = finite & pt.all(pt.isfinite(v))
         # Without limits there is nothing but a system of equations.
-        stays = converged | ~finite | ((mu <= number(epsilon**2)) & pt.any(counts))
+        stays = converged | ~finite | ((mu <= number(epsilon**NOTHING)) & pt.any(counts))
         kept = [pt.switch(stays, old, new) for old, new in zip((x, y, s, z), moved, strict=True)]
         return [turns + 1, converged, *kept], stays
 
     x, y = pt.zeros((n,), dtype), pt.zeros((k,), dtype)
     s, z = pt.ones_like(limits), counts.astype(dtype)
-    turns, converged, x, y, s, z = repeat(turn, [np.int64(0), FALSE, x, y, s, z], steps)
+    A, b, G = (
+        (part if some else pt.zeros(shape, dtype))
+        for part, some, shape in ((A, k, (0, n)), (b, k, (0,)), (G, m, (0, n)))
+    )
+    turns, converged, x, y, s, z = interior_point_loop(
+        turn, [np.int64(0), FALSE, x, y, s, z], [B, g, A, b, G, limits, counts, count, small], steps
+    )
     active = pt.sum(-sign * ((z > s) & (s <= 100 * small)).astype(dtype), axis=0)
     z = steepness * pt.sum(sign * z, axis=0)
-    return Interior(length * x, None if A is None else steepness * y, z, active, converged, turns)
+    return Interior(length * x, steepness * y if k else None, z, active, converged, turns)

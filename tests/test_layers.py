@@ -17,6 +17,7 @@ ORDER = [
     *("typing", "hints", "checks", "notes", "updates", "pytree", "files", "graph.compat", "state", "vectors"),
     *("graph.replace", "graph.loops", "graph.members", "graph.batches", "graph.oracle", "graph.derivatives"),
     *("graph.implicit", "graph.products", "graph.ordered", "graph.decompositions", "graph.generators"),
+    "graph.interior_point",
     "graph.numpy_linker",
     *("graph.external", "graph.numba_source", "graph.numba", "graph.jax", "graph.threads"),
     *("schedules", "line_search", "moments", "draws", "gradients", "scaling", "losses", "feasible", "constraints"),

@@ -682,8 +682,7 @@ class CompiledMinimizer:
 
         size = np.cumsum([array[0].size for array in ends.x])[:-1]
         matrices: Any = partial(self._program.matrices, ends.x, data)
-        program = self._program
-        if program.is_constrained or program.penalties is not None or program.manifolds is not None:
+        if self._program.penalties is not None or self._program.manifolds is not None:
             matrices = no_second_derivatives
         hidden = {"_matrices": matrices, "_build": build, "_ends": size}
         for name, value in hidden.items():

@@ -92,6 +92,17 @@ class ConstraintFunctions:
                 parts.append(part)
         return np.concatenate(values), [np.concatenate(parts) for parts in jacobians]
 
+    @property
+    def is_bent(self) -> bool:
+        """Whether some are not linear, as far as is known."""
+        return any(constraint.matrix is None for constraint in self.constraints)
+
+    @property
+    def jacobian_error(self) -> float:
+        """The relative error of their Jacobians, beside rounding."""
+        differs = any(c.matrix is None and c.function.is_differenced for c in self.constraints)
+        return float(np.finfo("float64").eps) ** 0.5 if differs else 0.0
+
     def violation(self, values: np.ndarray) -> float:
         """The largest violation of a limit by `values`."""
         beyond = np.abs(values - np.clip(values, self.limits.low, self.limits.high))

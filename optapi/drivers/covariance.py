@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor
+import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
 from ..checks import as_list, check_cost, check_flag, check_shared
+from ..constraints import as_entries
+from ..feasible import boxes, sides
 from ..graph.derivatives import differentiate, pushforward, second_derivatives
+from ..graph.numpy_linker import PYTHON
 from ..graph.replace import replaced
 from ..hints import hinted
 from ..losses import Robust
-from ..typing import Array, CompileMode, Variables
+from ..objective import Objective
+from ..typing import Array, Bounds, CompileMode, Constraints, Variables
+from ..vectors import dot
 from .locks import BUILDING
 from .options import check_kind_of_mode
 
@@ -22,6 +29,7 @@ from .options import check_kind_of_mode
 @hinted
 def covariance(parameters: Variables, cost: Variable | None = None, *, residuals: Variables | None = None,
                inputs: Mapping[Any, Any] | None = None, absolute_sigma: bool = False, ascent: bool = False,
+               constraints: Constraints = (), bounds: Bounds | None = None,
                mode: CompileMode = None) -> Array:  # fmt: skip
     r"""The covariance of estimates, at the values that `parameters` have now, from exact derivatives.
 
@@ -30,7 +38,12 @@ def covariance(parameters: Variables, cost: Variable | None = None, *, residuals
 
     .. math:: C = s^2 (J^T J)^{-1}, \qquad s^2 = \frac{\|r\|^2}{m - n}
 
-    for :math:`m` residuals and :math:`n` components, as of ``scipy.optimize.curve_fit``.
+    for :math:`m` residuals and :math:`n` components, as of ``scipy.optimize.curve_fit``. With constraints the estimate
+    can vary only along those that are active, on the null space of their Jacobian, with a basis :math:`Z`:
+
+    .. math:: C = Z (Z^T H Z)^{-1} Z^T
+
+    with the second derivatives :math:`H` of the Lagrangian :math:`f - y^T c`.
 
     Parameters
     ----------
@@ -44,6 +57,11 @@ def covariance(parameters: Variables, cost: Variable | None = None, *, residuals
         Whether the residuals are in units of their standard deviations, so that :math:`s^2 = 1`.
     ascent : bool
         Whether `cost` is a logarithm of a likelihood, which was maximized.
+    constraints : triple, pair, or list of such, optional
+        Of `cost`, as in `sqp`. Those are active that are at a limit, but for 1e-6; multipliers are found by least
+        squares.
+    bounds : dict, list or pair, optional
+        As in `lbfgs`. Rows and columns of components that are at a bound are zero.
     mode : PyTensor mode or str, optional
         How it is compiled, by default as PyTensor does.
 
@@ -55,22 +73,35 @@ def covariance(parameters: Variables, cost: Variable | None = None, *, residuals
     Raises
     ------
     ValueError
-        If the matrix of second derivatives is not positive definite, or there are no more residuals than components.
+        If the matrix of second derivatives is not positive definite, with constraints :math:`Z^T H Z`, or there are no
+        more residuals than components.
 
     Notes
     -----
     It takes a product with second derivatives for each component. What a quasi-Newton method has learned,
-    `inverse_hessian`, is no covariance: it is what suffices to go downhill.
+    `inverse_hessian`, is no covariance: it is what suffices to go downhill. Constraints and bounds count as active that
+    are so at the estimate, as if they were active for all data.
 
     References
     ----------
-    Seber and Wild (1989), Nonlinear regression, section 2.1.2.
+    Seber and Wild (1989), Nonlinear regression, section 2.1.2; Aitchison and Silvey (1958), Maximum-likelihood
+    estimation of parameters subject to restraints, for constraints.
 
     Examples
     --------
     >>> data, mu = np.array([1.0, 2.0, 6.0]), pytensor.shared(3.0, name="mu")
     >>> optapi.covariance([mu], pt.sum((data - mu) ** 2) / 2, mode=optapi.PYTHON).round(4)
     array([[0.3333]])
+
+    The frequencies of three outcomes, whose sum is 1:
+
+    >>> counts = np.array([50.0, 30.0, 20.0])
+    >>> p = pytensor.shared(counts / 100, name="p", shape=(3,))
+    >>> cost = -pt.sum(counts * pt.log(p))
+    >>> optapi.covariance([p], cost, constraints=(pt.sum(p), 1), mode=optapi.PYTHON).round(4)
+    array([[ 0.0025, -0.0015, -0.001 ],
+           [-0.0015,  0.0021, -0.0006],
+           [-0.001 , -0.0006,  0.0016]])
     """
     shared = check_shared(parameters)
     if (cost is None) == (residuals is None):
@@ -81,10 +112,128 @@ def covariance(parameters: Variables, cost: Variable | None = None, *, residuals
     given = dict(inputs or {})
     parts = None if residuals is None else as_list("residuals", residuals)
     check_kind_of_mode(mode)
-    function = products(shared, None if parts is not None else check_cost(cost), parts, list(given), mode)
-    point = [np.asarray(p.get_value(borrow=True)) for p in shared]
-    matrix, variance = information(function, point, list(given.values()), parts is not None)
-    return inverted(-matrix if ascent else matrix, variance, precision(point), absolute_sigma)
+    point, given = [np.asarray(p.get_value(borrow=True)) for p in shared], dict(inputs or {})
+    variables, values = list(given), list(given.values())
+    free, normals, more = within(shared, bounds, variables)(point, values), None, []
+    if as_entries(constraints):
+        if parts is not None:
+            raise ValueError("with residuals= there are no constraints=; pass the cost that belongs to the residuals")
+        lagrangian = Lagrangian.of(shared, cost, constraints, variables)
+        active, multipliers = lagrangian.at(point, values).active(free)
+        normals, more = active, [multipliers]
+        function = lagrangian.products(mode)
+    else:
+        function = products(shared, None if parts is not None else check_cost(cost), parts, variables, mode)
+    matrix, variance = information(function, point, [*values, *more], parts is not None)
+    return inverted(-matrix if ascent else matrix, variance, precision(point), absolute_sigma, free, normals)
+
+
+def within(parameters: Sequence[Any], bounds: Bounds | None, inputs: Sequence[Any]) -> Callable[..., Any]:
+    """A function of a point and of inputs: which components are not at a bound; None without bounds."""
+    found = boxes(bounds, parameters)
+    if found is None:
+        return lambda point, values: None
+    pairs = [pair for pair in found if pair is not None]
+    with BUILDING:
+        function = pytensor.function(
+            list(inputs), [side for pair in pairs for side in pair], mode=PYTHON, on_unused_input="ignore"
+        )
+
+    def free(point: Sequence[np.ndarray], values: Sequence[Any]) -> np.ndarray:
+        known = iter(function(*values))
+        limits: list[Any] = [
+            None if pair is None else tuple(np.broadcast_to(next(known), x.shape) for _ in range(2))
+            for pair, x in zip(found, point, strict=True)
+        ]
+        low, high = sides(point, limits)
+        x = np.concatenate([array.ravel() for array in point])
+        return (low < x) & (x < high)
+
+    return free
+
+
+class Linearized(NamedTuple):
+    """A cost and constraints where a point is.
+
+    Attributes
+    ----------
+    gradient, values : vectors
+        Of the cost, and of the constraints.
+    jacobian : matrix
+    low, high : vectors
+        The limits of the constraints.
+    """
+
+    gradient: np.ndarray
+    values: np.ndarray
+    jacobian: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def active(self, free: np.ndarray | None, tolerance: float = 1e-6) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of the Jacobian of the constraints that are active, and the multipliers of all, by least squares.
+
+        A constraint is active that is at a limit but for `tolerance`, and one that is near and whose multiplier is
+        larger than its distance, since the product of the two is what a minimizer has made small.
+        """
+        sides = np.stack([self.low, self.high])
+        gaps = np.abs(self.values - sides) / np.maximum(1, np.abs(np.where(np.isfinite(sides), sides, 0)))
+        gap = np.min(gaps, axis=0, initial=np.inf)
+        near = gap <= tolerance**0.5
+        sizes = np.abs(self._multipliers(near, free)) / max(1, np.max(np.abs(self.gradient), initial=0))
+        active = near & ((gap <= tolerance) | (sizes > gap))
+        return self.jacobian[active], self._multipliers(active, free)
+
+    def _multipliers(self, rows: np.ndarray, free: np.ndarray | None) -> np.ndarray:
+        found, columns = np.zeros(len(self.values)), slice(None) if free is None else free
+        if rows.any():
+            found[rows] = np.linalg.lstsq(self.jacobian[rows][:, columns].T, self.gradient[columns], rcond=None)[0]
+        return found
+
+
+class Lagrangian(NamedTuple):
+    """A cost with constraints, as expressions of parameters.
+
+    Attributes
+    ----------
+    parameters : list of variables
+    inputs : list of variables
+    at : callable
+        From a point and values of inputs to a `Linearized`.
+    value : scalar variable
+        The Lagrangian.
+    multipliers : vector
+        A placeholder for them in it.
+    """
+
+    parameters: list[Any]
+    inputs: list[Any]
+    at: Callable[..., Linearized]
+    value: Any
+    multipliers: Any
+
+    @classmethod
+    def of(cls, parameters: Sequence[Any], cost: Any, constraints: Constraints, inputs: Sequence[Any]) -> Lagrangian:
+        """That of `cost`, checked."""
+        f = Objective.of(parameters, cost, name="covariance", constraints=constraints)
+        rows: Any = f.rows
+        with BUILDING:
+            values, jacobian = rows.at(f.pack(f.parameters))
+            points = [p.type() for p in f.parameters]
+            outputs = [f.pack(f.gradients), values, jacobian, *rows.box]
+            outputs = replaced(outputs, dict(zip(f.parameters, points, strict=True)))
+            function = pytensor.function([*points, *inputs], outputs, mode=PYTHON, on_unused_input="ignore")
+
+        def at(point: Sequence[np.ndarray], given: Sequence[Any]) -> Linearized:
+            return Linearized(*(np.asarray(part, "float64") for part in function(*point, *given)))
+
+        multipliers = pt.tensor("multipliers", dtype=f.dtype, shape=(rows.size,))
+        return cls(list(f.parameters), list(inputs), at, cost - dot(multipliers, values), multipliers)
+
+    def products(self, mode: CompileMode) -> Callable[..., Any]:
+        """As the function `products`; behind the inputs it takes the multipliers."""
+        function = products(self.parameters, self.value, None, [*self.inputs, self.multipliers], mode)
+        return lambda *arrays: function(*arrays[:-1], arrays[-1].astype(self.multipliers.type.dtype))
 
 
 class SecondDerivatives(NamedTuple):
@@ -102,6 +251,8 @@ class SecondDerivatives(NamedTuple):
         From a vector to a point.
     free : boolean vector or None
         Which components are not at a bound; None without bounds.
+    normals : matrix or None
+        The Jacobian of the constraints that are active; None without constraints.
     """
 
     matrix: Callable[[], tuple[np.ndarray, float | None]]
@@ -109,6 +260,7 @@ class SecondDerivatives(NamedTuple):
     differs: bool
     build: Callable[[np.ndarray], Any]
     free: np.ndarray | None = None
+    normals: np.ndarray | None = None
 
 
 def products(parameters: Sequence[Any], cost: Any, residuals: Sequence[Any] | None, inputs: Sequence[Any],
@@ -177,10 +329,11 @@ def precision(point: Sequence[np.ndarray]) -> float:
 
 
 def inverted(matrix: np.ndarray, variance: float | None, error: float, absolute_sigma: bool = False,
-             free: np.ndarray | None = None) -> Array:  # fmt: skip
+             free: np.ndarray | None = None, normals: np.ndarray | None = None) -> Array:  # fmt: skip
     """The covariance of `matrix`, that of second derivatives or :math:`J`, whose relative error is `error`.
 
-    Rows and columns of components that are not `free` are zero; by default all are.
+    Rows and columns of components that are not `free` are zero; by default all are. Nothing varies along `normals`, the
+    rows of a matrix.
 
     Raises
     ------
@@ -194,8 +347,15 @@ def inverted(matrix: np.ndarray, variance: float | None, error: float, absolute_
         result: Array = np.zeros((free.size, free.size))
         part = matrix[:, free] if variance is not None else matrix[np.ix_(free, free)]
         if free.any():
-            result[np.ix_(free, free)] = inverted(part, variance, error, absolute_sigma)
+            part_of_normals = None if normals is None else normals[:, free]
+            result[np.ix_(free, free)] = inverted(part, variance, error, absolute_sigma, normals=part_of_normals)
         return result
+    if normals is not None and normals.size and np.isfinite(matrix).all():
+        Z = tangents(matrix, normals, error)
+        # As a sum of squares no variance is negative.
+        half = Z @ np.linalg.cholesky(np.asarray(inverted(Z.T @ matrix @ Z, variance, error)))
+        along: Array = half @ half.T
+        return along
     if not np.isfinite(matrix).all():
         raise ValueError("there is no covariance here: the second derivatives are not finite at this point")
     result, values = _inverse(matrix, 1.0 if variance is None or absolute_sigma else variance, variance is not None)
@@ -214,9 +374,25 @@ def inverted(matrix: np.ndarray, variance: float | None, error: float, absolute_
     return result
 
 
+def tangents(matrix: np.ndarray, normals: np.ndarray, error: float) -> np.ndarray:
+    """A basis of the space on which `normals` are zero, as columns, orthonormal in units of the diagonal of `matrix`.
+
+    Rows that depend on others within the relative error `error` change nothing.
+    """
+    sizes = np.diagonal(matrix)
+    units = np.sqrt(np.where(sizes > 0, sizes, 1.0))
+    rows = normals / units
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    _, values, right = np.linalg.svd(rows / np.where(lengths > 0, lengths, 1.0))
+    rank = int(np.sum(values > max(rows.shape) * error))
+    return right[rank:].T / units[:, None]
+
+
 def inverses(matrices: np.ndarray, variances: Any, error: float, free: np.ndarray | None = None,
-             absolute_sigma: bool = False) -> Array:  # fmt: skip
+             normals: Sequence[np.ndarray] | None = None, absolute_sigma: bool = False) -> Array:  # fmt: skip
     """The covariances of many matrices, as `inverted` of one; NaN where there is none.
+
+    With `normals` they are of second derivatives, and each has its own.
 
     Raises
     ------
@@ -225,6 +401,12 @@ def inverses(matrices: np.ndarray, variances: Any, error: float, free: np.ndarra
     """
     if check_flag("absolute_sigma", absolute_sigma) and variances is None:
         raise ValueError("absolute_sigma is about residuals, which this minimization does not have; leave it out")
+    if normals is not None:
+        several: Array = np.full(matrices.shape, np.nan)
+        for row, (matrix, own) in enumerate(zip(matrices, normals, strict=True)):
+            with suppress(ValueError):
+                several[row] = inverted(matrix, None, error, False, None if free is None else free[row], own)
+        return several
     if free is not None and not free.all():
         result: Array = np.zeros((*free.shape, free.shape[1]))
         for pattern in np.unique(free, axis=0):
@@ -233,7 +415,7 @@ def inverses(matrices: np.ndarray, variances: Any, error: float, free: np.ndarra
                 matrices[members][:, :, inside] if variances is not None else matrices[np.ix_(members, inside, inside)]
             )
             known = None if variances is None else variances[members]
-            result[np.ix_(members, inside, inside)] = inverses(part, known, error, None, absolute_sigma)
+            result[np.ix_(members, inside, inside)] = inverses(part, known, error, absolute_sigma=absolute_sigma)
         return result
     finite = np.isfinite(matrices).all(axis=(1, 2))
     scales = np.ones(len(matrices)) if variances is None or absolute_sigma else variances

@@ -222,7 +222,8 @@ def evaluator_of(f: Callable[..., Any], jac: Any, args: Any, structure: PyTree, 
 class FitProgram(OracleProgram):
     """A rule on an oracle of residuals."""
 
-    def multiplied(self, point: Arrays, evaluator: Any) -> tuple[Callable[..., Any], bool, float, bool]:
+    def multiplied(self, point: Arrays, evaluator: Any,
+                   multipliers: np.ndarray | None = None) -> tuple[Callable[..., Any], bool, float, bool]:  # fmt: skip
         evaluation = evaluator.at(point)
         J, root = evaluator.weighted_jacobian(evaluation), np.sqrt(2 * evaluator.cost(evaluation))
 

@@ -48,7 +48,7 @@ from ..transforms import best
 from ..typing import CompileMode, Updates, Variables
 from ..updates import extend, reports
 from ..vectors import largest as largest_of
-from .covariance import information, precision, products, products_graph
+from .covariance import Lagrangian, Linearized, information, precision, products, products_graph
 from .evaluator import FEW, Evaluation, Evaluator
 from .locks import BUILDING
 from .on_manifolds import OnManifolds
@@ -186,6 +186,7 @@ class LoopProgram(Program):
         if self.is_packed:
             self.values = Layout.of(updates).packed(self.values)
         self._batches: dict[int, Any] = {}
+        self._fixed_limits: Any = None
         # What a backend finds wrong with the graph it says when it compiles.
         if not problem.inputs:
             self._advance(self.values if self.is_packed else list(map(full, self.values)), np.asarray(0))
@@ -321,14 +322,20 @@ class LoopProgram(Program):
 
     def limits(self, inputs: Sequence[Any]) -> Any:
         """The bounds of the parameters with these `inputs`, see `feasible.limits`; None without."""
-        return None if self._boxes is None else self._limits(*inputs)
+        if self._boxes is None:
+            return None
+        if not self.has_fixed_limits:
+            return self._limits(*inputs)
+        if self._fixed_limits is None:
+            self._fixed_limits = self._limits(*inputs)
+        return self._fixed_limits
 
     @property
     def is_bounded(self) -> bool:
         """Whether a parameter has bounds."""
         return self._boxes is not None
 
-    @property
+    @cached_property
     def has_fixed_limits(self) -> bool:
         """Whether the bounds depend on nothing."""
         return all(isinstance(v, Constant) for v in graph_inputs(self._all_sides))
@@ -340,8 +347,8 @@ class LoopProgram(Program):
     def takes_members(self, wide: Sequence[bool]) -> bool:
         """Whether minimizations on data sets, of which these inputs have one each, may be one call of a function."""
         mine = bool(self._oracles or self._keys or self.problem.updates) or any(map(is_generator, self.updates))
-        # Their best point is not that of the lowest cost.
-        mine = mine or self.is_constrained or self.penalties is not None or self.manifolds is not None
+        # With a penalty the best point is not that of the lowest cost.
+        mine = mine or self.penalties is not None or self.manifolds is not None
         moving = {v for v, is_wide in zip(self.problem.inputs, wide, strict=True) if is_wide}
         return not mine and moving.isdisjoint(explicit_graph_inputs(self._all_sides))
 
@@ -439,12 +446,15 @@ class LoopProgram(Program):
             cost, *gradients = plain(self._evaluate(*point, *inputs))
         return cost, gradients
 
-    def multiplied(self, point: Arrays, evaluator: Evaluator) -> tuple[Callable[..., Any], bool, float, bool]:
+    def multiplied(self, point: Arrays, evaluator: Evaluator,
+                   multipliers: np.ndarray | None = None) -> tuple[Callable[..., Any], bool, float, bool]:  # fmt: skip
         if self.problem.is_noisy:
             raise ValueError("the cost is random, or reads what updates writes, so it has no second derivatives")
 
         def product(*arrays: Any) -> Any:
             with checked(self._oracles):
+                if multipliers is not None:
+                    return self._products_of_lagrangian(*arrays, multipliers)
                 return self._products(*arrays)
 
         dtypes = [array.dtype.name for array in point]
@@ -486,6 +496,19 @@ class LoopProgram(Program):
         parameters, residuals, robust = self._of_products
         return products(parameters, self.problem.cost, residuals, self.problem.inputs, self.mode, robust)
 
+    def linearized(self, point: Arrays, evaluator: Evaluator, inputs: Sequence[Any]) -> Linearized:
+        with checked(self._oracles):
+            return self._lagrangian.at(point, inputs)
+
+    @cached_property
+    def _lagrangian(self) -> Lagrangian:
+        problem = self.problem
+        return Lagrangian.of(problem.parameters, problem.cost, self.options.get("constraints") or (), problem.inputs)
+
+    @cached_property
+    def _products_of_lagrangian(self) -> Callable[..., Any]:
+        return self._lagrangian.products(self.mode)
+
     @property
     def _of_products(self) -> tuple[Any, Any, Robust]:
         """The parameters, the residuals if the rule has any, and their loss."""
@@ -495,6 +518,15 @@ class LoopProgram(Program):
 
     def matrices(self, point: Sequence[np.ndarray], data: Any) -> Iterator[tuple[Any, ...]]:
         """What `covariance.inverses` needs of the members at `point` with `data`, some at a time."""
+        if self.is_constrained:
+            # Other constraints may be active for each.
+            for row in range(data.rows):
+                inputs = data.of(row)
+                part = [array[row] for array in point]
+                known = self.second_derivatives(part, None, inputs, self.limits(inputs))
+                inside = None if known.free is None else known.free[None]
+                yield known.matrix()[0][None], None, known.error, inside, [known.normals]
+            return
         parameters, residuals, robust = self._of_products
         limits, error = self.limits(data.shared), precision(point)
         variables, outputs = products_graph(parameters, self.problem.cost, residuals, self.problem.inputs, robust)

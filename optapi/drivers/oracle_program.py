@@ -21,10 +21,10 @@ import numpy as np
 import pytensor
 
 from ..graph.numpy_linker import STEP, NumpyLinker
-from ..graph.oracle import Arrays, Oracle, VectorOracle
+from ..graph.oracle import Arrays, Oracle, VectorOracle, central_difference
 from ..typing import CompileMode, Updates
 from .constraint_functions import RowLimits
-from .covariance import precision
+from .covariance import Linearized, precision
 from .evaluator import Evaluation, Evaluator, Kinds
 from .locks import BUILDING, KEEPING
 from .options import SYMBOLIC, needs, plain_function
@@ -235,12 +235,34 @@ class OracleProgram(Program):
         # A rule that reports no reason would go on from a cost that is not finite.
         return "reason" not in self.places.roles and (not before.is_finite or became_nonfinite(values, next_values))
 
-    def multiplied(self, point: Arrays, evaluator: Evaluator) -> tuple[Callable[..., Any], bool, float, bool]:
-        def product(*arrays: np.ndarray) -> Arrays:
-            return evaluator.product(list(arrays[: len(point)]), list(arrays[len(point) :]))
+    def linearized(self, point: Arrays, evaluator: Evaluator, inputs: Sequence[Any]) -> Linearized:
+        values, jacobians = evaluator.constraints.evaluate(point)
+        gradient = np.concatenate([g.ravel() for g in evaluator.gradients(evaluator.at(point))])
+        jacobian = np.concatenate([J.reshape(len(values), -1) for J in jacobians], axis=1)
+        limits = evaluator.constraints.limits
+        return Linearized(gradient.astype(float), values, jacobian, limits.low, limits.high)
 
-        differs, error = evaluator.hessp is None, precision(point)
-        return product, False, max(error, evaluator.gradient_error) ** (2 / 3) if differs else error, differs
+    def multiplied(self, point: Arrays, evaluator: Evaluator,
+                   multipliers: np.ndarray | None = None) -> tuple[Callable[..., Any], bool, float, bool]:  # fmt: skip
+        rows, error, differs = evaluator.constraints, precision(point), evaluator.hessp is None
+        noise = max(error, evaluator.gradient_error) if differs else 0.0
+        y = np.zeros(0) if multipliers is None else multipliers
+        bent = multipliers is not None and rows.is_bent
+        if bent:
+            noise, differs = max(noise, error, rows.jacobian_error), True
+
+        def pulled(*arrays: np.ndarray) -> Arrays:
+            return [np.tensordot(y, J, 1) for J in rows.evaluate(list(arrays))[1]]
+
+        def product(*arrays: np.ndarray) -> Arrays:
+            at, vectors = list(arrays[: len(point)]), list(arrays[len(point) :])
+            found = evaluator.product(at, vectors)
+            if not bent:
+                return found
+            of_rows = central_difference(pulled, at, vectors, rows.jacobian_error, evaluator.limits)
+            return [h - c for h, c in zip(found, of_rows, strict=True)]
+
+        return product, False, noise ** (2 / 3) if differs else error, differs
 
     @contextmanager
     def step(self) -> Iterator[Step]:

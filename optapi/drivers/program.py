@@ -27,7 +27,7 @@ from ..rules._linear_algebra import inverse_hessian_of
 from ..state import names
 from ..typing import CompileMode, Updates
 from ..updates import reports
-from .covariance import SecondDerivatives, information
+from .covariance import Linearized, SecondDerivatives, information
 from .evaluator import Evaluation, Evaluator
 from .options import option_of
 from .termination import Ending
@@ -185,10 +185,17 @@ class Program:
         inverse = inverse_hessian_of(*held)
         return inverse.copy() if isinstance(inverse, np.ndarray) else inverse
 
-    def second_derivatives(self, point: Arrays, evaluator: Evaluator, inputs: Sequence[Any],
+    def second_derivatives(self, point: Arrays, evaluator: Any, inputs: Sequence[Any],
                            limits: Limits | None) -> SecondDerivatives:  # fmt: skip
         """What a result says of the second derivatives at `point`."""
-        product, of_residuals, error, differs = self.multiplied(point, evaluator)
+        x, free = np.concatenate([array.ravel() for array in point]), None
+        if limits is not None:
+            low, high = sides(point, limits)
+            free = (low < x) & (x < high)
+        normals, multipliers = None, None
+        if self.is_constrained:
+            normals, multipliers = self.linearized(point, evaluator, inputs).active(free, self.feasibility)
+        product, of_residuals, error, differs = self.multiplied(point, evaluator, multipliers)
 
         @cache
         def matrix() -> tuple[np.ndarray, float | None]:
@@ -201,14 +208,15 @@ class Program:
                 [v.reshape(a.shape).astype(a.dtype) for v, a in zip(parts, point, strict=True)]
             )
 
-        x, free = np.concatenate([array.ravel() for array in point]), None
-        if limits is not None:
-            low, high = sides(point, limits)
-            free = (low < x) & (x < high)
-        return SecondDerivatives(matrix, error, differs, build, free)
+        return SecondDerivatives(matrix, error, differs, build, free, normals)
 
-    def multiplied(self, point: Arrays, evaluator: Evaluator) -> tuple[Callable[..., Any], bool, float, bool]:
-        """How vectors are multiplied with the second derivatives at `point`.
+    def linearized(self, point: Arrays, evaluator: Evaluator, inputs: Sequence[Any]) -> Linearized:
+        """The cost and the general constraints at `point`."""
+        raise NotImplementedError
+
+    def multiplied(self, point: Arrays, evaluator: Evaluator,
+                   multipliers: np.ndarray | None = None) -> tuple[Callable[..., Any], bool, float, bool]:  # fmt: skip
+        """How vectors are multiplied with the second derivatives at `point`, with `multipliers` of the Lagrangian.
 
         Returns
         -------
@@ -228,7 +236,7 @@ class Program:
         """Whether the rule has general constraints."""
         return "violation" in self.places.roles
 
-    @property
+    @cached_property
     def feasibility(self) -> float:
         """The largest violation of a general constraint that counts for none."""
         tolerance = option_of(self.rule, self.options, "tolerance")

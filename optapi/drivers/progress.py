@@ -22,6 +22,11 @@ from .termination import Ending
 TRACED = ("cost", "gradient_size", "step", "evaluations", "seconds")
 
 
+def columns(is_constrained: bool) -> tuple[str, ...]:
+    """`TRACED`, with general constraints also their largest violation."""
+    return (*TRACED, "violation") if is_constrained else TRACED
+
+
 class Table:
     """Lines that can be read in a log: one for the start and each `every`-th iteration, and one for the end."""
 
@@ -35,12 +40,13 @@ class Table:
         """Write a line, under the names of the columns from time to time."""
         if iteration % self.every and not last:
             return
+        cost, gradient, step, evaluations, seconds, *violation = row
         if self.lines % 40 == 0:
-            sys.stdout.write(self.HEAD + "\n")
+            sys.stdout.write(self.HEAD + (f" {'violation':>10}" if violation else "") + "\n")
         self.lines += 1
-        cost, gradient, step, evaluations, seconds = row
         sys.stdout.write(
-            f"{iteration:9d} {cost:16.9e} {gradient:10.3e} {step:10.3e} {int(evaluations):11d} {seconds:9.3f}\n"
+            f"{iteration:9d} {cost:16.9e} {gradient:10.3e} {step:10.3e} {int(evaluations):11d} {seconds:9.3f}"
+            f"{''.join(f' {beyond:10.3e}' for beyond in violation)}\n"
         )
 
     def close(self, message: str) -> None:
@@ -189,9 +195,12 @@ class Monitor:
     ----------
     total : int
         The largest number of iterations, which the run knows.
+    columns : tuple of str
+        What the rows have, which it knows too.
     """
 
     total = 0
+    columns: tuple[str, ...] = TRACED
 
     def __init__(self, label: str, callback: Callable[..., Any] | None = None,
                  progressbar: bool | str = False, verbose: bool | int = False, trace: bool = False,
@@ -233,7 +242,7 @@ class Monitor:
         return self._views
 
     def show(self, iteration: int, row: tuple[float, ...], last: bool) -> None:
-        """Take down and show the numbers of `TRACED` at an iteration."""
+        """Take down and show the numbers of an iteration, in the order of `columns`."""
         if self.trace:
             # An iteration that was given up after this is taken down again.
             del self.rows[iteration:]
@@ -275,7 +284,7 @@ class Monitor:
 
     def traced(self) -> dict[str, np.ndarray]:
         """The rows as columns."""
-        return dict(zip(TRACED, np.array(self.rows).reshape(-1, len(TRACED)).T.copy(), strict=True))
+        return dict(zip(self.columns, np.array(self.rows).reshape(-1, len(self.columns)).T.copy(), strict=True))
 
 
 def takes_result(callback: Callable[..., Any]) -> bool:

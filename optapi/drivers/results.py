@@ -46,7 +46,7 @@ class OptimizeResult(dict[str, Any]):
         What happened, and what to try.
     trace : dict of arrays
         With ``trace=True``: ``cost``, ``gradient_size``, ``step``, ``evaluations`` and ``seconds``, at the start and
-        after each iteration.
+        after each iteration; with general constraints also ``violation``, the largest one.
     hess_inv : matrix
         The inverse of the matrix of second derivatives, where the rule has an approximation of it. For errors of
         estimates take `covariance`.
@@ -86,7 +86,8 @@ class OptimizeResult(dict[str, Any]):
 
         It is the inverse of the exact matrix of second derivatives, see `optapi.covariance`; for a rule that takes
         residuals that of Gauss-Newton. With bounds it is that of the components inside of them; rows and columns of
-        those at a bound are zero, and the degrees of freedom count all. For NumPy functions the derivatives are those
+        those at a bound are zero, and the degrees of freedom count all. With general constraints it is that along those
+        that are active, from the second derivatives of the Lagrangian. For NumPy functions the derivatives are those
         of `hessp`, or differences of `df`, see `second_derivatives`.
 
         Parameters
@@ -102,11 +103,11 @@ class OptimizeResult(dict[str, Any]):
         Raises
         ------
         ValueError
-            If the matrix of second derivatives is not positive definite, or not known; and with general constraints
-            or penalties.
+            If the matrix of second derivatives is not positive definite along active constraints, or not known; and
+            with penalties.
         """
         known = self._known()
-        return inverted(*known.matrix(), known.error, absolute_sigma, known.free)
+        return inverted(*known.matrix(), known.error, absolute_sigma, known.free, known.normals)
 
     def standard_errors(self, absolute_sigma: bool = False) -> Tree:
         """The standard errors of the components of `x`, as `x`: the roots of the diagonal of `covariance`.

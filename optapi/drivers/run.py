@@ -18,7 +18,7 @@ from ..pytree import distance
 from .evaluator import Evaluation, Evaluator, kinds_of
 from .options import name_of, option_of, public_name
 from .program import Program, joined
-from .progress import TRACED, Monitor
+from .progress import Monitor, columns
 from .results import Deferred, OptimizeResult
 from .termination import SENTENCES, STATUSES, Ending, Termination, is_same, rounding
 
@@ -48,10 +48,10 @@ class Position(NamedTuple):
 
 
 def no_second_derivatives() -> NoReturn:
-    """What a result with constraints, penalties or manifolds says in the place of second derivatives."""
+    """What a result with penalties or manifolds says in the place of second derivatives."""
     raise ValueError(
-        "with constraints, penalties or manifolds the errors of an estimate are not those of the second derivatives of "
-        "the cost; draw new data sets from the fitted model, and fit them, for instance with run.on_data"
+        "with penalties or manifolds the errors of an estimate are not those of the second derivatives of the cost; "
+        "draw new data sets from the fitted model, and fit them, for instance with run.on_data"
     )
 
 
@@ -77,6 +77,7 @@ class Run:
         size = sum(array.size for array in program.point(values))
         self._termination = termination.limited(size, "reason" in program.places.roles)
         self._limit = monitor.total = self._termination.max_iterations or 0
+        monitor.columns = columns(program.is_constrained)
         evaluator.sign = program.sign
         start = evaluator.at(program.point(values))
         self._position = Position(values, start, start)
@@ -175,7 +176,7 @@ class Run:
         free and the cost has no penalties.
         """
         evaluator, sign = self._evaluator, self._program.sign
-        if evaluator.limits is not None or self._has_no_second_derivatives:
+        if evaluator.limits is not None or self._program.is_constrained or self._has_no_second_derivatives:
             return False
         cost, point = evaluator.total(now), now.point
         ends = np.cumsum([array.size for array in point])
@@ -219,7 +220,9 @@ class Run:
     def _show(self, position: Position, step: float) -> None:
         evaluator, now = self._evaluator, position.now
         cost, size = evaluator.total(now), evaluator.size(now)
-        row = (cost, size, step, self._counts(position)["nfev"], position.seconds)
+        row: tuple[float, ...] = (cost, size, step, self._counts(position)["nfev"], position.seconds)
+        if self._program.is_constrained:
+            row = (*row, evaluator.violation(now))
         self._monitor.show(position.nit, row, position.ending is not None)
 
     def _resume(self) -> None:
@@ -322,8 +325,7 @@ class Run:
     @property
     def _has_no_second_derivatives(self) -> bool:
         """Whether those of the cost say nothing of errors."""
-        evaluator = self._evaluator
-        return self._program.is_constrained or evaluator.penalties is not None or evaluator.manifolds is not None
+        return self._evaluator.penalties is not None or self._evaluator.manifolds is not None
 
     def _why(self) -> str:
         """What may be the cause where there is no further progress."""
@@ -348,8 +350,10 @@ class Run:
         position, evaluator = self._position, self._evaluator
         jac: Any = Deferred(partial(self._jac, evaluation))
         message: Any = Deferred(partial(self._message, position))
-        unknown = any(e.cost is None or e.gradients is None for e in (evaluation, position.now, position.best))
-        if unknown or self._program.is_constrained or evaluator.penalties is not None:
+        needed = ("cost", "gradients", *(("violation",) if self._program.is_constrained else ()))
+        evaluations = (evaluation, position.now, position.best)
+        unknown = any(getattr(e, part) is None for e in evaluations for part in needed)
+        if unknown or evaluator.penalties is not None:
             jac, message = jac.make(), message.make()  # these may count a call
         result = OptimizeResult(
             x=self._built(evaluation.point),
@@ -363,9 +367,10 @@ class Run:
         )
         if self._evaluator.limits is not None:
             active = active_bounds(evaluation.point, self._evaluator.limits)
-            gradients = zip(self._evaluator.gradients(evaluation), active, strict=True)
             result["active"] = self._built(active)
-            result["bound_multipliers"] = self._built([np.where(a, g, g.dtype.type(0)) for g, a in gradients])
+            if not self._program.places.bound_multipliers:
+                gradients = zip(self._evaluator.gradients(evaluation), active, strict=True)
+                result["bound_multipliers"] = self._built([np.where(a, g, g.dtype.type(0)) for g, a in gradients])
         if evaluator.limits is not None or evaluator.manifolds is not None:
             result["optimality"] = evaluator.size(evaluation)
         if self._program.is_constrained:
@@ -453,7 +458,7 @@ class Run:
             costs = {"cost": known.cost, "total": known.total}
             arrays |= {f"{name}/{what}": np.array(cost) for what, cost in costs.items() if cost is not None}
         if self._monitor.trace:
-            arrays["trace"] = np.array(self._monitor.rows).reshape(-1, len(TRACED))
+            arrays["trace"] = np.array(self._monitor.rows).reshape(-1, len(self._monitor.columns))
         files.write(path, self.KIND, description, arrays, older)
 
     def _entries(self, position: Position) -> dict[str, Any]:
@@ -492,8 +497,9 @@ class Run:
                 known[name].total = total
             if known["now"].key != Evaluation(self._program.point(values)).key:
                 raise ValueError("its point is not that of its values")
-            rows = arrays.pop("trace", np.empty((0, len(TRACED))))
-            if rows.dtype != "float64" or rows.ndim != 2 or rows.shape[1] != len(TRACED) or arrays:
+            width = len(self._monitor.columns)
+            rows = arrays.pop("trace", np.empty((0, width)))
+            if rows.dtype != "float64" or rows.ndim != 2 or rows.shape[1] != width or arrays:
                 raise ValueError(f"its {', '.join(arrays) or 'trace'} is not known to this version")
         if known["now"].key == known["best"].key:
             known["best"] = known["now"]

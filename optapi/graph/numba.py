@@ -1,4 +1,4 @@
-"""`Loop`, `External`, `Product`, `Order`, `CumulativeSums` and `Decomposition` under numba."""
+"""`Loop`, `External`, `Product`, `Order`, `CumulativeSums`, `Decomposition` and small interior points under numba."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pytensor.link.numba.dispatch.basic import (
 
 from .decompositions import SWEEPS, Decomposition
 from .external import EVALUATION, PRODUCT, External, ExternalProduct
+from .interior_point import FRACTION, NOTHING, REGULAR, SmallInteriorPoint
 from .loops import Loop
 from .numba_source import VERSION, Source, contiguous
 from .ordered import CumulativeSums, Order
@@ -282,3 +283,202 @@ def numba_funcify_Decomposition(op: Decomposition, **kwargs: Any) -> Any:
         return right, values, along
 
     return decomposed, 2
+
+
+@numba_njit
+def _factored(matrix, order):  # type: ignore[no-untyped-def]
+    """Write the LU decomposition of `matrix` with partial pivoting over it, and whether there is one is returned."""
+    size, one = np.uint64(matrix.shape[0]), np.uint64(1)
+    for j in range(size):
+        pivot, largest = j, abs(matrix[j, j])
+        for i in range(j + one, size):
+            if abs(matrix[i, j]) > largest:
+                pivot, largest = i, abs(matrix[i, j])
+        if not 0 < largest < np.inf:
+            return False
+        order[j] = pivot
+        if pivot != j:
+            for c in range(size):
+                matrix[j, c], matrix[pivot, c] = matrix[pivot, c], matrix[j, c]
+        inverse = 1 / matrix[j, j]
+        for i in range(j + one, size):
+            factor = matrix[i, j] * inverse
+            matrix[i, j] = factor
+            if factor != 0:
+                for c in range(j + one, size):
+                    matrix[i, c] -= factor * matrix[j, c]
+    return True
+
+
+@numba_njit
+def _solved(factors, order, vector):  # type: ignore[no-untyped-def]
+    """Write the solution of a linear system over its right side `vector`."""
+    size, one = np.uint64(factors.shape[0]), np.uint64(1)
+    for j in range(size):
+        vector[j], vector[order[j]] = vector[order[j]], vector[j]
+    for i in range(size):
+        total = vector[i]
+        for c in range(i):
+            total -= factors[i, c] * vector[c]
+        vector[i] = total
+    for turn in range(size):
+        i = size - one - turn
+        total = vector[i]
+        for c in range(i + one, size):
+            total -= factors[i, c] * vector[c]
+        vector[i] = total / factors[i, i]
+
+
+@numba_njit
+def _with_rows(G, x, result):  # type: ignore[no-untyped-def]
+    """Write `x`, and behind it its products with the rows of `G`."""
+    m, n = np.uint64(G.shape[0]), np.uint64(G.shape[1])
+    for j in range(n):
+        result[j] = x[j]
+    for i in range(m):
+        total = x.dtype.type(0)
+        for j in range(n):
+            total += G[i, j] * x[j]
+        result[n + i] = total
+
+
+@numba_njit
+def _longest(v, dv):  # type: ignore[no-untyped-def]
+    """How many times `dv` can be added to `v` until a component is 0."""
+    result = v.dtype.type(np.inf)
+    for i in range(v.shape[0]):
+        for j in range(v.shape[1]):
+            if dv[i, j] < 0:
+                result = min(result, -v[i, j] / dv[i, j])
+    return result
+
+
+@register_funcify_default_op_cache_key(SmallInteriorPoint)
+def numba_funcify_SmallInteriorPoint(op: SmallInteriorPoint, **kwargs: Any) -> Any:
+    """Loops, in the order of `quadratic.interior_point`."""
+
+    @numba_njit
+    def interior_point(turns, converged, x, y, s, z, B, g, A, b, G, limits, counts, count, small, steps):  # type: ignore[no-untyped-def]
+        n, k, m = np.uint64(x.size), np.uint64(y.size), np.uint64(G.shape[0])
+        size, rows, dtype = n + k, n + m, x.dtype.type
+        zero, one, sides = dtype(0), dtype(1), np.uint64(2)
+        x, y, s, z = x.copy(), y.copy(), s.copy(), z.copy()
+        turns, converged = turns.copy(), converged.copy()
+        number, tolerance = count.item(), small.item()
+        epsilon = np.finfo(x.dtype).eps
+        below, nothing = dtype(-(epsilon**REGULAR)), dtype(epsilon**NOTHING)
+        limited = False
+        for i in range(sides):
+            for j in range(rows):
+                limited = limited or counts[i, j]
+        matrix, order = np.empty((size, size), x.dtype), np.empty(size, np.uint64)
+        dual, primal, right = np.empty(n, x.dtype), np.empty(k, x.dtype), np.empty(size, x.dtype)
+        wide, along = np.empty(rows, x.dtype), np.empty(rows, x.dtype)
+        slack, products = np.zeros((sides, rows), x.dtype), np.empty((sides, rows), x.dtype)
+        ds, dz = np.empty((sides, rows), x.dtype), np.empty((sides, rows), x.dtype)
+        for _ in range(steps.item()):
+            turns[()] = turns.item() + 1
+            mu, settled = zero, True
+            _with_rows(G, x, wide)
+            for i in range(sides):
+                for j in range(rows):
+                    mu += s[i, j] * z[i, j]
+                    if counts[i, j]:
+                        slack[i, j] = (wide[j] if i == 0 else -wide[j]) - limits[i, j] - s[i, j]
+                        settled = settled and abs(slack[i, j]) <= tolerance
+            mu /= number
+            settled = settled and mu <= tolerance
+            for j in range(n):
+                total = g[j] - (z[0, j] - z[1, j])
+                for c in range(n):
+                    total += B[j, c] * x[c]
+                for i in range(k):
+                    total -= A[i, j] * y[i]
+                for i in range(m):
+                    total -= G[i, j] * (z[0, n + i] - z[1, n + i])
+                dual[j] = total
+                settled = settled and abs(total) <= tolerance
+            for i in range(k):
+                total = -b[i]
+                for j in range(n):
+                    total += A[i, j] * x[j]
+                primal[i] = total
+                settled = settled and abs(total) <= tolerance
+            converged[()] = settled
+            if settled:
+                break
+
+            for j in range(rows):
+                along[j] = z[0, j] / s[0, j] + z[1, j] / s[1, j]
+            for r in range(n):
+                for c in range(r + np.uint64(1)):
+                    total = B[r, c]
+                    for i in range(m):
+                        total += G[i, r] * along[n + i] * G[i, c]
+                    matrix[r, c], matrix[c, r] = total, total
+                matrix[r, r] += along[r]
+            for i in range(k):
+                for j in range(n):
+                    matrix[n + i, j], matrix[j, n + i] = -A[i, j], -A[i, j]
+                for c in range(k):
+                    matrix[n + i, n + c] = below if i == c else zero
+            if not _factored(matrix, order):
+                break
+
+            for i in range(sides):
+                for j in range(rows):
+                    products[i, j] = s[i, j] * z[i, j]
+            length = one
+            for corrects in range(2):
+                for j in range(rows):
+                    low = (z[0, j] * slack[0, j] + products[0, j]) / s[0, j] if counts[0, j] else zero
+                    high = (z[1, j] * slack[1, j] + products[1, j]) / s[1, j] if counts[1, j] else zero
+                    along[j] = low - high
+                for j in range(n):
+                    total = dual[j] + along[j]
+                    for i in range(m):
+                        total += G[i, j] * along[n + i]
+                    right[j] = -total
+                for i in range(k):
+                    right[n + i] = primal[i]
+                _solved(matrix, order, right)
+                _with_rows(G, right, wide)
+                for i in range(sides):
+                    for j in range(rows):
+                        ds[i, j], dz[i, j] = zero, zero
+                        if counts[i, j]:
+                            ds[i, j] = (wide[j] if i == 0 else -wide[j]) + slack[i, j]
+                            dz[i, j] = -(products[i, j] + z[i, j] * ds[i, j]) / s[i, j]
+                length = min(_longest(s, ds), _longest(z, dz))
+                if corrects == 0:
+                    length, ahead = min(one, length), zero
+                    for i in range(sides):
+                        for j in range(rows):
+                            ahead += (s[i, j] + length * ds[i, j]) * (z[i, j] + length * dz[i, j])
+                    part = ahead / number / mu if mu != 0 else zero
+                    # Products far below what is asked for would amplify rounding errors.
+                    target = max(part**3 * mu, tolerance / 10)
+                    for i in range(sides):
+                        for j in range(rows):
+                            products[i, j] += ds[i, j] * dz[i, j] - target
+            length = min(one, dtype(FRACTION) * length)
+
+            finite = True
+            for j in range(n):
+                finite = finite and np.isfinite(right[j])
+            for i in range(sides):
+                for j in range(rows):
+                    finite = finite and np.isfinite(dz[i, j])
+            if not finite or (limited and mu <= nothing):
+                break
+            for j in range(n):
+                x[j] += length * right[j]
+            for i in range(k):
+                y[i] += length * right[n + i]
+            for i in range(sides):
+                for j in range(rows):
+                    s[i, j] += length * ds[i, j]
+                    z[i, j] += length * dz[i, j]
+        return turns, converged, x, y, s, z
+
+    return interior_point, 1

@@ -141,7 +141,8 @@ def sqp(parameters: Variables, cost: Variable | None = None, gradients: Variable
     take `augmented_lagrangian`.
 
     Where the first trial does not pass, it is corrected once by a step back to the active constraints. Multipliers of a
-    model that had to be relaxed count at most 100 times the gradient of the cost.
+    model that had to be relaxed, or that grow without limit because gradients of constraints depend on each other,
+    count at most 100 times the gradient of the cost, and :math:`B` stays as it is.
 
     References
     ----------
@@ -181,7 +182,7 @@ def sqp(parameters: Variables, cost: Variable | None = None, gradients: Variable
     # The multipliers are those of the model at both points.
     s, y = there.point - here.point, there.slope(model.y) - here.slope(model.y)
     B_new, good = _damped(B, updated, s, y)
-    good = good & found
+    good = good & found & model.is_determined
     new: Updates = dict(zip(f.parameters, f.unpack(there.point), strict=True))
     new[B] = pt.switch(good, B_new, pt.switch(found, B, np.eye(f.size, dtype=f.dtype)))
     new |= {weights: merit.weights, search_failed: ~found, updated: pt.switch(found, pt.maximum(updated, good), 0)}
@@ -212,6 +213,8 @@ class Model(NamedTuple):
         The multipliers of the rows, and of the bounds.
     steepness : scalar variable
         The largest component of the gradient of the cost, at least 1.
+    is_determined : boolean scalar variable
+        Whether the multipliers are those of the constraints.
     """
 
     step: Any
@@ -219,6 +222,7 @@ class Model(NamedTuple):
     y: Any
     w: Any
     steepness: Any
+    is_determined: Any
 
     @classmethod
     def of(cls, f: Objective, here: Iterate, B: Any) -> Model:
@@ -249,9 +253,11 @@ class Model(NamedTuple):
         step, at = found.x[:n], found.active[:n]
         step = pt.switch(at < 0, box.low[:n], pt.switch(at > 0, box.high[:n], step))
         relaxed, limit = pt.clip(found.x[n], zero[0], one[0]), 100 * steepness
-        # Multipliers of a model that had to be relaxed are of the size of its penalty.
-        y = pt.switch(relaxed > np.asarray(1e-3, dtype), pt.clip(y, -limit, limit), y)
-        return cls(_moved(f, here.point, step) - here.point, relaxed, y, found.z[:n], steepness)
+        # Multipliers of a model that had to be relaxed are of the size of its penalty; where gradients of constraints
+        # depend on each other they may grow without limit.
+        known = (relaxed <= np.asarray(1e-3, dtype)) & (largest(y) <= penalty)
+        y = pt.switch(known, y, pt.clip(y, -limit, limit))
+        return cls(_moved(f, here.point, step) - here.point, relaxed, y, found.z[:n], steepness, known)
 
     @property
     def is_possible(self) -> Any:

@@ -2,7 +2,8 @@
 """Rules with general constraints on the problems of tests/constrained.py, beside SciPy's methods.
 
 Run by hand: ``python tests/benchmarks/constraints.py --output docs/constrained_problems.md``. All work on functions and
-derivatives that PyTensor compiles, in pure Python; the times are of what numba compiles.
+derivatives that PyTensor compiles, in pure Python; the times are of what numba compiles. Where jaxopt is installed, its
+algorithms for bounds are timed too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import sys
 import time
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,12 @@ from scipy.optimize import Bounds, minimize
 
 import optapi
 
+
+try:
+    import jax
+    import jaxopt
+except ImportError:
+    jax = jaxopt = None
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -111,20 +119,54 @@ def bounded(n):
     return Constrained(f"Rosenbrock, {n}", np.full(n, -1.0), np.full(n, -2.0), high, cost, math.nan)
 
 
+def with_scipy(problem, method):
+    """A function that minimizes with a method of SciPy, on what numba compiles."""
+    evaluate, dictionaries = problem.compiled("NUMBA")
+    arguments = {
+        "jac": True, "method": method, "bounds": Bounds(problem.low, problem.high), "constraints": dictionaries,
+        "options": {"ftol": 1e-9} if method == "SLSQP" else {"ftol": 0.0, "gtol": 1e-5},
+    }  # fmt: skip
+
+    def minimized():
+        found = minimize(evaluate, problem.start, **arguments)
+        return float(found.fun), found.nfev
+
+    return minimized
+
+
+def with_jaxopt(problem, name):
+    """The same with a solver of jaxopt, whose whole loop JAX compiles."""
+
+    def cost(x):
+        return jax.numpy.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+    options = {"tol": 1e-5, "maxiter": 10_000}
+    if name == "LBFGSB":
+        solver = jaxopt.LBFGSB(cost, **options)
+    else:
+        solver = jaxopt.ProjectedGradient(cost, jaxopt.projection.projection_box, **options)
+    start, low, high = map(jax.numpy.asarray, (problem.start, problem.low, problem.high))
+    run = jax.jit(lambda x: solver.run(x, (low, high)))
+
+    def minimized():
+        found = jax.block_until_ready(run(start))
+        count = getattr(found.state, "num_fun_eval", None)
+        return float(cost(found.params)), f"{found.state.iter_num} iterations" if count is None else int(count)
+
+    return minimized
+
+
 def times():
-    """What whole minimizations take that numba compiles, beside SciPy's on what numba compiles, as lines of a table."""
+    """What whole minimizations take that numba compiles, beside those of others, as lines of a table."""
+    if jax is not None:
+        jax.config.update("jax_enable_x64", True)
+    unbounded = np.full((2, 7), np.inf) * [[-1], [1]]
     problems = [
-        (Constrained("HS71", np.array([1.0, 5, 5, 1]), np.ones(4), np.full(4, 5.0), hs71, 17.0140173), "sqp", "SLSQP"),
-        (
-            Constrained(
-                "HS100", np.array([1.0, 2, 0, 4, 0, 1, 1]), *np.full((2, 7), np.inf) * [[-1], [1]], hs100, 680.63
-            ),
-            "sqp",
-            "SLSQP",
-        ),
-        *((bounded(n), "lbfgs", "L-BFGS-B") for n in (10, 50, 1000)),
+        (Constrained("HS71", np.array([1.0, 5, 5, 1]), np.ones(4), np.full(4, 5.0), hs71, 17.0140173), "sqp"),
+        (Constrained("HS100", np.array([1.0, 2, 0, 4, 0, 1, 1]), *unbounded, hs100, 680.63), "sqp"),
+        *((bounded(n), "lbfgs") for n in (10, 50, 1000)),
     ]
-    for problem, name, method in problems:
+    for problem, name in problems:
         x = pytensor.shared(problem.start, name="x", shape=problem.start.shape)
         cost, constraints = problem.on(x)
         options = {"bounds": (problem.low, problem.high)} | ({"constraints": constraints} if name == "sqp" else {})
@@ -133,37 +175,32 @@ def times():
 
         def ours(x=x, run=run, problem=problem):
             x.set_value(problem.start)
-            return run()
+            found = run()
+            return found.fun, found.nfev
 
-        first = ours()
+        ours()
         compiled = time.perf_counter() - began
-        evaluate, dictionaries = problem.compiled("NUMBA")
-
-        tolerances = {"ftol": 1e-9} if method == "SLSQP" else {"ftol": 0.0, "gtol": 1e-5}
-        arguments = {
-            "jac": True,
-            "method": method,
-            "bounds": Bounds(problem.low, problem.high),
-            "constraints": dictionaries,
-            "options": tolerances,
-        }
-
-        def theirs(fun=evaluate, problem=problem, arguments=arguments):
-            return minimize(fun, problem.start, **arguments)
-
-        other = theirs()
-        best = {ours: math.inf, theirs: math.inf}
+        others = {"SLSQP" if name == "sqp" else "L-BFGS-B": with_scipy}
+        if jax is not None and name == "lbfgs":
+            others |= {"LBFGSB": with_jaxopt, "ProjectedGradient": with_jaxopt}
+        calls = [ours, *(make(problem, other) for other, make in others.items())]
+        ends, best = [call() for call in calls], [math.inf] * len(calls)
+        lowest = min(fun for fun, _ in ends)
         for _ in range(15):  # in turns
-            for call in best:
+            for place, call in enumerate(calls):
                 began = time.perf_counter()
                 for _ in range(5):
                     call()
-                best[call] = min(best[call], (time.perf_counter() - began) / 5)
-        mine, scipys = (1000 * best[call] for call in (ours, theirs))
-        yield (
-            f"| {problem.name} | `{name}` | {mine:.2f} | {first.nfev} | {method} | {scipys:.2f} | {other.nfev} "
-            f"| {scipys / mine:.1f} | {compiled:.0f} |"
-        )
+                best[place] = min(best[place], (time.perf_counter() - began) / 5)
+        for place, (other, make) in enumerate(others.items(), 1):
+            label = f"{'jaxopt' if make is with_jaxopt else 'SciPy'}, {other}"
+            fun, count = ends[place]
+            if fun > lowest + 1e-6 * max(1, abs(lowest)):
+                count = f"{count}: {fun:.6g}"
+            yield (
+                f"| {problem.name} | `{name}` | {1000 * best[0]:.2f} | {ends[0][1]} | {label} | "
+                f"{1000 * best[place]:.2f} | {count} | {best[place] / best[0]:.1f} | {compiled:.0f} |"
+            )
 
 
 def cell(problem, run):
@@ -205,6 +242,9 @@ def main():
         for method in METHODS:
             runs[method].append(ran_scipy(method, problem))
         print(problem, *(f"{name}: {cell(problem, found[-1])}" for name, found in runs.items()), sep="  ", flush=True)
+    with_versions = ""
+    if jax is not None:
+        with_versions = f", and jaxopt {version('jaxopt')}'s solvers in loops that JAX {jax.__version__} compiles"
     versions = {"pytensor": pytensor.__version__, "scipy": scipy.__version__}
     lines = [
         INTRODUCTION.format(count=len(PROBLEMS), tolerance=TOLERANCE, **versions),
@@ -222,11 +262,12 @@ def main():
         "",
         (
             "Whole minimizations compiled by numba, result included, beside SciPy's methods on a cost and derivatives "
-            "that numba compiles, in milliseconds, the best of 15 in turns. The last column is the first call, part of "
-            "which comes from numba's cache."
+            f"that numba compiles{with_versions}, in milliseconds, the best of 15 in turns. A cost stands behind the "
+            "evaluations where it is higher than that of others. The last column is the first call, part of which "
+            "comes from numba's cache."
         ),
         "",
-        "| problem | rule | ms | evaluations | SciPy | ms | evaluations | times as fast | s to compile |",
+        "| problem | rule | ms | evaluations | beside | ms | evaluations | times as fast | s to compile |",
         "|---|---|--:|--:|---|--:|--:|--:|--:|",
         *times(),
     ]

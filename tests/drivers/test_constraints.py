@@ -75,10 +75,30 @@ def test_what_a_result_has(rule):
     assert result.optimality <= 1e-4
 
 
-def test_errors_of_estimates_are_refused():
-    result = minimize(START, f, df, constraints=(line, 0, None), full_output=True)
-    with pytest.raises(ValueError, match="with constraints, penalties or manifolds"):
-        result.covariance()
+@pytest.mark.parametrize("rule", ["sqp", "augmented_lagrangian"])
+def test_a_trace_has_the_violation_of_each_point(rule, tmp_path, capsys):
+    points = []
+    keywords = {"constraints": [(line, 0, None), (lambda x: x[0] * x[1], 3)], "bounds": (0, None)}
+
+    def violation(x):
+        return max(0.0, -line(x), abs(x[0] * x[1] - 3))
+
+    result = minimize(
+        START, f, df, rule, trace=True, verbose=True, callback=lambda x: points.append(x), full_output=True,
+        **keywords,
+    )  # fmt: skip
+    trace = result.trace
+    np.testing.assert_allclose(trace["violation"], [violation(x) for x in [START, *points]], rtol=1e-12, atol=1e-15)
+    assert trace["violation"][0] > 1 > 1e-6 >= trace["violation"][-1]
+    head, first = capsys.readouterr().out.splitlines()[:2]
+    assert head.split()[-1] == "violation"
+    assert float(first.split()[-1]) == pytest.approx(violation(START), rel=1e-3)
+    # A file has it too.
+    iterator = optapi.minimize_iterator(START, f, df, rule, trace=True, **keywords)
+    next(iterator)
+    iterator.save(tmp_path / "run.npz")
+    again = optapi.minimize_iterator.load(tmp_path / "run.npz", f, df, rule, **keywords)
+    np.testing.assert_array_equal(again.result.trace["violation"], trace["violation"][:2])
 
 
 def test_a_structure_of_arrays():

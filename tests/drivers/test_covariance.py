@@ -155,3 +155,108 @@ def test_a_random_cost_has_none():
     )
     with pytest.raises(ValueError, match="random"):
         run().covariance()
+
+
+COUNTS = np.array([50.0, 30.0, 15.0, 5.0])
+SHARES = COUNTS / COUNTS.sum()
+# Of shares whose sum is 1, from counts.
+MULTINOMIAL = (np.diag(SHARES) - np.outer(SHARES, SHARES)) / COUNTS.sum()
+
+
+def multinomial(**options):
+    p = pytensor.shared(np.full(4, 0.25), name="p", shape=(4,))
+    options = {"constraints": (pt.sum(p), 1), "bounds": (1e-6, None), "tolerance": 1e-9, "mode": STEP, **options}
+    return p, optapi.compile_minimizer([p], -pt.sum(COUNTS * pt.log(p)), **options)
+
+
+def test_with_a_constraint_it_is_that_along_it():
+    p, run = multinomial()
+    result = run()
+    np.testing.assert_allclose(result.covariance(), MULTINOMIAL, rtol=1e-5, atol=1e-12)
+    np.testing.assert_allclose(result.standard_errors()[0], np.sqrt(np.diag(MULTINOMIAL)), rtol=1e-5)
+    assert result.second_derivatives == "exact"
+    p.set_value(SHARES)
+    # A constraint that says the same again, in other units, and one that is not active.
+    for constraints in [
+        (pt.sum(p), 1),
+        [(pt.sum(p), 1), (1e3 * pt.sum(p), 1e3), (p[0], 0.1, None)],
+        [(pt.sum(p), None, 1), (p, 0, 1)],
+    ]:
+        found = optapi.covariance([p], -pt.sum(COUNTS * pt.log(p)), constraints=constraints, mode=STEP)
+        np.testing.assert_allclose(found, MULTINOMIAL, rtol=1e-10, atol=1e-15)
+    likelihood = pt.sum(COUNTS * pt.log(p))
+    found = optapi.covariance([p], likelihood, constraints=(pt.sum(p), 1), ascent=True, mode=STEP)
+    np.testing.assert_allclose(found, MULTINOMIAL, rtol=1e-10, atol=1e-15)
+
+
+def test_components_at_a_bound_leave_the_others():
+    """A share that is at its bound is as one that is known: the others sum to the rest."""
+    bounds = (np.array([0, 0, 0, 0.2]), None)
+    p, run = multinomial(bounds=bounds)
+    result = run()
+    rest = 0.8 * COUNTS[:3] / COUNTS[:3].sum()
+    np.testing.assert_allclose(result.x[0], [*rest, 0.2], atol=1e-6)
+    expected = np.zeros((4, 4))
+    expected[:3, :3] = (np.diag(rest) - np.outer(rest, rest) / 0.8) * 0.8 / COUNTS[:3].sum()
+    np.testing.assert_allclose(result.covariance(), expected, rtol=1e-4, atol=1e-12)
+    p.set_value([*rest, 0.2])
+    cost = -pt.sum(COUNTS * pt.log(p))
+    found = optapi.covariance([p], cost, constraints=(pt.sum(p), 1), bounds=bounds, mode=STEP)
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-15)
+
+
+def test_curved_constraints_count_with_their_multipliers():
+    """A direction as a unit vector and as an angle, of which the two have the same errors."""
+    rng = np.random.default_rng(2)
+    data = rng.vonmises(0.7, 2.0, 40)
+    total = np.array([np.cos(data).sum(), np.sin(data).sum()])
+    angle, length = np.arctan2(total[1], total[0]), np.hypot(*total)
+    along = np.array([-np.sin(angle), np.cos(angle)])
+    expected = np.outer(along, along) / (2 * length)
+
+    def nll(u):
+        return -2 * (total[0] * u[0] + total[1] * u[1])
+
+    def gradient(u):
+        return -2 * total
+
+    u = pytensor.shared(np.array([1.0, 0.0]), name="u", shape=(2,))
+    # The cost itself is a plane.
+    run = optapi.compile_minimizer([u], nll(u), "sqp", constraints=(pt.sum(u**2), 1), tolerance=1e-9, mode=STEP)
+    np.testing.assert_allclose(run().covariance(), expected, atol=1e-9)
+    keywords = {"full_output": True, "tolerance": 1e-9}
+    for rule in ("sqp", "augmented_lagrangian"):
+        for constraints, rtol, kind in (
+            ({"type": "eq", "fun": lambda u: u @ u - 1, "jac": lambda u: 2 * u}, 1e-6, "differences"),
+            ([(lambda u: np.hypot(u[0], u[1]), 0.0, 1.0)], 1e-4, "differences"),
+        ):
+            result = optapi.minimize(np.array([0.6, 0.5]), nll, gradient, rule, constraints=constraints, **keywords)
+            np.testing.assert_allclose(result.covariance(), expected, atol=rtol * abs(expected).max())
+            assert result.second_derivatives == kind
+
+
+def test_constraints_that_leave_no_room_or_no_minimum():
+    p = pytensor.shared(np.array([0.25, 0.75]), name="p", shape=(2,))
+    found = optapi.covariance([p], -pt.sum(pt.log(p)), constraints=(p, np.array([0.25, 0.75])), mode=STEP)
+    assert np.array_equal(found, np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="not positive definite"):
+        optapi.covariance([p], -pt.sum(p**2), constraints=(pt.sum(p), 1), mode=STEP)
+    with pytest.raises(ValueError, match="with residuals= there are no constraints="):
+        optapi.covariance([p], residuals=[p], constraints=(pt.sum(p), 1), mode=STEP)
+
+
+def test_many_fits_have_those_of_each():
+    counts, p = (
+        pt.tensor("counts", shape=(4,), dtype="float64"),
+        pytensor.shared(np.full(4, 0.25), name="p", shape=(4,)),
+    )
+    run = optapi.compile_minimizer(
+        [p], -pt.sum(counts * pt.log(p)), "sqp", inputs=[counts], constraints=(pt.sum(p), 1),
+        bounds=(np.array([1e-6, 1e-6, 1e-6, 0.1]), None), tolerance=1e-9, mode=STEP,
+    )  # fmt: skip
+    data = np.array([COUNTS, [10.0, 20, 30, 40]])
+    result = run.on_data(data)
+    for row in range(2):
+        p.set_value(np.full(4, 0.25))
+        np.testing.assert_allclose(result.covariance()[row], run(data[row]).covariance(), rtol=1e-6, atol=1e-12)
+    assert result.covariance()[0, 3, 3] == 0 < result.covariance()[1, 3, 3]

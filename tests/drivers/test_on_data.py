@@ -361,3 +361,35 @@ def test_a_model_whose_shape_is_not_known_beforehand():
         lambda t, a, b: (a * pt.exp(-b * t))[: pt.as_tensor(t).shape[0]], times, y, [1.0, 1.0], many=True
     )
     np.testing.assert_allclose(fits.x, [[2.0, 0.5], [3.0, 0.5]], rtol=1e-6)
+
+
+def shares(rule, mode=STEP, **options):
+    """Shares of counts, at most 0.4 each, whose sum is 1; and the sum of their squares at most `most`."""
+    counts, most = pt.tensor("counts", shape=(4,), dtype="float64"), pt.dscalar("most")
+    p = pytensor.shared(np.full(4, 0.25), name="p", shape=(4,))
+    return p, optapi.compile_minimizer(
+        [p], -pt.sum(counts * pt.log(p)), rule, inputs=[counts, most], mode=mode, bounds=(1e-3, 0.4),
+        constraints=[(pt.sum(p), 1), (pt.sum(p**2), None, most)], **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rule", "mode"),
+    [("sqp", STEP), ("augmented_lagrangian", STEP), pytest.param("sqp", "NUMBA", marks=pytest.mark.numba)],
+)
+def test_with_constraints_they_are_as_alone(rule, mode):
+    p, run = shares(rule, mode, max_iterations=400)
+    counts = np.random.default_rng(0).integers(1, 30, (6, 4)).astype(float)
+    most = np.array([1.0, 0.3, 0.27, 0.2, 1.0, 0.28])  # 0.2 cannot be
+    counts[4, 2] = np.nan
+    assert run._program.takes_members([True, True])
+    result = run.on_data(counts, most)
+    for row in range(6):
+        p.set_value(np.full(4, 0.25))
+        alone = run(counts[row], most[row])
+        assert (result.status[row], result.nit[row]) == (alone.status, alone.nit)
+        # The derivative in the result of one is that of the cost, which is not what was minimized.
+        assert alone.nfev - result.nfev[row] == (rule == "augmented_lagrangian" and alone.status != 3)
+        np.testing.assert_allclose(result.x["p"][row], alone.x["p"], atol=1e-8)
+        np.testing.assert_allclose(result.fun[row], alone.fun, rtol=1e-8)
+    assert result.status.tolist() == [0, 0, 0, 6, 3, 0]

@@ -65,6 +65,15 @@ def test_sqp_is_at_the_minimum(problem):
         assert np.array_equal(optapi.active(updates)[0] == 0, inside)
 
 
+@pytest.mark.parametrize(("name", "most"), [("HS108", 25), ("HS61", 60)])
+def test_multipliers_that_are_not_determined_do_no_harm(name, most):
+    """HS108 has active constraints whose gradients depend on each other, HS61 a Jacobian of rank 1 at the start."""
+    [problem] = [p for p in PROBLEMS if str(p) == name]
+    _, _, said = solve(optapi.sqp, problem)
+    assert said["reason"] == 0
+    assert said["evaluations"] <= most
+
+
 SOME = [p for p in PROBLEMS if str(p) in ("HS10", "HS18", "HS36", "HS39", "HS61", "HS64", "HS76", "HS77")]
 
 

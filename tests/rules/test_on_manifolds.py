@@ -264,7 +264,7 @@ def test_minimize():
     assert result.optimality == max(abs(result.jac[key]).max() for key in result.jac) <= 1e-5
     assert result.optimality == result.trace["gradient_size"][-1]
     np.testing.assert_allclose(x @ A @ x, values[0], rtol=1e-10)
-    with pytest.raises(ValueError, match="with constraints, penalties or manifolds"):
+    with pytest.raises(ValueError, match="with penalties or manifolds"):
         result.covariance()
 
 

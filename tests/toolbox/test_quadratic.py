@@ -119,6 +119,32 @@ def test_what_is_wrong_is_named(arguments, words):
         optapi.quadratic_program(**{"B": np.eye(2), "g": np.ones(2), **arguments})
 
 
+@pytest.mark.numba
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("n", "k", "m"), [(7, 3, 5), (4, 2, 0), (5, 0, 4), (3, 0, 0), (28, 5, 20)])
+def test_numba_goes_the_same_way(n, k, m, dtype):
+    """Up to 32 rows it has loops of its own, and above the graph."""
+    shapes = {"B": (n, n), "g": (n,), "A": (k, n), "b": (k,), "G": (m, n), "h": (m,), "low": (n,), "high": (n,)}
+    given = {name: pt.tensor(name, shape=shape, dtype=dtype) for name, shape in shapes.items() if 0 not in shape}
+    matrices = {name: v for name, v in given.items() if name not in ("low", "high")}
+    solution = optapi.quadratic_program(**matrices, bounds=(given["low"], given["high"]), max_iterations=40)
+    functions = [pytensor.function(list(given.values()), list(solution), mode=mode) for mode in (STEP, "NUMBA")]
+    rng = np.random.default_rng(n)
+    for condition, scale, degenerate in ((1, 1, False), (1e4, 1e3, False), (10, 1, True)):
+        arrays, _ = program(rng, n, max(k, 1), max(m, 1), condition, scale, degenerate and min(k, m) > 1)
+        named = dict(zip(shapes, arrays, strict=True))
+        values = [named[name].astype(dtype) for name in given]
+        (x, *_, converged, iterations), (other, *_, agrees, count) = (f(*values) for f in functions)
+        assert (converged, iterations) == (agrees, count)
+        np.testing.assert_allclose(
+            other, x, rtol=1e-6 if dtype == "float64" else 1e-2, atol=1e-3 * scale * (dtype == "float32")
+        )
+    values[list(given).index("g")][0] = np.nan
+    x, *_, converged, _ = functions[1](*values)
+    assert not converged
+    assert np.isfinite(x).all()
+
+
 @pytest.mark.parametrize(
     "mode", [pytest.param("NUMBA", marks=pytest.mark.numba), pytest.param("JAX", marks=pytest.mark.jax)]
 )
