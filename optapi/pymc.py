@@ -25,6 +25,7 @@ from .checks import check_choice, check_count, check_flag, check_number, warn
 from .drivers.compiled import CompiledMinimizer, compile_minimizer
 from .drivers.covariance import laplace_evidence, propagated
 from .drivers.options import name_of, rule_of
+from .drivers.pathfinder import drawn, normalized
 from .drivers.paths import Paths
 from .drivers.program import joined
 from .drivers.pymc_model import Density, by_adapter, generators_of, imported, mode_of
@@ -32,7 +33,10 @@ from .drivers.results import OptimizeResult
 from .typing import Array, OptAlgo
 
 
-__all__ = ["CompiledMAP", "compile_MAP", "find_MAP", "fit_advi", "gradient_transformation", "laplace", "obj_optimizer"]
+__all__ = [
+    *("CompiledMAP", "compile_MAP", "find_MAP", "fit_advi", "fit_pathfinder"),
+    *("gradient_transformation", "laplace", "obj_optimizer"),
+]
 
 # From words of `pm.find_MAP` to what to write.
 WORDS = {
@@ -393,18 +397,12 @@ class CompiledMAP:
 
     def _laplace(self, draws: int, rng: np.random.Generator, idata_kwargs: Mapping[str, Any] | None) -> Any:
         """The tree of draws from the normal distribution around the mode."""
-        done, mode, covariance = self._done(), self._mode(), np.asarray(self.covariance())
+        done, density, covariance = self._done(), self._density, np.asarray(self.covariance())
         mean = joined(done.x)
         values = mean + rng.normal(size=(draws, mean.size)) @ np.linalg.cholesky(covariance).T
-        ends = np.cumsum([np.size(x) for x in done.x])[:-1]
-        shapes = [(v.name, np.shape(x), v.dtype) for v, x in zip(self._density.variables, done.x, strict=True)]
-        points = [
-            mode | {n: p.reshape(s).astype(d) for (n, s, d), p in zip(shapes, np.split(row, ends), strict=True)}
-            for row in values
-        ]
         evidence = laplace_evidence(-done.fun, covariance)
         groups = self._groups(covariance, log_marginal_likelihood=evidence)
-        return self._density.tree(points, groups, idata_kwargs)
+        return density.tree(density.points(values), groups, idata_kwargs)
 
     def _groups(self, covariance: Any, **more: float) -> dict[str, Any]:
         density, done = self._density, self._done()
@@ -479,6 +477,124 @@ def laplace(rule: OptAlgo = "trust_region_cg", *, draws: int = 1000, vars: Any =
     if not result.success:
         warn(f"the maximization has not converged: {result.message}")
     return fit._laplace(draws, rng, idata_kwargs)
+
+
+def fit_pathfinder(num_paths: int = 4, num_draws: int = 1000, *, num_draws_per_path: int = 1000,
+                   num_elbo_draws: int = 10, maxcor: int = 10, jitter: float = 2.0, jitter_max_retries: int = 10,
+                   max_iterations: int = 200, importance_sampling: str | None = "psis",
+                   initvals: Mapping[Any, Any] | None = None, random_seed: Any = None, model: Any = None,
+                   backend: str | None = None, compile_kwargs: Mapping[str, Any] | None = None,
+                   idata_kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:  # fmt: skip
+    """Pathfinder: draws from normal distributions that L-BFGS finds on its way to the mode, weighed by the density.
+
+    Along each path, the inverse Hessian of L-BFGS is the covariance of a normal distribution at each point; that with
+    the largest evidence lower bound counts. The paths go on together, in one call.
+
+    Parameters
+    ----------
+    num_paths : int
+        From how many starts.
+    num_draws : int
+        How many draws the tree has, in one chain.
+    num_draws_per_path : int
+        Out of how many of each path they are drawn.
+    num_elbo_draws : int
+        How many draws estimate each evidence lower bound.
+    maxcor : int
+        The largest number of pairs of L-BFGS, and of the covariances.
+    jitter : float
+        The starts are `initvals`, else the model's, and numbers between minus this and this that are added to the
+        transformed values.
+    jitter_max_retries : int
+        How often a start is drawn anew where the density is not finite.
+    max_iterations : int
+        The largest number of iterations of each path.
+    importance_sampling : str or None
+        ``"psis"``: drawn with replacement, by weights whose tail is smoothed (Pareto smoothed importance sampling, by
+        ArviZ). ``"identity"``: by the weights as they are. None: all draws of all paths, path after path.
+    initvals, random_seed, model, backend, compile_kwargs, idata_kwargs
+        As for `find_MAP`.
+    **options
+        Options of `lbfgs`, such as ``tolerance``.
+
+    Returns
+    -------
+    xarray.DataTree
+        As of `find_MAP`, with the draws as ``posterior``, and in the place of ``fit`` and ``optimizer_result`` the group
+        ``pathfinder``: for each path ``elbo``, ``lbfgs_niter`` and which point was the best, ``elbo_argmax``; the
+        normalized ``log_weights`` of all draws, where these are drawn ``pareto_k``, and the ``draw_path`` of each of
+        the draws.
+
+    Raises
+    ------
+    TypeError
+        If the model has discrete variables that are not observed.
+    ValueError
+        If no path has a normal distribution with a finite bound; and as `find_MAP`.
+
+    Warns
+    -----
+    OptimizationWarning
+        If Pareto's k is above 0.7, so that the draws are not those of the posterior, or if paths have failed.
+
+    References
+    ----------
+    Zhang, Carpenter, Gelman and Vehtari (2022), Pathfinder: parallel quasi-Newton variational inference.
+    Vehtari, Simpson, Gelman, Yao and Gabry (2024), Pareto smoothed importance sampling.
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> import optapi.pymc
+    >>> with pm.Model() as model:
+    ...     mu = pm.Normal("mu", 0, 2)
+    ...     _ = pm.Normal("y", mu, 1, observed=[1.0, 3.0])
+    ...     tree = optapi.pymc.fit_pathfinder(random_seed=1)
+    >>> tree["posterior"]["mu"].shape, tree["pathfinder"]["elbo"].values.round(3)
+    ((1, 1000), array([-4.381, -4.381, -4.381, -4.381]))
+    """
+    counts = {"num_paths": num_paths, "num_draws": num_draws, "num_draws_per_path": num_draws_per_path}
+    for name, count in {**counts, "num_elbo_draws": num_elbo_draws, "maxcor": maxcor}.items():
+        check_count(name, count)
+    width, retries = check_number("jitter", jitter, low=0), check_count("jitter_max_retries", jitter_max_retries, low=0)
+    if importance_sampling is not None:
+        check_choice("importance_sampling", importance_sampling, ("psis", "identity"))
+    fit = compile_MAP(
+        "lbfgs", model=model, jacobian=True, backend=backend, compile_kwargs=compile_kwargs, memory=maxcor, **options
+    )
+    if fit.model.discrete_value_vars:
+        names = ", ".join(repr(v.name) for v in fit.model.discrete_value_vars)
+        raise TypeError(f"the model has {names}, discrete variables, of which there are no normal distributions")
+    density, rng = fit._density, np.random.default_rng(random_seed)
+    base = density.start(initvals, None, None)
+    density.hold(base)
+    log_density = density.by_rows(num_draws_per_path)
+    start = joined([base[v.name] for v in density.variables])
+    starts, bad = np.empty((num_paths, start.size)), np.ones(num_paths, bool)
+    for _ in range(1 + retries):
+        starts[bad] = start + rng.uniform(-width, width, (bad.sum(), start.size))
+        bad = ~np.isfinite(log_density(starts))
+        if not bad.any():
+            break
+    if bad.all():
+        density.hold(density.points(starts)[0])
+        raise ValueError(density.why_not_finite("Pass initvals, or a smaller jitter"))
+    paths = fit.minimizer.paths(density.split(starts), max_iterations=max_iterations)
+    found = drawn(paths, log_density, maxcor, num_elbo_draws, num_draws_per_path, rng)
+    failed = int(np.isinf(found.bounds).sum())
+    if failed == num_paths:
+        raise ValueError("no path has a normal distribution with a finite bound; pass initvals, or a smaller jitter")
+    if failed:
+        warn(f"{failed} of {num_paths} paths have no normal distribution with a finite bound, and count for nothing")
+    weights, k = normalized(found.log_weights, importance_sampling == "psis")
+    if k > 0.7:
+        warn(f"Pareto's k is {k:.2f}, above 0.7: the normal distributions do not cover the posterior, nor do the draws")
+    picked = np.flatnonzero(np.isfinite(found.bounds).repeat(num_draws_per_path))
+    if importance_sampling is not None:
+        picked = rng.choice(weights.size, num_draws, p=np.exp(weights).ravel())
+    group = density.pathfinder_group(found, paths.iterations, weights, k, picked)
+    rows = found.draws.reshape(-1, start.size)[picked]
+    return density.tree(density.points(rows), {"pathfinder": group}, idata_kwargs)
 
 
 def obj_optimizer(rule: OptAlgo = "adam", **options: Any) -> Callable[..., Any]:
