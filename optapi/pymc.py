@@ -13,7 +13,7 @@ Names of arguments and the trees that come back are those of PyMC 6.4. PyMC is i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from .checks import check_choice, check_count, check_flag, check_number, warn
 from .drivers.compiled import CompiledMinimizer, compile_minimizer
 from .drivers.covariance import laplace_evidence, propagated
 from .drivers.options import name_of, rule_of
-from .drivers.pathfinder import drawn, normalized
+from .drivers.pathfinder import drawn, normalized, resampled
 from .drivers.paths import Paths
 from .drivers.program import joined
 from .drivers.pymc_model import Density, by_adapter, generators_of, imported, mode_of
@@ -312,6 +312,56 @@ class CompiledMAP:
         """
         return self.minimizer.paths(self._rows(starts, initvals, jitter, random_seed), max_iterations=max_iterations)
 
+    def pathfinder(self, num_paths: int = 4, num_draws: int = 1000, *, num_draws_per_path: int = 1000,
+                   num_elbo_draws: int = 10, maxcor: int = 10, jitter: float = 2.0, jitter_max_retries: int = 10,
+                   max_iterations: int = 200, importance_sampling: str | None = "psis",
+                   initvals: Mapping[Any, Any] | None = None, random_seed: Any = None,
+                   idata_kwargs: Mapping[str, Any] | None = None) -> Any:  # fmt: skip
+        """Pathfinder along the paths from many starts; see `fit_pathfinder`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As of `fit_pathfinder`, and if the density is not that of the transformed values, ``jacobian=True``, or of
+            all variables.
+        """
+        counts = {"num_paths": num_paths, "num_draws": num_draws, "num_draws_per_path": num_draws_per_path}
+        for name, count in {**counts, "num_elbo_draws": num_elbo_draws, "maxcor": maxcor}.items():
+            check_count(name, count)
+        check_number("jitter", jitter, low=0)
+        check_count("jitter_max_retries", jitter_max_retries, low=0)
+        if importance_sampling is not None:
+            check_choice("importance_sampling", importance_sampling, ("psis", "psir", "identity"))
+        density, rng = self._density, np.random.default_rng(random_seed)
+        density.check_continuous()
+        base = density.start(initvals, None, None)
+        density.hold(base)
+        start = joined([base[v.name] for v in density.variables])
+        starts, bad = np.empty((num_paths, start.size)), np.ones(num_paths, bool)
+        for _ in range(1 + jitter_max_retries):
+            starts[bad] = start + rng.uniform(-jitter, jitter, (bad.sum(), start.size))
+            bad = ~np.isfinite(density.by_rows(starts, num_draws_per_path))
+            if not bad.any():
+                break
+        if bad.all():
+            density.hold(density.points(starts)[0])
+            raise ValueError(density.why_not_finite("Pass initvals, or a smaller jitter"))
+        paths = self.minimizer.paths(density.split(starts), max_iterations=max_iterations)
+        log_density = partial(density.by_rows, block=num_draws_per_path)
+        found = drawn(paths, log_density, maxcor, num_elbo_draws, num_draws_per_path, rng)
+        lost = int(np.isinf(found.bounds).sum())
+        if lost == num_paths:
+            raise ValueError("no path has a normal distribution with a finite bound; pass initvals, or less jitter")
+        if lost:
+            warn(f"{lost} of {num_paths} paths have no normal distribution with a finite bound; the others count")
+        weights, k = normalized(found.log_weights, importance_sampling in ("psis", "psir"))
+        if k > 0.7:
+            warn(f"Pareto's k is {k:.2f}, above 0.7: no normal distribution covers the posterior, nor do the draws")
+        count = None if importance_sampling is None else num_draws
+        picked = resampled(weights, count, importance_sampling == "psir", rng)
+        groups = {"pathfinder": density.pathfinder_group(found, paths.iterations, weights, k, picked)}
+        return density.tree(density.points(found.draws.reshape(-1, start.size)[picked]), groups, idata_kwargs)
+
     def _rows(self, starts: Any, initvals: Any, jitter: bool, random_seed: Any) -> list[np.ndarray]:
         """For each parameter an array with a row for each start. The variables hold the first."""
         rng, density = np.random.default_rng(random_seed), self._density
@@ -510,8 +560,9 @@ def fit_pathfinder(num_paths: int = 4, num_draws: int = 1000, *, num_draws_per_p
     max_iterations : int
         The largest number of iterations of each path.
     importance_sampling : str or None
-        ``"psis"``: drawn with replacement, by weights whose tail is smoothed (Pareto smoothed importance sampling, by
-        ArviZ). ``"identity"``: by the weights as they are. None: all draws of all paths, path after path.
+        ``"psis"``: drawn without replacement, by weights whose tail is smoothed (Pareto smoothed importance sampling,
+        by ArviZ). ``"psir"``: with replacement. ``"identity"``: without, by the weights as they are. None: all draws of
+        all paths, path after path.
     initvals, random_seed, model, backend, compile_kwargs, idata_kwargs
         As for `find_MAP`.
     **options
@@ -520,10 +571,10 @@ def fit_pathfinder(num_paths: int = 4, num_draws: int = 1000, *, num_draws_per_p
     Returns
     -------
     xarray.DataTree
-        As of `find_MAP`, with the draws as ``posterior``, and in the place of ``fit`` and ``optimizer_result`` the group
-        ``pathfinder``: for each path ``elbo``, ``lbfgs_niter`` and which point was the best, ``elbo_argmax``; the
-        normalized ``log_weights`` of all draws, where these are drawn ``pareto_k``, and the ``draw_path`` of each of
-        the draws.
+        As of `find_MAP`, with the draws as ``posterior``, and in the place of ``fit`` and ``optimizer_result`` the
+        group ``pathfinder``: for each path ``elbo``, ``lbfgs_niter`` and which point was the best, ``elbo_argmax``; the
+        normalized ``log_weights`` of all draws, with ``pareto_k`` where these are smoothed; and ``draw_path``, the path
+        of each draw of ``posterior``.
 
     Raises
     ------
@@ -553,48 +604,15 @@ def fit_pathfinder(num_paths: int = 4, num_draws: int = 1000, *, num_draws_per_p
     >>> tree["posterior"]["mu"].shape, tree["pathfinder"]["elbo"].values.round(3)
     ((1, 1000), array([-4.381, -4.381, -4.381, -4.381]))
     """
-    counts = {"num_paths": num_paths, "num_draws": num_draws, "num_draws_per_path": num_draws_per_path}
-    for name, count in {**counts, "num_elbo_draws": num_elbo_draws, "maxcor": maxcor}.items():
-        check_count(name, count)
-    width, retries = check_number("jitter", jitter, low=0), check_count("jitter_max_retries", jitter_max_retries, low=0)
-    if importance_sampling is not None:
-        check_choice("importance_sampling", importance_sampling, ("psis", "identity"))
     fit = compile_MAP(
-        "lbfgs", model=model, jacobian=True, backend=backend, compile_kwargs=compile_kwargs, memory=maxcor, **options
-    )
-    if fit.model.discrete_value_vars:
-        names = ", ".join(repr(v.name) for v in fit.model.discrete_value_vars)
-        raise TypeError(f"the model has {names}, discrete variables, of which there are no normal distributions")
-    density, rng = fit._density, np.random.default_rng(random_seed)
-    base = density.start(initvals, None, None)
-    density.hold(base)
-    log_density = density.by_rows(num_draws_per_path)
-    start = joined([base[v.name] for v in density.variables])
-    starts, bad = np.empty((num_paths, start.size)), np.ones(num_paths, bool)
-    for _ in range(1 + retries):
-        starts[bad] = start + rng.uniform(-width, width, (bad.sum(), start.size))
-        bad = ~np.isfinite(log_density(starts))
-        if not bad.any():
-            break
-    if bad.all():
-        density.hold(density.points(starts)[0])
-        raise ValueError(density.why_not_finite("Pass initvals, or a smaller jitter"))
-    paths = fit.minimizer.paths(density.split(starts), max_iterations=max_iterations)
-    found = drawn(paths, log_density, maxcor, num_elbo_draws, num_draws_per_path, rng)
-    failed = int(np.isinf(found.bounds).sum())
-    if failed == num_paths:
-        raise ValueError("no path has a normal distribution with a finite bound; pass initvals, or a smaller jitter")
-    if failed:
-        warn(f"{failed} of {num_paths} paths have no normal distribution with a finite bound, and count for nothing")
-    weights, k = normalized(found.log_weights, importance_sampling == "psis")
-    if k > 0.7:
-        warn(f"Pareto's k is {k:.2f}, above 0.7: the normal distributions do not cover the posterior, nor do the draws")
-    picked = np.flatnonzero(np.isfinite(found.bounds).repeat(num_draws_per_path))
-    if importance_sampling is not None:
-        picked = rng.choice(weights.size, num_draws, p=np.exp(weights).ravel())
-    group = density.pathfinder_group(found, paths.iterations, weights, k, picked)
-    rows = found.draws.reshape(-1, start.size)[picked]
-    return density.tree(density.points(rows), {"pathfinder": group}, idata_kwargs)
+        "lbfgs", model=model, jacobian=True, backend=backend, compile_kwargs=compile_kwargs,
+        memory=check_count("maxcor", maxcor), **options,
+    )  # fmt: skip
+    return fit.pathfinder(
+        num_paths, num_draws, num_draws_per_path=num_draws_per_path, num_elbo_draws=num_elbo_draws, maxcor=maxcor,
+        jitter=jitter, jitter_max_retries=jitter_max_retries, max_iterations=max_iterations,
+        importance_sampling=importance_sampling, initvals=initvals, random_seed=random_seed, idata_kwargs=idata_kwargs,
+    )  # fmt: skip
 
 
 def obj_optimizer(rule: OptAlgo = "adam", **options: Any) -> Callable[..., Any]:

@@ -181,13 +181,15 @@ class LoopProgram(Program):
         self._oracles = oracles([problem.cost, *updates.values()])
         self.is_free = (self.is_fast or self.is_packed) and not self._oracles
         self._external = self._apart()
-        self._advance = self._external or self._compiled(updates, ended)
         if self.is_packed:
             self.values = Layout.of(updates).packed(self.values)
         self._batches: dict[int, Any] = {}
+        if linker == "NumpyLinker":
+            return  # nothing is compiled, and what only goes on from many starts never asks for a step of one
         # What a backend finds wrong with the graph it says when it compiles.
+        advance = self._advance
         if not problem.inputs:
-            self._advance(self.values if self.is_packed else list(map(full, self.values)), np.asarray(0))
+            advance(self.values if self.is_packed else list(map(full, self.values)), np.asarray(0))
         elif self.is_fast and self._external is None and all(map(is_dense, problem.inputs)):
             some = [np.zeros((1,) * v.type.ndim, v.type.dtype) for v in problem.inputs]
             backend = import_module("optapi.graph.threads")
@@ -221,6 +223,11 @@ class LoopProgram(Program):
 
         # Imported late, because it imports numba.
         return import_module(f"{__package__}.external").ExternalLoop.of(self, build)
+
+    @cached_property
+    def _advance(self) -> Any:
+        with BUILDING:
+            return self._external or self._compiled(self.updates, self.ending)
 
     def _compiled(self, updates: Updates, ended: Any) -> Any:
         """What `advance` calls: a function of the values, those of the inputs, and how many iterations."""

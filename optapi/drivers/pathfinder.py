@@ -148,3 +148,17 @@ def normalized(log_weights: Array, smooth: bool) -> tuple[Array, float]:
         finite = np.isfinite(weights)
         weights[finite], k = array_stats.psislw(-weights[finite])  # of log likelihoods, so with the other sign
     return weights - np.log(np.exp(weights).sum()), float(k)
+
+
+def resampled(log_weights: Array, count: int | None, replace: bool, rng: np.random.Generator) -> Array:
+    """Which of the draws are picked, by their weights; without a `count` all that have one."""
+    flat = log_weights.ravel()
+    some = np.flatnonzero(np.isfinite(flat))
+    if count is None:
+        return some
+    if replace:
+        return rng.choice(flat.size, count, p=np.exp(flat))
+    if count > some.size:
+        raise ValueError(f"num_draws is {count}, and {some.size} draws have a weight; raise num_draws_per_path")
+    # The largest of log weights with Gumbel's noise are a sample without replacement, however small the weights are.
+    return some[np.argsort(-flat[some] - rng.gumbel(size=some.size))[:count]]

@@ -189,20 +189,27 @@ class Density:
         held, names = self.held(), [v.name for v in self.variables]
         return [held | dict(zip(names, values, strict=True)) for values in zip(*self.split(rows), strict=True)]
 
-    def by_rows(self, block: int) -> Callable[[np.ndarray], np.ndarray]:
-        """The log density as a function of rows of components.
-
-        It is called for `block` rows at a time, always as many: JAX compiles anew for each other number.
-        """
+    @cached_property
+    def _by_rows(self) -> Callable[..., Any]:
         now = {p: p.type() for p in self.parameters}
-        function = vectorized(list(now.values()), graph_replace([-self.cost], now), [True] * len(now), self.mode)
+        return vectorized(list(now.values()), graph_replace([-self.cost], now), [True] * len(now), self.mode)
 
-        def log_density(rows: np.ndarray) -> np.ndarray:
-            places = np.minimum(np.arange(-(-len(rows) // block) * block), len(rows) - 1)
-            found = [function(*self.split(rows[some]))[0] for some in places.reshape(-1, block)]
-            return np.concatenate([np.asarray(values, float) for values in found])[: len(rows)]
+    def by_rows(self, rows: np.ndarray, block: int) -> np.ndarray:
+        """The log density at rows of components, of which at most `block` are evaluated at a time."""
+        # JAX compiles anew for each other number of rows.
+        count = -(-len(rows) // block) * block if type(self.mode.linker).__name__ == "JAXLinker" else len(rows)
+        places = np.minimum(np.arange(count), len(rows) - 1)
+        found = [self._by_rows(*self.split(rows[places[i : i + block]]))[0] for i in range(0, count, block)]
+        return np.concatenate([np.asarray(values, float) for values in found])[: len(rows)]
 
-        return log_density
+    def check_continuous(self) -> None:
+        """The density is that of all variables that are not observed, each continuous, as they are transformed."""
+        others = [v.name for v in self.shared if v not in self.variables]
+        if others:
+            names = ", ".join(map(repr, others))
+            raise TypeError(f"there are draws of continuous variables alone, and of all; but {names} keep their start")
+        if not self.jacobian:
+            raise ValueError("the density is that of the natural scale; pass jacobian=True to compile_MAP")
 
     def why_not_finite(self, advice: str = "Pass initvals, or jitter=True") -> str:
         """What is not finite where the shared variables are now: the terms, or the gradients, and of what."""
