@@ -314,7 +314,7 @@ class CompiledMAP:
 
     def pathfinder(self, num_paths: int = 4, num_draws: int = 1000, *, num_draws_per_path: int = 1000,
                    num_elbo_draws: int = 10, maxcor: int = 10, jitter: float = 2.0, jitter_max_retries: int = 10,
-                   max_iterations: int = 200, importance_sampling: str | None = "psis",
+                   max_iterations: int = 200, importance_sampling: str | None = "psir",
                    initvals: Mapping[Any, Any] | None = None, random_seed: Any = None,
                    idata_kwargs: Mapping[str, Any] | None = None) -> Any:  # fmt: skip
         """Pathfinder along the paths from many starts; see `fit_pathfinder`.
@@ -340,13 +340,13 @@ class CompiledMAP:
         starts, bad = np.empty((num_paths, start.size)), np.ones(num_paths, bool)
         for _ in range(1 + jitter_max_retries):
             starts[bad] = start + rng.uniform(-jitter, jitter, (bad.sum(), start.size))
-            bad = ~np.isfinite(density.by_rows(starts, num_draws_per_path))
+            paths = self.minimizer.paths(density.split(starts), max_iterations=max_iterations)
+            bad = ~(np.isfinite(paths.costs[:, 0]) & np.isfinite(paths.gradients[:, 0]).all(axis=1))
             if not bad.any():
                 break
         if bad.all():
             density.hold(density.points(starts)[0])
             raise ValueError(density.why_not_finite("Pass initvals, or a smaller jitter"))
-        paths = self.minimizer.paths(density.split(starts), max_iterations=max_iterations)
         log_density = partial(density.by_rows, block=num_draws_per_path)
         found = drawn(paths, log_density, maxcor, num_elbo_draws, num_draws_per_path, rng)
         lost = int(np.isinf(found.bounds).sum())
@@ -531,7 +531,7 @@ def laplace(rule: OptAlgo = "trust_region_cg", *, draws: int = 1000, vars: Any =
 
 def fit_pathfinder(num_paths: int = 4, num_draws: int = 1000, *, num_draws_per_path: int = 1000,
                    num_elbo_draws: int = 10, maxcor: int = 10, jitter: float = 2.0, jitter_max_retries: int = 10,
-                   max_iterations: int = 200, importance_sampling: str | None = "psis",
+                   max_iterations: int = 200, importance_sampling: str | None = "psir",
                    initvals: Mapping[Any, Any] | None = None, random_seed: Any = None, model: Any = None,
                    backend: str | None = None, compile_kwargs: Mapping[str, Any] | None = None,
                    idata_kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:  # fmt: skip
@@ -556,13 +556,13 @@ def fit_pathfinder(num_paths: int = 4, num_draws: int = 1000, *, num_draws_per_p
         The starts are `initvals`, else the model's, and numbers between minus this and this that are added to the
         transformed values.
     jitter_max_retries : int
-        How often a start is drawn anew where the density is not finite.
+        How often a start is drawn anew where the density or its gradient is not finite.
     max_iterations : int
         The largest number of iterations of each path.
     importance_sampling : str or None
-        ``"psis"``: drawn without replacement, by weights whose tail is smoothed (Pareto smoothed importance sampling,
-        by ArviZ). ``"psir"``: with replacement. ``"identity"``: without, by the weights as they are. None: all draws of
-        all paths, path after path.
+        ``"psir"``: drawn with replacement, by weights whose tail is smoothed (Pareto smoothed importance sampling, by
+        ArviZ). ``"psis"``: without replacement, so that no draw occurs twice, and large weights count for less.
+        ``"identity"``: the same by the weights as they are. None: all draws of all paths, path after path.
     initvals, random_seed, model, backend, compile_kwargs, idata_kwargs
         As for `find_MAP`.
     **options

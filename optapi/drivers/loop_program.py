@@ -185,11 +185,11 @@ class LoopProgram(Program):
             self.values = Layout.of(updates).packed(self.values)
         self._batches: dict[int, Any] = {}
         if linker == "NumpyLinker":
-            return  # nothing is compiled, and what only goes on from many starts never asks for a step of one
+            return  # nothing is compiled, and who goes on from many starts alone never asks for a step of one
         # What a backend finds wrong with the graph it says when it compiles.
-        advance = self._advance
+        self.write_out()
         if not problem.inputs:
-            advance(self.values if self.is_packed else list(map(full, self.values)), np.asarray(0))
+            self._advance(self.values if self.is_packed else list(map(full, self.values)), np.asarray(0))
         elif self.is_fast and self._external is None and all(map(is_dense, problem.inputs)):
             some = [np.zeros((1,) * v.type.ndim, v.type.dtype) for v in problem.inputs]
             backend = import_module("optapi.graph.threads")
@@ -223,6 +223,10 @@ class LoopProgram(Program):
 
         # Imported late, because it imports numba.
         return import_module(f"{__package__}.external").ExternalLoop.of(self, build)
+
+    def write_out(self) -> None:
+        """Make now what `advance` calls, which takes longer than a few iterations."""
+        self._advance  # noqa: B018
 
     @cached_property
     def _advance(self) -> Any:

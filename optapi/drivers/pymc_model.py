@@ -14,6 +14,7 @@ import pytensor.tensor as pt
 from pytensor.compile.mode import get_mode
 from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
+from pytensor.graph.rewriting.utils import rewrite_graph
 from pytensor.graph.traversal import ancestors
 
 from ..checks import is_generator
@@ -97,7 +98,10 @@ class Density:
             v: pytensor.shared(start[v.name].copy(), name=v.name, shape=start[v.name].shape) for v in model.value_vars
         }
         self.parameters = [self.shared[v] for v in self.variables]
-        self.cost = rewrite_pregrad(self._placed([-model.logp(jacobian=jacobian)])[0])
+        (cost,) = self._placed([-model.logp(jacobian=jacobian)])
+        # The checks as values already here: in a batch a check is one of all members together.
+        include = ("canonicalize", CHECKED if model.check_bounds else UNCHECKED)
+        self.cost = rewrite_pregrad(rewrite_graph(cost, include=include))
         self.updates = dict(collect_default_updates(outputs=[self.cost]))
         self._check_gradients()
 
