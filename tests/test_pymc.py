@@ -348,6 +348,9 @@ class TestPaths:
         np.testing.assert_allclose(paths.gradients[1, 2], gradient, atol=1e-10)
 
 
+MANY = np.linspace(-3.0, 9.0, 30)
+
+
 def dense_inverse_hessian(alpha, steps, changes):
     """The updates of BFGS one after another (Nocedal and Wright (2006), equation 6.17)."""
     h = np.diag(alpha)
@@ -416,21 +419,21 @@ class TestPathfinder:
         assert draws["theta"].shape == (1, 4000, 8)
 
     def test_a_seed_gives_the_same_draws(self):
-        fit = op.compile_MAP("lbfgs", model=normal(), jacobian=True)
+        fit = op.compile_MAP("lbfgs", model=normal(MANY), jacobian=True)
         first, same, other = (fit.pathfinder(2, 50, random_seed=seed)["posterior"]["mu"].values for seed in (1, 1, 2))
         np.testing.assert_array_equal(first, same)
         assert (first != other).all()
 
     def test_data_are_read_anew(self, monkeypatch):
-        model = normal()
+        model = normal(MANY)
         fit = op.compile_MAP("lbfgs", model=model, jacobian=True)
         before = fit.pathfinder(2, random_seed=1)["posterior"]["mu"].values.mean()
         monkeypatch.setattr(pytensor, "function", None)  # nothing is compiled
-        model.set_data("data", np.array([11.0, 12.0, 16.0]))
+        model.set_data("data", MANY + 10)
         assert fit.pathfinder(2, random_seed=1)["posterior"]["mu"].values.mean() - before > 5
 
     def test_importance_sampling(self):
-        fit = op.compile_MAP("lbfgs", model=normal(), jacobian=True)
+        fit = op.compile_MAP("lbfgs", model=normal(MANY), jacobian=True)
         trees = {
             how: fit.pathfinder(3, 60, num_draws_per_path=40, random_seed=1, importance_sampling=how)
             for how in ("psis", "psir", "identity", None)
@@ -450,15 +453,15 @@ class TestPathfinder:
 
     def test_a_path_that_fails_counts_for_nothing(self):
         with pm.Model() as model:
-            x = pm.Normal("x", 0, 1, initval=1.0)
-            pm.Potential("half", pt.switch(x > 0, -x, -np.inf))
+            x = pm.Normal("x", 0, 0.1, initval=-0.5)
+            pm.Potential("end", pt.switch(x > -1.5, 0.0, -np.inf))
         options = {"model": model, "random_seed": 3, "jitter_max_retries": 0, "importance_sampling": None}
         with pytest.warns(optapi.OptimizationWarning, match="of 6 paths have no normal distribution"):
             tree = op.fit_pathfinder(6, num_draws_per_path=10, **options)
         lost = np.isinf(tree["pathfinder"]["elbo"].values)
         assert 0 < lost.sum() < 6
         assert set(tree["pathfinder"]["draw_path"].values) == set(np.flatnonzero(~lost))
-        assert (tree["posterior"]["x"] > 0).all()
+        assert float(abs(tree["posterior"]["x"]).max()) < 0.5
 
     @pytest.mark.parametrize(
         "error, options, message",
@@ -477,7 +480,7 @@ class TestPathfinder:
     )
     def test_arguments(self, error, options, message):
         with pytest.raises(error, match=message):
-            op.fit_pathfinder(model=normal(), **options)
+            op.fit_pathfinder(model=normal(MANY), **options)
 
     def test_refusals(self):
         with pm.Model() as model:
@@ -489,14 +492,16 @@ class TestPathfinder:
         with pytest.raises(ValueError, match="pass jacobian=True"):
             op.compile_MAP(model=normal()).pathfinder()
         with pytest.raises(ValueError, match=r"that of 'y' is nan.* a smaller jitter"):
-            op.fit_pathfinder(model=normal([np.nan, 1.0]), jitter_max_retries=1)
-        with pytest.raises(ValueError, match="is random"):
+            model = normal()
+            model.set_data("data", np.array([np.nan, 1.0]))
+            op.fit_pathfinder(model=model, jitter_max_retries=1)
+        with pytest.raises(ValueError, match="is random"), pytest.warns(optapi.OptimizationWarning):
             op.fit_pathfinder(model=conjugate(minibatch=True)[0])
 
     @pytest.mark.jax
     def test_under_jax(self):
         pytest.importorskip("jax")
-        model = normal()
+        model = normal(MANY)
         trees = [op.fit_pathfinder(2, 50, model=model, backend=b, random_seed=1) for b in ("python", "jax")]
         np.testing.assert_allclose(*(tree["posterior"]["mu"] for tree in trees), rtol=1e-4)
 

@@ -140,12 +140,12 @@ def drawn(paths: Paths, log_density: Callable[[Array], Array], memory: int, esti
 
 
 def normalized(log_weights: Array, smooth: bool) -> tuple[Array, float]:
-    """The logarithms of weights that sum to 1, and Pareto's k, of a smoothed tail; NaN without one."""
+    """The logarithms of weights that sum to 1, and Pareto's k; NaN where no tail is smoothed, as of a few draws."""
     weights, k = log_weights - log_weights.max(), np.nan
-    if smooth:
+    finite = np.isfinite(weights)
+    if smooth and finite.sum() >= 25:
         from arviz_stats.base import array_stats
 
-        finite = np.isfinite(weights)
         weights[finite], k = array_stats.psislw(-weights[finite])  # of log likelihoods, so with the other sign
     return weights - np.log(np.exp(weights).sum()), float(k)
 
