@@ -357,8 +357,8 @@ class CompiledMAP:
         weights, k = normalized(found.log_weights, importance_sampling in ("psis", "psir"))
         if k > 0.7:
             warn(f"Pareto's k is {k:.2f}, above 0.7: no normal distribution covers the posterior, nor do the draws")
-        count = None if importance_sampling is None else num_draws
-        picked = resampled(weights, count, importance_sampling == "psir", rng)
+        wanted = None if importance_sampling is None else num_draws
+        picked = resampled(weights, wanted, importance_sampling == "psir", rng)
         groups = {"pathfinder": density.pathfinder_group(found, paths.iterations, weights, k, picked)}
         return density.tree(density.points(found.draws.reshape(-1, start.size)[picked]), groups, idata_kwargs)
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..typing import Array
 from .paths import Paths
 
 
@@ -30,13 +29,13 @@ class Normals(NamedTuple):
         NaN where a matrix is not positive definite.
     """
 
-    means: Array
-    scales: Array
-    bases: Array
-    roots: Array
-    log_determinants: Array
+    means: np.ndarray
+    scales: np.ndarray
+    bases: np.ndarray
+    roots: np.ndarray
+    log_determinants: np.ndarray
 
-    def transformed(self, u: Array) -> tuple[Array, Array]:
+    def transformed(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Standard normal draws, of shape (rows, draws, components), as draws of these, with their log densities."""
         projected = u @ self.bases
         turned = u + (projected @ self.roots - projected) @ self.bases.swapaxes(1, 2)
@@ -44,13 +43,13 @@ class Normals(NamedTuple):
         return self.means[:, None] + self.scales[:, None] * turned, -0.5 * (constant + np.square(u).sum(axis=-1))
 
 
-def diagonal(alpha: Array, s: Array, z: Array) -> Array:
+def diagonal(alpha: np.ndarray, s: np.ndarray, z: np.ndarray) -> np.ndarray:
     """The next diagonal of an inverse Hessian (Gilbert and Lemaréchal (1989), equation 4.9)."""
     a, b, c = z @ (alpha * z), z @ s, s @ (s / alpha)
     return b / (a / alpha + z**2 - a / c * (s / alpha) ** 2)
 
 
-def along(points: Array, gradients: Array, memory: int) -> Normals:
+def along(points: np.ndarray, gradients: np.ndarray, memory: int) -> Normals:
     """The normal distributions at the points of a path, but for its first (Zhang et al. (2022), algorithms 3 and 4).
 
     The inverse Hessians are those of L-BFGS, with the last `memory` pairs of steps and changes of the gradient that
@@ -105,20 +104,20 @@ class Drawn(NamedTuple):
         Which points of the paths are the best.
     """
 
-    draws: Array
-    log_weights: Array
-    bounds: Array
-    places: Array
+    draws: np.ndarray
+    log_weights: np.ndarray
+    bounds: np.ndarray
+    places: np.ndarray
 
 
-def drawn(paths: Paths, log_density: Callable[[Array], Array], memory: int, estimating: int, draws: int,
+def drawn(paths: Paths, log_density: Callable[[np.ndarray], np.ndarray], memory: int, estimating: int, draws: int,
           rng: np.random.Generator) -> Drawn:  # fmt: skip
     """From each path the normal distribution with the largest evidence lower bound (Zhang et al. (2022), algorithm 1).
 
     `log_density` takes rows of points; the bounds are means of `estimating` draws.
     """
 
-    def weighed(normals: Normals, count: int) -> tuple[Array, Array]:
+    def weighed(normals: Normals, count: int) -> tuple[np.ndarray, np.ndarray]:
         x, logq = normals.transformed(rng.normal(size=(len(normals.means), count, paths.points.shape[-1])))
         ratios = log_density(x.reshape(-1, x.shape[-1])).reshape(logq.shape) - logq
         return x, np.where(np.isfinite(ratios), ratios, -np.inf)
@@ -139,7 +138,7 @@ def drawn(paths: Paths, log_density: Callable[[Array], Array], memory: int, esti
     return found
 
 
-def normalized(log_weights: Array, smooth: bool) -> tuple[Array, float]:
+def normalized(log_weights: np.ndarray, smooth: bool) -> tuple[np.ndarray, float]:
     """The logarithms of weights that sum to 1, and Pareto's k; NaN where no tail is smoothed, as of a few draws."""
     weights, k = log_weights - log_weights.max(), np.nan
     finite = np.isfinite(weights)
@@ -150,7 +149,7 @@ def normalized(log_weights: Array, smooth: bool) -> tuple[Array, float]:
     return weights - np.log(np.exp(weights).sum()), float(k)
 
 
-def resampled(log_weights: Array, count: int | None, replace: bool, rng: np.random.Generator) -> Array:
+def resampled(log_weights: np.ndarray, count: int | None, replace: bool, rng: np.random.Generator) -> np.ndarray:
     """Which of the draws are picked, by their weights; without a `count` all that have one."""
     flat = log_weights.ravel()
     some = np.flatnonzero(np.isfinite(flat))
