@@ -122,7 +122,7 @@ def test_loop_refuses_a_generator_that_is_never_advanced():
         optapi.loop({p: p + draws}, 4)
 
 
-@pytest.mark.parametrize("mode", [optapi.PYTHON, "CVM"])
+@pytest.mark.parametrize("mode", [optapi.PYTHON, pytest.param("CVM", marks=pytest.mark.c)])
 def test_a_turn_does_not_write_over_what_the_last_one_returned(mode):
     """In PyTensor's linker "vm" two of these scalars share a place, and a third is written over one of them."""
 
