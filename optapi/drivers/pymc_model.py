@@ -14,11 +14,10 @@ import pytensor.tensor as pt
 from pytensor.compile.mode import get_mode
 from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
-from pytensor.graph.rewriting.utils import rewrite_graph
 from pytensor.graph.traversal import ancestors
 
 from ..checks import is_generator
-from ..graph.compat import lowered
+from ..graph.compat import lowered, rewritten
 from ..graph.derivatives import differentiate, lacks_gradient
 from ..graph.members import vectorized
 from ..graph.numpy_linker import PYTHON
@@ -98,10 +97,10 @@ class Density:
             v: pytensor.shared(start[v.name].copy(), name=v.name, shape=start[v.name].shape) for v in model.value_vars
         }
         self.parameters = [self.shared[v] for v in self.variables]
-        (cost,) = self._placed([-model.logp(jacobian=jacobian)])
-        # The checks as values already here: in a batch a check is one of all members together.
-        include = ("canonicalize", CHECKED if model.check_bounds else UNCHECKED)
-        self.cost = rewrite_pregrad(rewrite_graph(cost, include=include))
+        # The checks are values already here: in a batch a check is one of all members together.
+        checks = CHECKED if model.check_bounds else UNCHECKED
+        (cost,) = rewritten(self._placed([-model.logp(jacobian=jacobian)]), "canonicalize", checks)
+        self.cost = rewrite_pregrad(cost)
         self.updates = dict(collect_default_updates(outputs=[self.cost]))
         self._check_gradients()
 

@@ -175,5 +175,10 @@ def compiles_whole_graphs(mode: Mode) -> bool:
 
 def lowered(outputs: Sequence[Any]) -> list[Any]:
     """`outputs` with operations on variables with dims (``pytensor.xtensor``) written as those on tensors."""
-    rewritten: Any = rewrite_graph(list(outputs), include=("lower_xtensor",))
-    return list(rewritten)
+    return rewritten(outputs, "lower_xtensor")
+
+
+def rewritten(outputs: Sequence[Any], *names: str) -> list[Any]:
+    """`outputs` as PyTensor's rewrites of these names, or tags, write them."""
+    found: Any = rewrite_graph(list(outputs), include=names)
+    return list(found)
