@@ -13,7 +13,7 @@ Names of arguments and the trees that come back are those of PyMC 6.4. PyMC is i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from .checks import check_choice, check_count, check_flag, check_number, warn
 from .drivers.compiled import CompiledMinimizer, compile_minimizer
 from .drivers.covariance import laplace_evidence, propagated
 from .drivers.options import name_of, rule_of
+from .drivers.pathfinder import drawn, normalized, resampled
 from .drivers.paths import Paths
 from .drivers.program import joined
 from .drivers.pymc_model import Density, by_adapter, generators_of, imported, mode_of
@@ -34,7 +35,10 @@ from .drivers.results import OptimizeResult
 from .typing import Array, OptAlgo
 
 
-__all__ = ["CompiledMAP", "compile_MAP", "find_MAP", "fit_advi", "gradient_transformation", "laplace", "obj_optimizer"]
+__all__ = [
+    *("CompiledMAP", "compile_MAP", "find_MAP", "fit_advi", "fit_pathfinder"),
+    *("gradient_transformation", "laplace", "obj_optimizer"),
+]
 
 # From words of `pm.find_MAP` to what to write.
 WORDS = {
@@ -310,6 +314,56 @@ class CompiledMAP:
         """
         return self.minimizer.paths(self._rows(starts, initvals, jitter, random_seed), max_iterations=max_iterations)
 
+    def pathfinder(self, num_paths: int = 4, num_draws: int = 1000, *, num_draws_per_path: int = 1000,
+                   num_elbo_draws: int = 10, maxcor: int = 10, jitter: float = 2.0, jitter_max_retries: int = 10,
+                   max_iterations: int = 200, importance_sampling: str | None = "psir",
+                   initvals: Mapping[Any, Any] | None = None, random_seed: Any = None,
+                   idata_kwargs: Mapping[str, Any] | None = None) -> Any:  # fmt: skip
+        """Pathfinder along the paths from many starts; see `fit_pathfinder`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As of `fit_pathfinder`, and if the density is not that of the transformed values, ``jacobian=True``, or of
+            all variables.
+        """
+        counts = {"num_paths": num_paths, "num_draws": num_draws, "num_draws_per_path": num_draws_per_path}
+        for name, count in {**counts, "num_elbo_draws": num_elbo_draws, "maxcor": maxcor}.items():
+            check_count(name, count)
+        check_number("jitter", jitter, low=0)
+        check_count("jitter_max_retries", jitter_max_retries, low=0)
+        if importance_sampling is not None:
+            check_choice("importance_sampling", importance_sampling, ("psis", "psir", "identity"))
+        density, rng = self._density, np.random.default_rng(random_seed)
+        density.check_continuous()
+        base = density.start(initvals, None, None)
+        density.hold(base)
+        start = joined([base[v.name] for v in density.variables])
+        starts, bad = np.empty((num_paths, start.size)), np.ones(num_paths, bool)
+        for _ in range(1 + jitter_max_retries):
+            starts[bad] = start + rng.uniform(-jitter, jitter, (bad.sum(), start.size))
+            paths = self.minimizer.paths(density.split(starts), max_iterations=max_iterations)
+            bad = ~(np.isfinite(paths.costs[:, 0]) & np.isfinite(paths.gradients[:, 0]).all(axis=1))
+            if not bad.any():
+                break
+        if bad.all():
+            density.hold(density.points(starts)[0])
+            raise ValueError(density.why_not_finite("Pass initvals, or a smaller jitter"))
+        log_density = partial(density.by_rows, block=num_draws_per_path)
+        found = drawn(paths, log_density, maxcor, num_elbo_draws, num_draws_per_path, rng)
+        lost = int(np.isinf(found.bounds).sum())
+        if lost == num_paths:
+            raise ValueError("no path has a normal distribution with a finite bound; pass initvals, or less jitter")
+        if lost:
+            warn(f"{lost} of {num_paths} paths have no normal distribution with a finite bound; the others count")
+        weights, k = normalized(found.log_weights, importance_sampling in ("psis", "psir"))
+        if k > 0.7:
+            warn(f"Pareto's k is {k:.2f}, above 0.7: no normal distribution covers the posterior, nor do the draws")
+        wanted = None if importance_sampling is None else num_draws
+        picked = resampled(weights, wanted, importance_sampling == "psir", rng)
+        groups = {"pathfinder": density.pathfinder_group(found, paths.iterations, weights, k, picked)}
+        return density.tree(density.points(found.draws.reshape(-1, start.size)[picked]), groups, idata_kwargs)
+
     def _rows(self, starts: Any, initvals: Any, jitter: bool, random_seed: Any) -> list[np.ndarray]:
         """For each parameter an array with a row for each start. The variables hold the first."""
         rng, density = np.random.default_rng(random_seed), self._density
@@ -395,18 +449,12 @@ class CompiledMAP:
 
     def _laplace(self, draws: int, rng: np.random.Generator, idata_kwargs: Mapping[str, Any] | None) -> Any:
         """The tree of draws from the normal distribution around the mode."""
-        done, mode, covariance = self._done(), self._mode(), np.asarray(self.covariance())
+        done, density, covariance = self._done(), self._density, np.asarray(self.covariance())
         mean = joined(done.x)
         values = mean + rng.normal(size=(draws, mean.size)) @ np.linalg.cholesky(covariance).T
-        ends = np.cumsum([np.size(x) for x in done.x])[:-1]
-        shapes = [(v.name, np.shape(x), v.dtype) for v, x in zip(self._density.variables, done.x, strict=True)]
-        points = [
-            mode | {n: p.reshape(s).astype(d) for (n, s, d), p in zip(shapes, np.split(row, ends), strict=True)}
-            for row in values
-        ]
         evidence = laplace_evidence(-done.fun, covariance)
         groups = self._groups(covariance, log_marginal_likelihood=evidence)
-        return self._density.tree(points, groups, idata_kwargs)
+        return density.tree(density.points(values), groups, idata_kwargs)
 
     def _groups(self, covariance: Any, **more: float) -> dict[str, Any]:
         density, done = self._density, self._done()
@@ -481,6 +529,92 @@ def laplace(rule: OptAlgo = "trust_region_cg", *, draws: int = 1000, vars: Any =
     if not result.success:
         warn(f"the maximization has not converged: {result.message}")
     return fit._laplace(draws, rng, idata_kwargs)
+
+
+def fit_pathfinder(num_paths: int = 4, num_draws: int = 1000, *, num_draws_per_path: int = 1000,
+                   num_elbo_draws: int = 10, maxcor: int = 10, jitter: float = 2.0, jitter_max_retries: int = 10,
+                   max_iterations: int = 200, importance_sampling: str | None = "psir",
+                   initvals: Mapping[Any, Any] | None = None, random_seed: Any = None, model: Any = None,
+                   backend: str | None = None, compile_kwargs: Mapping[str, Any] | None = None,
+                   idata_kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:  # fmt: skip
+    """Pathfinder: draws from normal distributions that L-BFGS finds on its way to the mode, weighed by the density.
+
+    Along each path, the inverse Hessian of L-BFGS is the covariance of a normal distribution at each point; that with
+    the largest evidence lower bound counts. The paths go on together, in one call.
+
+    Parameters
+    ----------
+    num_paths : int
+        From how many starts.
+    num_draws : int
+        How many draws the tree has, in one chain.
+    num_draws_per_path : int
+        Out of how many of each path they are drawn.
+    num_elbo_draws : int
+        How many draws estimate each evidence lower bound.
+    maxcor : int
+        The largest number of pairs of L-BFGS, and of the covariances.
+    jitter : float
+        The starts are `initvals`, else the model's, and numbers between minus this and this that are added to the
+        transformed values.
+    jitter_max_retries : int
+        How often a start is drawn anew where the density or its gradient is not finite.
+    max_iterations : int
+        The largest number of iterations of each path.
+    importance_sampling : str or None
+        ``"psir"``: drawn with replacement, by weights whose tail is smoothed (Pareto smoothed importance sampling, by
+        ArviZ). ``"psis"``: without replacement, so that no draw occurs twice, and large weights count for less.
+        ``"identity"``: the same by the weights as they are. None: all draws of all paths, path after path.
+    initvals, random_seed, model, backend, compile_kwargs, idata_kwargs
+        As for `find_MAP`.
+    **options
+        Options of `lbfgs`, such as ``tolerance``.
+
+    Returns
+    -------
+    xarray.DataTree
+        As of `find_MAP`, with the draws as ``posterior``, and in the place of ``fit`` and ``optimizer_result`` the
+        group ``pathfinder``: for each path ``elbo``, ``lbfgs_niter`` and which point was the best, ``elbo_argmax``; the
+        normalized ``log_weights`` of all draws, with ``pareto_k`` where these are smoothed; and ``draw_path``, the path
+        of each draw of ``posterior``.
+
+    Raises
+    ------
+    TypeError
+        If the model has discrete variables that are not observed.
+    ValueError
+        If no path has a normal distribution with a finite bound; and as `find_MAP`.
+
+    Warns
+    -----
+    OptimizationWarning
+        If Pareto's k is above 0.7, so that the draws are not those of the posterior, or if paths have failed.
+
+    References
+    ----------
+    Zhang, Carpenter, Gelman and Vehtari (2022), Pathfinder: parallel quasi-Newton variational inference.
+    Vehtari, Simpson, Gelman, Yao and Gabry (2024), Pareto smoothed importance sampling.
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> import optapi.pymc
+    >>> with pm.Model() as model:
+    ...     mu = pm.Normal("mu", 0, 2)
+    ...     _ = pm.Normal("y", mu, 1, observed=[1.0, 3.0])
+    ...     tree = optapi.pymc.fit_pathfinder(random_seed=1)
+    >>> tree["posterior"]["mu"].shape, tree["pathfinder"]["elbo"].values.round(3)
+    ((1, 1000), array([-4.381, -4.381, -4.381, -4.381]))
+    """
+    fit = compile_MAP(
+        "lbfgs", model=model, jacobian=True, backend=backend, compile_kwargs=compile_kwargs,
+        memory=check_count("maxcor", maxcor), **options,
+    )  # fmt: skip
+    return fit.pathfinder(
+        num_paths, num_draws, num_draws_per_path=num_draws_per_path, num_elbo_draws=num_elbo_draws, maxcor=maxcor,
+        jitter=jitter, jitter_max_retries=jitter_max_retries, max_iterations=max_iterations,
+        importance_sampling=importance_sampling, initvals=initvals, random_seed=random_seed, idata_kwargs=idata_kwargs,
+    )  # fmt: skip
 
 
 def obj_optimizer(rule: OptAlgo = "adam", **options: Any) -> Callable[..., Any]:

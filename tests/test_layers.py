@@ -36,7 +36,7 @@ ORDER = [
     *("drivers.oracle_program", "drivers.external", "drivers.loop_program", "drivers.run", "drivers.members"),
     *("solutions", "drivers.numpy", "drivers.paths", "drivers.compiled", "distributed"),
     *("drivers.many_fits", "drivers.least_squares", "drivers.scipy_least_squares"),
-    *("drivers.scipy", "drivers.scipy_constraints", "scipy", "drivers.pymc_model", "pymc"),
+    *("drivers.scipy", "drivers.scipy_constraints", "scipy", "drivers.pathfinder", "drivers.pymc_model", "pymc"),
     *("profiles", "plot", "testing"),
     "__init__",
 ]

@@ -20,6 +20,7 @@ pm = pytest.importorskip("pymc")
 from pymc_models import EFFECTS, ERRORS, MODELS, eight_schools  # noqa: E402
 
 import optapi.pymc as op  # noqa: E402
+from optapi.drivers.pathfinder import along  # noqa: E402
 
 
 pytestmark = [pytest.mark.pymc, pytest.mark.filterwarnings("ignore:PyTensor could not link to a BLAS:UserWarning")]
@@ -130,6 +131,16 @@ class TestMaximum:
         assert tree["optimizer_result"]["starts_fun"].shape == (3,)
         first, second = (op.find_MAP(model=model, starts=5, random_seed=3, progressbar=False) for _ in range(2))
         np.testing.assert_array_equal(first["optimizer_result"]["starts_fun"], second["optimizer_result"]["starts_fun"])
+
+    def test_a_start_that_fails_does_not_touch_the_others(self):
+        """PyTensor makes of a check of parameters in a batch one of all members together."""
+        with pm.Model() as model:
+            x = pm.Normal("x", 0, 10)
+            pm.Normal("y", 0, pt.sqrt(x), observed=[1.0, 2.0, 3.0])
+        fit = op.compile_MAP(model=model)
+        results = fit.from_starts([{"x": 2.0}, {"x": -1.0}])
+        assert [(r.start, r.status) for r in results] == [(0, 0), (1, 3)]
+        assert results[0].fun == pytest.approx(fit({"x": 2.0}).fun)
 
     def test_starts(self):
         fit = op.compile_MAP(model=normal(), max_iterations=0)
@@ -335,6 +346,164 @@ class TestPaths:
         cost, gradient = logp({"mu": x[0], "tau_log__": x[1], "z": x[2:]})
         assert paths.costs[1, 2] == pytest.approx(float(cost))
         np.testing.assert_allclose(paths.gradients[1, 2], gradient, atol=1e-10)
+
+
+MANY = np.linspace(-3.0, 9.0, 30)
+
+
+def dense_inverse_hessian(alpha, steps, changes):
+    """The updates of BFGS one after another (Nocedal and Wright (2006), equation 6.17)."""
+    h = np.diag(alpha)
+    for s, z in zip(steps, changes, strict=True):
+        v = np.eye(s.size) - np.outer(s, z) / (s @ z)
+        h = v @ h @ v.T + np.outer(s, s) / (s @ z)
+    return h
+
+
+class TestPathfinder:
+    @pytest.mark.parametrize("n, memory", [(1, 3), (5, 4), (12, 4)])
+    def test_normals_are_those_of_dense_bfgs(self, n, memory):
+        rng = np.random.default_rng(n)
+        root = rng.normal(size=(n, n))
+        hessian = root @ root.T + np.eye(n)
+        points = rng.normal(size=(7, n))
+        points[4] = points[3]  # a step without curvature is left out
+        gradients = points @ hessian
+        normals = along(points, gradients, memory)
+        alpha, steps, changes = np.ones(n), [], []
+        for i in range(6):
+            s, z = points[i + 1] - points[i], gradients[i + 1] - gradients[i]
+            if s @ z > 0:
+                a, b, c = sum(alpha * z * z), z @ s, sum(s * s / alpha)
+                alpha = 1 / (a / (b * alpha) + z**2 / b - a * s**2 / (b * c * alpha**2))
+                steps, changes = [*steps, s][-memory:], [*changes, z][-memory:]
+            h = dense_inverse_hessian(alpha, steps, changes)
+            expected = multivariate_normal(points[i + 1] - h @ gradients[i + 1], h)
+            u = rng.normal(size=(6, 9, n))
+            x, logq = normals.transformed(u)
+            np.testing.assert_allclose(normals.means[i], expected.mean, rtol=1e-8, atol=1e-8)
+            np.testing.assert_allclose(logq[i], expected.logpdf(x[i]).reshape(-1), rtol=1e-7)
+            unit = normals.transformed(np.broadcast_to(np.eye(n), (6, n, n)))[0][i] - normals.means[i]
+            np.testing.assert_allclose(unit.T @ unit, h, rtol=1e-7, atol=1e-8 * abs(h).max())
+
+    def test_is_exact_for_a_normal_posterior(self):
+        rng = np.random.default_rng(3)
+        mean, root = 3 * rng.normal(size=4), rng.normal(size=(4, 4))
+        covariance = root @ root.T + 0.1 * np.eye(4)
+        with pm.Model() as model:
+            pm.MvNormal("x", mean, covariance)
+        tree = op.fit_pathfinder(8, 4000, model=model, num_elbo_draws=100, random_seed=1)
+        found, draws = tree["pathfinder"], tree["posterior"]["x"].values
+        assert draws.shape == (1, 4000, 4)
+        assert float(found["pareto_k"]) < 0.5
+        np.testing.assert_allclose(found["elbo"], 0, atol=0.2)  # the logarithm of the whole probability
+        deviations = np.sqrt(np.diag(covariance))
+        np.testing.assert_allclose(draws[0].mean(0), mean, atol=5 * deviations.max() / 4000**0.5)
+        np.testing.assert_allclose(np.cov(draws[0].T) / np.outer(deviations, deviations),
+                                   covariance / np.outer(deviations, deviations), atol=0.12)  # fmt: skip
+
+    def test_transformed_scale_of_eight_schools(self):
+        """Against quadrature; the normal distributions lack the long tail of log tau."""
+        mu, tau = np.linspace(-25, 30, 500)[:, None], np.linspace(0.01, 30, 500)
+        variances = ERRORS[:, None, None] ** 2 + tau**2
+        logp = -(mu**2 + tau**2) / 50 - (np.log(variances) + (EFFECTS[:, None, None] - mu) ** 2 / variances).sum(0) / 2
+        p = np.exp(logp) / np.exp(logp).sum()
+        means = (p * mu).sum(), (p * tau).sum()
+        fit = op.compile_MAP("lbfgs", model=eight_schools(), jacobian=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            draws = fit.pathfinder(20, 4000, random_seed=1)["posterior"]
+        assert float(draws["mu"].mean()) == pytest.approx(means[0], abs=0.4)
+        assert float(draws["mu"].std()) == pytest.approx((p * (mu - means[0]) ** 2).sum() ** 0.5, abs=0.3)
+        assert means[1] - 0.2 < float(draws["tau"].mean()) < means[1] + 1
+        assert draws["theta"].shape == (1, 4000, 8)
+
+    def test_a_seed_gives_the_same_draws(self):
+        fit = op.compile_MAP("lbfgs", model=normal(MANY), jacobian=True)
+        first, same, other = (fit.pathfinder(2, 50, random_seed=seed)["posterior"]["mu"].values for seed in (1, 1, 2))
+        np.testing.assert_array_equal(first, same)
+        assert (first != other).all()
+
+    def test_data_are_read_anew(self, monkeypatch):
+        model = normal(MANY)
+        fit = op.compile_MAP("lbfgs", model=model, jacobian=True)
+        before = fit.pathfinder(2, random_seed=1)["posterior"]["mu"].values.mean()
+        monkeypatch.setattr(pytensor, "function", None)  # nothing is compiled
+        model.set_data("data", MANY + 10)
+        assert fit.pathfinder(2, random_seed=1)["posterior"]["mu"].values.mean() - before > 5
+
+    def test_importance_sampling(self):
+        fit = op.compile_MAP("lbfgs", model=normal(MANY), jacobian=True)
+        trees = {
+            how: fit.pathfinder(3, 60, num_draws_per_path=40, random_seed=1, importance_sampling=how)
+            for how in ("psis", "psir", "identity", None)
+        }
+        for how, tree in trees.items():
+            found = tree["pathfinder"]
+            assert found["log_weights"].shape == (3, 40)
+            assert np.exp(found["log_weights"]).sum() == pytest.approx(1)
+            assert tree["posterior"]["mu"].shape == (1, 60 if how else 120)
+            distinct = len(np.unique(tree["posterior"]["mu"]))
+            assert distinct == tree["posterior"]["mu"].size if how != "psir" else distinct < 60
+            assert ("pareto_k" in found) == (how in ("psis", "psir"))
+        assert (trees[None]["pathfinder"]["draw_path"].values == np.repeat([0, 1, 2], 40)).all()
+        weights = [trees[how]["pathfinder"]["log_weights"].values for how in ("identity", None, "psis")]
+        np.testing.assert_array_equal(weights[0], weights[1])
+        assert weights[2].max() <= weights[0].max()  # its tail is smoothed
+
+    def test_a_path_that_fails_counts_for_nothing(self):
+        with pm.Model() as model:
+            x = pm.Normal("x", 0, 0.1, initval=-0.5)
+            pm.Potential("end", pt.switch(x > -1.5, 0.0, -np.inf))
+        options = {"model": model, "random_seed": 3, "jitter_max_retries": 0, "importance_sampling": None}
+        with pytest.warns(optapi.OptimizationWarning, match="of 6 paths have no normal distribution"):
+            tree = op.fit_pathfinder(6, num_draws_per_path=10, **options)
+        lost = np.isinf(tree["pathfinder"]["elbo"].values)
+        assert 0 < lost.sum() < 6
+        assert set(tree["pathfinder"]["draw_path"].values) == set(np.flatnonzero(~lost))
+        assert float(abs(tree["posterior"]["x"]).max()) < 0.5
+
+    @pytest.mark.parametrize(
+        "error, options, message",
+        [
+            (ValueError, {"num_paths": 0}, "num_paths"),
+            (ValueError, {"num_draws_per_path": 0}, "num_draws_per_path"),
+            (ValueError, {"num_elbo_draws": -1}, "num_elbo_draws"),
+            (ValueError, {"maxcor": 0}, "maxcor"),
+            (TypeError, {"jitter": True}, "jitter is True"),
+            (ValueError, {"jitter": -1.0}, "jitter"),
+            (ValueError, {"importance_sampling": "sir"}, "pass 'psis', 'psir' or 'identity'"),
+            (ValueError, {"num_draws_per_path": 5, "importance_sampling": "psis"}, "20 draws have a weight"),
+            (TypeError, {"memorry": 3}, "memory"),
+            (KeyError, {"initvals": {"nu": 1}}, "no free variable"),
+        ],
+    )
+    def test_arguments(self, error, options, message):
+        with pytest.raises(error, match=message):
+            op.fit_pathfinder(model=normal(MANY), **options)
+
+    def test_refusals(self):
+        with pm.Model() as model:
+            pm.Normal("y", pm.Poisson("k", 3) + pm.Normal("x"), observed=2.0)
+        with pytest.raises(TypeError, match="'k' keep their start"):
+            op.fit_pathfinder(model=model)
+        with pytest.raises(TypeError, match="'sigma_log__' keep their start"):
+            op.compile_MAP(vars=["mu"], model=normal(), jacobian=True).pathfinder()
+        with pytest.raises(ValueError, match="pass jacobian=True"):
+            op.compile_MAP(model=normal()).pathfinder()
+        with pytest.raises(ValueError, match=r"that of 'y' is nan.* a smaller jitter"):
+            model = normal()
+            model.set_data("data", np.array([np.nan, 1.0]))
+            op.fit_pathfinder(model=model, jitter_max_retries=1)
+        with pytest.raises(ValueError, match="is random"), pytest.warns(optapi.OptimizationWarning):
+            op.fit_pathfinder(model=conjugate(minibatch=True)[0])
+
+    @pytest.mark.jax
+    def test_under_jax(self):
+        pytest.importorskip("jax")
+        model = normal(MANY)
+        trees = [op.fit_pathfinder(2, 50, model=model, backend=b, random_seed=1) for b in ("python", "jax")]
+        np.testing.assert_allclose(*(tree["posterior"]["mu"] for tree in trees), rtol=1e-4)
 
 
 def conjugate(minibatch=False):

@@ -200,6 +200,7 @@ class CompiledMinimizer:
         checked = self._checked(inputs, named)
         if self._run is None:
             self._program.check_cost(checked)
+        self._program.write_out()  # before the clock of a time limit begins
         self._monitor.begin()
         return self._go(self._new_run(None, self._monitor, checked), checked)
 

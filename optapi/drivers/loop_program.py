@@ -182,12 +182,14 @@ class LoopProgram(Program):
         self._oracles = oracles([problem.cost, *updates.values()])
         self.is_free = (self.is_fast or self.is_packed) and not self._oracles
         self._external = self._apart()
-        self._advance = self._external or self._compiled(updates, ended)
         if self.is_packed:
             self.values = Layout.of(updates).packed(self.values)
         self._batches: dict[int, Any] = {}
         self._fixed_limits: Any = None
+        if linker == "NumpyLinker":
+            return  # nothing is compiled, and who goes on from many starts alone never asks for a step of one
         # What a backend finds wrong with the graph it says when it compiles.
+        self.write_out()
         if not problem.inputs:
             self._advance(self.values if self.is_packed else list(map(full, self.values)), np.asarray(0))
         elif self.is_fast and self._external is None and all(map(is_dense, problem.inputs)):
@@ -223,6 +225,15 @@ class LoopProgram(Program):
 
         # Imported late, because it imports numba.
         return import_module(f"{__package__}.external").ExternalLoop.of(self, build)
+
+    def write_out(self) -> None:
+        """Make now what `advance` calls, which takes longer than a few iterations."""
+        self._advance  # noqa: B018
+
+    @cached_property
+    def _advance(self) -> Any:
+        with BUILDING:
+            return self._external or self._compiled(self.updates, self.ending)
 
     def _compiled(self, updates: Updates, ended: Any) -> Any:
         """What `advance` calls: a function of the values, those of the inputs, and how many iterations."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 
 from ..checks import is_generator
-from ..graph.compat import lowered
+from ..graph.compat import lowered, rewritten
 from ..graph.derivatives import differentiate, lacks_gradient
+from ..graph.members import vectorized
 from ..graph.numpy_linker import PYTHON
 from .options import check_kind_of_mode
+from .pathfinder import Drawn
 from .program import joined
 
 
@@ -94,7 +97,10 @@ class Density:
             v: pytensor.shared(start[v.name].copy(), name=v.name, shape=start[v.name].shape) for v in model.value_vars
         }
         self.parameters = [self.shared[v] for v in self.variables]
-        self.cost = rewrite_pregrad(self._placed([-model.logp(jacobian=jacobian)])[0])
+        # The checks are values already here: in a batch a check is one of all members together.
+        checks = CHECKED if model.check_bounds else UNCHECKED
+        (cost,) = rewritten(self._placed([-model.logp(jacobian=jacobian)]), "canonicalize", checks)
+        self.cost = rewrite_pregrad(cost)
         self.updates = dict(collect_default_updates(outputs=[self.cost]))
         self._check_gradients()
 
@@ -172,7 +178,43 @@ class Density:
         """The values that the shared variables have."""
         return {v.name: np.array(shared.get_value(borrow=True)) for v, shared in self.shared.items()}
 
-    def why_not_finite(self) -> str:
+    def split(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Rows of components as an array for each parameter, with the axis of the rows in front."""
+        shapes = [p.type.shape for p in self.parameters]
+        parts = np.split(rows, np.cumsum([prod(shape) for shape in shapes])[:-1], axis=1)
+        return [
+            part.reshape(-1, *shape).astype(v.dtype)
+            for part, shape, v in zip(parts, shapes, self.variables, strict=True)
+        ]
+
+    def points(self, rows: np.ndarray) -> list[dict[str, np.ndarray]]:
+        """Rows of components as values of all value variables; those that are not optimized are as they are held."""
+        held, names = self.held(), [v.name for v in self.variables]
+        return [held | dict(zip(names, values, strict=True)) for values in zip(*self.split(rows), strict=True)]
+
+    @cached_property
+    def _by_rows(self) -> Callable[..., Any]:
+        now = {p: p.type() for p in self.parameters}
+        return vectorized(list(now.values()), graph_replace([-self.cost], now), [True] * len(now), self.mode)
+
+    def by_rows(self, rows: np.ndarray, block: int) -> np.ndarray:
+        """The log density at rows of components, of which at most `block` are evaluated at a time."""
+        # JAX compiles anew for each other number of rows.
+        count = -(-len(rows) // block) * block if type(self.mode.linker).__name__ == "JAXLinker" else len(rows)
+        places = np.minimum(np.arange(count), len(rows) - 1)
+        found = [self._by_rows(*self.split(rows[places[i : i + block]]))[0] for i in range(0, count, block)]
+        return np.concatenate([np.asarray(values, float) for values in found])[: len(rows)]
+
+    def check_continuous(self) -> None:
+        """The density is that of all variables that are not observed, each continuous, as they are transformed."""
+        others = [v.name for v in self.shared if v not in self.variables]
+        if others:
+            names = ", ".join(map(repr, others))
+            raise TypeError(f"there are draws of continuous variables alone, and of all; but {names} keep their start")
+        if not self.jacobian:
+            raise ValueError("the density is that of the natural scale; pass jacobian=True to compile_MAP")
+
+    def why_not_finite(self, advice: str = "Pass initvals, or jitter=True") -> str:
         """What is not finite where the shared variables are now: the terms, or the gradients, and of what."""
         terms = self._terms()
         gradients = differentiate(self.cost, self.parameters)
@@ -191,7 +233,7 @@ class Density:
             what = f"the gradient with respect to {names} is not finite at the start, where the log density is"
         points = "; ".join(f"{v.name} = {np.array2string(v.get_value(), threshold=6, precision=4)}" for v in of)
         where = f", at {points}" if points else ""
-        return f"{what}{where}. Pass initvals, or jitter=True; model.debug() of PyMC says more"
+        return f"{what}{where}. {advice}; model.debug() of PyMC says more"
 
     # Results
 
@@ -266,6 +308,20 @@ class Density:
             coordinates = {"rows": labels, "columns": labels}
             data["covariance_matrix"] = DataArray(covariance, dims=["rows", "columns"], coords=coordinates)
         return Dataset(data | {name: DataArray(value) for name, value in more.items()})
+
+    def pathfinder_group(self, found: Drawn, iterations: np.ndarray, weights: np.ndarray, k: float,
+                         picked: np.ndarray) -> Any:  # fmt: skip
+        """The group ``pathfinder``: what was found on each path, the weights of its draws, and which were picked."""
+        from xarray import Dataset
+
+        data: dict[str, Any] = {
+            "elbo": ("path", found.bounds),
+            "elbo_argmax": ("path", found.places),
+            "lbfgs_niter": ("path", iterations),
+            "log_weights": (("path", "path_draw"), weights),
+            "draw_path": ("draw", picked // weights.shape[1]),
+        }
+        return Dataset(data if np.isnan(k) else data | {"pareto_k": k})
 
     def result_group(self, result: Any, rule: str, others: Sequence[Any] = ()) -> Any:
         """The group ``optimizer_result``: the entries of a result, and a row for each start if there were several."""

@@ -48,8 +48,15 @@ if REWRITES_INNER_GRAPHS:
     builders: Any = import_module("pytensor.compile.builders")
     rewriting: Any = import_module("pytensor.compile.rewriting")
 
-    # PyTensor does not rewrite the inner graphs of these Ops.
-    SealedOp: Any = builders.FinalizedOpFromGraph
+    class _Sealed(builders.FinalizedOpFromGraph):
+        """An Op whose inner graph PyTensor does not rewrite."""
+
+        def link_mode(self, impl: str | None) -> Any:
+            # PyTensor's choice, "vm", lets two scalars share a place after it has told the nodes where to write, and
+            # clears the wrong one of both. So what one call has returned may be written over by the next.
+            return import_module("pytensor.compile.inner_function").link_only_mode("cvm")
+
+    SealedOp: Any = _Sealed
 
     def rewrite_inner_graphs(kind: Any) -> None:
         """Register a rewrite of the inner graphs of Ops of the class `kind`, by `rewrite_owned`."""
@@ -168,5 +175,10 @@ def compiles_whole_graphs(mode: Mode) -> bool:
 
 def lowered(outputs: Sequence[Any]) -> list[Any]:
     """`outputs` with operations on variables with dims (``pytensor.xtensor``) written as those on tensors."""
-    rewritten: Any = rewrite_graph(list(outputs), include=("lower_xtensor",))
-    return list(rewritten)
+    return rewritten(outputs, "lower_xtensor")
+
+
+def rewritten(outputs: Sequence[Any], *names: str) -> list[Any]:
+    """`outputs` as PyTensor's rewrites of these names, or tags, write them."""
+    found: Any = rewrite_graph(list(outputs), include=names)
+    return list(found)

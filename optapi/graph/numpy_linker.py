@@ -35,6 +35,7 @@ from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 from pytensor.link.basic import Container, PerformLinker
 from pytensor.link.utils import map_storage, raise_with_op
 from pytensor.scalar import basic as scalars
+from pytensor.scalar.math import Softplus
 from pytensor.scan.op import Scan
 from pytensor.tensor.basic import Alloc, ARange, Join, ScalarFromTensor, TensorFromScalar
 from pytensor.tensor.blockwise import Blockwise
@@ -629,6 +630,9 @@ def elementwise(op: Any, dtypes: list[str], output: TensorType) -> Iterator[Call
     elif isinstance(op, scalars.Clip) and dtypes == [dtype] * 3:
         # PyTensor's own is a call of Python for each component. As there, NaN stays, and the lower limit wins.
         yield lambda x, low, high: np.where(x < low, low, np.where(x > high, high, x))
+    elif isinstance(op, Softplus) and dtypes == [dtype]:
+        # Also that of PyTensor is a call of Python for each.
+        yield lambda x: np.maximum(x, 0) + np.log1p(np.exp(-abs(x)))
     elif isinstance(op, scalars.Add | scalars.Mul) and len(dtypes) > 2 and all(other == dtype for other in dtypes):
         ufunc = np.add if isinstance(op, scalars.Add) else np.multiply
         yield lambda *terms: reduce(ufunc, terms)

@@ -122,6 +122,22 @@ def test_loop_refuses_a_generator_that_is_never_advanced():
         optapi.loop({p: p + draws}, 4)
 
 
+@pytest.mark.parametrize("mode", [optapi.PYTHON, pytest.param("CVM", marks=pytest.mark.c)])
+def test_a_turn_does_not_write_over_what_the_last_one_returned(mode):
+    """In PyTensor's linker "vm" two of these scalars share a place, and a third is written over one of them."""
+
+    def turn(x, y):
+        z = pt.set_subtensor(x[0], pt.max(x))
+        return [0.9 * x, pt.exp(pt.max(2 * z - 1) - y)], pt.constant(np.bool_(False))
+
+    x, y = pt.dvector(shape=(2,)), pt.dscalar()
+    _, found = repeat(turn, [x, y], 4)
+    largest, expected = 0.9, 1.0
+    for _ in range(4):
+        largest, expected = 0.9 * largest, np.exp(2 * largest - 1 - expected)
+    np.testing.assert_allclose(pytensor.function([x, y], found, mode=mode)([0.1, 0.9], 1.0), expected)
+
+
 def test_hold(compiled):
     p, rng, held = pytensor.shared(0.0), pt.random.shared_rng(seed=1), pytensor.shared(0)
     following, draw = rng.normal()

@@ -70,6 +70,7 @@ EXPRESSIONS = {
     "others": [pt.dot(M, V), pt.sort(V), pt.set_subtensor(M[0], 1.0), pt.cumsum(V), pt.erf(A)],
     "ranges": [pt.arange(5), pt.arange(K), pt.arange(A, 4.0, 0.5), pt.arange(C)],
     "clipped": [pt.clip(A, B, A), pt.clip(A, 2.0, B), pt.clip(B, A, K), pt.clip(V, B, A), pt.clip(A / J, B, A)],
+    "softplus": [pt.softplus(v) for v in (V, 100 * M - 250, 10 * M - 20, W, A, F, K)],
     "inputs and constants": [A, V, pt.constant(2.0), pt.constant(np.ones(2)), A, -V],
 }
 
