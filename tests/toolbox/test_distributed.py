@@ -235,7 +235,7 @@ class Losing:
 def test_an_evaluation_is_done_again_and_then_given_up():
     f = made(Losing(3), retries=3)
     assert f(POINT)[0] == made()(POINT)[0]
-    with pytest.raises(PartitionError, match=r"lost 2 times in one evaluation, at partitions 4 to 5 .*raise retries="):
+    with pytest.raises(PartitionError, match=r"lost 2 times in one call, at partitions 8 to 9 .*raise retries="):
         made(Losing(2), retries=1, group=2)(POINT)
 
 
