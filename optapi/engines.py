@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -151,14 +152,15 @@ def dask_engine(client: Any) -> Any:
     dask: Any = import_module("distributed")
     if not isinstance(client, dask.Client):
         raise TypeError(f"client is a {type(client).__name__}; pass a distributed.Client")
-    return Dask(client, (dask.KilledWorker, dask.comm.CommClosedError, CancelledError, OSError))
+    return Dask(client, (dask.KilledWorker, dask.comm.CommClosedError, CancelledError))
 
 
 class Dask:
     """What `dask_engine` returns."""
 
-    def __init__(self, client: Any, lost: tuple[type[BaseException], ...]):
-        self.client, self.lost = client, lost
+    def __init__(self, client: Any, surely: tuple[type[BaseException], ...]):
+        self.client, self.surely = client, surely
+        self.lost: tuple[type[BaseException], ...] = (*surely, OSError)
         self.placed: dict[tuple[str, int], Any] = {}
 
     @property
@@ -174,9 +176,9 @@ class Dask:
             many = [[array] * len(groups) for array in point]
             futures += self.client.map(task, held, *many, pure=False, retries=2)
             return list(self.client.gather(futures))
-        except (*self.lost, OSError) as error:
+        except self.lost as error:
             # A task, too, may raise an OSError, for instance of a file.
-            if not isinstance(error, self.lost) and any(future.status == "error" for future in futures):
+            if not isinstance(error, self.surely) and any(future.status == "error" for future in futures):
                 raise
             raise Lost(f"{type(error).__name__}: {error}") from error
 
@@ -201,6 +203,27 @@ def engine_of(engine: Any, name: str = "engine") -> Any:
         f"{name} is {shown(engine)}; pass None, a number of threads, an executor of concurrent.futures, a function "
         "that makes one, dask_engine(client), or an object with a method map(task, groups, point)"
     )
+
+
+def is_engine(value: Any) -> bool:
+    """Whether a value stands for an engine that may have other processes, and is no number of threads."""
+    return isinstance(value, Executor) or callable(value) or callable(getattr(value, "map", None))
+
+
+def workers_of(engine: Any) -> int:
+    """How many groups an engine works on at a time; where it does not say, a guess."""
+    return getattr(engine, "workers", None) or os.cpu_count() or 1
+
+
+@contextmanager
+def opened(engine: Any, name: str) -> Iterator[Any]:
+    """The engine that a user passed as `name`, for one call; what was made for it ends with it."""
+    found = engine_of(engine, name)
+    try:
+        yield found
+    finally:
+        if isinstance(found, Pool):
+            found.close()
 
 
 def mapped(engine: Engine, task: Task, groups: Iterable[Any], point: Sequence[Any] = (), retries: int = RETRIES,
