@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
+from importlib import import_module
 from io import BytesIO
 from typing import Any, ClassVar
 
@@ -355,7 +356,12 @@ class CompiledMinimizer:
     def _checked(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
         """The values of the inputs, as the compiled function takes them."""
         given = zip(self._problem.inputs, self._placed(inputs, named), strict=True)
-        return [filtered(variable.type, value, variable) for variable, value in given]
+        # An array of JAX may lie on several devices, and stays there.
+        stays = import_module("optapi.graph.jax").is_of_type if self._program.is_packed else lambda *_: False
+        return [
+            value if stays(value, variable.type) else filtered(variable.type, value, variable)
+            for variable, value in given
+        ]
 
     def _placed(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
         """What is given for the inputs, in their order."""
