@@ -242,6 +242,7 @@ def chunks(arrays: Any, rows: int) -> list[Callable[[], tuple[np.ndarray, ...]]]
     if len(counts) != 1:
         raise ValueError(f"the arrays have {sorted(counts)} rows; pass arrays with as many each")
     check_count("rows", rows)
+    arrays = tuple(_writable(array) for array in arrays)
     return [Chunk(arrays, begin, begin + rows) for begin in range(0, counts.pop(), rows)]
 
 
@@ -252,7 +253,8 @@ class Chunk:
         self.arrays, self.begin, self.end = tuple(arrays), begin, end
 
     def __call__(self) -> tuple[np.ndarray, ...]:
-        return tuple(np.array(array[self.begin : self.end]) for array in self.arrays)
+        # What is mapped is not copied.
+        return tuple(np.ascontiguousarray(array[self.begin : self.end]) for array in self.arrays)
 
     def __reduce__(self) -> Any:
         return _reopened, ([_described(array) for array in self.arrays], self.begin, self.end)
@@ -348,8 +350,8 @@ class Mapped(NamedTuple):
     order: str
 
     def open(self) -> np.ndarray:
-        """The file, mapped."""
-        return np.memmap(self.path, self.dtype, "r", self.offset, self.shape, self.order)  # type: ignore[call-overload]
+        """The file, mapped, as an array that compiled functions take as one in memory; writing would not change it."""
+        return np.memmap(self.path, self.dtype, "c", self.offset, self.shape, self.order)  # type: ignore[call-overload]
 
 
 def _described(array: Any) -> Any:
@@ -357,6 +359,12 @@ def _described(array: Any) -> Any:
         order = "C" if array.flags.c_contiguous else "F"
         return Mapped(str(array.filename), array.dtype.str, array.offset, array.shape, order)
     return array
+
+
+def _writable(array: Any) -> Any:
+    """What is mapped to be read, mapped so that it could be written to: for others numba would compile anew."""
+    described = _described(array)
+    return described.open() if isinstance(described, Mapped) and not array.flags.writeable else array
 
 
 def _reopened(arrays: Sequence[Any], begin: int, end: int) -> Chunk:
