@@ -418,8 +418,8 @@ class CompiledMinimizer:
 
         Notes
         -----
-        An engine's processes get the problem once in a call, by pickle, with the data that the cost reads, and compile
-        it once. The results are those of one process.
+        With each piece of work an engine's process gets the problem, by pickle, with the data that the cost reads; it
+        compiles it once. The results are those of one process, to the bit if members run one after another.
 
         Callback, trace, table and checkpoint are for single minimizations and do not look here. A progress bar counts
         starts. Limits are those of each minimization; if they look at each iteration (all but `max_iterations` do),
@@ -450,10 +450,12 @@ class CompiledMinimizer:
 
         with self._bar(count) as bar, self._engine(workers) as (engine, number):
             size, batched = self._pieces(count, number, together)
+            call = self._batch(size, together) if batched and engine is None else None
+            if batched and engine is None and call is None:
+                size, batched = self._pieces(count, number, False)
             blocks = [range(begin, min(begin + size, count)) for begin in range(0, count, size)]
             parts = [runs[block.start : block.stop] for block in blocks]
             if engine is None:
-                call = self._batch(size, together) if batched else None
                 found = worked(lambda some: self._ended(some, size, call), parts, number)
             else:
                 sent = Sent(self, "_ended_elsewhere", values, size if batched else None, together)
@@ -749,9 +751,10 @@ class CompiledMinimizer:
         """What takes members with such inputs to their ends, kept for the next data; None if nothing does."""
         key = (*wide, limit)
         if key not in self._compiled:
-            self._compiled[key] = None
+            found = None
             with suppress(ValueError):
-                self._compiled[key] = Members(self._program, wide, limit)
+                found = Members(self._program, wide, limit)
+            self._compiled[key] = found  # at once, since other threads may look
         return self._compiled[key]
 
     def _points(self, count: int, starts: Any) -> list[np.ndarray]:
