@@ -41,9 +41,10 @@ INTRODUCTION = f"""# Partitions of data, measured
 logistic regression with {COLUMNS} columns, float64, compiled by numba, on two cores, each worker with one thread. Times
 are by the clock.
 """
-ENGINES = """An evaluation of the cost and its gradient, in milliseconds, least and median; the share of twice the speed
-of one process in the same table, by the least; and for {rows} rows the time of an evaluation of {parts} rows, one in
-each partition, which is what the engine itself takes.
+ENGINES = """An evaluation of the cost and its gradient, in milliseconds: by the clock, least and median, and what all
+processes take of processors. Efficiency is the share of twice the speed of one process, by the least; by the processor, what one
+process takes of what all do, which other work on the machine changes little. For {rows} rows the time of an evaluation
+of {parts} rows, one in each partition, is what the engine itself takes.
 """
 STREAMING = """The same file of {size:.0f} MiB, in chunks of {chunk:.0f} MiB, in a process of its own: mapped, and then
 read into memory, in turns, least of {times}. Memory is the highest of the process without what is mapped of files
@@ -96,13 +97,29 @@ def best(call, times=7):
     return min(found), float(np.median(found))
 
 
+def processors():
+    """What this process and those below it have taken of processors so far, in seconds."""
+    facts = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = file.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        facts[int(file.parent.name)] = int(fields[1]), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    mine = {os.getpid()}
+    while more := {pid for pid, (parent, _) in facts.items() if parent in mine} - mine:
+        mine |= more
+    return sum(facts[pid][1] for pid in mine)
+
+
 def engines(files, chunk, client):
     """Lines on an evaluation by each engine."""
     rows = len(files[0])
     parts = chunks(files, chunk)
     half = len(parts) // 2
     kinds = {"in process": (None, 1), "2 threads": (2, 1)}
-    kinds["2 processes"] = (lambda: ProcessPoolExecutor(2, mp_context=get_context("spawn")), half)
+    pool = ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+    kinds["2 processes"] = (pool, half)
     if client is not None:
         kinds["dask, 2 workers"] = (dask_engine(client), half)
     alone, bits = None, None
@@ -111,18 +128,20 @@ def engines(files, chunk, client):
         value, slope = f(POINT)
         bits = (value, slope) if bits is None else bits
         same = value == bits[0] and np.array_equal(slope, bits[1])
-        least, middle = best(lambda f=f: f(POINT))
-        alone = least if alone is None else alone
-        share = "" if name == "in process" else f"{alone / least / 2:.0%}"
+        before, times = processors(), 15
+        least, middle = best(lambda f=f: f(POINT), times - 1)
+        taken = (processors() - before) / times * 1e3
+        alone = (least, taken) if alone is None else alone
+        share = " | " if name == "in process" else f"{alone[0] / least / 2:.0%} | {alone[1] / taken:.0%}"
         own = ""
         if rows == ROWS:
             few = [tuple(file[k : k + 1] for file in files) for k in range(len(parts))]
             f = made([(np.array(x), np.array(t)) for x, t in few], rows, engine, group)
             least_own, middle_own = best(lambda f=f: f(POINT), 30)
             own = f"{least_own:.2f} / {middle_own:.2f}"
-        if callable(engine):
-            f.engine.close()
-        yield f"| {name} | {least:.0f} / {middle:.0f} | {share} | {own} | {'yes' if same else 'no'} |"
+        line = [name, f"{least:.0f} / {middle:.0f}", f"{taken:.0f}", share, own, "yes" if same else "no"]
+        yield f"| {' | '.join(line)} |"
+    pool.shutdown()
 
 
 class Anonymous(threading.Thread):
@@ -153,9 +172,19 @@ def stream(folder, times=7):
     highest = watch.end()
     kept = made([tuple(np.array(array) for array in read()) for read in parts], MANY)
     best(lambda: kept(POINT), 1)
-    pairs = [(spent(lambda: streamed(POINT)), spent(lambda: kept(POINT))) for _ in range(times)]
-    first, other = (min(column) for column in zip(*pairs, strict=True))
-    print(json.dumps({"highest": highest, "mapped": first, "memory": other, "times": times}))
+    rows = []
+    for _ in range(times):
+        for f in (streamed, kept):
+            began = time.process_time()
+            clock = spent(lambda f=f: f(POINT))
+            rows.append((clock, (time.process_time() - began) * 1e3))
+    print(
+        json.dumps({"highest": highest, "times": times, "mapped": smallest(rows[::2]), "memory": smallest(rows[1::2])})
+    )
+
+
+def smallest(rows):
+    return [min(column) for column in zip(*rows, strict=True)]
 
 
 def streaming(folder):
@@ -163,10 +192,13 @@ def streaming(folder):
     found = json.loads(done.stdout.splitlines()[-1])
     size, chunk = (rows * (COLUMNS + 1) * 8 / 2**20 for rows in (MANY, CHUNK))
     yield STREAMING.format(size=size, chunk=chunk, times=found["times"])
-    yield "| | ms | MiB/s | of the speed in memory | memory, MiB |\n|---|--:|--:|--:|--:|"
-    share = f"{found['memory'] / found['mapped']:.0%}"
-    yield f"| mapped | {found['mapped']:.0f} | {size / found['mapped'] * 1e3:.0f} | {share} | {found['highest']:.0f} |"
-    yield f"| in memory | {found['memory']:.0f} | {size / found['memory'] * 1e3:.0f} | | |"
+    yield "| | clock, ms | processor, ms | MiB/s | speed | by the processor | memory, MiB |"
+    yield "|---|--:|--:|--:|--:|--:|--:|"
+    for name in ("mapped", "memory"):
+        (clock, processor), (full, fully) = found[name], found["memory"]
+        line = [name, f"{clock:.0f}", f"{processor:.0f}", f"{size / clock * 1e3:.0f}", f"{full / clock:.0%}"]
+        line += [f"{fully / processor:.0%}", f"{found['highest']:.0f}" if name == "mapped" else ""]
+        yield f"| {' | '.join(line)} |"
 
 
 # dask-glm calls a function of SciPy with an argument that is not there any more.
@@ -259,7 +291,8 @@ def main():
             print(line, flush=True)
             lines.append(line)
 
-    head = "| engine | least / median | efficiency | {own} | same bits |\n|---|--:|--:|--:|---|"
+    head = "| engine | clock | processors | efficiency | by the processor | {own} | same bits |"
+    head += "\n|---|--:|--:|--:|--:|--:|---|"
     with tempfile.TemporaryDirectory() as name:
         folder, client = Path(name), None
         small, large = write(folder, ROWS, ROWS // PARTS), write(folder, MANY, CHUNK)
