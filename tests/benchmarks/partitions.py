@@ -42,9 +42,9 @@ logistic regression with {COLUMNS} columns, float64, compiled by numba, on two c
 are by the clock.
 """
 ENGINES = """An evaluation of the cost and its gradient, in milliseconds: by the clock, least and median, and what all
-processes take of processors. Efficiency is the share of twice the speed of one process, by the least; by the processor, what one
-process takes of what all do, which other work on the machine changes little. For {rows} rows the time of an evaluation
-of {parts} rows, one in each partition, is what the engine itself takes.
+processes take of processors. Efficiency is the share of twice the speed of one process, by the least; by the processor,
+what one process takes of what all do, which other work on the machine changes little. For {rows} rows the time of an
+evaluation of {parts} rows, one in each partition, is what the engine itself takes.
 """
 STREAMING = """The same file of {size:.0f} MiB, in chunks of {chunk:.0f} MiB, in a process of its own: mapped, and then
 read into memory, in turns, least of {times}. Memory is the highest of the process without what is mapped of files
