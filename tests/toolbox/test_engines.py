@@ -143,6 +143,10 @@ def failing(x):
     raise ArithmeticError("no such number")
 
 
+def unreadable(x):
+    raise OSError("no such table")
+
+
 def test_what_a_run_of_a_benchmark_raises_comes_out_as_it_is(pool):
     with pytest.raises(ArithmeticError, match="no such number") as caught:
         optapi.benchmark({"one": ([1.0], failing, failing)}, ["lbfgs"], engine=pool)
@@ -236,3 +240,5 @@ def test_dask(run, tmp_path):
         check_killed(engine, tmp_path / "flag")
         with pytest.raises(ArithmeticError, match="no such number"):
             optapi.benchmark({"one": ([1.0], failing, failing)}, ["lbfgs"], engine=engine)
+        with pytest.raises(OSError, match="no such table"):  # and no lost worker
+            optapi.benchmark({"one": ([1.0], unreadable, failing)}, ["lbfgs"], engine=engine)
