@@ -156,9 +156,9 @@ test-pymc test-pymc-notebook:
 endif
 
 test-dask: .venv-dask/installed-$(VERSION) ## run the tests with dask, on a cluster on this machine (about 1 min)
-	.venv-dask/bin/python -m pytest -m dask tests/toolbox/test_distributed.py
+	.venv-dask/bin/python -m pytest -m dask tests/toolbox/test_distributed.py tests/toolbox/test_engines.py
 
-.venv-dask/installed-$(VERSION): WHAT := '.[dask,test]'
+.venv-dask/installed-$(VERSION): WHAT := '.[dask,test]' pyarrow
 .venv-dask/installed-$(VERSION): pyproject.toml
 	$(PYTHON) -m venv --clear .venv-dask
 	$(INSTALL)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from math import prod
 from mmap import mmap
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
@@ -38,6 +37,8 @@ from .checks import (
     shown,
 )
 from .drivers.options import check_kind_of_mode
+from .drivers.progress import Bar
+from .engines import LOCK, RETRIES, Dask, Engine, Lost, PartitionError, Pool, built, dask_engine, engine_of, mapped
 from .graph.compat import free_callable, is_compiled_by, linked_by
 from .graph.derivatives import differentiate, loss_products, pullback, pushforward, second_derivatives
 from .graph.implicit import unpack
@@ -49,61 +50,10 @@ from .state import shape_of
 from .typing import CompileMode, Variables
 
 
-__all__ = ["Engine", "Lost", "PartitionError", "Partitions", "chunks", "dask_engine", "dask_parts"]
+__all__ = ["Engine", "Lost", "PartitionError", "Partitions", "chunks", "dask_engine", "dask_parts", "row_groups"]
 
-# So many compiled functions a process keeps, and of so many `Partitions` what it has read.
-COMPILED, KEPT = 64, 2
-
-# From a group of partitions and the arrays of a point to the sums over the group.
-Task = Callable[..., "list[np.ndarray]"]
-
-
-class Engine(Protocol):
-    """What evaluates the partitions: an object with this one method.
-
-    Examples
-    --------
-    >>> class OneAfterAnother:
-    ...     def map(self, task, groups, point):
-    ...         return [task(group, *point) for group in groups]
-    """
-
-    def map(self, task: Task, groups: Sequence[Any], point: Sequence[np.ndarray]) -> Iterable[list[np.ndarray]]:
-        """``task(group, *point)`` for each of the groups, in their order.
-
-        What it raises for a worker that is gone is a `Lost`; the evaluation is then done once more.
-        """
-
-
-class Lost(Exception):
-    """A worker is gone, for a reason that is not that of the cost: what an `Engine` raises.
-
-    Attributes
-    ----------
-    group : int or None
-        The group of partitions that it had, if that is known.
-
-    Examples
-    --------
-    >>> from optapi.distributed import Lost
-    >>> str(Lost("the machine has been switched off", group=3))
-    'the machine has been switched off'
-    """
-
-    def __init__(self, message: str = "", group: int | None = None):
-        super().__init__(message)
-        self.group = group
-
-
-class PartitionError(RuntimeError):
-    """A partition could not be evaluated, however often it was tried.
-
-    Examples
-    --------
-    >>> from optapi.distributed import PartitionError
-    >>> issubclass(PartitionError, RuntimeError)
-    True
-    """
+# Of so many `Partitions` a process keeps what it has read.
+KEPT = 2
 
 
 class Group:
@@ -126,6 +76,12 @@ class Group:
         for part in self.parts:
             yield tuple(part() if callable(part) else part)
 
+    def placed(self, client: Any) -> Any:
+        """The group on a worker of dask, as the result of a task, so that it can be made again."""
+        flat = [part if callable(part) else tuple(part) for part in self.parts]
+        lazy = [client.compute(list(part)) if is_lazy(part) else part for part in flat]
+        return client.submit(_read, self.number, self.name, lazy, pure=False)
+
     def kept(self) -> Iterator[tuple[Any, ...]]:
         """The same, read once in each process."""
         with LOCK:
@@ -138,9 +94,12 @@ class Group:
             return iter(groups[self.number])
 
 
-LOCK = threading.RLock()
 READ: OrderedDict[str, dict[int, list[Any]]] = OrderedDict()
-FUNCTIONS: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+
+
+def _read(number: int, name: str, parts: Sequence[Any]) -> Group:
+    """A group with the arrays in the place of the functions that read them."""
+    return Group(number, name, list(Group(number, name, parts).arrays()))
 
 
 class Kernel:
@@ -174,21 +133,14 @@ class Kernel:
 
     def function(self) -> Callable[..., Any]:
         """What the graph was compiled to in this process, or in this thread if it cannot run in several."""
-        own, any_thread = (self.digest, threading.get_ident()), (self.digest, None)
-        with LOCK:
-            for key in (any_thread, own):
-                if key in FUNCTIONS:
-                    FUNCTIONS.move_to_end(key)
-                    return FUNCTIONS[key]
+
+        def build() -> tuple[Any, bool]:
             variables, outputs, mode = pickle.loads(self.graph)
-            mode = free(mode)
-            function = pytensor.function(variables, outputs, mode=mode, on_unused_input="ignore")
+            function = pytensor.function(variables, outputs, mode=free(mode), on_unused_input="ignore")
             is_free = is_compiled_by(function, "Numba") or is_compiled_by(function, "JAX")
-            call = free_callable(function) if is_free else function
-            FUNCTIONS[any_thread if is_free else own] = call
-            while len(FUNCTIONS) > COMPILED:
-                FUNCTIONS.popitem(last=False)
-            return call
+            return (free_callable(function) if is_free else function), is_free
+
+        return built(self.digest, build)
 
 
 def free(mode: CompileMode) -> Any:
@@ -213,100 +165,6 @@ def tree_sum(values: Iterable[list[np.ndarray]]) -> list[np.ndarray]:
         value = stack.pop()
         stack[-1] = [a + b for a, b in zip(stack[-1], value, strict=True)]
     return stack[0]
-
-
-# Engines
-
-
-class InProcess:
-    """The engine without workers: one partition after another, of which one is in memory at a time."""
-
-    def map(self, task: Task, groups: Sequence[Any], point: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-        for group in groups:
-            yield task(group, *point)
-
-
-class Pool:
-    """An engine on an executor of ``concurrent.futures``, or on what a function returns that makes one.
-
-    One that is made here is made anew where it breaks, for instance because a process was killed.
-    """
-
-    def __init__(self, executor: Executor | Callable[[], Executor]):
-        self.make = None if isinstance(executor, Executor) else executor
-        self.executor = executor if isinstance(executor, Executor) else None
-
-    def map(self, task: Task, groups: Sequence[Any], point: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-        if self.executor is None:
-            self.executor = self.make()  # type: ignore[misc]
-        number = None
-        try:
-            futures = [self.executor.submit(task, group, *point) for group in groups]
-            results = []
-            for number, future in enumerate(futures):  # noqa: B007
-                results.append(future.result())
-            return results
-        except BrokenExecutor as error:
-            if self.make is None:
-                raise PartitionError(
-                    "the executor is broken, for instance since a process was killed; pass a function that makes one, "
-                    "for instance engine=lambda: ProcessPoolExecutor(2), and a new one is made"
-                ) from error
-            self.executor = None
-            raise Lost(str(error), number) from error
-
-
-def dask_engine(client: Any) -> Any:
-    """An engine on a cluster of dask, for data that are read by functions.
-
-    Groups of partitions are results of tasks, so that what a worker held is read again by another one when it is lost.
-
-    Parameters
-    ----------
-    client : distributed.Client
-
-    Returns
-    -------
-    Engine
-
-    Examples
-    --------
-    >>> from distributed import Client, LocalCluster  # doctest: +SKIP
-    >>> client = Client(LocalCluster(n_workers=2))  # doctest: +SKIP
-    >>> f = Partitions([w], cost, [x, t], data, dask_engine(client))  # doctest: +SKIP
-    """
-    dask: Any = import_module("distributed")
-    if not isinstance(client, dask.Client):
-        raise TypeError(f"client is a {type(client).__name__}; pass a distributed.Client")
-    return _Dask(client, (dask.KilledWorker, dask.comm.CommClosedError, CancelledError, OSError))
-
-
-class _Dask:
-    def __init__(self, client: Any, lost: tuple[type[BaseException], ...]):
-        self.client, self.lost = client, lost
-        self.placed: dict[tuple[str, int], Any] = {}
-
-    def map(self, task: Task, groups: Sequence[Any], point: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-        names = [(group.name, group.number) for group in groups]
-        if any(name not in self.placed for name in names):
-            self.placed = {name: self._place(group) for name, group in zip(names, groups, strict=True)}
-        held = [self.placed[name] for name in names]
-        try:
-            many = [[array] * len(groups) for array in point]
-            return list(self.client.gather(self.client.map(task, held, *many, pure=False, retries=2)))
-        except self.lost as error:
-            raise Lost(f"{type(error).__name__}: {error}") from error
-
-    def _place(self, group: Group) -> Any:
-        """The group on a worker, as the result of a task, so that it can be made again."""
-        flat = [part if callable(part) else tuple(part) for part in group.parts]
-        lazy = [self.client.compute(list(part)) if is_lazy(part) else part for part in flat]
-        return self.client.submit(_held, group.number, group.name, lazy, pure=False)
-
-
-def _held(number: int, name: str, parts: Sequence[Any]) -> Group:
-    """A group with the arrays in the place of the functions that read them."""
-    return Group(number, name, list(Group(number, name, parts).arrays()))
 
 
 def is_lazy(part: Any) -> bool:
@@ -357,24 +215,6 @@ def dask_parts(*collections: Any) -> list[tuple[Any, ...]]:
     return list(zip(*columns, strict=True))
 
 
-def engine_of(engine: Any) -> tuple[Engine, bool]:
-    """The engine that a user passed, and whether its processes keep what they read."""
-    if engine is None:
-        return InProcess(), False
-    if isinstance(engine, int) and not isinstance(engine, bool):
-        return Pool(ThreadPoolExecutor(check_count("engine", engine))), False
-    if callable(getattr(engine, "map", None)) and not isinstance(engine, Executor):
-        return engine, False
-    if isinstance(engine, Executor):
-        return Pool(engine), not isinstance(engine, ThreadPoolExecutor)
-    if callable(engine):
-        return Pool(engine), True
-    raise TypeError(
-        f"engine is {shown(engine)}; pass None, a number of threads, an executor of concurrent.futures, a function "
-        "that makes one, dask_engine(client), or an object with a method map(task, groups, point)"
-    )
-
-
 # Data
 
 
@@ -402,6 +242,7 @@ def chunks(arrays: Any, rows: int) -> list[Callable[[], tuple[np.ndarray, ...]]]
     if len(counts) != 1:
         raise ValueError(f"the arrays have {sorted(counts)} rows; pass arrays with as many each")
     check_count("rows", rows)
+    arrays = tuple(_writable(array) for array in arrays)
     return [Chunk(arrays, begin, begin + rows) for begin in range(0, counts.pop(), rows)]
 
 
@@ -412,10 +253,91 @@ class Chunk:
         self.arrays, self.begin, self.end = tuple(arrays), begin, end
 
     def __call__(self) -> tuple[np.ndarray, ...]:
-        return tuple(np.array(array[self.begin : self.end]) for array in self.arrays)
+        # What is mapped is not copied.
+        return tuple(np.ascontiguousarray(array[self.begin : self.end]) for array in self.arrays)
 
     def __reduce__(self) -> Any:
         return _reopened, ([_described(array) for array in self.arrays], self.begin, self.end)
+
+
+def row_groups(paths: Any, *columns: str | Sequence[str]) -> list[Callable[[], tuple[np.ndarray, ...]]]:
+    """Partitions of Parquet files, one for each row group, as functions that read them; with ``pyarrow``.
+
+    Parameters
+    ----------
+    paths : str, path or list of those
+        The files, in their order.
+    *columns : str or list of str
+        For each input a column, which is a vector, or several, which are the columns of a matrix.
+
+    Returns
+    -------
+    list of callable
+
+    Raises
+    ------
+    ValueError
+        If a file lacks a column, or has one that is not of numbers, or of others than the first file; and when it is
+        read, if one has missing values.
+
+    Notes
+    -----
+    To decode a row group takes some ten times as long as to read the same numbers from a mapped file, so data that are
+    read at each evaluation are better written once as such.
+
+    Examples
+    --------
+    >>> f = Partitions([w], cost, [x, t], row_groups("rows.parquet", ["age", "income"], "answer"))  # doctest: +SKIP
+    """
+    names = [[column] if isinstance(column, str) else list(column) for column in columns]
+    if not names or not all(names):
+        raise ValueError("columns are empty; pass a name, or a list of names, for each input")
+    parquet: Any = import_module("pyarrow.parquet")
+    found: list[Callable[[], tuple[np.ndarray, ...]]] = []
+    kinds: dict[str, np.dtype] = {}
+    for path in paths if isinstance(paths, list | tuple) else [paths]:
+        with parquet.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            for name in (name for some in names for name in some):
+                if name not in schema.names:
+                    raise ValueError(f"{path} has no column {name!r}, only {', '.join(schema.names)}")
+                try:
+                    kind = np.dtype(schema.field(name).type.to_pandas_dtype())
+                except (NotImplementedError, TypeError):
+                    kind = np.dtype(object)
+                if kind.kind not in "biuf":
+                    raise ValueError(f"the column {name!r} of {path} is of {schema.field(name).type}; pass numbers")
+                if kinds.setdefault(name, kind) != kind:
+                    raise ValueError(
+                        f"the column {name!r} of {path} is of {kind}, and that of the files before of {kinds[name]}; "
+                        "write the files with one schema"
+                    )
+            flat = [isinstance(column, str) for column in columns]
+            found += [RowGroup(str(path), number, names, flat) for number in range(file.num_row_groups)]
+    return found
+
+
+class RowGroup:
+    """A function that reads a row group of a Parquet file."""
+
+    def __init__(self, path: str, number: int, names: Sequence[Sequence[str]], flat: Sequence[bool]):
+        self.path, self.number, self.names, self.flat = path, number, names, flat
+
+    def __call__(self) -> tuple[np.ndarray, ...]:
+        wanted = list(dict.fromkeys(name for some in self.names for name in some))
+        with import_module("pyarrow.parquet").ParquetFile(self.path) as file:
+            table = file.read_row_group(self.number, columns=wanted)
+        for name in wanted:
+            if table[name].null_count:
+                raise ValueError(
+                    f"the column {name!r} has missing values in row group {self.number} of {self.path}; fill them, for "
+                    "instance with zeros beside a column of weights"
+                )
+        arrays = {name: table[name].to_numpy() for name in wanted}
+        return tuple(
+            np.ascontiguousarray(arrays[some[0]]) if is_flat else np.column_stack([arrays[name] for name in some])
+            for some, is_flat in zip(self.names, self.flat, strict=True)
+        )
 
 
 class Mapped(NamedTuple):
@@ -428,8 +350,8 @@ class Mapped(NamedTuple):
     order: str
 
     def open(self) -> np.ndarray:
-        """The file, mapped."""
-        return np.memmap(self.path, self.dtype, "r", self.offset, self.shape, self.order)  # type: ignore[call-overload]
+        """The file, mapped, as an array that compiled functions take as one in memory; writing would not change it."""
+        return np.memmap(self.path, self.dtype, "c", self.offset, self.shape, self.order)  # type: ignore[call-overload]
 
 
 def _described(array: Any) -> Any:
@@ -437,6 +359,12 @@ def _described(array: Any) -> Any:
         order = "C" if array.flags.c_contiguous else "F"
         return Mapped(str(array.filename), array.dtype.str, array.offset, array.shape, order)
     return array
+
+
+def _writable(array: Any) -> Any:
+    """What is mapped to be read, mapped so that it could be written to: for others numba would compile anew."""
+    described = _described(array)
+    return described.open() if isinstance(described, Mapped) and not array.flags.writeable else array
 
 
 def _reopened(arrays: Sequence[Any], begin: int, end: int) -> Chunk:
@@ -498,7 +426,10 @@ class Partitions:
     mode : PyTensor mode or str, optional
         How it is compiled, once in each process.
     retries : int
-        How often an evaluation is tried again where a worker is lost.
+        How often what is left of an evaluation is tried again where a worker is lost.
+    progressbar : bool or "force"
+        Whether a line on the standard error stream counts the partitions of each evaluation that takes longer than a
+        tenth of a second: if True in a terminal, with ``"force"`` always.
 
     Attributes
     ----------
@@ -537,7 +468,8 @@ class Partitions:
     @hinted
     def __init__(self, parameters: Variables, cost: Any = None, inputs: Variables = (), data: Any = (),
                  engine: Any = None, *, weight: float = 1.0, residuals: Any = None, outputs: Variables | None = None,
-                 group: int = 1, mode: CompileMode = None, retries: int = 3):  # fmt: skip
+                 group: int = 1, mode: CompileMode = None, retries: int = RETRIES,
+                 progressbar: bool | str = False):  # fmt: skip
         given = check_parameters(parameters)
         if (cost is None) == (residuals is None):
             raise ValueError("pass cost= or residuals=, one of the two")
@@ -550,9 +482,12 @@ class Partitions:
         if check_count("group", group) & (group - 1):
             raise ValueError(f"group is {group}; pass a power of 2, so that the sums of groups are parts of one tree")
         check_kind_of_mode(mode)
-        self.engine, self._keeps = engine_of(engine)
+        self.progressbar = Bar.check(progressbar)
+        self.engine = engine_of(engine)
+        # In other processes a group is new at each evaluation.
+        self._keeps = isinstance(self.engine, Pool) and not isinstance(self.engine.executor, ThreadPoolExecutor)
         parts = parts_of(data, len(inputs))
-        if any(map(is_lazy, parts)) and not isinstance(self.engine, _Dask):
+        if any(map(is_lazy, parts)) and not isinstance(self.engine, Dask):
             raise ValueError("data has what dask computes; pass engine=dask_engine(client)")
         self.count = len(parts)
         name = uuid4().hex
@@ -697,22 +632,28 @@ class Partitions:
     def _sums(self, kind: str, point: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The sums over all partitions, with the weight; evaluated again where a worker is lost."""
         kernel = self._kernel(kind)
-        for trial in range(self.retries + 1):
-            try:
-                sums = tree_sum(self.engine.map(kernel, self._groups, list(point)))
-                break
-            except Lost as error:
-                if trial == self.retries:
-                    size = len(self._groups[0].parts)
-                    where = "" if error.group is None else (
-                        f", at partitions {error.group * size} to {min((error.group + 1) * size, self.count) - 1}"
-                    )  # fmt: skip
-                    raise PartitionError(
-                        f"workers were lost {trial + 1} times in one evaluation{where} ({error}); raise retries=, or "
-                        "look at what ends them, for instance too little memory"
-                    ) from error
+        size = len(self._groups[0].parts)
+
+        def named(number: int) -> str:
+            return f"partitions {number * size} to {min((number + 1) * size, self.count) - 1}"
+
+        parts = mapped(self.engine, kernel, self._groups, list(point), self.retries, named)
+        sums = tree_sum(self._shown(parts) if Bar.wanted(self.progressbar) else parts)
         self.evaluations += 1
         return [value * self.weight for value in sums]
+
+    def _shown(self, parts: Iterable[list[np.ndarray]]) -> Iterator[list[np.ndarray]]:
+        """The `parts`, while a line shows of how many partitions they are."""
+        bar, size = Bar(f"evaluation {self.evaluations + 1}, partition", self.count), len(self._groups[0].parts)
+        # By itself, since a minimization may have one by `rich`; quick evaluations are not shown.
+        bar.shown = bar.began
+        try:
+            for number, part in enumerate(parts, 1):
+                done = min(number * size, self.count)
+                bar.show(done, (), done == self.count and bool(bar.width))
+                yield part
+        finally:
+            bar.pause()
 
     def _kernel(self, kind: str) -> Kernel:
         if kind not in self._kernels:

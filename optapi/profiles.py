@@ -13,6 +13,7 @@ from .drivers.numpy import minimize
 from .drivers.options import name_of, rule_of
 from .drivers.results import OptimizeResult
 from .drivers.termination import STATUSES
+from .engines import mapped, opened
 from .hints import hinted
 from .pytree import PyTree, largest, point
 
@@ -167,9 +168,8 @@ class Benchmark(dict[tuple[str, str], OptimizeResult]):
 
 
 @hinted
-def benchmark(
-    problems: Mapping[str, Any] | Sequence[Any], algorithms: Mapping[str, Any] | Sequence[Any], **options: Any
-) -> Benchmark:
+def benchmark(problems: Mapping[str, Any] | Sequence[Any], algorithms: Mapping[str, Any] | Sequence[Any], *,
+              engine: Any = None, **options: Any) -> Benchmark:  # fmt: skip
     """Run each algorithm on each problem, by `minimize`, with a trace.
 
     Parameters
@@ -181,6 +181,11 @@ def benchmark(
     algorithms : mapping or list
         From names to rules, which are callables or names. A rule with options is ``functools.partial(rule, ...)``. In a
         list, a rule has the name of its function.
+    engine : optional
+        Where the runs are, as `optapi.distributed.Partitions` takes it: by default one after another in this process;
+        a number of threads, an executor of ``concurrent.futures``, a function that makes one, or
+        ``dask_engine(client)``. Functions and rules then have to be such as pickle takes, and results have no second
+        derivatives.
     **options
         Keywords of `minimize` for all runs, such as ``tolerance``, ``max_evaluations`` and ``time_limit``.
 
@@ -194,6 +199,8 @@ def benchmark(
     TypeError, ValueError
         If two of a list have the same name, or an argument is not as described here. Exceptions of `minimize`, `f` and
         `df` are raised as they are, with a note that names the run.
+    PartitionError
+        If workers of an engine are lost again and again.
 
     Notes
     -----
@@ -219,18 +226,27 @@ def benchmark(
     problems = _named("problems", problems, lambda problem: name_of(_problem("problems", problem)[1]))
     algorithms = _named("algorithms", algorithms, lambda rule: name_of(rule_of(rule, "one of algorithms")))
     rules = {name: rule_of(rule, f"algorithms[{name!r}]") for name, rule in algorithms.items()}
-    results = Benchmark(ascent=options.get("ascent", False))
+    runs = {}
     for problem, given in problems.items():
-        x0, f, df, own = _problem(f"problems[{problem!r}]", given)
+        *numbers, own = _problem(f"problems[{problem!r}]", given)
         for algorithm, rule in rules.items():
-            try:
-                results[problem, algorithm] = minimize(
-                    x0, f, df, rule, **{**options, **own, "trace": True, "full_output": True}
-                )
-            except Exception as error:
-                error.add_note(f"in the run of {algorithm} on {problem}")
-                raise
+            keywords = {**options, **own, "trace": True, "full_output": True}
+            runs[problem, algorithm] = ((problem, algorithm), (*numbers, rule), keywords)
+    results = Benchmark(ascent=options.get("ascent", False))
+    with opened(engine, "engine") as found:
+        for run, result in zip(runs, mapped(found, _run, runs.values()), strict=True):
+            results[run] = result
     return results
+
+
+def _run(run: tuple[tuple[str, str], tuple[Any, ...], dict[str, Any]]) -> Any:
+    """The result of one run of a benchmark, which an engine may call elsewhere."""
+    (problem, algorithm), arguments, keywords = run
+    try:
+        return minimize(*arguments, **keywords)
+    except Exception as error:
+        error.add_note(f"in the run of {algorithm} on {problem}")
+        raise
 
 
 def performance_ratios(costs: ArrayLike) -> np.ndarray:

@@ -14,7 +14,8 @@ PACKAGE = Path(optapi.__file__).parent
 # A module imports only from those before it; so a wing, a line here, imports only from those above, but for what state
 # needs of PyTensor.
 ORDER = [
-    *("typing", "hints", "checks", "notes", "updates", "pytree", "files", "graph.compat", "state", "vectors"),
+    *("typing", "hints", "checks", "engines", "notes", "updates", "pytree", "files", "graph.compat", "state"),
+    "vectors",
     *("graph.replace", "graph.loops", "graph.members", "graph.batches", "graph.oracle", "graph.derivatives"),
     *("graph.implicit", "graph.products", "graph.ordered", "graph.decompositions", "graph.generators"),
     "graph.interior_point",

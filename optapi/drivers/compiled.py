@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
+from importlib import import_module
+from io import BytesIO
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +17,7 @@ from numpy.typing import ArrayLike
 from pytensor.graph.basic import Constant, Variable
 
 from ..checks import as_numbers, called, check_choice, check_count, check_flag, check_shared
+from ..engines import built, is_engine, mapped, opened, workers_of
 from ..feasible import Box, boxes, put_inside
 from ..graph.compat import assign
 from ..hints import hinted
@@ -22,12 +26,12 @@ from ..state import labels
 from ..typing import Bounds, CompileMode, OptAlgo, Updates, Variables
 from .evaluator import Evaluator
 from .loop_program import LoopProgram, Problem
-from .members import Data, Ends, Members, filtered, pieces, worked
+from .members import Data, Ends, Members, filtered, pieces, shown, worked
 from .options import check_rule, name_of, option_of, rule_of
 from .paths import CompiledPaths, Paths
 from .progress import Checkpoint, Monitor
 from .results import BatchResult, OptimizeResult, summed_up
-from .run import Run, all_together, no_second_derivatives, read
+from .run import Position, Run, all_together, no_second_derivatives, read
 from .termination import Termination
 
 
@@ -131,6 +135,60 @@ class CompiledRun(Run):
 
     def _own(self) -> dict[str, Any]:
         return {"inputs": self.inputs}
+
+    def _taken_up(self, position: Position, counts: tuple[int, int, int], error: Exception | None) -> OptimizeResult:
+        """The result of this run, which another process has taken to its end."""
+        self._position, self._evaluator.counts = position, counts
+        return self._result(position.best) if error is None else self._failed(error)
+
+
+class Sent:
+    """A method of a minimizer as it is sent to other processes, each of which compiles the minimizer once.
+
+    The values of the parameters travel beside the graph, since they change, and it is the same with others. All is
+    pickled here, since what has come through a network otherwise may lie at any address and must not be written to.
+    """
+
+    def __init__(self, minimizer: CompiledMinimizer, method: str, *arguments: Any):
+        parameters = minimizer.parameters
+        held = {id(p.get_value(borrow=True)): place for place, p in enumerate(parameters)}
+        self.home = minimizer._home
+
+        class Pickler(pickle.Pickler):
+            def persistent_id(self, thing: Any) -> int | None:
+                return held.get(id(thing))
+
+        file = BytesIO()
+        try:
+            Pickler(file).dump((minimizer._problem, minimizer._termination, minimizer._monitor.label))
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            error.add_note(
+                "an engine has other processes; the rule, its options and the cost have to be such as pickle takes"
+            )
+            raise
+        self.graph = file.getvalue()
+        self.digest = sha256(self.graph + pickle.dumps(self.home)).hexdigest()
+        self.method, self.arguments = method, pickle.dumps(arguments)
+
+    def by(self, engine: Any, blocks: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        """What the method makes of the `blocks`, which are arguments, in their order."""
+        for result in mapped(engine, self, list(map(pickle.dumps, blocks))):
+            yield pickle.loads(result)
+
+    def __call__(self, block: bytes) -> bytes:
+        minimizer = built(self.digest, self._built)
+        return pickle.dumps(getattr(minimizer, self.method)(*pickle.loads(block), *pickle.loads(self.arguments)))
+
+    def _built(self) -> tuple[CompiledMinimizer, bool]:
+        home = self.home
+
+        class Unpickler(pickle.Unpickler):
+            def persistent_load(self, place: int) -> np.ndarray:
+                return home[place].copy()
+
+        problem, termination, label = Unpickler(BytesIO(self.graph)).load()
+        minimizer = CompiledMinimizer(problem, termination, Monitor(label))
+        return minimizer, minimizer._program.is_free
 
 
 class CompiledMinimizer:
@@ -300,7 +358,12 @@ class CompiledMinimizer:
     def _checked(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
         """The values of the inputs, as the compiled function takes them."""
         given = zip(self._problem.inputs, self._placed(inputs, named), strict=True)
-        return [filtered(variable.type, value, variable) for variable, value in given]
+        # An array of JAX may lie on several devices, and stays there.
+        stays = import_module("optapi.graph.jax").is_of_type if self._program.is_packed else lambda *_: False
+        return [
+            value if stays(value, variable.type) else filtered(variable.type, value, variable)
+            for variable, value in given
+        ]
 
     def _placed(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
         """What is given for the inputs, in their order."""
@@ -320,7 +383,7 @@ class CompiledMinimizer:
 
     # Many starts
 
-    def from_starts(self, starts: Sequence[ArrayLike] | Mapping[Any, ArrayLike], *inputs: Any, workers: int = 1,
+    def from_starts(self, starts: Sequence[ArrayLike] | Mapping[Any, ArrayLike], *inputs: Any, workers: Any = 1,
                     together: bool | None = None, **named: Any) -> list[OptimizeResult]:  # fmt: skip
         """Minimize from many starts.
 
@@ -332,8 +395,10 @@ class CompiledMinimizer:
             `sample_starts` makes them.
         *inputs, **named : arrays
             The inputs, by place or by name; one that is called as another argument here by place.
-        workers : int
-            How many threads. More than one need a mode that leaves Python alone: ``"NUMBA"`` or ``"JAX"``.
+        workers : int or engine
+            How many threads; more than one need a mode that leaves Python alone, ``"NUMBA"`` or ``"JAX"``. Or an
+            engine, as `optapi.distributed.Partitions` takes it: an executor of ``concurrent.futures``, a function that
+            makes one, which is called again where a process is killed, or ``dask_engine(client)``.
         together : bool, optional
             Whether the minimizations go step by step together, as one batch; if False, each runs to its end, one after
             another. By default together where a step costs more than its arithmetic: in all modes but ``"NUMBA"``.
@@ -350,9 +415,14 @@ class CompiledMinimizer:
         ------
         Exception
             What the cost raises, if it does so from all starts.
+        PartitionError
+            If workers of an engine are lost again and again.
 
         Notes
         -----
+        With each piece of work an engine's process gets the problem, by pickle, with the data that the cost reads; it
+        compiles it once. The results are those of one process, to the bit if members run one after another.
+
         Callback, trace, table and checkpoint are for single minimizations and do not look here. A progress bar counts
         starts. Limits are those of each minimization; if they look at each iteration (all but `max_iterations` do),
         the minimizations run one after another. All see the same random draws.
@@ -369,35 +439,31 @@ class CompiledMinimizer:
             self._running = False
 
     def _from_starts(
-        self, rows: list[np.ndarray], values: list[Any], workers: int, together: bool | None
+        self, rows: list[np.ndarray], values: list[Any], workers: Any, together: bool | None
     ) -> list[OptimizeResult]:
-        program = self._program
-        count = len(rows[0])
-        self._check_workers(workers)
-        size, batched = self._batch(count, workers, together)
-        silent = Monitor(self._monitor.label)
-        runs = [self._new_run(point, silent, values) for point in zip(*rows, strict=True)]
-
-        def minimized(some: list[CompiledRun]) -> list[OptimizeResult]:
-            if batched is not None:
-                # If one raises, the batch does not tell which.
-                with suppress(Exception):
-                    all_together(some, size, batched)
-            return [ended(run) for run in some]
-
-        def ended(run: CompiledRun) -> OptimizeResult:
-            try:
-                run._to_end()
-                return run._result(run._position.best)
-            except Exception as error:
-                return run._failed(error)
+        program, count = self._program, len(rows[0])
+        runs = self._runs(rows, values)
 
         def row(block: list[OptimizeResult]) -> tuple[int, float, float, int]:
             return len(block), block[-1].fun, largest(block[-1].jac), block[-1].nfev
 
-        blocks = [runs[begin : begin + size] for begin in range(0, count, size)]
-        with self._bar(count) as bar:
-            results = [result for block in worked(minimized, blocks, workers, bar, row) for result in block]
+        def taken_up(block: list[CompiledRun], ends: list[Any]) -> list[OptimizeResult]:
+            return [run._taken_up(*end) for run, end in zip(block, ends, strict=True)]
+
+        with self._bar(count) as bar, self._engine(workers) as (engine, number):
+            size, batched = self._pieces(count, number, together)
+            call = self._batch(size, together) if batched and engine is None else None
+            if batched and engine is None and call is None:
+                size, batched = self._pieces(count, number, False)
+            blocks = [range(begin, min(begin + size, count)) for begin in range(0, count, size)]
+            parts = [runs[block.start : block.stop] for block in blocks]
+            if engine is None:
+                found = worked(lambda some: self._ended(some, size, call), parts, number)
+            else:
+                sent = Sent(self, "_ended_elsewhere", values, size if batched else None, together)
+                starts = [([array[block.start : block.stop] for array in rows],) for block in blocks]
+                found = map(taken_up, parts, sent.by(engine, starts))
+            results = [result for block in shown(found, bar, row) for result in block]
         for number, result in enumerate(results):
             result["start"] = number
         errors = [result.error for result in results if "error" in result]
@@ -430,27 +496,69 @@ class CompiledMinimizer:
             bar.pause()
             raise
 
-    def _batch(self, count: int, workers: int, together: bool | None) -> tuple[int, Any]:
-        """How many minimizations are one piece of work, and what takes them further together, None if nothing does."""
-        program, termination = self._program, self._termination
-        cut = termination.looks
+    def _runs(self, rows: list[np.ndarray], values: list[Any]) -> list[CompiledRun]:
+        silent = Monitor(self._monitor.label)
+        return [self._new_run(point, silent, values) for point in zip(*rows, strict=True)]
+
+    def _ended(self, runs: list[CompiledRun], size: int, batched: Any) -> list[OptimizeResult]:
+        """The results of `runs`, together if there is a function of so many."""
+        if batched is not None:
+            # If one raises, the batch does not tell which.
+            with suppress(Exception):
+                all_together(runs, size, batched)
+
+        def ended(run: CompiledRun) -> OptimizeResult:
+            try:
+                run._to_end()
+                return run._result(run._position.best)
+            except Exception as error:
+                return run._failed(error)
+
+        return [ended(run) for run in runs]
+
+    def _ended_elsewhere(
+        self, rows: list[np.ndarray], values: list[Any], size: int | None, together: bool | None
+    ) -> list[Any]:
+        """How the runs of another process end that start from `rows`: what that takes up."""
+        runs, call = self._runs(rows, values), None if size is None else self._batch(size, together)
+        results = self._ended(runs, size or 1, call)
+        return [
+            (run._position, run._evaluator.counts, result.get("error"))
+            for run, result in zip(runs, results, strict=True)
+        ]
+
+    def _pieces(self, count: int, workers: int, together: bool | None) -> tuple[int, bool]:
+        """How many minimizations are one piece of work, and whether they go together, if they can."""
+        cut = self._termination.looks
         if together is not None and check_flag("together", together) and cut:
             raise ValueError("together is True, but some of the limits look at each iteration; leave it out")
         # A batch pays where the overhead of a step is larger than its arithmetic.
-        if together or (together is None and not cut and not program.is_fast and count > 1):
-            size = -(-count // workers)  # the same for all, so that they have one function
-            try:
-                return size, program.batch(size)
-            except (NotImplementedError, ValueError) as error:
-                if together:
-                    raise ValueError("the cost cannot be a batch, at least in this mode; leave together out") from error
-        return max(1, count // (8 * workers)), None
+        if together or (together is None and not cut and not self._program.is_fast and count > 1):
+            return -(-count // workers), True  # the same for all, so that they have one function
+        return max(1, count // (8 * workers)), False
 
-    def _check_workers(self, workers: int) -> None:
+    def _batch(self, size: int, together: bool | None) -> Any:
+        """What takes so many minimizations further together, None if nothing does."""
+        try:
+            return self._program.batch(size)
+        except (NotImplementedError, ValueError) as error:
+            if together:
+                raise ValueError("the cost cannot be a batch, at least in this mode; leave together out") from error
+            return None
+
+    @contextmanager
+    def _engine(self, workers: Any) -> Iterator[tuple[Any, int]]:
+        """The engine that stands for `workers`, None for threads of this process, and how many work at a time."""
+        if is_engine(workers):
+            with opened(workers, "workers") as engine:
+                yield engine, workers_of(engine)
+            return
         if check_count("workers", workers) > 1 and not self._program.is_free:
             raise ValueError(
-                f"workers is {workers}, but in this mode one thread keeps the others waiting; use mode='NUMBA' or 'JAX'"
+                f"workers is {workers}, but in this mode one thread keeps the others waiting; use mode='NUMBA' or "
+                "'JAX', or processes, workers=lambda: ProcessPoolExecutor(2)"
             )
+        yield None, workers
 
     def _rows(self, starts: Any) -> list[np.ndarray]:
         """For each parameter an array with a row for each start."""
@@ -540,7 +648,7 @@ class CompiledMinimizer:
 
     # Many data sets
 
-    def on_data(self, *inputs: Any, starts: Any = None, workers: int = 1, **named: Any) -> BatchResult:
+    def on_data(self, *inputs: Any, starts: Any = None, workers: Any = 1, **named: Any) -> BatchResult:
         """Minimize for many data sets, each by itself.
 
         Parameters
@@ -551,8 +659,8 @@ class CompiledMinimizer:
         starts : list of arrays, array or dict, optional
             A start for each data set, as for `from_starts`; by default all start from the values that the parameters
             have now.
-        workers : int
-            How many threads, as for `from_starts`.
+        workers : int or engine
+            How many threads, or an engine, as for `from_starts`.
 
         Returns
         -------
@@ -591,12 +699,11 @@ class CompiledMinimizer:
             raise RuntimeError(RUNNING)
         self._running = True
         try:
-            self._check_workers(workers)
             return self._on_data(Data.of_inputs(self._problem.inputs, self._placed(inputs, named)), starts, workers)
         finally:
             self._running = False
 
-    def _on_data(self, data: Data, starts: Any, workers: int) -> BatchResult:
+    def _on_data(self, data: Data, starts: Any, workers: Any) -> BatchResult:
         program, termination = self._program, self._termination
         points = self._points(data.rows, starts)
         if self._run is None:
@@ -608,34 +715,48 @@ class CompiledMinimizer:
                 f"{name_of(self.opt_algo)} has no end: pass max_iterations or another limit to compile_minimizer, or a "
                 "tolerance of the rule"
             )
-        members = None
+        members = limit = None
         if not cut and program.takes_members(data.wide):
             limit = termination.limited(sum(array[0].size for array in points), has_reason).max_iterations
             members = self._members(data.wide, limit)
             points = put_inside(points, program.limits(data.shared))
 
-        def minimized(some: range) -> Ends:
-            if members is not None:
-                # If one raises, it does not tell which.
-                with suppress(Exception):
-                    return members([array[some.start : some.stop] for array in points], data.cut(some))
-            return Ends.joined([self._alone([array[row] for array in points], data.of(row)) for row in some])
+        def part(some: range) -> tuple[list[np.ndarray], Data]:
+            return [array[some.start : some.stop] for array in points], data.part(some)
 
-        with self._bar(data.rows) as bar:
-            found = Ends.joined(worked(minimized, pieces(members, data, workers), workers, bar, Ends.row))
+        with self._bar(data.rows) as bar, self._engine(workers) as (engine, number):
+            blocks = pieces(members, data, number)
+            if engine is None:
+                parts = worked(lambda some: self._ends(*part(some), limit), blocks, number)
+            else:
+                if members is None:
+                    size = max(1, data.rows // (8 * number))
+                    blocks = (range(data.rows)[begin : begin + size] for begin in range(0, data.rows, size))
+                parts = Sent(self, "_ends", limit).by(engine, map(part, blocks))
+            found = Ends.joined(shown(parts, bar, Ends.row))
         if len(found.errors) == data.rows:
             raise found.errors[0]
         result = self._joined(found, data)
         bar.close(lambda: result.message)
         return result
 
+    def _ends(self, points: list[np.ndarray], data: Data, limit: int | None) -> Ends:
+        """How minimizations end; with a limit they may be one call of a function."""
+        members = None if limit is None else self._members(data.wide, limit)
+        if members is not None:
+            # If one raises, it does not tell which.
+            with suppress(Exception):
+                return members(points, data.values)
+        return Ends.joined([self._alone([array[row] for array in points], data.of(row)) for row in range(data.rows)])
+
     def _members(self, wide: Sequence[bool], limit: Any) -> Members | None:
         """What takes members with such inputs to their ends, kept for the next data; None if nothing does."""
         key = (*wide, limit)
         if key not in self._compiled:
-            self._compiled[key] = None
+            found = None
             with suppress(ValueError):
-                self._compiled[key] = Members(self._program, wide, limit)
+                found = Members(self._program, wide, limit)
+            self._compiled[key] = found  # at once, since other threads may look
         return self._compiled[key]
 
     def _points(self, count: int, starts: Any) -> list[np.ndarray]:

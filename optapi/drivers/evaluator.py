@@ -148,6 +148,15 @@ class Evaluator:
         """The relative error of the derivative: what a `df` by differences has for its attribute `error`, else 0."""
         return getattr(self.df, "error", 0.0)
 
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """How often the functions were called."""
+        return self.nfev, self.njev, self.nhev
+
+    @counts.setter
+    def counts(self, numbers: tuple[int, int, int]) -> None:
+        self.nfev, self.njev, self.nhev = numbers
+
     def hold(self, evaluation: Evaluation) -> None:
         """Remember `evaluation` as that of the point held."""
         self.held = evaluation

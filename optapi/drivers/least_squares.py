@@ -381,7 +381,7 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
                   time_limit: float | None = None, target: float | None = None,
                   callback: Callable[..., Any] | None = None, progressbar: bool | str = False,
                   verbose: bool | int = False, trace: bool = False, mode: CompileMode = None, many: bool = False,
-                  starts: Any = None, workers: int = 1, **options: Any) -> Any:  # fmt: skip
+                  starts: Any = None, workers: Any = 1, **options: Any) -> Any:  # fmt: skip
     r"""The point where half of the sum of the squares of residuals is smallest, or the sum of a loss of them.
 
     .. math:: f(x) = \tfrac12 C^2 \sum_i \rho\big((r_i(x) / C)^2\big), \qquad \rho(z) = z \text{ by default}
@@ -514,7 +514,7 @@ def component_names(structure: PyTree, start: Arrays) -> list[str]:
 @hinted
 def curve_fit(model: Callable[..., Any], x: Any, y: ArrayLike, p0: Tree | None = None,
               sigma: ArrayLike | None = None, *, absolute_sigma: bool = False, jac: Any = None,
-              opt_algo: OptAlgo = "levenberg_marquardt", many: bool = False, starts: Any = None, workers: int = 1,
+              opt_algo: OptAlgo = "levenberg_marquardt", many: bool = False, starts: Any = None, workers: Any = 1,
               **kwargs: Any) -> Any:  # fmt: skip
     r"""The parameters with which a model fits data best, in the sense of least squares.
 
@@ -548,8 +548,9 @@ def curve_fit(model: Callable[..., Any], x: Any, y: ArrayLike, p0: Tree | None =
         relative changes of `p0`.
     starts : as `p0`, optional
         With `many`, a start for each row: what is in `p0`, with one axis more in front. By default all start from `p0`.
-    workers : int
-        With `many`, how many threads; more than one need ``mode="NUMBA"`` or ``"JAX"``.
+    workers : int or engine
+        With `many`, how many threads; more than one need ``mode="NUMBA"`` or ``"JAX"``. Or an engine, see
+        `CompiledMinimizer.on_data`.
 
     Returns
     -------
@@ -651,7 +652,7 @@ def _only_of_many(starts: Any, workers: Any) -> None:
 
 
 def _fits_of_rows(residuals: Callable[..., Any], jac: Any, structure: PyTree, start: Arrays, args: Any,
-                  opt_algo: OptAlgo, starts: Any, workers: int, options: dict[str, Any]) -> BatchResult:  # fmt: skip
+                  opt_algo: OptAlgo, starts: Any, workers: Any, options: dict[str, Any]) -> BatchResult:  # fmt: skip
     """`least_squares` of many data sets."""
     if jac is not None:
         raise TypeError("jac is given with many=True, which differentiates the residuals itself; leave it out")
@@ -664,7 +665,7 @@ def _fits_of_rows(residuals: Callable[..., Any], jac: Any, structure: PyTree, st
 
 
 def _curve_fits(model: Callable[..., Any], x: Any, data: np.ndarray, p0: Any, sigma: Any, absolute: bool, jac: Any,
-                opt_algo: OptAlgo, starts: Any, workers: int, options: dict[str, Any]) -> BatchResult:  # fmt: skip
+                opt_algo: OptAlgo, starts: Any, workers: Any, options: dict[str, Any]) -> BatchResult:  # fmt: skip
     """`curve_fit` of many data sets."""
     if jac is not None:
         raise TypeError("jac is given with many=True, which differentiates the model itself; leave it out")

@@ -48,7 +48,7 @@ def check_row(values: Any, shape: tuple[int, ...]) -> None:
 
 def many_fits(name: str, build: Callable[..., Any], structure: PyTree, start: Sequence[np.ndarray],
               data: Sequence[np.ndarray], sizes: np.ndarray | None, opt_algo: OptAlgo, *, starts: Any = None,
-              workers: int = 1, tolerance: float = 1e-10, bounds: Any = None, x_scale: Any = "auto",
+              workers: Any = 1, tolerance: float = 1e-10, bounds: Any = None, x_scale: Any = "auto",
               mode: Any = None, **options: Any) -> BatchResult:  # fmt: skip
     """Half of the sums of squares of residuals of many data sets, each minimized by itself.
 

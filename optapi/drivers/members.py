@@ -103,6 +103,10 @@ class Data(NamedTuple):
         """The inputs of `some` data sets."""
         return [v[some.start : some.stop] if w else v for v, w in zip(self.values, self.wide, strict=True)]
 
+    def part(self, some: range) -> Data:
+        """The same of `some` data sets."""
+        return Data(self.cut(some), self.wide, len(some))
+
     @property
     def numbers(self) -> int:
         """How many numbers a row of all that are wide has."""
@@ -145,21 +149,25 @@ class Ends(NamedTuple):
         return cls(x, fun, nit, nfev, status, errors)
 
 
-def worked(work: Callable[[Any], Any], blocks: Iterable[Any], workers: int, bar: Monitor,
-           row: Callable[[Any], tuple[int, float, float, int]]) -> list[Any]:  # fmt: skip
-    """What `work` makes of each of the `blocks`, in so many threads, while `bar` shows how many are done.
+def worked(work: Callable[[Any], Any], blocks: Iterable[Any], workers: int) -> Iterator[Any]:
+    """What `work` makes of each of the `blocks`, in so many threads."""
+    with ThreadPoolExecutor(workers) as pool:
+        yield from (pool.map if workers > 1 else map)(work, blocks)
+
+
+def shown(results: Iterable[Any], bar: Monitor, row: Callable[[Any], tuple[int, float, float, int]]) -> list[Any]:
+    """The `results`, while `bar` shows how many are done.
 
     `row` says of a result how many it is of, and the cost, the size of the derivative and the evaluations of the last.
     """
-    done, results = 0, []
-    with ThreadPoolExecutor(workers) as pool:
-        for result in (pool.map if workers > 1 else map)(work, blocks):
-            results.append(result)
-            if bar.reads_rows:
-                number, fun, size, evaluations = row(result)
-                done += number
-                bar.show(done, (fun, size, 0.0, evaluations, 0.0), done == bar.total)
-    return results
+    done, found = 0, []
+    for result in results:
+        found.append(result)
+        if bar.reads_rows:
+            number, fun, size, evaluations = row(result)
+            done += number
+            bar.show(done, (fun, size, 0.0, evaluations, 0.0), done == bar.total)
+    return found
 
 
 def pieces(members: Members | None, data: Data, workers: int) -> Iterator[range]:

@@ -73,6 +73,13 @@ class Bar:
         self.began = time.perf_counter()
         self.rich: Any = None
 
+    @staticmethod
+    def check(progressbar: Any) -> bool | str:
+        """The option `progressbar`, as it was passed."""
+        if not isinstance(progressbar, bool | np.bool_ | str) or progressbar not in (True, False, "force"):
+            raise TypeError(f"progressbar is {progressbar!r}; pass True, False or 'force'")
+        return progressbar if isinstance(progressbar, str) else bool(progressbar)
+
     @classmethod
     def wanted(cls, progressbar: bool | str) -> bool:
         """Whether there is a terminal to show it on, or it is forced."""
@@ -104,11 +111,11 @@ class Bar:
             return
         rate = iteration / max(now - self.began, 1e-9)
         self.shown = now
-        facts = f"cost {row[0]:.6e}  gradient {row[1]:.2e}  {rate:.0f}/s"
+        facts = f"cost {row[0]:.6e}  gradient {row[1]:.2e}  {rate:.0f}/s" if row else f"{rate:.1f}/s"
         if self.rich is not None:
             self.rich.update(self.task, completed=iteration, facts=facts, refresh=True)
             return
-        line = f"{self.label}  iteration {iteration}  {facts}"
+        line = f"{self.label}  {f'iteration {iteration}' if row else f'{iteration} of {self.total}'}  {facts}"
         sys.stderr.write("\r" + line.ljust(self.width))
         sys.stderr.flush()
         self.width = len(line)
@@ -121,7 +128,7 @@ class Bar:
         """Leave the line as it is."""
         if self.rich is not None:
             self.rich.stop()
-        elif self.shown >= 0:
+        elif self.width:
             sys.stderr.write("\n")
             sys.stderr.flush()
 
@@ -207,9 +214,7 @@ class Monitor:
                  checkpoint: str | os.PathLike[str] | Checkpoint | None = None):  # fmt: skip
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is {callback!r}; pass a function of intermediate_result or of a point")
-        if not isinstance(progressbar, bool | np.bool_ | str) or progressbar not in (True, False, "force"):
-            raise TypeError(f"progressbar is {progressbar!r}; pass True, False or 'force'")
-        self.label, self.callback, self.progressbar = label, callback, progressbar
+        self.label, self.callback, self.progressbar = label, callback, Bar.check(progressbar)
         self.verbose = check_count("verbose", int(verbose) if isinstance(verbose, bool | np.bool_) else verbose, low=0)
         self.checkpoint = Checkpoint.of(checkpoint)
         self.begin()

@@ -181,3 +181,10 @@ def jax_funcify_FromKey(op: FromKey, **kwargs: Any) -> Any:
 def jax_funcify_ToKey(op: ToKey, **kwargs: Any) -> Any:
     """The same back."""
     return lambda generator: generator["jax_state"]
+
+
+def is_of_type(value: Any, kind: Any) -> bool:
+    """Whether a value is an array of JAX that a function takes for a variable of a type as it is."""
+    if not isinstance(value, jax.Array) or value.ndim != kind.ndim or value.dtype != kind.dtype:
+        return False
+    return all(length in (None, size) for length, size in zip(kind.shape, value.shape, strict=True))

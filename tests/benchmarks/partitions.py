@@ -1,23 +1,26 @@
 # ruff: noqa: T201
 """Costs over partitions: what engines cost, how much memory a file takes, and a logistic regression beside others.
 
-    python tests/benchmarks/partitions.py --output docs/partitions_times.md
+    python tests/benchmarks/partitions.py --output docs/partitions_times.md --dask-ml other/bin/python
 
-needs scikit-learn, and dask for its rows. Times are by the clock, the best of several, with one thread for each worker;
-on two cores that nothing else uses.
+needs scikit-learn, dask for its rows, and for the row of dask-ml the interpreter of an environment that has it. Times
+are by the clock, the best of several, with one thread for each worker; on two cores that nothing else uses.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
+import json
 import os
-import resource
+import re
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -29,106 +32,203 @@ from optapi.distributed import Partitions, chunks, dask_engine
 
 
 ROWS, COLUMNS, PARTS = 2_000_000, 20, 8
+# Of the file of 2 GiB, and of one of its chunks.
+MANY, CHUNK = 12_800_000, 200_000
+POINT = np.full(COLUMNS, 0.01)
 INTRODUCTION = f"""# Partitions of data, measured
 
-`python tests/benchmarks/partitions.py --output docs/partitions_times.md` writes this page. A logistic regression of
-{ROWS:,} rows and {COLUMNS} columns, float64, in {PARTS} partitions, compiled by numba, on two cores.
+`python tests/benchmarks/partitions.py --output docs/partitions_times.md --dask-ml other/bin/python` writes this page. A
+logistic regression with {COLUMNS} columns, float64, compiled by numba, on two cores, each worker with one thread. Times
+are by the clock.
+"""
+ENGINES = """An evaluation of the cost and its gradient, in milliseconds: by the clock, least and median, and what all
+processes take of processors. Efficiency is the share of twice the speed of one process, by the least; by the processor,
+what one process takes of what all do, which other work on the machine changes little. For {rows} rows the time of an
+evaluation of {parts} rows, one in each partition, is what the engine itself takes.
+"""
+STREAMING = """The same file of {size:.0f} MiB, in chunks of {chunk:.0f} MiB, in a process of its own: mapped, and then
+read into memory, in turns, least of {times}. Memory is the highest of the process without what is mapped of files
+(RssAnon), sampled while it evaluates.
+"""
+REGRESSION = f"""{ROWS:,} rows, from zero, in process, to a tolerance of 1e-5; the cost at the end above the lowest,
+relative. Scaled is `x_scale="curvature"`, whose products count. dask-ml is dask-glm's L-BFGS on SciPy's, which
+standardizes columns; with SciPy 1.18 it raises, and runs here without the argument that it passes too much.
 """
 
 
-def data(rows):
-    rng = np.random.default_rng(0)
+def data(rows, seed=0):
+    rng, truth = np.random.default_rng(seed), np.random.default_rng(1).normal(size=COLUMNS)
     X = rng.normal(size=(rows, COLUMNS)) * np.logspace(0, 1, COLUMNS)[::-1] / 3
-    truth = rng.normal(size=COLUMNS)
     return X, (rng.random(rows) < 1 / (1 + np.exp(-(X @ truth) / 5))).astype(float)
 
 
-def made(X, y, engine=None, group=1, rows=None):
+def write(folder, rows, chunk):
+    """Files of so many rows, mapped."""
+    files = [np.lib.format.open_memmap(folder / f"{name}{rows}.npy", "w+", "float64", shape)
+             for name, shape in (("X", (rows, COLUMNS)), ("y", (rows,)))]  # fmt: skip
+    for begin in range(0, rows, chunk):
+        part = slice(begin, begin + chunk)
+        files[0][part], files[1][part] = data(min(chunk, rows - begin), begin)
+    for file in files:
+        file.flush()
+    return mapped(folder, rows)
+
+
+def mapped(folder, rows):
+    return tuple(np.load(folder / f"{name}{rows}.npy", mmap_mode="r") for name in "Xy")
+
+
+def made(parts, rows, engine=None, group=1):
     w, x, t = pt.tensor("w", shape=(COLUMNS,)), pt.matrix("x"), pt.vector("t")
     z = x @ w
-    parts = chunks((X, y), rows or -(-len(X) // PARTS))
-    if not isinstance(X, np.memmap):
-        parts = [read() for read in parts]
-    return Partitions([w], pt.sum(pt.softplus(z) - t * z), [x, t], parts, engine, weight=1 / len(X), group=group,
+    return Partitions([w], pt.sum(pt.softplus(z) - t * z), [x, t], parts, engine, weight=1 / rows, group=group,
                       mode="NUMBA")  # fmt: skip
+
+
+def spent(call):
+    began = time.perf_counter()
+    call()
+    return (time.perf_counter() - began) * 1e3
 
 
 def best(call, times=7):
     call()
-    spent = []
-    for _ in range(times):
-        began = time.perf_counter()
-        call()
-        spent.append(time.perf_counter() - began)
-    return min(spent) * 1e3, float(np.median(spent)) * 1e3
+    found = [spent(call) for _ in range(times)]
+    return min(found), float(np.median(found))
 
 
-def engines(X, y, folder):
-    """Lines on an evaluation by each engine: of all data, and of eight rows, which is what the engine costs."""
-    np.save(folder / "X.npy", X), np.save(folder / "y.npy", y)
-    mapped = tuple(np.load(folder / name, mmap_mode="r") for name in ("X.npy", "y.npy"))
-    point = np.full(COLUMNS, 0.01)
-    kinds = {"in process": (None, 1, False), "2 threads": (2, 1, False)}
-    kinds["2 processes"] = (lambda: ProcessPoolExecutor(2), PARTS // 2, True)
-    client = None
-    if find_spec("distributed"):
-        from distributed import Client, LocalCluster
+def processors():
+    """What this process and those below it have taken of processors so far, in seconds."""
+    facts = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = file.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        facts[int(file.parent.name)] = int(fields[1]), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    mine = {os.getpid()}
+    while more := {pid for pid, (parent, _) in facts.items() if parent in mine} - mine:
+        mine |= more
+    return sum(facts[pid][1] for pid in mine)
 
-        client = Client(LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"))
-        kinds["dask, 2 workers"] = (dask_engine(client), PARTS // 2, True)
+
+def engines(files, chunk, client):
+    """Lines on an evaluation by each engine."""
+    rows = len(files[0])
+    parts = chunks(files, chunk)
+    half = len(parts) // 2
+    kinds = {"in process": (None, 1), "2 threads": (2, 1)}
+    pool = ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+    kinds["2 processes"] = (pool, half)
+    if client is not None:
+        kinds["dask, 2 workers"] = (dask_engine(client), half)
     alone, bits = None, None
-    for name, (engine, group, files) in kinds.items():
-        f = made(*(mapped if files else (X, y)), engine, group)
-        value, slope = f(point)
+    for name, (engine, group) in kinds.items():
+        f = made(parts, rows, engine, group)
+        value, slope = f(POINT)
         bits = (value, slope) if bits is None else bits
         same = value == bits[0] and np.array_equal(slope, bits[1])
-        least, middle = best(lambda f=f: f(point))
-        alone = least if alone is None else alone
-        small = made(X[:PARTS], y[:PARTS], engine if not callable(engine) else None, group)
-        cost = best(lambda f=small: f(point), 30)
-        share = "" if name == "in process" else f"{alone / least / 2:.0%}"
-        own = "" if callable(engine) else f"{cost[0]:.2f} / {cost[1]:.2f}"
-        yield f"| {name} | {least:.0f} / {middle:.0f} | {share} | {own} | {'yes' if same else 'no'} |"
-    if client is not None:
-        client.close()
+        before, times = processors(), 15
+        least, middle = best(lambda f=f: f(POINT), times - 1)
+        taken = (processors() - before) / times * 1e3
+        alone = (least, taken) if alone is None else alone
+        share = " | " if name == "in process" else f"{alone[0] / least / 2:.0%} | {alone[1] / taken:.0%}"
+        own = ""
+        if rows == ROWS:
+            few = [tuple(file[k : k + 1] for file in files) for k in range(len(parts))]
+            f = made([(np.array(x), np.array(t)) for x, t in few], rows, engine, group)
+            least_own, middle_own = best(lambda f=f: f(POINT), 30)
+            own = f"{least_own:.2f} / {middle_own:.2f}"
+        line = [name, f"{least:.0f} / {middle:.0f}", f"{taken:.0f}", share, own, "yes" if same else "no"]
+        yield f"| {' | '.join(line)} |"
+    pool.shutdown()
 
 
-def streaming(folder):
-    """A line on a pass over a file that is larger than what is held of it."""
-    rows, chunk = 8_000_000, 250_000
-    X = np.lib.format.open_memmap(folder / "large.npy", "w+", "float64", (rows, COLUMNS))
-    y = np.lib.format.open_memmap(folder / "labels.npy", "w+", "float64", (rows,))
-    for begin in range(0, rows, chunk):
-        X[begin : begin + chunk], y[begin : begin + chunk] = data(chunk)
-    X.flush(), y.flush()
-    del X, y
-    gc.collect()
-    sys.stdout.flush()
-    reader, writer = os.pipe()
-    if os.fork() == 0:  # the peak of a process of its own
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        mapped = tuple(np.load(folder / name, mmap_mode="r") for name in ("large.npy", "labels.npy"))
-        f = made(*mapped, rows=chunk)
-        least, _ = best(lambda: f(np.full(COLUMNS, 0.01)), 3)
-        held = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        os.write(writer, f"{least} {held}".encode())
-        os._exit(0)
-    os.wait()
-    least, held = map(float, os.read(reader, 100).split())
-    size = rows * (COLUMNS + 1) * 8 / 2**20
-    return (
-        f"A file of {size:.0f} MiB, mapped, in chunks of {chunk * (COLUMNS + 1) * 8 / 2**20:.0f} MiB, in process: "
-        f"{least / 1e3:.2f} s for an evaluation, {size / least * 1e3:.0f} MiB/s, with at most {held:.0f} MiB more than "
-        "before, of which the file itself may be a part."
+class Anonymous(threading.Thread):
+    """The highest memory of this process that is not of files, in MiB, from when it starts to when it is asked for."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.highest, self.ended = 0.0, threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.ended.wait(0.002):
+            held = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]
+            self.highest = max(self.highest, int(held) / 1024)
+
+    def end(self):
+        self.ended.set()
+        self.join()
+        return self.highest
+
+
+def stream(folder, times=7):
+    """In a process of its own: memory and times of evaluations of what is mapped, beside the same in memory."""
+    watch = Anonymous()
+    parts = chunks(mapped(folder, MANY), CHUNK)
+    streamed = made(parts, MANY)
+    best(lambda: streamed(POINT), 2)
+    highest = watch.end()
+    kept = made([tuple(np.array(array) for array in read()) for read in parts], MANY)
+    best(lambda: kept(POINT), 1)
+    rows = []
+    for _ in range(times):
+        for f in (streamed, kept):
+            began = time.process_time()
+            clock = spent(lambda f=f: f(POINT))
+            rows.append((clock, (time.process_time() - began) * 1e3))
+    print(
+        json.dumps({"highest": highest, "times": times, "mapped": smallest(rows[::2]), "memory": smallest(rows[1::2])})
     )
 
 
-def regressions(X, y):
+def smallest(rows):
+    return [min(column) for column in zip(*rows, strict=True)]
+
+
+def streaming(folder):
+    done = subprocess.run([sys.executable, __file__, "--stream", folder], check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    size, chunk = (rows * (COLUMNS + 1) * 8 / 2**20 for rows in (MANY, CHUNK))
+    yield STREAMING.format(size=size, chunk=chunk, times=found["times"])
+    yield "| | clock, ms | processor, ms | MiB/s | speed | by the processor | memory, MiB |"
+    yield "|---|--:|--:|--:|--:|--:|--:|"
+    for name in ("mapped", "memory"):
+        (clock, processor), (full, fully) = found[name], found["memory"]
+        line = [name, f"{clock:.0f}", f"{processor:.0f}", f"{size / clock * 1e3:.0f}", f"{full / clock:.0%}"]
+        line += [f"{fully / processor:.0%}", f"{found['highest']:.0f}" if name == "mapped" else ""]
+        yield f"| {' | '.join(line)} |"
+
+
+# dask-glm calls a function of SciPy with an argument that is not there any more.
+DASK_ML = """
+import json, sys, time
+import dask.array, numpy as np
+from dask_glm import algorithms
+from dask_ml.linear_model import LogisticRegression
+folder, rows, parts = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+scipys, calls = algorithms.fmin_l_bfgs_b, []
+def called(*arguments, iprint=None, **options):
+    found = scipys(*arguments, **options)
+    calls.append(found[2]["funcalls"])
+    return found
+algorithms.fmin_l_bfgs_b = called
+X, y = (dask.array.from_array(np.load(f"{folder}/{name}{rows}.npy"), chunks=(rows // parts, -1)[:ndim])
+        for name, ndim in (("X", 2), ("y", 1)))
+model = LogisticRegression(solver="lbfgs", C=1e12, fit_intercept=False, tol=1e-5, max_iter=1000)
+began = time.perf_counter()
+model.fit(X, y)
+seconds = time.perf_counter() - began
+print(json.dumps({"x": model.coef_.ravel().tolist(), "seconds": seconds, "evaluations": sum(calls)}))
+"""
+
+
+def regressions(folder, dask_ml):
     """Lines on whole minimizations, of the mean cost without a penalty."""
-    lowest = None
-    f = made(X, y)
+    X, y = (np.array(file) for file in mapped(folder, ROWS))
+    f = made([read() for read in chunks((X, y), ROWS // PARTS)], ROWS)
     f(np.zeros(COLUMNS)), f.product(np.zeros(COLUMNS), np.ones(COLUMNS))
-    whole = f.__call__
     cases = {}
     for rule in ("lbfgs", "newton_cg"):
         for scale in (None, "curvature"):
@@ -142,7 +242,7 @@ def regressions(X, y):
             cases[f"optapi, {label}"] = ours
 
     def scipys():
-        result = scipy.optimize.minimize(whole, np.zeros(COLUMNS), jac=True, method="L-BFGS-B", options={"gtol": 1e-5})
+        result = scipy.optimize.minimize(f, np.zeros(COLUMNS), jac=True, method="L-BFGS-B", options={"gtol": 1e-5})
         return result.x, result.nfev, 0
 
     cases["SciPy, L-BFGS-B, on the same function"] = scipys
@@ -162,40 +262,60 @@ def regressions(X, y):
         began = time.perf_counter()
         x, evaluations, products = call()
         rows.append((name, time.perf_counter() - began, evaluations, products, f(x)[0]))
+    if dask_ml is not None:
+        program = [dask_ml, "-W", "ignore", "-c", DASK_ML, folder, str(ROWS), str(PARTS)]
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run(program, check=True, capture_output=True, text=True, env=environment)
+        found = json.loads(done.stdout.splitlines()[-1])
+        rows.append(
+            ("dask-ml, lbfgs, in threads", found["seconds"], found["evaluations"], 0, f(np.array(found["x"]))[0])
+        )
     lowest = min(row[-1] for row in rows)
     for name, seconds, evaluations, products, cost in rows:
-        yield f"| {name} | {seconds:.1f} | {evaluations} | {products or ''} | {cost / lowest - 1:.0e} |"
+        each = f"{seconds / (evaluations + products) * 1e3:.0f}" if "iterations" not in name else ""
+        yield f"| {name} | {seconds:.1f} | {evaluations} | {products or ''} | {each} | {cost / lowest - 1:.0e} |"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--dask-ml", help="the interpreter of an environment that has dask-ml")
+    parser.add_argument("--stream", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    X, y = data(ROWS)
-    lines = [INTRODUCTION, "## Engines", ""]
-    lines += [
-        "An evaluation of the cost and its gradient, in milliseconds, least and median; the share of twice the speed"
-    ]
-    lines += ["of one process; and what the engine itself takes, with a row in each partition.", ""]
-    lines += ["| engine | all data | efficiency | eight rows | same bits |", "|---|--:|--:|--:|---|"]
-    with tempfile.TemporaryDirectory() as name:
-        for line in engines(X, y, Path(name)):
+    if arguments.stream:
+        return stream(arguments.stream)
+    lines = []
+
+    def say(*some):
+        for line in some:
             print(line, flush=True)
             lines.append(line)
-        lines += ["", "## A file larger than what is held of it", "", streaming(Path(name)), ""]
-        print(lines[-2], flush=True)
-    lines += [
-        "## The regression",
-        "",
-        "From zero, in process, to a tolerance of 1e-5; the cost at the end above the lowest,",
-    ]
-    lines += ['relative. Scaled is `x_scale="curvature"`, whose products count.', ""]
-    lines += ["| | s | gradients | products | cost |", "|---|--:|--:|--:|--:|"]
-    for line in regressions(X, y):
-        print(line, flush=True)
-        lines.append(line)
+
+    head = "| engine | clock | processors | efficiency | by the processor | {own} | same bits |"
+    head += "\n|---|--:|--:|--:|--:|--:|---|"
+    with tempfile.TemporaryDirectory() as name:
+        folder, client = Path(name), None
+        small, large = write(folder, ROWS, ROWS // PARTS), write(folder, MANY, CHUNK)
+        say(INTRODUCTION, "## Engines", "", ENGINES.format(rows=f"{ROWS:,}", parts=PARTS))
+        if find_spec("distributed"):
+            from distributed import Client, LocalCluster
+
+            options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
+            client = Client(LocalCluster(**options, memory_limit=None))
+        for files, chunk in ((small, ROWS // PARTS), (large, CHUNK)):
+            size = f"{len(files[0]):,} rows, {len(files[0]) // chunk} partitions of mapped files:"
+            say(size, "", head.format(own=f"{PARTS} rows" if files is small else ""))
+            say(*engines(files, chunk, client))
+            say("")
+        if client is not None:
+            client.close()
+        say("## A file that is larger than what is held of it", "", *streaming(folder), "", "## The regression", "")
+        say(REGRESSION)
+        say("| | s | gradients | products | ms for each | cost |\n|---|--:|--:|--:|--:|--:|")
+        say(*regressions(folder, arguments.dask_ml))
     if arguments.output:
         arguments.output.write_text("\n".join(lines) + "\n")
+    return None
 
 
 if __name__ == "__main__":

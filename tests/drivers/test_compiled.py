@@ -1,8 +1,11 @@
 """Compiled minimizations: single, watched, resumed, and from many starts."""
 
 import inspect
+import os
 import pickle
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytensor
@@ -795,6 +798,41 @@ def test_backends(mode, rule, dtype):
     data.set_value(np.zeros(3, dtype))  # what a cost reads is read anew
     run.restart()
     assert np.abs(run(0.5).x[0]).max() < np.abs(result.x[0]).max()
+
+
+DEVICES = """
+import jax
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import optapi
+rng = np.random.default_rng(0)
+X = rng.normal(size=(200, 3))
+y = X @ [1.0, -2.0, 0.5] + 0.1 * rng.normal(size=200)
+w, x, t = pytensor.shared(np.zeros(3), name="w"), pt.dmatrix("x"), pt.dvector("t")
+cost = pt.mean(pt.log1p((x @ w - t) ** 2))
+run = optapi.compile_minimizer([w], cost, "lbfgs", inputs=[x, t], mode="JAX", tolerance=1e-9)
+rows = NamedSharding(Mesh(np.array(jax.devices()), ("rows",)), PartitionSpec("rows"))
+split = [jax.device_put(array, rows) for array in (X, y)]
+assert [len(array.sharding.device_set) for array in split] == [2, 2]
+expected = run(X, y)
+run.restart()
+np.testing.assert_allclose(run(*split).x[0], expected.x[0], rtol=1e-9)
+assert type(run.parameters[0].get_value(borrow=True)) is np.ndarray
+for result in run.from_starts(np.ones((2, 3)), *split):
+    np.testing.assert_allclose(result.x[0], expected.x[0], rtol=1e-7)
+"""
+
+
+@pytest.mark.jax
+def test_data_that_lie_on_several_devices(tmp_path):
+    flags = f"--xla_force_host_platform_device_count=2 --xla_dump_to={tmp_path}"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", DEVICES], check=True, env={**os.environ, "XLA_FLAGS": flags})
+    programs = [path.read_text() for path in tmp_path.glob("*after_optimizations.txt")]
+    # That of both devices has a half of the rows in each, and adds up.
+    split = [text for text in programs if "num_partitions=2" in text]
+    assert split and all("f64[100,3]" in text and "all-reduce" in text for text in split)
 
 
 def test_starts_of_a_cost_with_sparse_data_run_one_after_another():

@@ -4,6 +4,7 @@ import os
 import pickle
 import runpy
 import signal
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -15,7 +16,7 @@ import pytensor.tensor as pt
 import pytest
 
 import optapi
-from optapi.distributed import Lost, PartitionError, Partitions, chunks, dask_engine, dask_parts, tree_sum
+from optapi.distributed import Lost, PartitionError, Partitions, chunks, dask_engine, dask_parts, row_groups, tree_sum
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -180,6 +181,57 @@ def test_data_from_files_are_read_when_they_are_needed(tmp_path):
         assert made(data=read)(POINT)[0] == made()(POINT)[0]
 
 
+@pytest.mark.dask  # its environment has pyarrow
+def test_row_groups_of_parquet_files(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+
+    def write(file, **columns):
+        parquet.write_table(pyarrow.table(columns), tmp_path / file, row_group_size=37)
+        return tmp_path / file
+
+    a, b, c = X.T
+    whole_file = write("all.parquet", a=a, b=b, c=c, t=Y, name=["x"] * ROWS)
+    data = pickle.loads(pickle.dumps(row_groups(whole_file, ["a", "b", "c"], "t")))
+    assert len(data) == 14 and len(pickle.dumps(data[0])) < 1000
+    for (x, t), (x_, t_) in zip((read() for read in data), (read() for read in chunks((X, Y), 37)), strict=True):
+        np.testing.assert_array_equal(x, x_), np.testing.assert_array_equal(t, t_)
+        assert x.flags.c_contiguous
+    assert made(data=data)(POINT)[0] == made()(POINT)[0] == made(PROCESSES, data=data)(POINT)[0]
+    halves = [write(f"{k}.parquet", a=a[k::2], b=b[k::2], c=c[k::2], t=Y[k::2]) for k in range(2)]
+    assert len(row_groups(halves, "a")) == 14
+    assert made(data=row_groups(halves, list("abc"), "t"))(POINT)[0] == pytest.approx(whole(POINT)[0], rel=1e-13)
+
+    missing = write("missing.parquet", a=[1.0, None])
+    [read] = row_groups(missing, "a")
+    with pytest.raises(ValueError, match="'a' has missing values in row group 0"):
+        read()
+    for paths, columns, message in (
+        (whole_file, ["a", "d"], "has no column 'd', only a, b, c, t, name"),
+        (whole_file, ["a", "name"], "'name' of .* is of string; pass numbers"),
+        ([whole_file, write("other.parquet", a=a.astype("float32"))], ["a"], "is of float32, and that .* of float64"),
+        (whole_file, [], "columns are empty"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            row_groups(paths, *columns)
+
+
+def test_a_line_counts_the_partitions_of_what_takes_long(capsys):
+    def slow(k):
+        time.sleep(0.06)
+        return X[k : k + 100], Y[k : k + 100]
+
+    f = made(data=[partial(slow, k) for k in range(0, 500, 100)], group=2, progressbar="force")
+    f(POINT)
+    lines = capsys.readouterr().err.split("\n")
+    assert lines[0].split("\r")[-1].startswith("evaluation 1, partition  5 of 5  ") and lines[1:] == [""]
+    quick = made(progressbar="force")
+    quick(POINT), capsys.readouterr()  # this compiles
+    quick(POINT), made(progressbar=True)(POINT)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(TypeError, match="progressbar is 'yes'"):
+        made(progressbar="yes")
+
+
 def test_a_process_keeps_what_it_has_read():
     calls = []
 
@@ -235,7 +287,7 @@ class Losing:
 def test_an_evaluation_is_done_again_and_then_given_up():
     f = made(Losing(3), retries=3)
     assert f(POINT)[0] == made()(POINT)[0]
-    with pytest.raises(PartitionError, match=r"lost 2 times in one evaluation, at partitions 4 to 5 .*raise retries="):
+    with pytest.raises(PartitionError, match=r"lost 2 times in one call, at partitions 8 to 9 .*raise retries="):
         made(Losing(2), retries=1, group=2)(POINT)
 
 
