@@ -39,8 +39,8 @@ INTRODUCTION = f"""# Partitions of data, measured
 
 `python tests/benchmarks/partitions.py --output docs/partitions_times.md --dask-ml other/bin/python` writes this page. A
 logistic regression with {COLUMNS} columns, float64, compiled by numba, on two cores, each worker with one thread. When
-it began, other programs kept {os.getloadavg()[0]:.1f} processes busy. Only if they are none do times by the clock and the
-efficiency by it count; what is by the processor changes little with them.
+it began, other programs kept {os.getloadavg()[0]:.1f} processes busy. Only if they are none do times by the clock and
+the efficiency by it count; what is by the processor changes little with them.
 """
 ENGINES = """An evaluation of the cost and its gradient, in milliseconds: by the clock, least and median, and what all
 processes take of processors. Efficiency is the share of twice the speed of one process, by the least; by the processor,
