@@ -38,13 +38,14 @@ POINT = np.full(COLUMNS, 0.01)
 INTRODUCTION = f"""# Partitions of data, measured
 
 `python tests/benchmarks/partitions.py --output docs/partitions_times.md --dask-ml other/bin/python` writes this page. A
-logistic regression with {COLUMNS} columns, float64, compiled by numba, on two cores, each worker with one thread. Times
-are by the clock.
+logistic regression with {COLUMNS} columns, float64, compiled by numba, on two cores, each worker with one thread. When
+it began, other programs kept {os.getloadavg()[0]:.1f} processes busy. Only if they are none do times by the clock and
+the efficiency by it count; what is by the processor changes little with them.
 """
 ENGINES = """An evaluation of the cost and its gradient, in milliseconds: by the clock, least and median, and what all
 processes take of processors. Efficiency is the share of twice the speed of one process, by the least; by the processor,
-what one process takes of what all do, which other work on the machine changes little. For {rows} rows the time of an
-evaluation of {parts} rows, one in each partition, is what the engine itself takes.
+what one process takes of what all do. For {rows} rows the time of an evaluation of {parts} rows, one in each partition,
+is what the engine itself takes.
 """
 STREAMING = """The same file of {size:.0f} MiB, in chunks of {chunk:.0f} MiB, in a process of its own: mapped, and then
 read into memory, in turns, least of {times}. Memory is the highest of the process without what is mapped of files
