@@ -6,7 +6,7 @@ own: `noise` and `accumulate` return gradients, `reduce_on_plateau` updates a st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,6 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
-from pytensor.scalar.basic import Switch
-from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.type import float_dtypes
 
 from . import schedules
@@ -37,7 +35,7 @@ from .checks import (
     shared_scalar,
 )
 from .gradients import mark
-from .graph.loops import FALSE, Loop, cond, hold, like
+from .graph.loops import cond, hold, like, moved
 from .graph.replace import replaced
 from .hints import hinted
 from .moments import running_average
@@ -146,9 +144,8 @@ def project(updates: Updates, projections: Mapping[Any, Callable[[Any], Any]]) -
     _check_first_order(updates)
     projected = dict(updates)
     for parameter, projection in projections.items():
-        value = updates[parameter]
-        moved = _moved(updates, [parameter])
-        projected[parameter] = like(pt.switch(moved, projection(value), parameter), parameter)
+        value = projection(updates[parameter])
+        projected[parameter] = like(pt.switch(moved(updates, [parameter]), value, parameter), parameter)
     return projected
 
 
@@ -201,8 +198,8 @@ def average(updates: Updates, averages: Mapping[Any, Any], *, weight: Scalar | N
     check_keys("averages", averages, updates)
     after = check_count("after", after, low=0)
     count = state(f"{name}/count", dtype="int64")
-    moved = _moved(updates, averages)
-    new: Updates = {count: count + moved}
+    moves = moved(updates, averages)
+    new: Updates = {count: count + moves}
     t: Any = pt.maximum(count + 1 - after, 1)
     for parameter, mean in averages.items():
         value = updates[parameter].astype(_shared_average(parameter, mean).type.dtype)
@@ -211,7 +208,7 @@ def average(updates: Updates, averages: Mapping[Any, Any], *, weight: Scalar | N
         else:
             next_mean = running_average(mean, value, scalar("weight", weight, 0, below=1))
         next_mean = pt.switch(pt.eq(t, 1), value, next_mean)
-        extend(new, {mean: like(pt.switch(moved, next_mean, mean), mean)})
+        extend(new, {mean: like(pt.switch(moves, next_mean, mean), mean)})
     return extend(dict(updates), new)
 
 
@@ -270,17 +267,17 @@ def lawa(updates: Updates, averages: Mapping[Any, Any], *, latest: int = 6, ever
     check_name("name", name)
     check_keys("averages", averages, updates)
     latest, every = check_count("latest", latest), check_count("every", every)
-    count, moved = state(f"{name}/count", dtype="int64"), _moved(updates, averages)
+    count, moves = state(f"{name}/count", dtype="int64"), moved(updates, averages)
     kept, due = (count + 1) // every, pt.eq((count + 1) % every, 0)
-    new: Updates = {count: count + moved}
+    new: Updates = {count: count + moves}
     for p, label in zip(averages, labels(list(averages)), strict=True):
         mean = _shared_average(p, averages[p])
         points = state(f"{name}/points/{label}", (latest, *shape_of(p)), p.type.dtype)
         place = pt.eq(np.arange(latest), (kept - 1) % latest).reshape((latest, *(1 for _ in range(p.type.ndim))))
-        taken = pt.switch(moved & due & place, updates[p], points)
+        taken = pt.switch(moves & due & place, updates[p], points)
         share = as_dtype(1.0 / pt.clip(kept, 1, latest), p.type.dtype)
         value = pt.switch(pt.eq(kept, 0), updates[p], pt.sum(taken, axis=0) * share)
-        extend(new, {points: taken, mean: like(pt.switch(moved, value, mean), mean)})
+        extend(new, {points: taken, mean: like(pt.switch(moves, value, mean), mean)})
     return extend(dict(updates), new)
 
 
@@ -302,39 +299,6 @@ def _check_free(updates: Updates) -> None:
     """Check that no rule of `updates` has bounds, which a step of another length would leave."""
     if any(note(variable, "active") for variable in updates):
         raise ValueError("updates are of a rule with bounds, which would no longer hold; leave them out")
-
-
-def _moved(updates: Updates, parameters: Iterable[Any]) -> Any:
-    """Whether `updates` move any of `parameters` in this call."""
-    return ~conjunction([~_moves(updates[parameter], parameter) for parameter in parameters])
-
-
-def _moves(value: Any, parameter: Any) -> Any:
-    """Whether the next `value` of `parameter` is another.
-
-    A comparison would be a pass of its own through the next value, which would have to be held for it. So where the
-    graph chooses by a condition whether the parameter stays, as `hold` does, the condition is the answer, and where it
-    never does, the parameter moves.
-    """
-    choice = _choice(value.owner, parameter)
-    if choice is not None:
-        goes, other = choice
-        return goes & _moves(other, parameter)
-    nodes = [v.owner for v in ancestors([value]) if v.owner is not None]
-    if value is parameter or any(isinstance(node.op, Loop) or _choice(node, parameter) for node in nodes):
-        return pt.any(pt.neq(value, parameter))
-    return ~FALSE
-
-
-def _choice(node: Any, parameter: Any) -> tuple[Any, Any] | None:
-    """When `node` does not choose `parameter`, and what it chooses then; None if it is no such choice."""
-    if node is None or not isinstance(node.op, Elemwise) or not isinstance(node.op.scalar_op, Switch):
-        return None
-    condition, first, second = node.inputs
-    if parameter not in (first, second) or not all(condition.type.broadcastable):
-        return None
-    condition = pt.neq(condition.dimshuffle(), 0)
-    return (~condition, second) if first is parameter else (condition, first)
 
 
 @hinted
@@ -384,17 +348,17 @@ def lookahead(
     weight = scalar("weight", weight, 0, 1)
 
     count = state(f"{name}/count", dtype="int64")
-    moved = _moved(updates, parameters)
+    moves = moved(updates, parameters)
     due = pt.eq((count + 1) % every, 0)
-    ahead, new = dict(updates), {count: count + moved}
+    ahead, new = dict(updates), {count: count + moves}
     for p, slow in zip(parameters, _all_zeros_like(parameters, f"{name}/slow"), strict=True):
         # The slow weights begin at the first call, not here: the start may still be set, or be one of a batch.
         last, fast = pt.switch(pt.eq(count, 0), p, slow), updates[p]
         mean = last + as_dtype(weight, p.type.dtype) * (fast - last)
         # With a weight of 1 the very values of the rule: last + (fast - last) may round.
         mean = pt.switch(pt.eq(weight, 1), fast, mean)
-        ahead[p] = like(pt.switch(moved & due, mean, fast), p)
-        new[slow] = like(pt.switch(moved & due, mean, last), slow)
+        ahead[p] = like(pt.switch(moves & due, mean, fast), p)
+        new[slow] = like(pt.switch(moves & due, mean, last), slow)
     return extend(ahead, new)
 
 
@@ -473,7 +437,7 @@ def schedule_free(updates: Updates, parameters: Variables, *, step_size: StepSiz
             if not isinstance(averages.get(p), SharedVariable):
                 raise TypeError(f"averages has no shared variable for {called(p)}; pass one for each parameter")
     count, total = state(f"{name}/count", dtype="int64"), state(f"{name}/total_weight")
-    largest, moved = state(f"{name}/largest_step_size"), _moved(updates, parameters)
+    largest, moves = state(f"{name}/largest_step_size"), moved(updates, parameters)
     top = pt.maximum(largest, schedules.at("step_size", step_size, lambda: count))
     exponents = scalar("power", power, low=0), scalar("rate_power", rate_power, low=0)
     weight = (count + 1).astype("float64") ** exponents[0] * top ** exponents[1]
@@ -490,8 +454,8 @@ def schedule_free(updates: Updates, parameters: Variables, *, step_size: StepSiz
         next_z = z0 + (updates[p] - p)
         next_mean = (1 - c) * x0 + c * next_z
         new |= {z: next_z, mean: next_mean.astype(mean.type.dtype)}
-        changed[p] = like(pt.switch(moved, b * next_mean + (1 - b) * next_z, p), p)
-    new = {variable: like(pt.switch(moved, value, variable), variable) for variable, value in new.items()}
+        changed[p] = like(pt.switch(moves, b * next_mean + (1 - b) * next_z, p), p)
+    new = {variable: like(pt.switch(moves, value, variable), variable) for variable, value in new.items()}
     return extend(changed, new)
 
 
@@ -634,7 +598,7 @@ def mechanic(updates: Updates, gradients: Mapping[Any, Any], *, initial: Scalar 
     r, m, v, scales = (
         state(f"{name}/{role}", (len(beta),), "float64") for role in ("reward", "largest", "sum_of_squares", "scale")
     )
-    count, moved = state(f"{name}/count", dtype="int64"), _moved(updates, parameters)
+    count, moves = state(f"{name}/count", dtype="int64"), moved(updates, parameters)
     first = pt.eq(count, 0)
     s = pt.switch(first, s0, scales)
     total = pt.sum(s)
@@ -653,9 +617,9 @@ def mechanic(updates: Updates, gradients: Mapping[Any, Any], *, initial: Scalar 
     changed, total = dict(updates), pt.sum(new[scales])
     for p, (_, x0), back in zip(parameters, starts, sums, strict=True):
         value = x0 - as_dtype(total, p.type.dtype) * (back - (updates[p] - p))
-        changed[p] = like(pt.switch(moved, value, p), p)
-    new = {variable: like(pt.switch(moved, value, variable), variable) for variable, value in new.items()}
-    return extend(changed, new | {count: count + moved})
+        changed[p] = like(pt.switch(moves, value, p), p)
+    new = {variable: like(pt.switch(moves, value, variable), variable) for variable, value in new.items()}
+    return extend(changed, new | {count: count + moves})
 
 
 @hinted

@@ -20,8 +20,9 @@ from pytensor.graph.op import Op
 from pytensor.graph.replace import _vectorize_node, vectorize_graph
 from pytensor.graph.rewriting.basic import graph_rewriter
 from pytensor.graph.traversal import ancestors, toposort
-from pytensor.scalar.basic import ScalarType, get_scalar_type
+from pytensor.scalar.basic import ScalarType, Switch, get_scalar_type
 from pytensor.tensor.basic import scalar_from_tensor, tensor_from_scalar
+from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.subtensor import IncSubtensor, Subtensor
 from pytensor.tensor.type import TensorType, integer_dtypes
 
@@ -515,6 +516,44 @@ def hold(updates: Updates, condition: Tensor) -> Updates:
         variable: value if is_generator(variable) else like(pt.switch(condition, variable, value), variable)
         for variable, value in updates.items()
     }
+
+
+def moved(updates: Updates, variables: Iterable[Variable]) -> Any:
+    """Whether `updates` change any of `variables`, a boolean scalar.
+
+    A comparison would be a pass of its own through a next value, which would have to be held for it. So where the graph
+    chooses by a condition whether a variable stays, as `hold` does, the condition is the answer, and where it never
+    does, the variable moves.
+    """
+    conditions, values = {}, {}
+    for variable in variables:
+        value, goes = updates[variable], ~FALSE
+        while (choice := _choice(value.owner)) is not None and variable in choice[1:]:
+            condition, first, value = choice
+            if first is variable:
+                condition = ~condition
+            else:
+                value = first
+            goes = goes & condition
+        conditions[variable], values[variable] = goes, value
+    nodes = {v.owner for v in ancestors(list(values.values())) if v.owner is not None}
+    has_loops = any(isinstance(node.op, Loop) for node in nodes)
+    chosen = {v for choice in map(_choice, nodes) if choice is not None for v in choice[1:]}
+    result: Any = FALSE
+    for variable, value in values.items():
+        goes = conditions[variable]
+        if has_loops or value is variable or variable in chosen:
+            goes = goes & pt.any(pt.neq(value, variable))
+        result = result | goes
+    return result
+
+
+def _choice(node: Any) -> tuple[Any, Any, Any] | None:
+    """The condition of a choice between two tensors as a whole, and these; None of any other node."""
+    if node is None or not isinstance(node.op, Elemwise) or not isinstance(node.op.scalar_op, Switch):
+        return None
+    condition, first, second = node.inputs
+    return (pt.neq(condition.dimshuffle(), 0), first, second) if all(condition.type.broadcastable) else None
 
 
 def check_generators(updates: Updates) -> None:
