@@ -369,8 +369,9 @@ class Objective:
     ) -> Updates:
         """What another `rule` does with some of the parameters, to be joined to the next values of this one.
 
-        Its state has the prefix ``rule/name``. It neither stops nor changes signs, which `finish` and `of` do for all.
-        `step_size` is its own, unless it is a ``functools.partial`` that has one.
+        Its state has the prefix ``rule/name`` and the name of the function, so that what another one has saved is not
+        taken for its own. It neither stops nor changes signs, which `finish` and `of` do for all. `step_size` is its
+        own, unless it is a ``functools.partial`` that has one.
         """
         given = set(getattr(rule, "keywords", ())) & {"bounds", "prox", "l1", "region", "constraints", "manifold"}
         if given:
@@ -383,8 +384,10 @@ class Objective:
         gradients = dict(zip(self.parameters, self.gradients, strict=True))
         # The note is on a copy: the cost itself is the user's.
         cost = None if self.cost is None else noted(self.cost.copy(), partial=True)
+        of_rule = getattr(getattr(rule, "func", rule), "__name__", "")
+        prefix = [self.name, name, *([of_rule] if of_rule.isidentifier() else [])]
         return rule(
-            list(parameters), cost, gradients=[gradients[p] for p in parameters], name=f"{self.name}/{name}", **options
+            list(parameters), cost, gradients=[gradients[p] for p in parameters], name="/".join(prefix), **options
         )
 
     # Penalties

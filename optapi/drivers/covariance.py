@@ -110,10 +110,10 @@ def covariance(parameters: Variables, cost: Variable | None = None, *, residuals
         raise TypeError(f"inputs is a {type(inputs).__name__}; pass a dictionary from the inputs to their values")
     check_flag("ascent", ascent)
     given = dict(inputs or {})
+    variables, values = list(given), list(given.values())
     parts = None if residuals is None else as_list("residuals", residuals)
     check_kind_of_mode(mode)
-    point, given = [np.asarray(p.get_value(borrow=True)) for p in shared], dict(inputs or {})
-    variables, values = list(given), list(given.values())
+    point = [np.asarray(p.get_value(borrow=True)) for p in shared]
     free, normals, more = within(shared, bounds, variables)(point, values), None, []
     if as_entries(constraints):
         if parts is not None:

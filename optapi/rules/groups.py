@@ -42,8 +42,8 @@ def partition(parameters: Variables, cost: Variable | None = None, gradients: Va
     Returns
     -------
     dict
-        What the rules return, each with the parameters of its group. Their state is named ``name/number/role``, with
-        the number of the group, from 0; that of `otherwise` is the last.
+        What the rules return, each with the parameters of its group. Their state is named ``name/number/rule/role``,
+        with the number of the group, from 0; that of `otherwise` is the last.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def partition(parameters: Variables, cost: Variable | None = None, gradients: Va
     >>> fast, slow = partial(optapi.adam, step_size=0.1), partial(optapi.sgd, step_size=0.01)
     >>> updates = optapi.partition([W, b], cost, groups=[(["W"], fast)], otherwise=slow)
     >>> [variable.name for variable in updates]
-    ['partition/0/mean/W', 'partition/0/mean_square/W', 'W', 'partition/0/count', 'b']
+    ['partition/0/adam/mean/W', 'partition/0/adam/mean_square/W', 'W', 'partition/0/adam/count', 'b']
     """
     f = Objective.of(parameters, cost, gradients, stop, updates, tolerance=tolerance, ascent=ascent, name=name)
     new: Updates = {}

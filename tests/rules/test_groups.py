@@ -55,7 +55,15 @@ def test_the_first_group_takes_a_parameter():
     ps, cost = model()
     updates = optapi.partition(ps, cost, groups=[(ps[0], optapi.sgd), (lambda p: True, FAST)])
     assert [v.name for v in updates if v.name.endswith("W")] == ["W"]
-    assert "partition/1/mean/b" in [v.name for v in updates]
+    assert "partition/1/adam/mean/b" in [v.name for v in updates]
+
+
+def test_what_another_rule_has_saved_is_not_taken(tmp_path):
+    ps, cost = model()
+    optapi.save(tmp_path / "state.npz", optapi.partition(ps, cost, groups=[("W", optapi.signum)], otherwise=optapi.sgd))
+    other = optapi.partition(ps, cost, groups=[("W", optapi.lion)], otherwise=optapi.sgd)
+    with pytest.raises(ValueError, match="partition/0/"):
+        optapi.load(tmp_path / "state.npz", other)
 
 
 def test_a_step_size_is_that_of_the_rules_without_one():
