@@ -2,6 +2,7 @@
 
 import pickle
 import signal
+import time
 
 import numpy as np
 import pytensor
@@ -243,7 +244,8 @@ def test_an_interrupt_and_the_bar(monkeypatch, capsys):
     run, data = fit(progressbar="force"), decay(4)
     run.on_data(data)
     assert "4" in capsys.readouterr().err
-    monkeypatch.setattr(Members, "__call__", lambda *_: signal.raise_signal(signal.SIGINT))
+    # Python takes notice of the signal only between two of its instructions.
+    monkeypatch.setattr(Members, "__call__", lambda *_: (signal.raise_signal(signal.SIGINT), time.sleep(1)))
     with pytest.raises(KeyboardInterrupt):
         run.on_data(data)
     assert run._running is False
