@@ -52,8 +52,9 @@ read into memory, in turns, least of {times}. Memory is the highest of the proce
 (RssAnon), sampled while it evaluates.
 """
 REGRESSION = f"""{ROWS:,} rows, from zero, in process but where it says threads, to a tolerance of 1e-5; the cost at the
-end above the lowest, relative. Scaled is `x_scale="curvature"`, whose products count. dask-ml is dask-glm's L-BFGS on SciPy's, which
-standardizes columns; with SciPy 1.18 it raises, and runs here without the argument that it passes too much.
+end above the lowest, relative. Scaled is `x_scale="curvature"`, whose products count. dask-ml is dask-glm's L-BFGS on
+SciPy's, which standardizes columns; with SciPy 1.18 it raises, and runs here without the argument that it passes too
+much.
 """
 
 
