@@ -244,10 +244,15 @@ def test_an_interrupt_and_the_bar(monkeypatch, capsys):
     run, data = fit(progressbar="force"), decay(4)
     run.on_data(data)
     assert "4" in capsys.readouterr().err
-    # Python takes notice of the signal only between two of its instructions.
+    # Where the tests run in the background, a shell has the signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Python takes notice of it only between two of its instructions.
     monkeypatch.setattr(Members, "__call__", lambda *_: (signal.raise_signal(signal.SIGINT), time.sleep(1)))
-    with pytest.raises(KeyboardInterrupt):
-        run.on_data(data)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run.on_data(data)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert run._running is False
 
 
