@@ -329,6 +329,16 @@ def sides(point: Sequence[np.ndarray], limits: Limits) -> tuple[np.ndarray, np.n
     return low, high
 
 
+def inside(point: Sequence[np.ndarray], limits: Limits | None) -> np.ndarray | None:
+    """Which of all components of `point` are at no bound; None without bounds."""
+    if limits is None:
+        return None
+    low, high = sides(point, limits)
+    x = np.concatenate([array.ravel() for array in point])
+    result: np.ndarray = (low < x) & (x < high)
+    return result
+
+
 def projected_gradients(
     point: Sequence[np.ndarray], gradients: Sequence[np.ndarray], limits: Limits | None
 ) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ from pytensor.graph.basic import Variable
 
 from ..checks import as_list, check_cost, check_flag, check_shared
 from ..constraints import as_entries
-from ..feasible import boxes, sides
+from ..feasible import boxes, inside
 from ..graph.derivatives import differentiate, pushforward, second_derivatives
 from ..graph.numpy_linker import PYTHON
 from ..graph.replace import replaced
@@ -114,7 +114,9 @@ def covariance(parameters: Variables, cost: Variable | None = None, *, residuals
     parts = None if residuals is None else as_list("residuals", residuals)
     check_kind_of_mode(mode)
     point = [np.asarray(p.get_value(borrow=True)) for p in shared]
-    free, normals, more = within(shared, bounds, variables)(point, values), None, []
+    found = boxes(bounds, shared)
+    limits = None if found is None else limits_function(found, [x.shape for x in point], variables)(*values)
+    free, normals, more = inside(point, limits), None, []
     if as_entries(constraints):
         if parts is not None:
             raise ValueError("with residuals= there are no constraints=; pass the cost that belongs to the residuals")
@@ -128,28 +130,21 @@ def covariance(parameters: Variables, cost: Variable | None = None, *, residuals
     return inverted(-matrix if ascent else matrix, variance, precision(point), absolute_sigma, free, normals)
 
 
-def within(parameters: Sequence[Any], bounds: Bounds | None, inputs: Sequence[Any]) -> Callable[..., Any]:
-    """A function of a point and of inputs: which components are not at a bound; None without bounds."""
-    found = boxes(bounds, parameters)
-    if found is None:
-        return lambda point, values: None
-    pairs = [pair for pair in found if pair is not None]
+def limits_function(found: Sequence[Any], shapes: Sequence[tuple[int, ...]],
+                    inputs: Sequence[Any]) -> Callable[..., list[Any]]:  # fmt: skip
+    """A function of inputs: the limits of parameters of `shapes` that have the boxes `found`."""
+    each = [side for box in found if box is not None for side in box]
     with BUILDING:
-        function = pytensor.function(
-            list(inputs), [side for pair in pairs for side in pair], mode=PYTHON, on_unused_input="ignore"
-        )
+        function = pytensor.function(list(inputs), each, mode=PYTHON, on_unused_input="ignore")
 
-    def free(point: Sequence[np.ndarray], values: Sequence[Any]) -> np.ndarray:
+    def limits(*values: Any) -> list[Any]:
         known = iter(function(*values))
-        limits: list[Any] = [
-            None if pair is None else tuple(np.broadcast_to(next(known), x.shape) for _ in range(2))
-            for pair, x in zip(found, point, strict=True)
+        return [
+            None if box is None else tuple(np.broadcast_to(next(known), shape) for _ in range(2))
+            for box, shape in zip(found, shapes, strict=True)
         ]
-        low, high = sides(point, limits)
-        x = np.concatenate([array.ravel() for array in point])
-        return (low < x) & (x < high)
 
-    return free
+    return limits
 
 
 class Linearized(NamedTuple):

@@ -48,7 +48,15 @@ from ..transforms import best
 from ..typing import CompileMode, Updates, Variables
 from ..updates import extend, reports
 from ..vectors import largest as largest_of
-from .covariance import Lagrangian, Linearized, information, precision, products, products_graph
+from .covariance import (
+    Lagrangian,
+    Linearized,
+    information,
+    limits_function,
+    precision,
+    products,
+    products_graph,
+)
 from .evaluator import FEW, Evaluation, Evaluator
 from .locks import BUILDING
 from .on_manifolds import OnManifolds
@@ -369,19 +377,8 @@ class LoopProgram(Program):
 
     @cached_property
     def _limits(self) -> Callable[..., Any]:
-        problem = self.problem
-        shapes = [p.get_value(borrow=True).shape for p in problem.parameters]
-        with BUILDING:
-            function = pytensor.function(problem.inputs, self._all_sides, mode=PYTHON, on_unused_input="ignore")
-
-        def found(*inputs: Any) -> list[Any]:
-            values = iter(function(*inputs))
-            return [
-                None if box is None else tuple(np.broadcast_to(next(values), shape) for _ in box)
-                for box, shape in zip(self._boxes, shapes, strict=True)
-            ]
-
-        return found
+        shapes = [p.get_value(borrow=True).shape for p in self.problem.parameters]
+        return limits_function(self._boxes, shapes, self.problem.inputs)
 
     def advance(self, values: Any, evaluator: Evaluator, length: int, call: Any = None) -> Any:
         """The values at most `length` iterations later; `call` is that of a `batch`."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytensor
 
-from ..feasible import Limits, sides
+from ..feasible import Limits, inside
 from ..graph.loops import check_generators
 from ..graph.oracle import Arrays
 from ..graph.replace import replaced
@@ -188,11 +188,7 @@ class Program:
     def second_derivatives(self, point: Arrays, evaluator: Any, inputs: Sequence[Any],
                            limits: Limits | None) -> SecondDerivatives:  # fmt: skip
         """What a result says of the second derivatives at `point`."""
-        x, free = np.concatenate([array.ravel() for array in point]), None
-        if limits is not None:
-            low, high = sides(point, limits)
-            free = (low < x) & (x < high)
-        normals, multipliers = None, None
+        free, normals, multipliers = inside(point, limits), None, None
         if self.is_constrained:
             normals, multipliers = self.linearized(point, evaluator, inputs).active(free, self.feasibility)
         product, of_residuals, error, differs = self.multiplied(point, evaluator, multipliers)
