@@ -99,6 +99,8 @@ class Step(NamedTuple):
         How far the slopes say that the cost can fall along the line; infinite if they say nothing.
     lowest : scalar variable, optional
         The lowest cost of all trials, also where it is minus infinity.
+    noise : scalar variable, optional
+        How far costs of trials were seen to be wrong, see `seen_noise`; by default 0.
     """
 
     size: Any
@@ -108,6 +110,7 @@ class Step(NamedTuple):
     memory: tuple[Any, ...] = ()
     promise: Any = None
     lowest: Any = None
+    noise: Any = 0.0
 
 
 # From a step size to the trial at it.
@@ -630,7 +633,8 @@ class NonMonotone:
         step = self.line_search(line, start._replace(cost=pt.switch(valid, reference, cost)), first, **options)
         # If the search has failed, its trial is the start, whose cost is that before the replacement.
         trial = step.trial._replace(cost=pt.switch(step.failed, cost, step.trial.cost))
-        return step._replace(trial=trial, memory=tuple(_choose(valid, next_memory, memory)))
+        # Costs were compared with those of other points, which says nothing of their noise.
+        return step._replace(trial=trial, memory=tuple(_choose(valid, next_memory, memory)), noise=0.0)
 
 
 nonmonotone = NonMonotone()
@@ -678,13 +682,15 @@ def _search(line: Line, start: Trial, first: Any, max_trials: int, initial: Any,
     error = resolution(start.cost, start.slope)
 
     def body(
-        a: Any, size: Any, count: Any, settled: Any, best_change: Any, promise: Any, lowest: Any, *values: Any
+        a: Any, size: Any, count: Any, settled: Any, best_change: Any, promise: Any, lowest: Any, noise: Any,
+        *values: Any,
     ) -> Any:
         best, own = list(values[: len(flat)]), values[len(flat) :]
         trial = line(a)
         if not isinstance(trial, Trial):
             raise TypeError(f"line returned {shown(trial)}; it has to return a Trial")
         change = trial.cost - start.cost
+        noise = seen_noise(noise, start, a, trial)
         change = pt.switch(abs(change) <= error, a * (start.slope + trial.slope) / 2, change)
         seen = Best(size, Trial(best_change, best[1], tuple(best[2:])))
         decision = turn(a, trial._replace(cost=change), seen, *own)
@@ -698,19 +704,20 @@ def _search(line: Line, start: Trial, first: Any, max_trials: int, initial: Any,
         next_a = decision.next_size
         exhausted = pt.eq(next_a, a) | pt.eq(next_a, size) | ~(next_a > 0) | pt.isinf(next_a)
         settled = decision.is_best & decision.done
-        values = (next_a, size, count + 1, settled, best_change, promise, lowest, *best, *decision.state)
+        values = (next_a, size, count + 1, settled, best_change, promise, lowest, noise, *best, *decision.state)
         return values, decision.done | exhausted
 
     flat, zero = _flat(start), pt.zeros((), dtype)
     ready = finite(start) & (start.slope < 0) & (first > 0) & pt.isfinite(first)
     initial = [np.asarray(value, dtype) if isinstance(value, float) else value for value in initial]
-    variables = [first, zero, np.int64(0), FALSE, zero, np.asarray(np.inf, dtype), start.cost, *flat, *initial]
+    variables = [first, zero, np.int64(0), FALSE, zero, np.asarray(np.inf, dtype), start.cost, pt.zeros_like(start.cost), *flat, *initial]
     last = repeat(body, variables, pt.switch(ready, max_trials, 0))
-    _, size, count, settled, _, promise, lowest, *rest = last
+    _, size, count, settled, _, promise, lowest, noise, *rest = last
     # Where the trials have run out, slopes alone do not make a step: they may be wrong.
     taken = (size > 0) & (settled | (rest[0] < start.cost))
     cost, slope, *carry = _choose(taken, rest[: len(flat)], flat)
-    return Step(pt.switch(taken, size, zero), Trial(cost, slope, tuple(carry)), count, ~taken, (), promise, lowest)
+    trial = Trial(cost, slope, tuple(carry))
+    return Step(pt.switch(taken, size, zero), trial, count, ~taken, (), promise, lowest, noise)
 
 
 def _limited(decision: Decision, a: Any, trial: Trial, limit: Any, decreased: Any) -> Decision:
@@ -730,14 +737,31 @@ def least_fall(promise: Any, size: Any, slope: Any, trial: Trial) -> Any:
     return pt.switch(finite(trial) & (trial.slope > slope) & (fall < promise), fall, promise)
 
 
+def precision(*variables: Tensor) -> float:
+    """The machine precision of the least precise of `variables`."""
+    return max(float(np.finfo(variable.type.dtype).eps) for variable in variables)
+
+
 def resolution(cost: Tensor, derivative: Tensor) -> Any:
     """The rounding error of a cost: differences that are no larger say nothing.
 
     It is 8 times the machine precision times the cost. The precision is that of the derivative, if this is lower: a
     cost of float32 parameters may be handed on as a float64.
     """
-    precision = max(float(np.finfo(variable.type.dtype).eps) for variable in (cost, derivative))
-    return np.asarray(8 * precision, cost.type.dtype) * abs(cost)
+    return np.asarray(8 * precision(cost, derivative), cost.type.dtype) * abs(cost)
+
+
+def seen_noise(noise: Any, start: Trial, size: Any, trial: Trial) -> Any:
+    """The larger of `noise` and of how wrong the cost of the `trial` at `size` is seen to be.
+
+    The costs of sums of squares of small differences are off by much more than `resolution`, and nothing but a
+    difference of costs that the slopes do not explain tells by how much. It counts where the slopes at both ends, times
+    the size, are within the resolution, and where it is in the second half of the digits of the cost.
+    """
+    error, change = resolution(start.cost, start.slope), abs(trial.cost - start.cost)
+    most = np.asarray(precision(start.cost, start.slope) ** 0.5, start.cost.type.dtype) * abs(start.cost)
+    told = (abs(size * start.slope) <= error) & (abs(size * trial.slope) <= error) & (change <= most)
+    return pt.switch(told & (change > noise), change, noise)
 
 
 def finite(trial: Trial) -> Any:

@@ -76,7 +76,7 @@ SENTENCES = {
     Ending.EVALUATIONS: "Stopped at the limit of {limit} evaluations, where the largest component of the derivative is "
     "{gradient:.3g}. Raise max_evaluations, or go on from iterate.",
     Ending.PRECISE: "Converged to the precision of the cost: it is {cost:.9g}, rounding hides changes of "
-    "{rounding:.1g}, and no step promises more. The largest component of the derivative is {gradient:.3g}.",
+    "{rounding:.1g} and more, and no step promises as much. The largest component of the derivative is {gradient:.3g}.",
     Ending.STUCK: "No further progress: no step that {rule} tried made the cost, {cost:.6g}, {better}, although the "
     "derivative, whose largest component is {gradient:.3g}, promises more than rounding hides. {why}",
     Ending.INFEASIBLE: "Infeasible: no step that {rule} tried makes the largest violation of the constraints smaller. "

@@ -23,7 +23,7 @@ import pytensor.tensor as pt
 from ..checks import shown, takes, warn
 from ..feasible import Box
 from ..graph.loops import FALSE, repeat
-from ..line_search import LineSearch, Step, Trial, least_fall, resolution
+from ..line_search import LineSearch, Step, Trial, least_fall, precision, resolution, seen_noise
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Tensor, Updates
 from ..vectors import dot, largest, norm, unit
@@ -339,15 +339,15 @@ class Descent(NamedTuple):
         # With the rounding error added above and below, a run ends by its gradient, or, if that cannot become small, by
         # patience.
         noise, one = resolution(self.cost, self.gradient), np.asarray(1, f.dtype)
-        epsilon = max(float(np.finfo(v.type.dtype).eps) for v in (self.cost, self.gradient))
-        hidden = np.asarray(epsilon ** (2 / 3), self.cost.type.dtype) * abs(self.cost)
+        hidden = np.asarray(precision(self.cost, self.gradient) ** (2 / 3), self.cost.type.dtype) * abs(self.cost)
 
-        def turn(count: Any, products: Any, promise: Any, lowest: Any, point: Any, cost: Any, gradient: Any,
+        def turn(count: Any, products: Any, promise: Any, lowest: Any, seen: Any, point: Any, cost: Any, gradient: Any,
                  *sizes: Any) -> Any:  # fmt: skip
             proposal = propose(*sizes)
             trial = f.at(self.moved(f.scaled(proposal.step)))
             slope = Trial(trial.cost, dot(trial.gradient, proposal.step))
-            promise = least_fall(promise, one, dot(self.gradient, proposal.step), slope)
+            start = Trial(self.cost, dot(self.gradient, proposal.step))
+            promise, seen = least_fall(promise, one, start.slope, slope), seen_noise(seen, start, one, slope)
             # Two slopes at the same point say nothing; the model does, where the step is to its minimizer.
             still = pt.all(pt.eq(trial.point, x))
             told = still & ~proposal.at_boundary & (proposal.decrease > 0) & (proposal.decrease < promise)
@@ -368,7 +368,7 @@ class Descent(NamedTuple):
             best = [pt.switch(accepted, new, old) for new, old in zip(trial, (point, cost, gradient), strict=True)]
             done = accepted | still | ~pt.all(pt.isfinite(proposal.step))
             best += adjust(quality, proposal, *sizes)
-            return [count + 1, products + proposal.products, promise, lowest, *best], done
+            return [count + 1, products + proposal.products, promise, lowest, seen, *best], done
 
         able = pt.isfinite(self.cost) & pt.all(pt.isfinite(self.gradient)) & ~self.finished
         initial = [
@@ -376,17 +376,18 @@ class Descent(NamedTuple):
             np.int64(0),
             np.asarray(np.inf, f.dtype),
             self.cost,
+            pt.zeros_like(self.cost),
             x,
             self.cost,
             self.gradient,
             *sizes,
         ]
         last = repeat(turn, initial, pt.switch(able, MAX_TRIALS, 0))
-        count, products, promise, lowest, x_new, cost, g_new, *sizes = last
+        count, products, promise, lowest, seen, x_new, cost, g_new, *sizes = last
         failed = pt.eq(count, 0) | pt.all(pt.eq(x_new, x))
         s = f.unscaled(x_new - x)
         trial = Trial(cost, dot(self.gradient, s), (x_new, g_new))
-        result = Step(pt.ones_like(cost), trial, count, failed, promise=promise, lowest=lowest)
+        result = Step(pt.ones_like(cost), trial, count, failed, promise=promise, lowest=lowest, noise=seen)
         # Without a restart there is nothing else to try, so a failure is as final as along the steepest descent.
         steepest = TRUE
         if restart is not None:
@@ -404,7 +405,8 @@ class Descent(NamedTuple):
         descent has failed, when the cost has no bound, and when more than `patience` calls in a row have made no
         progress: have found no cost below the lowest, and, where rounding hides how the cost still falls, no gradient
         below nine tenths of the smallest. It has then converged to the precision of the cost, reason 7, if what the
-        slopes promise is no more than the rounding errors of the cost and of the point can hide. Where the cost is
+        slopes promise is no more than the rounding errors of the cost and of the point can hide, or than costs were seen
+        to be wrong. Where the cost is
         noisy it goes on as long as it is finite.
 
         Parameters
@@ -434,6 +436,7 @@ class Descent(NamedTuple):
         # A cost is not known better than it changes where the point rounds.
         epsilon = np.asarray(np.finfo(f.dtype).eps, f.dtype)
         hidden = error + epsilon * dot(abs(gradient), abs(self.point))
+        hidden = pt.maximum(hidden, end.result.noise)
         promise, unbounded = end.result.promise, FALSE
         if f.stop is not None:
             # What a search promised that has failed counts with what that along the steepest descent promises.
