@@ -682,7 +682,14 @@ def _search(line: Line, start: Trial, first: Any, max_trials: int, initial: Any,
     error = resolution(start.cost, start.slope)
 
     def body(
-        a: Any, size: Any, count: Any, settled: Any, best_change: Any, promise: Any, lowest: Any, noise: Any,
+        a: Any,
+        size: Any,
+        count: Any,
+        settled: Any,
+        best_change: Any,
+        promise: Any,
+        lowest: Any,
+        noise: Any,
         *values: Any,
     ) -> Any:
         best, own = list(values[: len(flat)]), values[len(flat) :]
@@ -710,7 +717,18 @@ def _search(line: Line, start: Trial, first: Any, max_trials: int, initial: Any,
     flat, zero = _flat(start), pt.zeros((), dtype)
     ready = finite(start) & (start.slope < 0) & (first > 0) & pt.isfinite(first)
     initial = [np.asarray(value, dtype) if isinstance(value, float) else value for value in initial]
-    variables = [first, zero, np.int64(0), FALSE, zero, np.asarray(np.inf, dtype), start.cost, pt.zeros_like(start.cost), *flat, *initial]
+    variables = [
+        first,
+        zero,
+        np.int64(0),
+        FALSE,
+        zero,
+        np.asarray(np.inf, dtype),
+        start.cost,
+        pt.zeros_like(start.cost),
+        *flat,
+        *initial,
+    ]
     last = repeat(body, variables, pt.switch(ready, max_trials, 0))
     _, size, count, settled, _, promise, lowest, noise, *rest = last
     # Where the trials have run out, slopes alone do not make a step: they may be wrong.

@@ -41,6 +41,20 @@ def unit(a: Tensor) -> Any:
     return pt.exp2(pt.floor(pt.log2(pt.maximum(size, tiny))))
 
 
+# PyTensor takes a factor that all components share out of products and sums, where it may overflow, but not out of a
+# switch.
+
+
+def scaled(a: Tensor, u: Array) -> Any:
+    """`a` times a positive scalar, with which no product or sum of it is written otherwise."""
+    return pt.switch(pt.gt(u, 0), u * a, a)
+
+
+def in_units(a: Tensor, u: Array) -> Any:
+    """`a` divided by a positive scalar, with which no product or sum of it is written otherwise."""
+    return pt.switch(pt.gt(u, 0), a / u, a)
+
+
 def largest(a: Tensor) -> Any:
     """The largest component of a vector in absolute value; NaN if one is NaN, 0 for an empty vector."""
     # A maximum would lose NaN under numba on PyTensor 3.0.

@@ -26,7 +26,7 @@ from ..graph.loops import FALSE, repeat
 from ..line_search import LineSearch, Step, Trial, least_fall, precision, resolution, seen_noise
 from ..objective import Objective
 from ..typing import Scalar, StepSize, Tensor, Updates
-from ..vectors import dot, largest, norm, unit
+from ..vectors import dot, largest, norm, scaled, unit
 from ._linear_algebra import CompactInverseHessian
 
 
@@ -243,7 +243,7 @@ class Descent(NamedTuple):
         size = pt.switch((size > 0) & (size < least), least, size)
         # The unit of the line is of the size of the first trial, so that slopes are of that of the cost: no overflow.
         u = unit(size)
-        p = u * d
+        p = scaled(d, u)
         step, options = f.scaled(p), {}
         if room is not None:
             # All of a step of a rule that knows the bounds is feasible but for rounding.
@@ -405,9 +405,8 @@ class Descent(NamedTuple):
         descent has failed, when the cost has no bound, and when more than `patience` calls in a row have made no
         progress: have found no cost below the lowest, and, where rounding hides how the cost still falls, no gradient
         below nine tenths of the smallest. It has then converged to the precision of the cost, reason 7, if what the
-        slopes promise is no more than the rounding errors of the cost and of the point can hide, or than costs were seen
-        to be wrong. Where the cost is
-        noisy it goes on as long as it is finite.
+        slopes promise is no more than the rounding errors of the cost and of the point can hide, or than costs of
+        trials were seen to be wrong. Where the cost is noisy it goes on as long as it is finite.
 
         Parameters
         ----------

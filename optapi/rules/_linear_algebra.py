@@ -17,7 +17,7 @@ from ..hints import hinted
 from ..notes import note, noted
 from ..objective import Objective
 from ..typing import Array, Scalar, Tensor, Updates, Variables
-from ..vectors import dot, norm, unit
+from ..vectors import dot, in_units, norm, scaled, unit
 
 
 def ratio(a: Tensor, b: Tensor, where: Tensor | None = None) -> Any:
@@ -171,7 +171,7 @@ class CompactInverseHessian(NamedTuple):
         memory = self.memory
         # The matrix does not depend on the lengths of the pairs, and with these its factors do not overflow.
         u = unit(y)
-        s, y = s / u, y / u
+        s, y = in_units(s, u), in_units(y, u)
         good, sy, scale = curvature(s, y)
         good = good & ~unless
         vectors = self.vectors
@@ -443,7 +443,7 @@ def conjugate_gradients(product: Callable[[Any], Any], gradient: Tensor, steps: 
     zero, half, one, epsilon = (np.asarray(value, dtype) for value in (0, 0.5, 1, np.finfo(dtype).eps))
     # From a start of zero the result is linear in the gradient, and in its unit the squares of that do not overflow.
     u = unit(gradient) if start is None else one
-    g = gradient / u
+    g = in_units(gradient, u)
     limit: Any = steps if max_steps is None else max_steps
     # A residual at the level of round-off cannot be reduced.
     tolerance = pt.maximum(as_dtype(pt.as_tensor(tolerance), dtype) / u, epsilon * norm(g))
@@ -514,8 +514,9 @@ def conjugate_gradients(product: Callable[[Any], Any], gradient: Tensor, steps: 
     count = pt.switch(needed & pt.gt(steps, 0), pt.as_tensor(steps) + 1 - i0, 0)
     i, reason, d, r, _, _, *rest = repeat(step, initial, count)
     reason = pt.switch(needed, reason, SOLVED)
-    iterates = Iterates(u * rest[-2], u * (u * rest[-1]), rest[-3]) if keep else None
-    return Solution(u * d, u * r, i - i0, reason, u * (u * (half * dot(r + g, d))), iterates)
+    model = scaled(scaled(half * dot(r + g, d), u), u)
+    iterates = Iterates(u * rest[-2], scaled(scaled(rest[-1], u), u), rest[-3]) if keep else None
+    return Solution(scaled(d, u), scaled(r, u), i - i0, reason, model, iterates)
 
 
 def forcing(gradient: Tensor) -> Any:
@@ -583,8 +584,8 @@ def _to_boundary(d: Any, p: Any, slope: Any, pBp: Any, radius: Any, nonpositive:
     """
     # In units of the radius and of the length of p.
     length = norm(p)
-    inside = d / radius
-    dp, gap = dot(inside, p / length), 1 - dot(inside, inside)
+    inside = in_units(d, radius)
+    dp, gap = dot(inside, in_units(p, length)), 1 - dot(inside, inside)
     # The norm of d grows along the directions of the method, so that dp is not negative and nothing cancels here.
     root = dp + pt.sqrt(dp**2 + gap)
     forward, backward = radius / length * (gap / root), -(radius / length) * root
@@ -603,8 +604,9 @@ def curvature(s: Tensor, y: Tensor) -> tuple[Any, Any, Any]:
     parameters. The test :math:`s^T y > \epsilon y^T y`, which is often stated, depends on those of the cost: in float32
     no pair passes it where the curvature is above 1e7.
     """
-    u = unit(y)  # the square of y may overflow
-    sy, scale = dot(s, y), dot(s, y / u) / dot(y / u, y / u) / u
+    u = unit(y)
+    v = in_units(y, u)
+    sy, scale = dot(s, y), dot(s, v) / dot(v, v) / u
     good = (
         (sy > np.finfo(s.type.dtype).eps * norm(s) * norm(y)) & pt.isfinite(1 / sy) & pt.isfinite(scale) & (scale > 0)
     )

@@ -17,7 +17,7 @@ from ..hints import hinted
 from ..line_search import LineSearch, fixed, strong_wolfe
 from ..objective import Objective
 from ..typing import Manifolds, Scalar, StepSize, Tensor, Updates, Variables, XScale
-from ..vectors import dot, unit
+from ..vectors import dot, in_units, scaled, unit
 from ._descent import Descent
 from ._linear_algebra import CompactInverseHessian, preconditioner_scale, ratio
 
@@ -245,27 +245,28 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
     moved = start.evaluations > 0 if start.point_state else FALSE
     # In units of the vectors, so that no product overflows; beta does not depend on them.
     u, v = unit(g), unit(Pg)
-    slope, gPg = dot(g / u, (beta_d - Pg) / v), dot(g / u, Pg / v)
+    g_u = in_units(g, u)
+    slope, gPg = dot(g_u, in_units(beta_d - Pg, v)), dot(g_u, in_units(Pg, v))
     restart = moved | fresh | ~(slope <= -0.01 * gPg)
     d = pt.switch(restart, -g, beta_d - Pg)
     new: Updates = {}
     if pairs is None:
         decrease = f.state("decrease")
         if step_size is None:
-            same_decrease = decrease / u / pt.switch(restart, gPg, -slope) / u
+            same_decrease = in_units(in_units(decrease, u) / pt.switch(restart, gPg, -slope), u)
             valid = ~moved & (same_decrease > 0) & pt.isfinite(same_decrease)
             step_size = pt.switch(valid, same_decrease, start.first_step)
         end = start.line_search(d, step_size, restart)
-        new[decrease] = -end.result.size * u * u * dot(g / u, end.direction / u)
+        new[decrease] = scaled(scaled(-end.result.size * dot(g_u, in_units(end.direction, u)), u), u)
         d, g = start.transported(end, end.direction), start.transported(end, g)
-        b, unheld = beta(d / u, g / u, end.gradient / u), None
+        b, unheld = beta(*(in_units(a, u) for a in (d, g, end.gradient))), None
     else:
         end = start.line_search(d, step_size, restart)
         d, g = start.transported(end, end.direction), start.transported(end, g)
         pushed = start.pushed(pairs, end)
         v = unit(end.direction)
-        Py = pushed.older(~end.failed).times(end.change) / v
-        b = beta(d / v, g / u, end.gradient / u, preconditioned=Py)
+        Py = in_units(pushed.older(~end.failed).times(end.change), v)
+        b = beta(in_units(d, v), in_units(g, u), in_units(end.gradient, u), preconditioned=Py)
         unheld = dict(zip(pairs, pushed, strict=True))
     b = as_tensor("what beta returned", b)
     restart = end.failed | ~pt.isfinite(b)
@@ -274,7 +275,8 @@ def conjugate_gradient(parameters: Variables, cost: Variable | None = None, grad
         # the 35 problems of Moré, Garbow and Hillstrom.
         overlap = f.scalar("restart_overlap", restart_overlap, low=0).astype(f.dtype)
         v = unit(end.gradient)
-        restart = restart | (abs(dot(end.gradient / v, g / v)) >= overlap * dot(end.gradient / v, end.gradient / v))
+        last = in_units(end.gradient, v)
+        restart = restart | (abs(dot(last, in_units(g, v))) >= overlap * dot(last, last))
     next_steps = pt.switch(end.steepest, 0, steps) + 1
     if restart_every is not None:
         restart = restart | (next_steps >= check_count("restart_every", restart_every))
@@ -545,7 +547,7 @@ def scaled_conjugate_gradient(parameters: Variables, cost: Variable | None = Non
     d = pt.switch(restart, -g, beta_d - g)
     # In units of d, so that no product overflows.
     u = unit(d)
-    e = d / u
+    e = in_units(d, u)
     ee, descent = dot(e, e), -dot(g, e)
     # A step that was refused leaves the point and the direction, and so the curvature.
     needed = ~start.finished & (moved | pt.eq(curvature_valid, 0))
@@ -573,7 +575,8 @@ def scaled_conjugate_gradient(parameters: Variables, cost: Variable | None = Non
 
     current = (x, start.cost, g)
     point, cost, gradient = (pt.switch(accepted, new, old) for new, old in zip(end[:3], current, strict=True))
-    b = (dot(gradient / u, gradient / u) - dot(gradient / u, g / u)) / (descent / u)
+    last = in_units(gradient, u)
+    b = (dot(last, last) - dot(last, in_units(g, u))) / (descent / u)
     reset = failed | ~pt.isfinite(b) | pt.eq((f.count + 1) % f.size, 0)
     next_beta_d = pt.switch(reset, pt.zeros_like(d), b * d)
     new = {

@@ -51,6 +51,47 @@ def test_units_of_the_parameters_and_of_the_cost(rule, dtype):
             assert result.nfev <= 60
 
 
+def compiled_quartic(rule, dtype, mode):
+    """A function from a start and the units of `quartic` to the result of a whole minimization of it."""
+    x = pytensor.shared(np.zeros(2, dtype), name="x", shape=(2,))
+    S, C = pt.scalar("S", dtype=dtype), pt.scalar("C", dtype=dtype)
+    relative = np.asarray({"float64": 1e-6, "float32": 1e-4}[dtype], dtype)
+    u = x / S - np.array([1, 2], dtype)
+    cost = C * pt.sum(np.array([1, 5], dtype) * u**2 + u**4)
+    run = optapi.compile_minimizer([x], cost, rule, inputs=[S, C], tolerance=relative * C / S, mode=mode)
+
+    def minimized(start, x_unit, cost_unit):
+        x.set_value(np.asarray(x_unit, dtype) * np.asarray(start, dtype))
+        run.restart()
+        return run(np.asarray(x_unit, dtype), np.asarray(cost_unit, dtype))
+
+    return minimized
+
+
+MODES = [
+    pytest.param(optapi.PYTHON, id="PYTHON"),
+    pytest.param("NUMBA", marks=[pytest.mark.numba, pytest.mark.long], id="NUMBA"),
+    pytest.param("JAX", marks=pytest.mark.jax, id="JAX"),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rule, mode", [
+    *[pytest.param(rule, optapi.PYTHON, id=f"{rule}-PYTHON") for rule in SEARCHING],
+    *[pytest.param("lbfgs", *mode.values, marks=mode.marks, id=f"lbfgs-{mode.id}") for mode in MODES[1:]],
+])  # fmt: skip
+def test_units_of_a_symbolic_cost(rule, mode, dtype):
+    power = {"float64": 12, "float32": 6}[dtype]
+    minimized = compiled_quartic(rule, dtype, mode)
+    for x_power, cost_power in ((0, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (0, -1), (1, 0)):
+        units = 10.0 ** (power * x_power), 10.0 ** (power * cost_power)
+        for start in ([3, -2], [0, 0]):
+            result = minimized(start, *units)
+            assert result.success, (units, start, result.message)
+            np.testing.assert_allclose(result.x[0] / units[0], [1, 2], rtol=1e-3 if dtype == "float32" else 1e-6)
+            assert result.nfev <= 60
+
+
 @pytest.mark.parametrize("rule", LINES)
 def test_a_first_step_that_rounding_would_hide(rule):
     # A quantity of 1e9, known to 1e8: the gradient is smaller than the distance of two such numbers.
@@ -101,6 +142,21 @@ def test_gradients_whose_squares_overflow(dtype, size, rule):
     )  # fmt: skip
     assert result.success
     np.testing.assert_allclose(result.x, [1, 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", SEARCHING)
+@pytest.mark.parametrize("dtype, size", [("float64", 1e160), ("float32", 1e37)])
+def test_squares_of_symbolic_gradients_that_overflow(dtype, size, rule):
+    # PyTensor may write products of vectors otherwise than a rule does.
+    C, one = np.asarray(size / 20, dtype), np.asarray(1, dtype)
+    x = pytensor.shared(np.array([3, -2], dtype), name="x", shape=(2,))
+    with np.errstate(over="ignore"):
+        run = optapi.compile_minimizer(
+            [x], C * pt.sum((x - one) ** 2), rule, tolerance=1e-5 * float(C), mode=optapi.PYTHON
+        )
+        result = run()
+    assert result.success
+    np.testing.assert_allclose(result.x[0], [1, 1], atol=1e-5)
 
 
 @pytest.mark.parametrize("rule", ["lbfgs", "bfgs", "hager_zhang_cg", "newton", "newton_cg", "trust_region_cg"])
