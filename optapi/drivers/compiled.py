@@ -237,6 +237,8 @@ class CompiledMinimizer:
         self._run: CompiledRun | None = None
         self._running = False
         self._compiled: dict[Any, Any] = {}
+        names = labels(problem.parameters)
+        self._structure = PyTree(partial(NamedList, names=names), tuple(range(len(names))), (PyTree(),) * len(names))
 
     @property
     def parameters(self) -> list[Any]:
@@ -312,9 +314,7 @@ class CompiledMinimizer:
         """A run from `point`, by default from the values that the parameters have now; without inputs, one to load."""
         limits = None if inputs is None else self._program.limits(inputs)
         values = self._program.start_at(point, limits)
-        names = labels(self._problem.parameters)
-        structure = PyTree(partial(NamedList, names=names), tuple(range(len(names))), (PyTree(),) * len(names))
-        evaluator = Evaluator(self._program.evaluate, True, structure, tuple(inputs or ()))
+        evaluator = Evaluator(self._program.evaluate, True, self._structure, tuple(inputs or ()))
         evaluator.limits, evaluator.penalties = limits, self._program.penalties
         evaluator.manifolds = self._program.manifolds
         evaluator.violated = self._program.violated
@@ -350,9 +350,9 @@ class CompiledMinimizer:
 
     def _hold(self, run: CompiledRun) -> None:
         """Let the parameters hold the best point of `run`, and other variables of the caller go on from there."""
-        self._run, position, places = run, run._position, self._program.places
-        values = dict(enumerate(position.values)) | dict(zip(places.parameters, position.best.point, strict=True))
-        held = self._program.handed_back(values)
+        self._run, position = run, run._position
+        best = dict(zip(self._program.places.parameters, position.best.point, strict=True))
+        held = self._program.handed_back(position.values, best)
         assign(list(held), list(held.values()))
 
     def _checked(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
@@ -368,6 +368,8 @@ class CompiledMinimizer:
     def _placed(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
         """What is given for the inputs, in their order."""
         wanted = self._problem.inputs
+        if len(inputs) == len(wanted) and not named:
+            return list(inputs)
         names, rest = ", ".join(str(v.name or v) for v in wanted), wanted[len(inputs) :]
         for name in named:
             if [v.name for v in rest].count(name) != 1:

@@ -89,8 +89,8 @@ class Evaluation:
     @property
     def is_finite(self) -> bool:
         """Whether the cost and the gradients are finite, as far as they are known."""
-        arrays = [*(self.gradients or ()), *(() if self.cost is None else (self.cost,))]
-        return all(np.isfinite(array).all() for array in arrays)
+        cost_is_finite = self.cost is None or isfinite(self.cost)
+        return cost_is_finite and all(np.isfinite(array).all() for array in self.gradients or ())
 
 
 class Evaluator:

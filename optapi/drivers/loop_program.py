@@ -297,15 +297,15 @@ class LoopProgram(Program):
             values[place] = array
         return values
 
-    def handed_back(self, values: Any) -> dict[Any, Any]:
-        """Copies of the values of the variables of the caller, by variable."""
+    def handed_back(self, values: Any, best: Mapping[int, np.ndarray]) -> dict[Any, Any]:
+        """Copies of the values of the variables of the caller, by variable, the `best` point among them."""
 
         def copied(variable: Any, value: Any) -> Any:
             if variable in self._keys:
                 return generator_of(value)
             return value.copy() if isinstance(value, np.ndarray) else deepcopy(value)
 
-        return {variable: copied(variable, values[place]) for place, variable in self.given.items()}
+        return {v: copied(v, best[place] if place in best else values[place]) for place, v in self.given.items()}
 
     @cached_property
     def _fresh(self) -> list[tuple[Any, Any]]:
@@ -383,8 +383,11 @@ class LoopProgram(Program):
     def advance(self, values: Any, evaluator: Evaluator, length: int, call: Any = None) -> Any:
         """The values at most `length` iterations later; `call` is that of a `batch`."""
         # The length is an input, so that one function serves whole runs, runs in pieces, resuming and many starts.
+        call = call or self._advance
+        if not self._oracles:
+            return call(values, *evaluator.args, np.asarray(length))
         with checked(self._oracles):
-            return (call or self._advance)(values, *evaluator.args, np.asarray(length))
+            return call(values, *evaluator.args, np.asarray(length))
 
     def begin(self, values: Any, start: Evaluation) -> Any:
         values, cost, gradients = values.copy(), np.asarray(start.cost), start.gradients or []
@@ -403,10 +406,9 @@ class LoopProgram(Program):
         return super().said(values) or (Ending.NOT_FINITE if int(values[self.ended]) > 0 else None)
 
     def counted(self, values: Any) -> tuple[int, int]:
-        evaluations, products = (
-            sum(int(values[place]) for place in self.places.roles.get(role, ())) for role in ("evaluations", "products")
-        )
-        return evaluations, products
+        roles = self.places.roles
+        evaluations = sum([int(values[place]) for place in roles.get("evaluations", ())])
+        return evaluations, sum([int(values[place]) for place in roles.get("products", ())])
 
     def evaluation(self, values: Any, evaluator: Evaluator) -> Evaluation:
         evaluation = super().evaluation(values, evaluator)

@@ -426,7 +426,9 @@ class minimize_iterator(Run):
         cost = loaded._evaluator.cost
         reached = position.ending == Ending.TARGET and loaded._termination.is_reached(cost(position.now))
         if position.ending is None or (position.ending in (*LIMITS, Ending.TARGET) and not reached):
-            loaded._position = position._replace(ending=loaded._exceeded(position))
+            loaded._position = position._replace(
+                ending=loaded._exceeded(position.values, position.nit, position.seconds)
+            )
         return loaded
 
 

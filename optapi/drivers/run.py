@@ -115,20 +115,22 @@ class Run:
         """The position at the start, with what has to be known there, and the verdict on it."""
         position, evaluator, termination = self._position, self._evaluator, self._termination
         needed, shows = termination.needs_each_iteration or self._program.evaluates_start, self._monitor.reads_rows
+        ending, values = position.ending, position.values
         if needed or (shows and position.nit == 0):
             evaluator.gradients(position.now)
             cost = evaluator.total(position.now)
             if not position.now.is_finite:
-                position = position._replace(ending=Ending.BAD_START)
+                ending = Ending.BAD_START
             elif termination.is_reached(cost) and self._is_feasible(position.now):
-                position = position._replace(ending=Ending.TARGET)
-        if position.ending is None:
-            position = position._replace(ending=self._exceeded(position))
+                ending = Ending.TARGET
+        if ending is None:
+            ending = self._exceeded(values, position.nit, position.seconds)
         if needed:
-            position = position._replace(values=self._program.begin(position.values, position.now))
+            values = self._program.begin(values, position.now)
+        position = position._replace(values=values, begun=True, ending=ending)
         if shows and position.nit == 0:
             self._show(position, 0.0)
-        return position._replace(begun=True)
+        return position
 
     def _after(self, values: Any, began: float) -> Position:
         """The position after the iterations that led to `values`, with the verdict on them."""
@@ -161,12 +163,11 @@ class Run:
             # than the tolerance, a cost may be lower than the minimum.
             same = program.is_constrained or is_same(evaluator.total(now), evaluator.total(best), now.point)
             best = now if same else best
-        position = Position(values, now, best, nit, seconds, True, ending)
         if ending is None:
-            position = position._replace(ending=self._exceeded(position))
+            ending = self._exceeded(values, nit, seconds)
         elif nit == 0 and ending == Ending.NOT_FINITE and not now.is_finite:
-            position = position._replace(ending=Ending.BAD_START)
-        return position
+            ending = Ending.BAD_START
+        return Position(values, now, best, nit, seconds, True, ending)
 
     def _falls_beside(self, now: Evaluation) -> bool:
         """Whether the cost falls where one component alone moves, although no direction of a search promised it.
@@ -210,17 +211,16 @@ class Run:
             return self._termination.is_better(evaluator.total(now), evaluator.total(best))
         return feasible[0] or (not feasible[1] and evaluator.violation(now) <= evaluator.violation(best))
 
-    def _exceeded(self, position: Position) -> Ending | None:
+    def _exceeded(self, values: Any, nit: int, seconds: float) -> Ending | None:
         """Whether one of the limits is reached."""
-        nit, nfev, seconds = self._spent
-        return self._termination.exceeded(
-            position.nit - nit, self._counts(position)["nfev"] - nfev, position.seconds - seconds
-        )
+        before, counts = self._spent, self._termination.max_evaluations is not None
+        evaluations = self._counts(values)["nfev"] - before[1] if counts else 0
+        return self._termination.exceeded(nit - before[0], evaluations, seconds - before[2])
 
     def _show(self, position: Position, step: float) -> None:
         evaluator, now = self._evaluator, position.now
         cost, size = evaluator.total(now), evaluator.size(now)
-        row: tuple[float, ...] = (cost, size, step, self._counts(position)["nfev"], position.seconds)
+        row: tuple[float, ...] = (cost, size, step, self._counts(position.values)["nfev"], position.seconds)
         if self._program.is_constrained:
             row = (*row, evaluator.violation(now))
         self._monitor.show(position.nit, row, position.ending is not None)
@@ -271,15 +271,15 @@ class Run:
 
     @property
     def nfev(self) -> int:
-        return self._counts(self._position)["nfev"]
+        return self._counts(self._position.values)["nfev"]
 
     @property
     def njev(self) -> int:
-        return self._counts(self._position)["njev"]
+        return self._counts(self._position.values)["njev"]
 
     @property
     def nhev(self) -> int:
-        return self._counts(self._position)["nhev"]
+        return self._counts(self._position.values)["nhev"]
 
     @property
     def status(self) -> int | None:
@@ -347,53 +347,67 @@ class Run:
         return self._result(self._position.now)
 
     def _result(self, evaluation: Evaluation) -> OptimizeResult:
-        position, evaluator = self._position, self._evaluator
-        jac: Any = Deferred(partial(self._jac, evaluation))
-        message: Any = Deferred(partial(self._message, position))
-        needed = ("cost", "gradients", *(("violation",) if self._program.is_constrained else ()))
+        position, evaluator, program = self._position, self._evaluator, self._program
+        limits = evaluator.limits
         evaluations = (evaluation, position.now, position.best)
-        unknown = any(getattr(e, part) is None for e in evaluations for part in needed)
-        if unknown or evaluator.penalties is not None:
-            jac, message = jac.make(), message.make()  # these may count a call
+        later: Any = Deferred
+        if evaluator.penalties is not None or not all(map(self._is_known, evaluations)):
+            later = _now  # since a call may count, and the inputs of a compiled minimization are there while it runs
+        jac, message = later(partial(self._jac, evaluation)), later(partial(self._message, position))
         result = OptimizeResult(
             x=self._built(evaluation.point),
             fun=evaluator.total(evaluation),
             jac=jac,
             iterate=Deferred(partial(self._built, position.now.point)),
-            **self._counts(position),
+            nit=position.nit,
+            **self._counts(position.values),
             status=self.status,
             success=self.success,
             message=message,
         )
-        if self._evaluator.limits is not None:
-            active = active_bounds(evaluation.point, self._evaluator.limits)
-            result["active"] = self._built(active)
-            if not self._program.places.bound_multipliers:
-                gradients = zip(self._evaluator.gradients(evaluation), active, strict=True)
-                result["bound_multipliers"] = self._built([np.where(a, g, g.dtype.type(0)) for g, a in gradients])
-        if evaluator.limits is not None or evaluator.manifolds is not None:
-            result["optimality"] = evaluator.size(evaluation)
-        if self._program.is_constrained:
-            result |= self._of_constraints(evaluation)
-        # The inputs of a compiled minimization are there for the time of a call.
-        second: Any = partial(
-            self._program.second_derivatives, evaluation.point, evaluator, evaluator.args, evaluator.limits
-        )
+        size = partial(evaluator.size, evaluation)
+        if limits is not None:
+            result["active"] = later(partial(self._active, evaluation, limits))
+            if not program.places.bound_multipliers:
+                result["bound_multipliers"] = later(partial(self._bound_multipliers, evaluation, limits))
+        if limits is not None or evaluator.manifolds is not None:
+            result["optimality"] = later(size)
+        if program.is_constrained:
+            result["multipliers"] = later(partial(self._multipliers, position))
+            if program.places.bound_multipliers:
+                result["bound_multipliers"] = later(partial(self._bound_multipliers_found, position))
+            result |= {"violation": evaluator.violation(evaluation), "optimality": later(size)}
+        second: Any = partial(program.second_derivatives, evaluation.point, evaluator, evaluator.args, limits)
         if self._has_no_second_derivatives:
             second = no_second_derivatives
         object.__setattr__(result, "_second", second)
         return result
 
-    def _of_constraints(self, evaluation: Evaluation) -> dict[str, Any]:
-        """What a result says of general constraints."""
-        values, places, evaluator = self._position.values, self._program.places, self._evaluator
-        multipliers = [np.array(values[place]) for place in places.multipliers]
-        if evaluator.constraints is not None:
-            multipliers = evaluator.constraints.split(np.concatenate([np.zeros(0), *multipliers]))
-        found = {"multipliers": multipliers}
-        if places.bound_multipliers:
-            found["bound_multipliers"] = self._built([values[place] for place in places.bound_multipliers])
-        return {**found, "violation": evaluator.violation(evaluation), "optimality": evaluator.size(evaluation)}
+    def _is_known(self, evaluation: Evaluation) -> bool:
+        """Whether all is known that a result says of a point."""
+        violation = evaluation.violation is not None or not self._program.is_constrained
+        return violation and evaluation.cost is not None and evaluation.gradients is not None
+
+    def _active(self, evaluation: Evaluation, limits: Any) -> Any:
+        return self._built(active_bounds(evaluation.point, limits))
+
+    def _bound_multipliers(self, evaluation: Evaluation, limits: Any) -> Any:
+        """Those of bounds alone: what is left of the gradient where they are active."""
+        gradients = zip(self._evaluator.gradients(evaluation), active_bounds(evaluation.point, limits), strict=True)
+        return self._built([np.where(a, g, g.dtype.type(0)) for g, a in gradients])
+
+    def _bound_multipliers_found(self, position: Position) -> Any:
+        """Those that a rule with general constraints has found."""
+        return self._built([position.values[place] for place in self._program.places.bound_multipliers])
+
+    def _multipliers(self, position: Position) -> list[np.ndarray]:
+        """Those of general constraints."""
+        found, constraints = self._program.places.multipliers, self._evaluator.constraints
+        multipliers = [np.array(position.values[place]) for place in found]
+        if constraints is None:
+            return multipliers
+        split: list[np.ndarray] = constraints.split(np.concatenate([np.zeros(0), *multipliers]))
+        return split
 
     def _failed(self, error: Exception) -> OptimizeResult:
         """The result of a run in which the cost has raised `error`."""
@@ -404,7 +418,8 @@ class Run:
             fun=np.nan if best.cost is None else self._evaluator.total(best),
             jac=self._built(best.gradients or [np.full_like(array, np.nan) for array in best.point]),
             iterate=self.iterate,
-            **self._counts(self._position),
+            nit=self.nit,
+            **self._counts(self._position.values),
             status=self.status,
             success=False,
             message=SENTENCES[Ending.RAISED],
@@ -412,10 +427,9 @@ class Run:
         result["error"] = error
         return result
 
-    def _counts(self, position: Position) -> dict[str, int]:
-        evaluator, (evaluations, products) = self._evaluator, self._program.counted(position.values)
+    def _counts(self, values: Any) -> dict[str, int]:
+        evaluator, (evaluations, products) = self._evaluator, self._program.counted(values)
         return {
-            "nit": position.nit,
             "nfev": evaluator.nfev + evaluations,
             "njev": evaluator.njev + evaluations,
             "nhev": evaluator.nhev + products,
@@ -519,6 +533,11 @@ class Run:
         if taken and not is_point:
             raise ValueError(f"its {prefix} is of other shapes or dtypes than the point")
         return taken if is_point else None
+
+
+def _now(make: Callable[[], Any]) -> Any:
+    """What stands for `Deferred` where an entry is to be made at once."""
+    return make()
 
 
 # What is in the description of a run, and whether a value is right.

@@ -342,17 +342,6 @@ def _with_rows(G, x, result):  # type: ignore[no-untyped-def]
         result[n + i] = total
 
 
-@numba_njit
-def _longest(v, dv):  # type: ignore[no-untyped-def]
-    """How many times `dv` can be added to `v` until a component is 0."""
-    result = v.dtype.type(np.inf)
-    for i in range(v.shape[0]):
-        for j in range(v.shape[1]):
-            if dv[i, j] < 0:
-                result = min(result, -v[i, j] / dv[i, j])
-    return result
-
-
 @register_funcify_default_op_cache_key(SmallInteriorPoint)
 def numba_funcify_SmallInteriorPoint(op: SmallInteriorPoint, **kwargs: Any) -> Any:
     """Loops, in the order of `quadratic.interior_point`."""
@@ -375,14 +364,17 @@ def numba_funcify_SmallInteriorPoint(op: SmallInteriorPoint, **kwargs: Any) -> A
         dual, primal, right = np.empty(n, x.dtype), np.empty(k, x.dtype), np.empty(size, x.dtype)
         wide, along = np.empty(rows, x.dtype), np.empty(rows, x.dtype)
         slack, products = np.zeros((sides, rows), x.dtype), np.empty((sides, rows), x.dtype)
-        ds, dz = np.empty((sides, rows), x.dtype), np.empty((sides, rows), x.dtype)
+        ds, dz = np.zeros((sides, rows), x.dtype), np.zeros((sides, rows), x.dtype)
+        # Divisions take most of the time where the matrices are small.
+        over_s, over_z = np.zeros((sides, rows), x.dtype), np.zeros((sides, rows), x.dtype)
         for _ in range(steps.item()):
             turns[()] = turns.item() + 1
             mu, settled = zero, True
             _with_rows(G, x, wide)
             for i in range(sides):
                 for j in range(rows):
-                    mu += s[i, j] * z[i, j]
+                    products[i, j] = s[i, j] * z[i, j]
+                    mu += products[i, j]
                     if counts[i, j]:
                         slack[i, j] = (wide[j] if i == 0 else -wide[j]) - limits[i, j] - s[i, j]
                         settled = settled and abs(slack[i, j]) <= tolerance
@@ -408,8 +400,12 @@ def numba_funcify_SmallInteriorPoint(op: SmallInteriorPoint, **kwargs: Any) -> A
             if settled:
                 break
 
+            for i in range(sides):
+                for j in range(rows):
+                    if counts[i, j]:
+                        over_s[i, j], over_z[i, j] = one / s[i, j], one / z[i, j]
             for j in range(rows):
-                along[j] = z[0, j] / s[0, j] + z[1, j] / s[1, j]
+                along[j] = z[0, j] * over_s[0, j] + z[1, j] * over_s[1, j]
             for r in range(n):
                 for c in range(r + np.uint64(1)):
                     total = B[r, c]
@@ -425,15 +421,11 @@ def numba_funcify_SmallInteriorPoint(op: SmallInteriorPoint, **kwargs: Any) -> A
             if not _factored(matrix, order):
                 break
 
-            for i in range(sides):
-                for j in range(rows):
-                    products[i, j] = s[i, j] * z[i, j]
             length = one
             for corrects in range(2):
                 for j in range(rows):
-                    low = (z[0, j] * slack[0, j] + products[0, j]) / s[0, j] if counts[0, j] else zero
-                    high = (z[1, j] * slack[1, j] + products[1, j]) / s[1, j] if counts[1, j] else zero
-                    along[j] = low - high
+                    low = (z[0, j] * slack[0, j] + products[0, j]) * over_s[0, j]
+                    along[j] = low - (z[1, j] * slack[1, j] + products[1, j]) * over_s[1, j]
                 for j in range(n):
                     total = dual[j] + along[j]
                     for i in range(m):
@@ -443,13 +435,14 @@ def numba_funcify_SmallInteriorPoint(op: SmallInteriorPoint, **kwargs: Any) -> A
                     right[n + i] = primal[i]
                 _solved(matrix, order, right)
                 _with_rows(G, right, wide)
+                fastest = zero  # of the rates at which components of s and z fall to 0
                 for i in range(sides):
                     for j in range(rows):
-                        ds[i, j], dz[i, j] = zero, zero
                         if counts[i, j]:
                             ds[i, j] = (wide[j] if i == 0 else -wide[j]) + slack[i, j]
-                            dz[i, j] = -(products[i, j] + z[i, j] * ds[i, j]) / s[i, j]
-                length = min(_longest(s, ds), _longest(z, dz))
+                            dz[i, j] = -(products[i, j] + z[i, j] * ds[i, j]) * over_s[i, j]
+                            fastest = max(fastest, -ds[i, j] * over_s[i, j], -dz[i, j] * over_z[i, j])
+                length = one / fastest if fastest > 0 else dtype(np.inf)
                 if corrects == 0:
                     length, ahead = min(one, length), zero
                     for i in range(sides):
@@ -481,4 +474,4 @@ def numba_funcify_SmallInteriorPoint(op: SmallInteriorPoint, **kwargs: Any) -> A
                     z[i, j] += length * dz[i, j]
         return turns, converged, x, y, s, z
 
-    return interior_point, 1
+    return interior_point, 2

@@ -287,10 +287,14 @@ class CompactHessian(NamedTuple):
         fields = [pt.switch(condition, none, field) for none, field in zip(empty, self[1:], strict=True)]
         return CompactHessian(self.active, *fields)
 
-    def push(self, s: Tensor, y: Tensor, unless: Tensor = FALSE) -> CompactHessian:
-        """These pairs with a new one, which replaces the oldest; see `CompactInverseHessian.push`."""
+    def push(self, s: Tensor, y: Tensor, unless: Tensor = FALSE, scale: Any = None) -> CompactHessian:
+        r"""These pairs with a new one, which replaces the oldest; see `CompactInverseHessian.push`.
+
+        By default the `scale` is :math:`y^T y / s^T y`.
+        """
         memory = self.memory
-        good, sy, scale = curvature(s, y)
+        good, sy, inverse_scale = curvature(s, y)
+        scale = 1 / inverse_scale if scale is None else scale
         good = good & ~unless
         s, y = s / pt.sqrt(sy), y / pt.sqrt(sy)
         slot, vectors = self.pushed % memory, self.vectors
@@ -306,7 +310,7 @@ class CompactHessian(NamedTuple):
             self.active,
             vectors,
             pt.switch(good, products, self.products),
-            pt.switch(good, 1 / scale, self.scale),
+            pt.switch(good, scale, self.scale),
             pt.switch(good, self.pushed + 1, self.pushed),
         )
 

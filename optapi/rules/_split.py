@@ -21,7 +21,7 @@ from ..objective import Objective, Point
 from ..prox import l1_weights, positive_part
 from ..state import shape_of
 from ..typing import Tensor, Weights
-from ..vectors import dot
+from ..vectors import dot, norm
 from ._descent import End
 from ._linear_algebra import CompactHessian
 
@@ -160,6 +160,14 @@ class Split(Objective):
         """The changes of the parameters and of the gradient of the smooth cost."""
         (a, b), (up, _) = self._parts(end.step), self._parts(end.change)
         return a - b, up
+
+    def scale(self, step: Tensor, change: Tensor) -> Any:
+        r"""The scale of the Hessian from the last pair: :math:`\|y\| / \|s\|` of the components that have moved.
+
+        The change of the gradient where components stay at 0 says nothing of the curvature along those that move, but
+        would make :math:`y^T y / s^T y` larger, and steps shorter.
+        """
+        return norm(pt.switch(pt.eq(step, 0), pt.zeros_like(change), change)) / norm(step)
 
     def active(self, point: Tensor) -> Any:
         """What `Box.active` is of the parameters, where a component with a weight is at a bound also at 0."""

@@ -67,7 +67,8 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
         with one or None for each. Components become exactly 0. Each is the difference of two parts that are not
         negative, of which one moves at a time, so that a step may lead to 0, and the next one across. The rule has
         converged when the subgradient of least norm, with bounds the projected one, meets the tolerance; the cost that
-        it reports has the penalty in it.
+        it reports has the penalty in it. The scale of the Hessian is :math:`\|y\| / \|s\|` of the components that
+        moved last, in the place of :math:`y^T y / s^T y`, which those that stay at 0 would make too large.
     manifold : manifold, dict or list, optional
         A manifold of `optapi.manifolds` that the parameters stay on: one for all, or a dictionary from parameters to
         such, or a list with one or None for each. A start that is not on it becomes the nearest point. All points that
@@ -106,8 +107,9 @@ def lbfgs(parameters: Variables, cost: Variable | None = None, gradients: Variab
     With bounds: Byrd, Lu, Nocedal and Zhu (1995), A limited memory algorithm for bound constrained optimization;
     Morales and Nocedal (2011), Remark on algorithm 778: L-BFGS-B. With `l1`: Schmidt, Fung and Rosales (2007), Fast
     optimization methods for L1 regularization, section 3.2, for the two parts; Andrew and Gao (2007), Scalable training
-    of L1-regularized log-linear models, for orthants. On a manifold: Huang, Gallivan and Absil (2015), A Broyden class
-    of quasi-Newton methods for Riemannian optimization, for the pairs.
+    of L1-regularized log-linear models, for orthants; Dai, Al-Baali and Yang (2015), A positive Barzilai-Borwein-like
+    stepsize and an extension for symmetric linear systems, for the scale. On a manifold: Huang, Gallivan and Absil
+    (2015), A Broyden class of quasi-Newton methods for Riemannian optimization, for the pairs.
 
     Examples
     --------
@@ -158,7 +160,8 @@ def _bounded(start: Descent, pairs: CompactHessian, step_size: StepSize | None) 
     direction = model_step(room, start.gradient, f.model(pairs) if split else pairs) if f.size else start.gradient
     end = start.line_search(direction, step_size, restart=pairs.empty)
     step, change = f.pair(end) if split else (end.step, end.change)
-    pushed = pairs.cleared(end.restarted).push(step, change, unless=end.failed)
+    scale = f.scale(step, change) if split else None
+    pushed = pairs.cleared(end.restarted).push(step, change, unless=end.failed, scale=scale)
     unheld = dict(zip(pairs[1:], pushed[1:], strict=True))
     return start.finish(end, {pairs.active: (f if split else f.box).active(end.point)}, unheld=unheld)
 

@@ -215,3 +215,15 @@ def test_multipliers_are_how_fast_the_cost_changes_with_the_bound(sign):
     np.testing.assert_array_equal(again.active["x"], [1, 0])
     np.testing.assert_array_equal(again.bound_multipliers["x"], [-2 * sign, 0])
     assert again.optimality == pytest.approx(0, abs=1e-5)
+
+
+def test_a_result_that_is_read_late_is_that_of_its_run():
+    p, limit = pytensor.shared(np.zeros(2), name="p"), pt.dscalar("limit")
+    cost = pt.sum((p - [3.0, 1.0]) ** 2)
+    bounds = {p: (None, limit)}
+    run = optapi.compile_minimizer([p], cost, "lbfgs", inputs=[limit], bounds=bounds, mode=optapi.PYTHON)
+    results = [run(2.0), run(0.5)]
+    np.testing.assert_array_equal([result.active["p"] for result in results], [[1, 0], [1, 1]])
+    multipliers = [result.bound_multipliers["p"] for result in results]
+    np.testing.assert_allclose(multipliers, [[-2, 0], [-5, -1]], atol=1e-8)
+    assert all(result.optimality <= 1e-5 for result in results)

@@ -12,13 +12,17 @@ def projected_gradient(x, g, low, high):
     return np.clip(-g, low - x, high - x)
 
 
-def compact(pairs, size):
+def short(s, y):
+    """The scale of the Hessian, whose inverse is the shorter step size of Barzilai and Borwein."""
+    return (y @ y) / (s @ y)
+
+
+def compact(pairs, size, scale=short):
     """theta, W and M of Byrd, Lu, Nocedal and Zhu (1995), equations 3.3 to 3.6; `pairs` (s, y) oldest first."""
     if not pairs:
         return 1.0, np.zeros((size, 0)), np.zeros((0, 0))
     S, Y = (np.column_stack(columns) for columns in zip(*pairs, strict=True))
-    s, y = pairs[-1]
-    theta, SY = (y @ y) / (s @ y), S.T @ Y
+    theta, SY = scale(*pairs[-1]), S.T @ Y
     L = np.tril(SY, -1)
     M = np.linalg.inv(np.block([[-np.diag(np.diag(SY)), L.T], [L, theta * S.T @ S]]))
     return theta, np.hstack([Y, theta * S]), M
@@ -54,9 +58,9 @@ def cauchy_point(x, g, low, high, theta, W, M):
     return xc, moving | (g == 0)
 
 
-def model_step(x, g, low, high, pairs):
+def model_step(x, g, low, high, pairs, scale=short):
     """The step to the minimizer on the face of the Cauchy point, by a dense solve, with the projection of 2011."""
-    theta, W, M = compact(pairs, x.size)
+    theta, W, M = compact(pairs, x.size, scale)
     B = theta * np.eye(x.size) - W @ M @ W.T
     xc, free = cauchy_point(x, g, low, high, theta, W, M)
     d = np.zeros(x.size)

@@ -15,15 +15,20 @@ def lbfgs_l1(x, cost_and_gradient, weight, steps, *, memory=10, along=None):
     """L-BFGS-B on the orthant of each point: where a component is 0, that to which the cost descends.
 
     On an orthant weight |x| is linear. A component leads to 0 and no further, and where the cost does not descend to
-    either side it stays. Returns the points, and the number of evaluations up to each of them.
+    either side it stays. The scale of the Hessian is that of Dai, Al-Baali and Yang (2015), of the components that have
+    moved. Returns the points, and the number of evaluations up to each of them.
     """
+
+    def scale(s, y):
+        return np.linalg.norm(y[s != 0]) / np.linalg.norm(s)
+
     pairs, points, evaluations = [], [], [1]
     f, g = cost_and_gradient(x)
     for count in range(steps):
         side = np.where(x == 0, -np.sign(least_subgradient(x, g, weight)), np.sign(x))
         low, high = np.where(side < 0, -np.inf, 0.0), np.where(side > 0, np.inf, 0.0)
         slope = g + weight * side
-        d = model_step(x, slope, low, high, pairs)
+        d = model_step(x, slope, low, high, pairs, scale)
         steepest = not (pairs and slope @ d < 0)
         if steepest:
             pairs, d = [], projected_gradient(x, slope, low, high)

@@ -86,7 +86,7 @@ def test_certified_minima(name):
     slope = abs(reference.least_subgradient(run.x, g, weight)).max()
     np.testing.assert_allclose(run.gradient_size, slope, rtol=1e-6, atol=1e-9 * problem.minimum**0.5)
     if len(EVALUATIONS) == len(PENALIZED):
-        assert np.median(list(EVALUATIONS.values())) <= 42
+        assert np.median(list(EVALUATIONS.values())) <= 34
 
 
 def test_weights_in_all_forms():
