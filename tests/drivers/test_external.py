@@ -275,3 +275,19 @@ def test_a_gradient_that_is_a_constant():
     assert (result.x[0] @ slope) < 0
     np.testing.assert_array_equal(slope, [1.0, -2.0, 3.0])
     np.testing.assert_array_equal(result.jac[0], slope)
+
+
+@pytest.mark.numba
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_of_matrices_of_any_layout_in_a_loop(dtype):
+    a, b = (pt.matrix(shape=shape, dtype=dtype) for shape in ((3, 5), (8, 5)))
+
+    def turn(total):
+        return [total + a @ b[::2].T + (total.T @ a).sum()], pt.constant(np.bool_(False))
+
+    [total] = optapi.repeat(turn, [pt.zeros((3, 4), dtype)], 2)
+    function = pytensor.function([a, b], total, mode="NUMBA")
+    x, y = RANDOM.normal(size=(3, 5)).astype(dtype), RANDOM.normal(size=(8, 5)).astype(dtype)
+    first = x @ y[::2].T
+    expected = 2 * first + (first.T @ x).sum()
+    np.testing.assert_allclose(function(x, y), expected, rtol=1e-4 if dtype == "float32" else 1e-10)
