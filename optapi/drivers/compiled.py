@@ -29,7 +29,7 @@ from .loop_program import LoopProgram, Problem
 from .members import Data, Ends, Members, filtered, pieces, shown, worked
 from .options import check_rule, name_of, option_of, rule_of
 from .paths import CompiledPaths, Paths
-from .progress import Checkpoint, Monitor
+from .progress import Checkpoint, Monitor, compiling
 from .results import BatchResult, OptimizeResult, summed_up
 from .run import Position, Run, all_together, no_second_derivatives, read
 from .termination import Termination
@@ -79,7 +79,7 @@ def compile_minimizer(parameters: Variables, cost: Variable | None = None, opt_a
         As for `minimize_iterator`; they look at each iteration, so that each is a call of the compiled function.
     time_limit, progressbar, verbose
         As for `minimize_iterator`; they look from time to time, or at each of so many iterations. The time limit is
-        that of one call.
+        that of one call. A progress bar also shows how long numba has compiled.
     checkpoint : str, path or Checkpoint, optional
         As for `minimize_iterator`; `CompiledMinimizer.load` and `resume` go on from such a file.
     mode : PyTensor mode or str, optional
@@ -232,7 +232,8 @@ class CompiledMinimizer:
 
     def __init__(self, problem: Problem, termination: Termination, monitor: Monitor):
         self._problem, self._termination, self._monitor = problem, termination, monitor
-        self._program = LoopProgram(problem)
+        with compiling(monitor.progressbar):
+            self._program = LoopProgram(problem)
         self._home = [p.get_value(borrow=False) for p in problem.parameters]
         self._run: CompiledRun | None = None
         self._running = False

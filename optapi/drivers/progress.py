@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import check_count, check_flag
+from ..graph.waiting import WAITING
 from .results import OptimizeResult
 from .termination import Ending
 
@@ -112,10 +115,13 @@ class Bar:
         rate = iteration / max(now - self.began, 1e-9)
         self.shown = now
         facts = f"cost {row[0]:.6e}  gradient {row[1]:.2e}  {rate:.0f}/s" if row else f"{rate:.1f}/s"
+        self._draw(iteration, f"iteration {iteration}" if row else f"{iteration} of {self.total}", facts)
+
+    def _draw(self, completed: float, place: str, facts: str) -> None:
         if self.rich is not None:
-            self.rich.update(self.task, completed=iteration, facts=facts, refresh=True)
+            self.rich.update(self.task, completed=completed, facts=facts, refresh=True)
             return
-        line = f"{self.label}  {f'iteration {iteration}' if row else f'{iteration} of {self.total}'}  {facts}"
+        line = f"{self.label}  {place}  {facts}"
         sys.stderr.write("\r" + line.ljust(self.width))
         sys.stderr.flush()
         self.width = len(line)
@@ -131,6 +137,47 @@ class Bar:
         elif self.width:
             sys.stderr.write("\n")
             sys.stderr.flush()
+
+
+class Clock(Bar):
+    """A bar that moves by itself while something is compiled: the seconds so far, and how many it usually takes."""
+
+    def __enter__(self) -> Clock:
+        self.open()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._show()
+        self.pause()
+
+    def _run(self) -> None:
+        while not self._ended.wait(self.INTERVAL):
+            self._show()
+
+    def _show(self) -> None:
+        seconds = time.perf_counter() - self.began
+        self._draw(seconds, f"{seconds:.0f} of about {self.total}", "seconds")
+
+
+@contextmanager
+def compiling(progressbar: bool | str) -> Iterator[None]:
+    """Show how long a compilation has taken that a backend tells of meanwhile, if a bar is wanted."""
+    with ExitStack() as shown:
+
+        def waiting(label: str, seconds: int) -> None:
+            shown.close()  # that of the one before
+            shown.enter_context(Clock(f"compiling {label}", seconds))
+
+        token = WAITING.set(waiting if Bar.wanted(progressbar) else None)
+        try:
+            yield
+        finally:
+            WAITING.reset(token)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from .external import EVALUATION, FUNCTIONS, PRODUCT
 from .numba import returned
 from .numba_source import Source
 from .replace import replaced
+from .waiting import WAITING
 
 
 # What numba takes for a line, which mostly calls an operation, to say so beforehand.
@@ -82,6 +83,9 @@ class FreeNumbaLinker(NumbaLinker):
                 f"optapi: numba compiles {self.label} for about {about} s, the first time; mode='JAX' and "
                 "mode=optapi.PYTHON begin sooner\n"
             )
+            waiting = WAITING.get()
+            if waiting is not None:
+                waiting(self.label, about)
 
 
 class WholeLinker(FreeNumbaLinker):

@@ -1,8 +1,12 @@
 """Loops under numba that call the cost through its address, and the sources that they are compiled from."""
 
+import os
 import pickle
 import subprocess
 import sys
+import threading
+import time
+import warnings
 from importlib import import_module
 
 import numpy as np
@@ -14,6 +18,7 @@ from pytensor.raise_op import Assert
 import optapi
 from optapi.drivers.external import Packing, is_separable
 from optapi.drivers.loop_program import Problem
+from optapi.drivers.progress import compiling
 from optapi.objective import Objective
 
 
@@ -130,6 +135,33 @@ def test_processes_share_what_is_compiled(tmp_path):
     assert [process.communicate()[0].strip() for process in running] == ["True"] * 3
 
 
+@pytest.mark.numba
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_child_goes_on_with_what_is_compiled_and_compiles_anew():
+    def made(center):
+        x = pytensor.shared(np.zeros(2), name="x")
+        return optapi.compile_minimizer([x], pt.sum(pt.cosh(x - center)), "barzilai_borwein", mode="NUMBA")
+
+    run = made(2.0)
+    expected = run().x[0]
+    run.restart()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that threads are running, of Python or of JAX
+        child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            found = [run().x[0], pickle.loads(pickle.dumps(run))().x[0], made(3.0)().x[0]]
+            # The pickle starts where the first has ended.
+            right = [np.array_equal(found[0], expected), *(abs(found[i] - c).max() < 1e-4 for i, c in ((1, 2), (2, 3)))]
+            code = 0 if all(right) else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    np.testing.assert_array_equal(run.parameters[0].get_value(), 0)
+    np.testing.assert_array_equal(run().x[0], expected)
+
+
 def test_costs_that_stay_in_the_loop():
     (w, b), cost, inputs = logistic()
 
@@ -185,6 +217,31 @@ def test_what_takes_long_to_compile_is_announced(capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.numba
+@pytest.mark.parametrize("has_rich", [False, True])
+def test_a_bar_shows_how_long_it_has_compiled(capsys, monkeypatch, has_rich):
+    if has_rich:
+        pytest.importorskip("rich")
+    else:
+        monkeypatch.setitem(sys.modules, "rich.console", None)
+    linker = import_module("optapi.graph.threads").FreeNumbaLinker("lbfgs")
+    linker.lines = 500
+    before = threading.active_count()
+    for progressbar in (False, "force"):
+        with compiling(progressbar):
+            linker.announce(None)
+            time.sleep(0.5)
+        said = capsys.readouterr().err
+        assert ("compiling lbfgs" in said) == bool(progressbar)
+    if not has_rich:
+        lines = said.split("\n")[1].split("\r")
+        assert len(lines) > 3
+        assert lines[-1].strip() in [f"compiling lbfgs  {i} of about 15  seconds" for i in (0, 1)]
+    assert threading.active_count() == before
+    linker.announce(None)
+    assert "compiling" not in capsys.readouterr().err
+
+
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("mode", [optapi.PYTHON, pytest.param("JAX", marks=pytest.mark.jax)])
 def test_compile(mode):
@@ -218,3 +275,19 @@ def test_a_gradient_that_is_a_constant():
     assert (result.x[0] @ slope) < 0
     np.testing.assert_array_equal(slope, [1.0, -2.0, 3.0])
     np.testing.assert_array_equal(result.jac[0], slope)
+
+
+@pytest.mark.numba
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_of_matrices_of_any_layout_in_a_loop(dtype):
+    a, b = (pt.matrix(shape=shape, dtype=dtype) for shape in ((3, 5), (8, 5)))
+
+    def turn(total):
+        return [total + a @ b[::2].T + (total.T @ a).sum()], pt.constant(np.bool_(False))
+
+    [total] = optapi.repeat(turn, [pt.zeros((3, 4), dtype)], 2)
+    function = pytensor.function([a, b], total, mode="NUMBA")
+    x, y = RANDOM.normal(size=(3, 5)).astype(dtype), RANDOM.normal(size=(8, 5)).astype(dtype)
+    first = x @ y[::2].T
+    expected = 2 * first + (first.T @ x).sum()
+    np.testing.assert_allclose(function(x, y), expected, rtol=1e-4 if dtype == "float32" else 1e-10)
