@@ -171,7 +171,7 @@ class CompactInverseHessian(NamedTuple):
         memory = self.memory
         # The matrix does not depend on the lengths of the pairs, and with these its factors do not overflow.
         u = unit(y)
-        s, y = in_units(s, u), in_units(y, u)
+        s, y = s / u, y / u
         good, sy, scale = curvature(s, y)
         good = good & ~unless
         vectors = self.vectors
