@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -149,6 +150,7 @@ def test_a_child_goes_on_with_what_is_compiled_and_compiles_anew():
         warnings.simplefilter("ignore")  # that threads are running, of Python or of JAX
         child = os.fork()
     if child == 0:
+        signal.alarm(300)  # a child that waits for a lock would do so for ever
         code = 1
         try:
             found = [run().x[0], pickle.loads(pickle.dumps(run))().x[0], made(3.0)().x[0]]
