@@ -7,7 +7,8 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from scipy.optimize import minimize
+from pytensor.graph.replace import graph_replace
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import gammaln
 from scipy.stats import multivariate_normal
 
@@ -17,6 +18,7 @@ from optapi import schedules
 
 pm = pytest.importorskip("pymc")
 
+from pymc.logprob.utils import ParameterValueError  # noqa: E402
 from pymc_models import EFFECTS, ERRORS, MODELS, eight_schools  # noqa: E402
 
 import optapi.pymc as op  # noqa: E402
@@ -193,6 +195,28 @@ class TestMaximum:
         assert fit().fun == pytest.approx(plain().fun, abs=1e-10)
         model.set_data("data", np.array([4.0, 5.0, 9.0]))
         assert fit().fun == pytest.approx(plain().fun, abs=1e-10)
+
+
+class TestLogDensities:
+    def test_checks_of_parameters_are_values_in_a_whole_minimization(self):
+        y = np.array([0.1, -0.2, 0.05])
+        with pm.Model() as model:
+            s = pm.Normal("s", 1, 10)
+            pm.Normal("y", 0, s, observed=y)
+        scale = pytensor.shared(0.3, name="s")
+        logp = model.logp()
+        [cost] = graph_replace([-logp], {model.rvs_to_values[s]: scale})
+        before = pytensor.dprint(cost, file="str")
+        result = optapi.compile_minimizer([scale], cost, "lbfgs", mode=optapi.PYTHON)()
+        assert pytensor.dprint(cost, file="str") == before
+        # Steps from there lead below 0, where PyMC's own check raises.
+        scale.set_value(-0.1)
+        with pytest.raises(ParameterValueError, match="sigma > 0"):
+            cost.eval(mode=optapi.PYTHON)
+        cost_of = lambda s: len(y) * np.log(s) + np.sum(y**2) / (2 * s**2) + (s - 1) ** 2 / 200  # noqa: E731
+        exact = minimize_scalar(cost_of, bounds=(0.01, 1), method="bounded", options={"xatol": 1e-10}).x
+        assert result.success
+        assert result.x["s"] == pytest.approx(exact, rel=1e-6)
 
 
 class TestTrees:

@@ -39,7 +39,7 @@ from ..graph.loops import FALSE, as_update, loop
 from ..graph.members import for_members, vectorized
 from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays, checked, oracles
-from ..graph.replace import replaced
+from ..graph.replace import as_values, replaced
 from ..losses import Robust
 from ..objective import Objective, conjunction
 from ..pytree import largest
@@ -90,7 +90,7 @@ class Problem(NamedTuple):
         check_not_swapped("compile_minimizer", parameters, cost)
         parameters = check_shared(parameters)
         has_cost = cost is not None or options.get("residuals") is None
-        cost = check_cost(cost) if has_cost else residual_cost(parameters, rule, options)
+        cost = as_values(check_cost(cost) if has_cost else residual_cost(parameters, rule, options))
         if updates is not None:
             check_updates(updates)
         options = dict(options)

@@ -21,14 +21,15 @@ from ..graph.compat import lowered, rewritten
 from ..graph.derivatives import differentiate, lacks_gradient
 from ..graph.members import vectorized
 from ..graph.numpy_linker import PYTHON
+from ..graph.replace import CHECKED
 from .options import check_kind_of_mode
 from .pathfinder import Drawn
 from .program import joined
 
 
 BACKENDS = {"python": "PYTHON", "numba": "NUMBA", "c": "CVM", "cvm": "CVM", "jax": "JAX"}
-# What PyMC's rewrites of its parameter checks are called: into -inf, and into nothing.
-CHECKED, UNCHECKED = "local_check_parameter_to_ninf_switch", "local_remove_check_parameter"
+# What PyMC's rewrite of its checks of parameters into nothing is called.
+UNCHECKED = "local_remove_check_parameter"
 # What results have that is no number or vector, or that the tree has elsewhere.
 LEFT_OUT = ("hess_inv", "trace", "error")
 

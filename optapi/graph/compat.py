@@ -178,7 +178,7 @@ def lowered(outputs: Sequence[Any]) -> list[Any]:
     return rewritten(outputs, "lower_xtensor")
 
 
-def rewritten(outputs: Sequence[Any], *names: str) -> list[Any]:
-    """`outputs` as PyTensor's rewrites of these names, or tags, write them."""
-    found: Any = rewrite_graph(list(outputs), include=names)
+def rewritten(outputs: Sequence[Any], *names: str, clone: bool = False) -> list[Any]:
+    """`outputs` as PyTensor's rewrites of these names, or tags, write them; without `clone` the graph is changed."""
+    found: Any = rewrite_graph(list(outputs), include=names, clone=clone)
     return list(found)

@@ -8,6 +8,8 @@ from typing import Any
 from pytensor.graph.op import HasInnerGraph
 from pytensor.graph.traversal import ancestors, toposort
 
+from .compat import rewritten
+
 
 def replaced(outputs: Sequence[Any], replacements: Mapping[Any, Any]) -> list[Any]:
     """`outputs` with the values of `replacements` in the places of its keys; what does not depend on these is shared.
@@ -30,3 +32,13 @@ def operations(outputs: Iterable[Any]) -> Iterator[Any]:
         yield node.op
         if isinstance(node.op, HasInnerGraph):
             yield from operations(node.op.inner_outputs)
+
+
+# What PyMC's rewrite of its checks of parameters into minus infinity is called.
+CHECKED = "local_check_parameter_to_ninf_switch"
+
+
+def as_values(cost: Any) -> Any:
+    """`cost` with PyMC's checks of parameters as values, as ``pymc.compile`` has them; any other as it is."""
+    has_checks = any(type(op).__name__ == "CheckParameterValue" for op in operations([cost]))
+    return rewritten([cost], "canonicalize", CHECKED, clone=True)[0] if has_checks else cost
