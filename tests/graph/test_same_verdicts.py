@@ -19,7 +19,7 @@ CASES = {}
 
 
 def case(rule, *, tolerance, value, reason="Converged", rtol=1e-6, atol=0.0):
-    """Register a function from nothing to a parameter and a cost as the case of its name."""
+    """Register a function from nothing to a parameter, or a list of them, and a cost as the case of its name."""
 
     def register(function):
         CASES[function.__name__] = (function, rule, tolerance, value, reason, rtol, atol)
@@ -136,6 +136,28 @@ def negative_curvature_after_an_inner_step():
     return x, x[0] ** 2 + (x[1] + x[1] ** 2) ** 2 + (pt.exp(x[2]) - 1) ** 2
 
 
+def intercept_data():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(50, 3))
+    return X, np.where(X @ [1.0, -2.0, 0.5] + rng.logistic(size=50) > 0, 1.0, -1.0)
+
+
+def with_an_intercept():
+    X, s = intercept_data()
+
+    def cost(p):
+        return np.sum(np.logaddexp(0, -s * (X @ p[:3] + p[3]))) + p[:3] @ p[:3] / 2
+
+    return scipy.optimize.minimize(cost, np.zeros(4), method="BFGS", options={"gtol": 1e-5}).x
+
+
+@case("newton_cg", tolerance=1e-9, value=with_an_intercept(), rtol=1e-4)
+def an_intercept_that_is_a_number():
+    X, s = intercept_data()
+    w, b = pytensor.shared(np.zeros(3), name="w"), pytensor.shared(0.0, name="b")
+    return [w, b], pt.sum(pt.softplus(-s * (X @ w + b))) + pt.sum(w**2) / 2
+
+
 # Trials far away
 
 
@@ -204,16 +226,18 @@ RUNS = [
 def ending(name, mode):
     """The result of the case."""
     function, rule, tolerance, *_ = CASES[name]
-    parameter, cost = function()
+    parameters, cost = function()
+    parameters = parameters if isinstance(parameters, list) else [parameters]
     with np.errstate(all="ignore"):
-        return optapi.compile_minimizer([parameter], cost, rule, tolerance=tolerance, mode=mode)()
+        return optapi.compile_minimizer(parameters, cost, rule, tolerance=tolerance, mode=mode)()
 
 
 def check(name, result):
     *_, value, reason, rtol, atol = CASES[name]
     assert result.success
     assert result.message.split(":")[0] == reason
-    np.testing.assert_allclose(result.x[0], value, rtol=rtol, atol=atol)
+    assert result.status == 0
+    np.testing.assert_allclose(np.concatenate(list(map(np.ravel, result.x))), value, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -4,6 +4,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from more_garbow_hillstrom import PROBLEMS
 
 import optapi
 from optapi.line_search import Trial
@@ -227,3 +228,32 @@ def test_searches_go_by_slopes_where_rounding_hides_the_cost(name):
         # Closer to the minimizer than the start.
         assert abs(found - 2) < 2
         assert name == "backtracking" or size != 1e-3 or found > 0.1
+
+
+# The others take a step here, by slopes alone.
+@pytest.mark.parametrize("name", ["weak_wolfe", "strong_wolfe", "more_thuente"])
+def test_searches_see_how_wrong_a_cost_is(name):
+    def found(line):
+        first = pt.dscalar("first")
+        step = getattr(optapi.line_search, name)(line, line(pt.constant(0.0)), first)
+        return pytensor.function([first], [step.noise, step.failed], mode=optapi.PYTHON)(1.0)
+
+    # All costs but the first are too high by 1e-9, where the slopes promise 5e-13.
+    noise, failed = found(lambda a: Trial(1 + 1e-9 * pt.gt(a, 0) - 1e-12 * (a - a**2 / 2), -1e-12 * (1 - a)))
+    assert failed
+    assert noise == pytest.approx(1e-9, rel=1e-3)
+    # A derivative of the wrong sign is no noise, however short the step is.
+    noise, failed = found(lambda a: Trial(1 + 1e-3 * a, -1e-3 + 0 * a))
+    assert failed
+    assert noise <= 1e-14
+
+
+@pytest.mark.parametrize("number", [17, 20])
+def test_least_squares_in_float32_converge_to_the_precision_of_the_cost(number):
+    [problem] = [p for p in PROBLEMS if p.number == number]
+    x = pytensor.shared(problem.start.astype("float32"), name="x", shape=problem.start.shape)
+    result = optapi.compile_minimizer([x], problem.cost([x]), "lbfgs", tolerance=1e-6, mode=optapi.PYTHON)()
+    assert result.success, result.message
+    cost, _ = problem.evaluate(result.x[0].astype("float64"))
+    start, _ = problem.evaluate(problem.start)
+    assert float(cost) - min(problem.minima) <= 1e-6 * float(start)
