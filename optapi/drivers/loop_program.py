@@ -383,11 +383,8 @@ class LoopProgram(Program):
     def advance(self, values: Any, evaluator: Evaluator, length: int, call: Any = None) -> Any:
         """The values at most `length` iterations later; `call` is that of a `batch`."""
         # The length is an input, so that one function serves whole runs, runs in pieces, resuming and many starts.
-        call = call or self._advance
-        if not self._oracles:
-            return call(values, *evaluator.args, np.asarray(length))
         with checked(self._oracles):
-            return call(values, *evaluator.args, np.asarray(length))
+            return (call or self._advance)(values, *evaluator.args, np.asarray(length))
 
     def begin(self, values: Any, start: Evaluation) -> Any:
         values, cost, gradients = values.copy(), np.asarray(start.cost), start.gradients or []
