@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,6 +33,7 @@ from optapi.distributed import Partitions, chunks, dask_engine
 
 
 ROWS, COLUMNS, PARTS = 2_000_000, 20, 8
+ROUNDS = 3
 # Of the file of 2 GiB, and of one of its chunks.
 MANY, CHUNK = 12_800_000, 200_000
 POINT = np.full(COLUMNS, 0.01)
@@ -43,9 +45,10 @@ it began, other programs kept {os.getloadavg()[0]:.1f} processes busy. Only if t
 the efficiency by it count; what is by the processor changes little with them.
 """
 ENGINES = """An evaluation of the cost and its gradient, in milliseconds: by the clock, least and median, and what all
-processes take of processors. Efficiency is the share of twice the speed of one process, by the least; by the processor,
-what one process takes of what all do. For {rows} rows the time of an evaluation of {parts} rows, one in each partition,
-is what the engine itself takes.
+processes take of processors; the least of three rounds, in turns. Efficiency is the share of twice the speed of one
+process, by the least; by the processor, what one process takes of what all do. Two threads without an engine evaluate
+half of the partitions each and meet: the most that this machine gives. For {rows} rows the time of an evaluation of
+{parts} rows, one in each partition, is what the engine itself takes.
 """
 STREAMING = """The same file of {size:.0f} MiB, in chunks of {chunk:.0f} MiB, in a process of its own: mapped, and then
 read into memory, in turns, least of {times}. Memory is the highest of the process without what is mapped of files
@@ -124,26 +127,61 @@ def engines(files, chunk, client):
     kinds["2 processes"] = (pool, half)
     if client is not None:
         kinds["dask, 2 workers"] = (dask_engine(client), half)
-    alone, bits = None, None
-    for name, (engine, group) in kinds.items():
-        f = made(parts, rows, engine, group)
-        value, slope = f(POINT)
-        bits = (value, slope) if bits is None else bits
-        same = value == bits[0] and np.array_equal(slope, bits[1])
-        before, times = processors(), 15
-        least, middle = best(lambda f=f: f(POINT), times - 1)
-        taken = (processors() - before) / times * 1e3
-        alone = (least, taken) if alone is None else alone
-        share = " | " if name == "in process" else f"{alone[0] / least / 2:.0%} | {alone[1] / taken:.0%}"
+    found = {name: made(parts, rows, engine, group) for name, (engine, group) in kinds.items()}
+    value, slope = found["in process"](POINT)
+    same = {name: value == f(POINT)[0] and np.array_equal(slope, f(POINT)[1]) for name, f in found.items()}
+    apart = [made(some, rows) for some in (parts[:half], parts[half:])]
+    calls = {name: partial(f, POINT) for name, f in found.items()}
+    with Meeting([partial(f, POINT) for f in apart]) as meeting:
+        calls["two threads without an engine"] = meeting.call
+        times = {name: [] for name in calls}
+        for _ in range(ROUNDS):
+            for name, call in calls.items():
+                call()
+                before = processors()
+                clocks = [spent(call) for _ in range(10)]
+                times[name].append((min(clocks), float(np.median(clocks)), (processors() - before) * 1e2))
+    alone = smallest(times["in process"])
+    for name, some in times.items():
+        least, middle, taken = smallest(some)
+        share = " | " if name == "in process" else f"{alone[0] / least / 2:.0%} | {alone[2] / taken:.0%}"
         own = ""
-        if rows == ROWS:
+        if rows == ROWS and name in kinds:
             few = [tuple(file[k : k + 1] for file in files) for k in range(len(parts))]
-            f = made([(np.array(x), np.array(t)) for x, t in few], rows, engine, group)
-            least_own, middle_own = best(lambda f=f: f(POINT), 30)
+            f = made([(np.array(x), np.array(t)) for x, t in few], rows, *kinds[name])
+            least_own, middle_own = best(partial(f, POINT), 30)
             own = f"{least_own:.2f} / {middle_own:.2f}"
-        line = [name, f"{least:.0f} / {middle:.0f}", f"{taken:.0f}", share, own, "yes" if same else "no"]
-        yield f"| {' | '.join(line)} |"
+        line = [name, f"{least:.0f} / {middle:.0f}", f"{taken:.0f}", share, own]
+        yield f"| {' | '.join([*line, 'yes' if same.get(name) else 'no' if name in same else ''])} |"
     pool.shutdown()
+
+
+class Meeting:
+    """Threads that each call a function of its own, all at the same time: what the machine gives to two."""
+
+    def __init__(self, calls):
+        self.barrier, self.ended = threading.Barrier(len(calls) + 1), False
+        for call in calls:
+            threading.Thread(target=self.work, args=(call,), daemon=True).start()
+
+    def work(self, call):
+        while True:
+            self.barrier.wait()
+            if self.ended:
+                return
+            call()
+            self.barrier.wait()
+
+    def call(self):
+        self.barrier.wait()
+        self.barrier.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.ended = True
+        self.barrier.wait()
 
 
 class Anonymous(threading.Thread):
