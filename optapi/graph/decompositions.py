@@ -1,6 +1,6 @@
-"""Singular value decompositions, as least squares need them.
+"""Small systems of linear equations, and singular value decompositions, as the rules need them.
 
-That of LAPACK takes a microsecond per call before it begins, and in a batch goes one member after the other.
+LAPACK takes a microsecond per call before it begins, and in a batch goes one member after the other.
 """
 
 from __future__ import annotations
@@ -66,3 +66,57 @@ def _vectorize_decomposition(op: Decomposition, node: Apply, *inputs: Any) -> Se
 def decomposed(transposed: Any, vector: Any) -> list[Any]:
     """What a `Decomposition` has of a matrix, given transposed, and a vector."""
     return list(Decomposition().make_node(transposed, vector).outputs)
+
+
+class Elimination(Op):
+    """The solution X of A X = B by Gaussian elimination without pivots, infinite or NaN where a pivot is 0."""
+
+    __props__ = ()
+
+    def make_node(self, *inputs: Any) -> Apply:
+        matrix, right = inputs
+        return Apply(self, [matrix, right], [right.type()])
+
+    def perform(self, node: Apply | None, inputs: Any, outputs: Any) -> None:
+        matrix, right = inputs
+        try:
+            outputs[0][0] = np.linalg.solve(matrix, right)
+        except np.linalg.LinAlgError:  # of all members, although one is at fault
+            members = [_solution(a, b) for a, b in zip(_matrices(matrix), _matrices(right), strict=True)]
+            outputs[0][0] = np.array(members).reshape(right.shape)
+
+    def infer_shape(self, *arguments: Any) -> list[Any]:
+        return [arguments[-1][1]]
+
+
+def _matrices(array: np.ndarray) -> np.ndarray:
+    return array.reshape(-1, *array.shape[-2:])
+
+
+def _solution(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    try:
+        return np.linalg.solve(matrix, right)
+    except np.linalg.LinAlgError:
+        return np.full_like(right, np.nan)
+
+
+@_vectorize_node.register(Elimination)
+def _vectorize_elimination(op: Elimination, node: Apply, *inputs: Any) -> Sequence[Any]:
+    matrix, right = inputs
+    if matrix.type.ndim < right.type.ndim:
+        matrix = pt.broadcast_to(matrix, [*right.shape[:-2], *matrix.shape[-2:]])
+    right = pt.broadcast_to(right, [*matrix.shape[:-2], *right.shape[-2:]])
+    return op.make_node(matrix, right).outputs
+
+
+def eliminated(matrix: Any, right: Any) -> Any:
+    """The solution X of `matrix` X = `right`, a vector or a matrix, by elimination without pivots where it is compiled.
+
+    It raises nothing, and is as good as one with pivots for the matrices of a `CompactHessian`, whose first half is
+    negative definite and leaves a second half that is positive definite, and for triangles whose rows and columns are
+    in another order.
+    """
+    matrix, right = pt.as_tensor(matrix), pt.as_tensor(right)
+    if right.type.ndim == 1:
+        return eliminated(matrix, right[:, None])[:, 0]
+    return Elimination().make_node(matrix, right).outputs[0]

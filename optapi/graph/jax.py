@@ -11,7 +11,7 @@ from pytensor.graph.basic import Apply
 from pytensor.link.jax.dispatch.basic import jax_funcify
 
 from .compat import inner_graph
-from .decompositions import SWEEPS, Decomposition
+from .decompositions import SWEEPS, Decomposition, Elimination
 from .generators import FromKey, ToKey
 from .implicit import Implicit
 from .loops import Loop
@@ -152,6 +152,23 @@ def _rotated(rows: Any) -> Any:
         return (turns < SWEEPS) & ~quiet
 
     return jax.lax.while_loop(goes_on, sweep, (0, jnp.asarray(False), rows))[2][..., :size, :]
+
+
+@jax_funcify.register(Elimination)
+def jax_funcify_Elimination(op: Elimination, **kwargs: Any) -> Any:
+    """Row after row."""
+
+    def eliminated(matrix: Any, right: Any) -> Any:
+        size = matrix.shape[-1]
+
+        def turn(k: Any, both: Any) -> Any:
+            row = both[..., k, :] / both[..., k, k][..., None]
+            others = both - both[..., :, k][..., None] * row[..., None, :]
+            return jnp.where((jnp.arange(size) == k)[:, None], row[..., None, :], others)
+
+        return jax.lax.fori_loop(0, size, turn, jnp.concatenate([matrix, right], axis=-1))[..., size:]
+
+    return eliminated
 
 
 def for_members(function: Any, wide: Sequence[bool], kept: Sequence[int]) -> Callable[..., Any]:

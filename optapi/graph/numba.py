@@ -14,7 +14,7 @@ from pytensor.link.numba.dispatch.basic import (
     register_funcify_default_op_cache_key,
 )
 
-from .decompositions import SWEEPS, Decomposition
+from .decompositions import SWEEPS, Decomposition, Elimination
 from .external import EVALUATION, PRODUCT, External, ExternalProduct
 from .interior_point import FRACTION, NOTHING, REGULAR, SmallInteriorPoint
 from .loops import Loop
@@ -283,6 +283,50 @@ def numba_funcify_Decomposition(op: Decomposition, **kwargs: Any) -> Any:
         return right, values, along
 
     return decomposed, 2
+
+
+@numba_njit
+def _eliminated(matrix, right):  # type: ignore[no-untyped-def]
+    """Write over `right` the solution for a `matrix`, which is lost."""
+    size, width, one = np.uint64(matrix.shape[0]), np.uint64(right.shape[1]), np.uint64(1)
+    nothing = matrix.dtype.type(0)
+    for k in range(size):
+        pivot = matrix[k, k]
+        inverse = 1 / pivot if pivot != nothing else matrix.dtype.type(np.inf)
+        matrix[k, k] = inverse
+        for i in range(k + one, size):
+            factor = matrix[i, k] * inverse
+            for j in range(k + one, size):
+                matrix[i, j] -= factor * matrix[k, j]
+            for j in range(width):
+                right[i, j] -= factor * right[k, j]
+    for turn in range(size):
+        i = size - one - turn
+        for k in range(i + one, size):
+            factor = matrix[i, k]
+            for j in range(width):
+                right[i, j] -= factor * right[k, j]
+        for j in range(width):
+            right[i, j] *= matrix[i, i]
+
+
+@register_funcify_default_op_cache_key(Elimination)
+def numba_funcify_Elimination(op: Elimination, **kwargs: Any) -> Any:
+    """One matrix after another."""
+
+    @numba_njit
+    def eliminated(matrix, right):  # type: ignore[no-untyped-def]
+        work, result = np.copy(matrix), np.copy(right)
+        if matrix.ndim == 2:
+            _eliminated(work, result)
+        else:
+            matrices = work.reshape(-1, matrix.shape[-2], matrix.shape[-1])
+            results = result.reshape(-1, right.shape[-2], right.shape[-1])
+            for i in range(matrices.shape[0]):
+                _eliminated(matrices[i], results[i])
+        return result
+
+    return eliminated
 
 
 @numba_njit

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from math import inf, sqrt
 from typing import Any
 
 import numpy as np
 from numba import types
-from numba.extending import overload
+from numba.extending import intrinsic, overload
 from pytensor.compile.mode import NUMBA
 from pytensor.graph.basic import Constant
 from pytensor.link.numba.cache import compile_numba_function_src
@@ -22,7 +23,8 @@ from pytensor.link.numba.dispatch.basic import (
     numba_funcify_ensure_cache,
     numba_typify,
 )
-from pytensor.scalar.basic import Composite
+from pytensor.scalar import basic as scalar
+from pytensor.scalar.basic import ScalarType
 from pytensor.tensor.math import Dot
 
 from .compat import REWRITES_INNER_GRAPHS, rewrite_owned
@@ -30,7 +32,16 @@ from .loops import Loop
 from .products import known
 
 
-VERSION = 6
+VERSION = 7
+# Operations with numbers, as they are written. As a call each would be a function to compile for every type, and leave
+# a test of its status in the lines around it.
+COMPARISONS = {scalar.LT: "<", scalar.GT: ">", scalar.LE: "<=", scalar.GE: ">=", scalar.EQ: "==", scalar.NEQ: "!="}
+LOGIC = {scalar.AND: "{} & {}", scalar.OR: "{} | {}", scalar.Invert: "not {}"}
+ARITHMETIC = {scalar.Sub: "{} - {}", scalar.Neg: "-{}", scalar.Sqr: "{0} * {0}"}
+OF_FLOATS = {scalar.TrueDiv: "over({}, {})", scalar.Sqrt: "sqrt({})", scalar.Abs: "abs({})", scalar.IsNan: "{0} != {0}",
+             scalar.IsInf: "abs({}) == inf"}  # fmt: skip
+SUMS = {scalar.Add: " + ", scalar.Mul: " * "}
+FLOATS, SIGNED = ("float32", "float64"), ("int8", "int32", "int64", "float32", "float64")
 
 
 class Source:
@@ -59,6 +70,7 @@ class Source:
         self.indent = "    "
         self.names = 0
         self.objects: dict[str, Any] = {"fresh": fresh, "contiguous": contiguous, "of_blas": of_blas, "dot": np.dot}
+        self.objects |= {"over": over, "select": select, "sqrt": sqrt, "inf": inf}
         # The key of each object, and its name; of one without a key nothing can be kept.
         self.known: dict[str, str] = {}
         self.has_keys = True
@@ -111,8 +123,11 @@ class Source:
             values = list(map(name_of, node.inputs))
             if isinstance(node.op, Loop):
                 results = self.loop(node.op, values)
-            elif isinstance(node.op, Composite):
+            elif isinstance(node.op, scalar.Composite):
                 results = self.write(node.op.fgraph, values)
+            elif (text := written(node, values)) is not None:
+                results = [self.new("v")]
+                self.line(f"{results[0]} = {text}")
             elif isinstance(node.op, Dot) and is_product(*node.inputs) and (self.whole or known(*node.inputs)):
                 # Numba's own, which compiles in half a second where PyTensor's takes several, and says less of shapes.
                 results = [self.new("v")]
@@ -138,15 +153,19 @@ class Source:
         state, turn, limit = [self.new("s") for _ in range(count)], self.new("n"), self.new("n")
         # A variable has one type: what it begins with and what a turn gives must both be contiguous, or numba would
         # compile for each what is done with them.
-        for name, first in zip(state, inputs, strict=False):
-            self.line(f"{name} = fresh({first})")
+        numbers = [isinstance(variable.type, ScalarType) for variable in inner.inputs[:count]]
+        for name, first, is_number in zip(state, inputs, numbers, strict=False):
+            self.line(f"{name} = {first}" if is_number else f"{name} = fresh({first})")
         self.line(f"{turn} = 0")
         self.line(f"{limit} = {inputs[-1]}.item()")
         self.line(f"while {turn} < {limit}:")
         outside, self.indent = self.indent, self.indent + "    "
         *next_values, done = self.write(inner, [*state, *inputs[count:-1]])
         # All at once, since one may be what another was.
-        ends = [f"contiguous({value})" for value in next_values]
+        ends = [
+            value if is_number else f"contiguous({value})"
+            for value, is_number in zip(next_values, numbers, strict=True)
+        ]
         self.line(f"{', '.join(state)} = {', '.join(ends)}")
         self.line(f"if {done}:")
         self.line("    break")
@@ -166,6 +185,26 @@ class Source:
 def kind(type: Any) -> tuple[Any, ...]:
     """What numba makes a difference of in a type of PyTensor: not the sizes."""
     return type.__class__.__name__, getattr(type, "dtype", None), getattr(type, "ndim", None)
+
+
+def written(node: Any, values: Sequence[str]) -> str | None:
+    """An operation with numbers as numba can read it, of which numba makes the same type as PyTensor; else None."""
+    op, types = type(node.op), {getattr(variable.type, "dtype", None) for variable in node.inputs}
+    if not all(isinstance(variable.type, ScalarType) for variable in [*node.inputs, *node.outputs]):
+        return None
+    result = node.outputs[0].type.dtype
+    if op in COMPARISONS and types <= set(SIGNED):
+        return f" {COMPARISONS[op]} ".join(values)
+    if op is scalar.Switch and node.inputs[0].type.dtype == "bool":
+        same = {node.inputs[1].type.dtype, node.inputs[2].type.dtype, result}
+        return f"select({', '.join(values)})" if len(same) == 1 else None
+    if op in LOGIC and types == {"bool"} and len(values) <= 2:
+        return LOGIC[op].format(*values)
+    if types <= set(FLOATS) and len(types) == 1 and op in OF_FLOATS and result in (*types, "bool"):
+        return OF_FLOATS[op].format(*values)
+    if types in ({"int64"}, {"float32"}, {"float64"}) and types == {result}:
+        return SUMS[op].join(values) if op in SUMS else ARITHMETIC[op].format(*values) if op in ARITHMETIC else None
+    return None
 
 
 def is_product(a: Any, b: Any) -> bool:
@@ -191,6 +230,27 @@ def contiguous(x):  # type: ignore[no-untyped-def]
 def of_blas(x):  # type: ignore[no-untyped-def]
     """A matrix itself if it is known to be contiguous by rows or by columns, else a copy."""
     raise NotImplementedError
+
+
+@intrinsic
+def select(typing_context, condition, x, y):  # type: ignore[no-untyped-def]
+    """One of two numbers, without a branch."""
+    number = typing_context.unify_types(x, y)
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        return builder.select(*values)
+
+    return number(types.boolean, number, number), generate
+
+
+@intrinsic
+def over(typing_context, a, b):  # type: ignore[no-untyped-def]
+    """A quotient; by 0 infinite or NaN, where numba's raises."""
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        return builder.fdiv(*values)
+
+    return a(a, a), generate
 
 
 @overload(fresh)

@@ -40,7 +40,8 @@ def factors(node: Any) -> tuple[Any, Any, int] | None:
                 and expansion.op.new_order == order
                 and matrix.type.dtype == wide.type.dtype == node.outputs[0].type.dtype
             ):
-                return matrix, expansion.inputs[0], axis
+                # It may be of a matrix with one column.
+                return matrix, expansion.inputs[0].dimshuffle(0), axis
     return None
 
 

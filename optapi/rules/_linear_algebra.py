@@ -12,6 +12,7 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Constant
 
 from ..checks import as_dtype, called, check_choice, check_count, check_gradients, check_parameters, check_updates
+from ..graph.decompositions import eliminated
 from ..graph.loops import FALSE, repeat
 from ..hints import hinted
 from ..notes import note, noted
@@ -262,17 +263,17 @@ class CompactHessian(NamedTuple):
         choose = np.where if isinstance(self.products, np.ndarray) else pt.switch
         return choose(upper, -self.scale, self.products)
 
-    def inverse_matrix(self) -> Any:
-        r""":math:`K^{-1}`, by eliminating the half that is :math:`-\theta I` first.
+    def solved(self, right: Tensor) -> Any:
+        r""":math:`K^{-1} R` for a vector or a matrix `right`, by eliminating the half that is :math:`-\theta I` first."""
+        memory, product = self.memory, times if right.type.ndim == 1 else pt.dot
+        L, SS, upper = self.products[memory:, :memory], self.products[memory:, memory:], right[:memory] / self.scale
+        rest = right[memory:] + product(L, upper)
+        lower = eliminated(SS + pt.dot(L, L.T) / self.scale, rest)
+        return pt.concatenate([product(L.T, lower) / self.scale - upper, lower])
 
-        It is :math:`E^T (S^T S + L L^T / \theta)^{-1} E` with :math:`E = (L / \theta, I)`, and :math:`-I / \theta` more
-        in the upper half.
-        """
-        memory, dtype = self.memory, self.products.type.dtype
-        L, SS, identity = self.products[memory:, :memory], self.products[memory:, memory:], np.eye(memory, dtype=dtype)
-        E = pt.concatenate([L / self.scale, identity], axis=1)
-        upper = np.diag(np.repeat([1, 0], memory)).astype(dtype)
-        return pt.dot(E.T, eliminated(SS + pt.dot(L, L.T) / self.scale, E)) - upper / self.scale
+    def inverse_matrix(self) -> Any:
+        r""":math:`K^{-1}`."""
+        return self.solved(pt.constant(np.eye(2 * self.memory, dtype=self.products.type.dtype)))
 
     def times(self, g: np.ndarray) -> Any:
         """The product of the inverse Hessian of the components inside with the vector `g`, both arrays; 0 elsewhere."""
@@ -317,23 +318,6 @@ class CompactHessian(NamedTuple):
 
 def _without_pairs(memory: int) -> np.ndarray:
     return np.diag(np.repeat([0.0, 1.0], memory))
-
-
-def eliminated(matrix: Tensor, right: Tensor) -> Any:
-    """The solution X of `matrix` X = `right`, by elimination without pivots.
-
-    It is one small loop, raises nothing, and is as good as one with pivots for the matrices of a `CompactHessian`,
-    whose first half is negative definite and leaves a second half that is positive definite, and for triangles whose
-    rows and columns are in another order.
-    """
-    size = matrix.type.shape[0]
-
-    def turn(k: Any, both: Any) -> Any:
-        this = pt.eq(np.arange(size), k)[:, None]
-        row = both[k] / both[k, k]
-        return [k + 1, pt.switch(this, row, both - both[:, k][:, None] * row)], FALSE
-
-    return repeat(turn, [np.int64(0), pt.concatenate([matrix, right], axis=1)], size)[1][:, size:]
 
 
 # Why `conjugate_gradients` has ended: all steps are done; the residual is small; the model hardly decreases any more;

@@ -9,6 +9,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from ..feasible import Box
+from ..graph.decompositions import eliminated
 from ..graph.loops import FALSE, cond, repeat
 from ..graph.ordered import cumulative, in_order
 from ..typing import Tensor
@@ -19,7 +20,6 @@ from ._linear_algebra import (
     CompactHessian,
     combined,
     conjugate_gradients,
-    eliminated,
     forcing,
     ratio,
     times,
@@ -39,19 +39,18 @@ def model_step(room: Box, gradient: Tensor, pairs: CompactHessian) -> Any:
     Morales and Nocedal (2011), Remark on algorithm 778, section 3, for the projection.
     """
     g, V, theta = gradient, pairs.vectors, pairs.scale
-    K, M = pairs.matrix(), pairs.inverse_matrix()
-    s, free = cauchy_step(room, g, V, M, theta)
+    s, free = cauchy_step(room, g, pairs)
     mask = free.astype(g.type.dtype)
-    r = mask * (g + theta * (s - combined(V, times(M, times(V, s)))))
+    r = mask * (g + theta * (s - combined(V, pairs.solved(times(V, s)))))
     VF = V * mask
-    v = eliminated(K - pt.dot(VF, VF.T), times(VF, r)[:, None])[:, 0]
+    v = eliminated(pairs.matrix() - pt.dot(VF, VF.T), times(VF, r))
     d = -(r + combined(VF, v)) / theta
     projected = room.project(s + d)
     shortened = room.moved(s, pt.minimum(room.longest(d, s), 1) * d)
     return pt.switch(dot(g, projected) < 0, projected, shortened)
 
 
-def cauchy_step(room: Box, g: Tensor, V: Tensor, M: Tensor, theta: Tensor) -> tuple[Any, Any]:
+def cauchy_step(room: Box, g: Tensor, pairs: CompactHessian) -> tuple[Any, Any]:
     r"""The step to the first minimizer of the model along :math:`P(-t g)`, and which components are free there.
 
     On that path a component stops at its breakpoint, where it reaches its bound, and the model is a parabola between
@@ -62,7 +61,7 @@ def cauchy_step(room: Box, g: Tensor, V: Tensor, M: Tensor, theta: Tensor) -> tu
     ----------
     Byrd, Lu, Nocedal and Zhu (1995), section 4, where the sums are updated from one interval to the next.
     """
-    inf = np.asarray(np.inf, g.type.dtype)
+    V, theta, inf = pairs.vectors, pairs.scale, np.asarray(np.inf, g.type.dtype)
     bound = pt.switch(g < 0, room.high, room.low)
     t = pt.switch(pt.eq(g, 0), inf, -bound / g)
     stuck = t <= 0
@@ -70,16 +69,17 @@ def cauchy_step(room: Box, g: Tensor, V: Tensor, M: Tensor, theta: Tensor) -> tu
     # Mostly the first interval has the minimizer, and there is no need for an order.
     p, G = times(V, moving), dot(moving, moving)
     least = np.asarray(np.finfo(g.type.dtype).eps, g.type.dtype)
-    curved = theta * pt.maximum(G - dot(p, times(M, p)), least * G)
+    curved = theta * pt.maximum(G - dot(p, pairs.solved(p)), least * G)
     first = pt.switch(G > 0, G / curved, G)
-    [last] = cond(first > pt.min(t), lambda t, moving: [_last(t, moving, V, M, theta)], [t, moving], [first])
+    [last] = cond(first > pt.min(t), lambda t, moving: [_last(t, moving, pairs)], [t, moving], [first])
     hit = t <= last
     step = pt.switch(hit, bound, room.project(-pt.switch(hit, pt.zeros_like(t), last) * moving))
     return step, ~(hit | stuck)
 
 
-def _last(t: Tensor, moving: Tensor, V: Tensor, M: Tensor, theta: Tensor) -> Any:
+def _last(t: Tensor, moving: Tensor, pairs: CompactHessian) -> Any:
     """How far along the path the first minimizer is, in units of `t`, the breakpoints."""
+    V, theta = pairs.vectors, pairs.scale
     inf = np.asarray(np.inf, t.type.dtype)
     order, end = in_order(t)
     begin = pt.concatenate([pt.zeros_like(end[:1]), end[:-1]])
@@ -87,7 +87,7 @@ def _last(t: Tensor, moving: Tensor, V: Tensor, M: Tensor, theta: Tensor) -> Any
     P, G = sums[:-1], sums[-1]  # -V d and d'd of the direction d in each interval
     passed = P * pt.switch(pt.isinf(end), pt.zeros_like(end), end - begin)
     C = cumulative(passed, np.arange(V.type.shape[1])) - passed  # -V s where the interval begins
-    MP = pt.dot(M, P)
+    MP = pairs.solved(P)
     slope = -G + theta * (begin * G - pt.sum(MP * C, axis=0))
     least = np.asarray(np.finfo(t.type.dtype).eps, t.type.dtype)
     curved = theta * pt.maximum(G - pt.sum(MP * P, axis=0), least * G)
