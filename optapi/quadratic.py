@@ -10,7 +10,7 @@ from pytensor.tensor.type import float_dtypes, integer_dtypes
 
 from .checks import as_dtype, as_tensor, check_count, check_number
 from .feasible import Box, boxes
-from .graph.interior_point import FRACTION, NOTHING, REGULAR, interior_point_loop
+from .graph.by_hand import FRACTION, NOTHING, REGULAR, InteriorPoint, repeat_by_hand
 from .graph.loops import FALSE
 from .hints import hinted
 from .rules._linear_algebra import combined, ratio, times
@@ -278,9 +278,8 @@ def interior_point(B: Any, g: Any, A: Any, b: Any, G: Any, box: Box, steps: Any,
         (part if some else pt.zeros(shape, dtype))
         for part, some, shape in ((A, k, (0, n)), (b, k, (0,)), (G, m, (0, n)))
     )
-    turns, converged, x, y, s, z = interior_point_loop(
-        turn, [np.int64(0), FALSE, x, y, s, z], [B, g, A, b, G, limits, counts, count, small], steps
-    )
+    values, given = [np.int64(0), FALSE, x, y, s, z], [B, g, A, b, G, limits, counts, count, small]
+    turns, converged, x, y, s, z = repeat_by_hand(InteriorPoint, turn, values, given, steps)
     active = pt.sum(-sign * ((z > s) & (s <= 100 * small)).astype(dtype), axis=0)
     z = steepness * pt.sum(sign * z, axis=0)
     return Interior(length * x, steepness * y if k else None, z, active, converged, turns)

@@ -18,7 +18,7 @@ ORDER = [
     "vectors",
     *("graph.replace", "graph.loops", "graph.members", "graph.batches", "graph.oracle", "graph.derivatives"),
     *("graph.implicit", "graph.products", "graph.ordered", "graph.decompositions", "graph.generators"),
-    "graph.interior_point",
+    "graph.by_hand",
     *("graph.numpy_linker", "graph.waiting"),
     *("graph.external", "graph.numba_source", "graph.numba", "graph.jax", "graph.threads"),
     *("schedules", "line_search", "moments", "draws", "gradients", "scaling", "losses", "feasible", "constraints"),

@@ -47,7 +47,7 @@ from .compat import INNER_FUNCTION, SealedOp, inner_graph, rewrite_inner_graphs
 from .replace import replaced
 
 
-FALSE = pt.constant(np.bool_(False))
+FALSE, TRUE = pt.constant(np.bool_(False)), pt.constant(np.bool_(True))
 
 
 def like(value: Any, variable: Variable) -> Any:
@@ -349,7 +349,7 @@ def cond(
         if not isinstance(values, list | tuple) or len(values) != len(otherwise):
             raise ValueError(f"body returned {values!r:.60}; it has to return a list of as many as otherwise has")
         # The arguments are carried although they do not change; otherwise the body would be moved out of the loop.
-        return [*current[:count], *values], pt.constant(np.bool_(True))
+        return [*current[:count], *values], TRUE
 
     return repeat(turn, [*arguments, *otherwise], pt.switch(condition, 1, 0))[count:]
 

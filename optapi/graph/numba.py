@@ -1,4 +1,4 @@
-"""`Loop`, `External`, `Product`, `Order`, `CumulativeSums`, `Decomposition` and small interior points under numba."""
+"""What numba makes of `Loop`, `External`, `Product`, `Order`, `CumulativeSums`, `Decomposition` and `ByHand`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from pytensor.link.numba.dispatch.basic import (
     register_funcify_default_op_cache_key,
 )
 
+from .by_hand import FRACTION, NOTHING, REGULAR, ByHand
 from .decompositions import SWEEPS, Decomposition, Elimination
 from .external import EVALUATION, PRODUCT, External, ExternalProduct
-from .interior_point import FRACTION, NOTHING, REGULAR, SmallInteriorPoint
 from .loops import Loop
 from .numba_source import VERSION, Source, contiguous
 from .ordered import CumulativeSums, Order
 from .products import Product
+
+
+# The part of a sum below which it is summed anew.
+FEW = 0.1
 
 
 @register_funcify_and_cache_key(Loop)
@@ -386,8 +390,7 @@ def _with_rows(G, x, result):  # type: ignore[no-untyped-def]
         result[n + i] = total
 
 
-@register_funcify_default_op_cache_key(SmallInteriorPoint)
-def numba_funcify_SmallInteriorPoint(op: SmallInteriorPoint, **kwargs: Any) -> Any:
+def _interior_point() -> Any:
     """Loops, in the order of `quadratic.interior_point`."""
 
     @numba_njit
@@ -518,4 +521,104 @@ def numba_funcify_SmallInteriorPoint(op: SmallInteriorPoint, **kwargs: Any) -> A
                     z[i, j] += length * dz[i, j]
         return turns, converged, x, y, s, z
 
-    return interior_point, 2
+    return interior_point
+
+
+@numba_njit
+def _sums(order, first, moving, V, sums):  # type: ignore[no-untyped-def]
+    """Write the sums over the components from `first` on, in this order, into `sums`; that of squares is returned."""
+    total = moving.dtype.type(0)
+    for row in range(V.shape[0]):
+        sums[row] = total
+    for j in range(first, order.size):
+        i = order[j]
+        total += moving[i] * moving[i]
+    for row in range(V.shape[0]):
+        for j in range(first, order.size):
+            i = order[j]
+            sums[row] += V[row, i] * moving[i]
+    return total
+
+
+@numba_njit
+def _times_inverse(products, theta, factors, sums, result):  # type: ignore[no-untyped-def]
+    """What `CompactHessian.solved` has of a vector, from the `factors` of its small matrix."""
+    m = np.uint64(factors.shape[0])
+    one = np.uint64(1)
+    for i in range(m):
+        total = sums[m + i]
+        for j in range(m):
+            total += products[m + i, j] * sums[j] / theta
+        result[m + i] = total
+    for k in range(m):
+        for i in range(k + one, m):
+            result[m + i] -= factors[k, i] * factors[k, k] * result[m + k]
+    for turn in range(m):
+        i = m - one - turn
+        total = result[m + i]
+        for k in range(i + one, m):
+            total -= factors[i, k] * result[m + k]
+        result[m + i] = total * factors[i, i]
+    for j in range(m):
+        total = -sums[j]
+        for i in range(m):
+            total += products[m + i, j] * result[m + i]
+        result[j] = total / theta
+
+
+def _first_minimizer() -> Any:
+    """The intervals one after another, in the order of `_projected.first_minimizer`, to the one with a minimizer."""
+
+    @numba_njit
+    def first_minimizer(t, moving, last, V, products, scale, steps):  # type: ignore[no-untyped-def]
+        if steps.item() < 1:
+            return t.copy(), moving.copy(), last.copy()
+        dtype, theta, rows = V.dtype.type, scale.item(), V.shape[0]
+        m, zero, inf = rows // 2, dtype(0), dtype(np.inf)
+        factors, least = np.empty((m, m), V.dtype), np.finfo(V.dtype).eps
+        for i in range(m):
+            for j in range(m):
+                total = products[m + i, m + j]
+                for k in range(m):
+                    total += products[m + i, k] * products[m + j, k] / theta
+                factors[i, j] = total
+        _eliminated(factors, np.empty((m, 0), V.dtype))
+        P, MP, C = np.empty(rows, V.dtype), np.empty(rows, V.dtype), np.zeros(rows, V.dtype)
+        order, begin, found = _order(t), zero, inf
+        whole = G = _sums(order, 0, moving, V, P)
+        for j in range(t.size):
+            i = order[j]
+            end = t[i]
+            if begin == inf:
+                break
+            _times_inverse(products, theta, factors, P, MP)
+            slope, curved = begin * G, G
+            for row in range(rows):
+                slope -= MP[row] * C[row]
+                curved -= MP[row] * P[row]
+            fall, curved = max(G - theta * slope, zero), theta * max(curved, least * G)
+            if G <= zero or fall < curved * (end - begin):
+                found = begin + (fall / curved if G > zero else fall)
+                break
+            G -= moving[i] * moving[i]
+            for row in range(rows):
+                if end < inf:
+                    C[row] += P[row] * (end - begin)
+                P[row] -= V[row, i] * moving[i]
+            if G < FEW * whole:
+                # What is left of sums by subtraction would be of rounding errors.
+                whole = G = _sums(order, j + 1, moving, V, P)
+            begin = end
+        return t.copy(), moving.copy(), np.array(found)
+
+    return first_minimizer
+
+
+BY_HAND = {"InteriorPoint": (_interior_point, 2), "FirstMinimizer": (_first_minimizer, 1)}
+
+
+@register_funcify_default_op_cache_key(ByHand)
+def numba_funcify_ByHand(op: ByHand, **kwargs: Any) -> Any:
+    """The function, and its version, which is part of its key."""
+    make, version = BY_HAND[op.name]
+    return make(), version

@@ -9,8 +9,9 @@ import numpy as np
 import pytensor.tensor as pt
 
 from ..feasible import Box
+from ..graph.by_hand import FirstMinimizer, repeat_by_hand
 from ..graph.decompositions import eliminated
-from ..graph.loops import FALSE, cond, repeat
+from ..graph.loops import FALSE, TRUE, repeat
 from ..graph.ordered import cumulative, in_order
 from ..typing import Tensor
 from ..vectors import dot, norm
@@ -71,15 +72,17 @@ def cauchy_step(room: Box, g: Tensor, pairs: CompactHessian) -> tuple[Any, Any]:
     least = np.asarray(np.finfo(g.type.dtype).eps, g.type.dtype)
     curved = theta * pt.maximum(G - dot(p, pairs.solved(p)), least * G)
     first = pt.switch(G > 0, G / curved, G)
-    [last] = cond(first > pt.min(t), lambda t, moving: [_last(t, moving, pairs)], [t, moving], [first])
+    # It is not computed where the condition is false.
+    steps = pt.switch(first > pt.min(t), 1, 0)
+    fixed = V, pairs.products, theta
+    *_, last = repeat_by_hand(FirstMinimizer, first_minimizer, [t, moving, first], fixed, steps)
     hit = t <= last
     step = pt.switch(hit, bound, room.project(-pt.switch(hit, pt.zeros_like(t), last) * moving))
     return step, ~(hit | stuck)
 
 
-def _last(t: Tensor, moving: Tensor, pairs: CompactHessian) -> Any:
-    """How far along the path the first minimizer is, in units of `t`, the breakpoints."""
-    V, theta = pairs.vectors, pairs.scale
+def first_minimizer(t: Any, moving: Any, last: Any, V: Any, products: Any, theta: Any) -> tuple[list[Any], Any]:
+    """How far along the path the first minimizer is, in units of `t`, the breakpoints; as the turn of a loop."""
     inf = np.asarray(np.inf, t.type.dtype)
     order, end = in_order(t)
     begin = pt.concatenate([pt.zeros_like(end[:1]), end[:-1]])
@@ -87,14 +90,15 @@ def _last(t: Tensor, moving: Tensor, pairs: CompactHessian) -> Any:
     P, G = sums[:-1], sums[-1]  # -V d and d'd of the direction d in each interval
     passed = P * pt.switch(pt.isinf(end), pt.zeros_like(end), end - begin)
     C = cumulative(passed, np.arange(V.type.shape[1])) - passed  # -V s where the interval begins
-    MP = pairs.solved(P)
+    MP = CompactHessian(None, V, products, theta, None).solved(P)
     slope = -G + theta * (begin * G - pt.sum(MP * C, axis=0))
     least = np.asarray(np.finfo(t.type.dtype).eps, t.type.dtype)
     curved = theta * pt.maximum(G - pt.sum(MP * P, axis=0), least * G)
     # The first interval with a minimizer has the first minimizer, as none lies before its interval.
     fall = pt.maximum(-slope, pt.zeros_like(slope))
     ends = (G <= 0) | (fall < curved * (end - begin))
-    return pt.min(pt.switch(ends & ~pt.isinf(begin), begin + pt.switch(G > 0, fall / curved, fall), inf))
+    found = pt.min(pt.switch(ends & ~pt.isinf(begin), begin + pt.switch(G > 0, fall / curved, fall), inf))
+    return [t, moving, found], TRUE
 
 
 # The part of the decrease of a linear model that counts as sufficient; how many faces one step may look at.
