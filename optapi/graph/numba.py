@@ -18,7 +18,7 @@ from .by_hand import FRACTION, NOTHING, REGULAR, ByHand
 from .decompositions import SWEEPS, Decomposition, Elimination
 from .external import EVALUATION, PRODUCT, External, ExternalProduct
 from .loops import Loop
-from .numba_source import VERSION, Source, contiguous
+from .numba_source import VERSION, Lines, Source, contiguous
 from .ordered import CumulativeSums, Order
 from .products import Product
 
@@ -35,6 +35,15 @@ def numba_funcify_Loop(op: Loop, node: Any = None, **kwargs: Any) -> Any:
     outputs = source.loop(op, inputs)
     loop, key = source.function("optapi_loop", inputs, outputs[0] if len(outputs) == 1 else ", ".join(outputs))
     return numba_njit(loop), key
+
+
+@register_funcify_and_cache_key(Lines)
+def numba_funcify_Lines(op: Lines, node: Any = None, **kwargs: Any) -> Any:
+    """Lines, and a key of them."""
+    source = Source()
+    inputs = [source.new("x") for _ in node.inputs]
+    function, key = source.function("lines", inputs, ", ".join(source.write(op.fgraph, inputs)))
+    return numba_njit(function), key
 
 
 def _by_address(place: int, result: Any, count: int) -> Any:

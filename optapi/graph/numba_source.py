@@ -7,6 +7,7 @@ is itself called by a function, would be optimized again at each level.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from hashlib import sha256
 from math import inf, sqrt
 from typing import Any
@@ -25,6 +26,7 @@ from pytensor.link.numba.dispatch.basic import (
 )
 from pytensor.scalar import basic as scalar
 from pytensor.scalar.basic import ScalarType
+from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.math import Dot
 
 from .compat import REWRITES_INNER_GRAPHS, rewrite_owned
@@ -33,6 +35,13 @@ from .products import known
 
 
 VERSION = 7
+try:
+    from pytensor.tensor.rewriting.fused_elemwise import FusedElemwise
+    from pytensor.tensor.rewriting.scalarize import ScalarizedElemwise
+
+    FUSED = (FusedElemwise, ScalarizedElemwise)
+except ImportError:
+    FUSED = ()
 # Operations with numbers, as they are written. As a call each would be a function to compile for every type, and leave
 # a test of its status in the lines around it.
 COMPARISONS = {scalar.LT: "<", scalar.GT: ">", scalar.LE: "<=", scalar.GE: ">=", scalar.EQ: "==", scalar.NEQ: "!="}
@@ -63,7 +72,7 @@ class Source:
     def __init__(self, whole: bool = False):
         self.whole = whole
         self.lifted: dict[str, Any] = {}
-        self.convert = numba_funcify_and_cache_key if whole else numba_funcify_ensure_cache
+        self.convert = numba_funcify_and_cache_key
         # What PyTensor passes on, from one graph to those inside of it.
         self.options: dict[str, Any] = {"ofg_memo": {}}
         self.lines: list[str] = []
@@ -134,7 +143,7 @@ class Source:
                 self.line(f"{results[0]} = dot({', '.join(map('of_blas({})'.format, values))})")
             else:
                 results = [self.new("v") for _ in node.outputs]
-                call, key = self.convert(node.op, node=node, **self.options)
+                call, key = self.convert(with_lines(node.op), node=node, **self.options)
                 # PyTensor's key is one of several that numba's types of the arguments distinguish.
                 key = key and f"{key} {[kind(v.type) for v in node.inputs]}"
                 called = self.object("f", call, key)
@@ -180,6 +189,31 @@ class Source:
         known = [(key, name) for key, name in self.known.items() if name not in self.lifted]
         key = sha256(f"{VERSION} {source} {known}".encode()).hexdigest() if self.has_keys else None
         return compile_numba_function_src(source, name, {**self.objects, "__name__": __name__}), key
+
+
+class Lines(scalar.Composite):
+    """Operations with numbers as one function, which calls none for those that are `written`."""
+
+
+def with_lines(op: Any) -> Any:
+    """An elementwise operation whose function is of `Lines`, with its sums if there are some; any other as it is."""
+    if isinstance(op, Elemwise) and type(op.scalar_op) is scalar.Composite:
+        return Elemwise(lines_of(op.scalar_op), inplace_pattern=op.inplace_pattern)
+    graph = getattr(op, "fgraph", None)
+    found = [node for node in getattr(graph, "apply_nodes", ()) if isinstance(node.op, Elemwise)]
+    if not FUSED or not isinstance(op, FUSED) or type(found[0].op.scalar_op) is not scalar.Composite:
+        return op
+    inner = graph.unfreeze()
+    [node] = [node for node in inner.apply_nodes if isinstance(node.op, Elemwise)]
+    outputs = with_lines(node.op).make_node(*node.inputs).outputs
+    inner.replace_all(list(zip(node.outputs, outputs, strict=True)), import_missing=True)
+    new = copy(op)
+    new.fgraph = inner
+    return new
+
+
+def lines_of(op: Any) -> Lines:
+    return Lines(op.inputs, op.outputs)
 
 
 def kind(type: Any) -> tuple[Any, ...]:
