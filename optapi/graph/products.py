@@ -38,10 +38,10 @@ def factors(node: Any) -> tuple[Any, Any, int] | None:
                 and expansion is not None
                 and isinstance(expansion.op, DimShuffle)
                 and expansion.op.new_order == order
+                and expansion.inputs[0].type.ndim == 1  # not the column of a matrix
                 and matrix.type.dtype == wide.type.dtype == node.outputs[0].type.dtype
             ):
-                # It may be of a matrix with one column.
-                return matrix, expansion.inputs[0].dimshuffle(0), axis
+                return matrix, expansion.inputs[0], axis
     return None
 
 

@@ -1,4 +1,4 @@
-"""Singular value decompositions of small matrices, in all modes and in batches."""
+"""Singular value decompositions and eliminations of small matrices, in all modes and in batches."""
 
 import numpy as np
 import pytensor
@@ -6,7 +6,7 @@ import pytensor.tensor as pt
 import pytest
 
 from optapi import PYTHON
-from optapi.graph.decompositions import decomposed
+from optapi.graph.decompositions import decomposed, eliminated
 from optapi.graph.loops import wide_graph
 
 
@@ -69,3 +69,34 @@ def test_in_a_batch(mode, wide):
         )
         np.testing.assert_allclose(right[i] @ (s[i] * along[i]), matrix @ vector, atol=1e-13)
         np.testing.assert_allclose(np.sort(s[i])[::-1], np.linalg.svd(matrix, compute_uv=False), rtol=1e-13)
+
+
+@pytest.mark.parametrize("mode", [*MODES, pytest.param("CVM", marks=pytest.mark.c)])
+def test_linear_systems(mode):
+    """A negative definite half and one that is positive definite in front of it, as of L-BFGS; triangles; batches."""
+    A, B, b, wide = pt.dmatrix(), pt.dmatrix(), pt.dvector(), pt.dtensor3()
+    outputs = [eliminated(A, B), eliminated(A, b), *wide_graph([eliminated(A, B)], {A: wide})]
+    function = pytensor.function([A, B, b, wide], outputs, mode=mode)
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 7, 20):
+        roots = rng.normal(size=(2, size, size))
+        negative, positive = (root @ root.T + np.eye(size) for root in roots)
+        quasi = np.block([[-negative, roots[0].T], [roots[0], positive]])
+        for matrix in (quasi, np.triu(quasi) + 3 * np.eye(2 * size)):
+            many, right = np.stack([matrix, 2 * matrix, matrix.T]), rng.normal(size=(2 * size, 3))
+            found = list(map(np.asarray, function(matrix, right, right[:, 0], many)))
+            np.testing.assert_allclose(matrix @ found[0], right, atol=1e-9)
+            np.testing.assert_allclose(matrix @ found[1], right[:, 0], atol=1e-9)
+            np.testing.assert_allclose(many @ found[2], np.broadcast_to(right, (3, *right.shape)), atol=1e-8)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_singular_member_does_not_take_the_others_along(mode):
+    A, B = pt.dtensor3(), pt.dtensor3()
+    core, right = pt.dmatrix(), pt.dmatrix()
+    function = pytensor.function([A, B], wide_graph([eliminated(core, right)], {core: A, right: B}), mode=mode)
+    matrices, ones = np.stack([2 * np.eye(3), np.zeros((3, 3)), 4 * np.eye(3)]), np.ones((3, 3, 1))
+    with np.errstate(all="ignore"):
+        [found] = map(np.asarray, function(matrices, ones))
+    np.testing.assert_array_equal(found[[0, 2], :, 0], [[0.5] * 3, [0.25] * 3])
+    assert not np.isfinite(found[1]).any()

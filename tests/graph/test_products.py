@@ -48,6 +48,15 @@ def test_products_in_all_modes(mode, size):
         assert sum(isinstance(op, CAReduce) for op in ops) == 2
 
 
+@pytest.mark.parametrize("mode", [PYTHON, pytest.param("NUMBA", marks=pytest.mark.numba)])
+def test_a_vector_that_is_the_column_of_a_matrix(mode):
+    matrix, columns = pt.dmatrix(shape=(3, 5)), pt.dmatrix(shape=(5, 1))
+    function = pytensor.function([matrix, columns], (matrix * columns[:, 0]).sum(axis=1), mode=mode)
+    random = np.random.default_rng(1)
+    values = random.normal(size=(3, 5)), random.normal(size=(5, 1))
+    np.testing.assert_allclose(function(*values), (values[0] @ values[1])[:, 0], rtol=1e-12)
+
+
 def test_terms_that_are_also_an_output_are_computed():
     matrix, vector = pt.dmatrix(shape=(2, 3)), pt.dvector(shape=(3,))
     terms = matrix * vector

@@ -170,6 +170,35 @@ def test_the_cauchy_point_is_the_first_minimizer_on_the_path(seed, width):
     assert model(1.001 * t[0]) > before[-1]
 
 
+@pytest.mark.numba
+@pytest.mark.parametrize("n", [7, 60])
+def test_the_cauchy_point_is_the_same_under_numba(n):
+    """There intervals are looked at one after another, here all at once; also with ties, corners and no way at all."""
+    _, H = pairs_of(3, n=n)
+    fields = [pt.tensor(dtype=np.asarray(v).dtype, shape=np.shape(v)) for v in H]
+    g, low, high = (pt.tensor(shape=(n,), dtype="float64") for _ in range(3))
+    outputs = cauchy_step(Box(low, high), g, CompactHessian(*fields))
+    functions = [pytensor.function([*fields, g, low, high], outputs, mode=mode, on_unused_input="ignore")
+                 for mode in (PYTHON, "NUMBA")]  # fmt: skip
+    rng, behind = np.random.default_rng(n), 0
+    for case in range(60):
+        scale = 10.0 ** rng.integers(-4, 3)
+        sides = [sign * scale * rng.random(n) for sign in (-1, 1)]
+        if case % 3 == 1:  # ties, and components that do not move
+            sides = [np.round(side / scale) * scale for side in sides]
+        elif case % 3 == 2:
+            sides[1][: n // 2] = np.inf
+        slope = rng.normal(size=n) * (rng.random(n) < 0.9)
+        if case == 59:
+            slope = np.where(sides[0] < 0, 0, np.abs(slope))
+        _, pairs = pairs_of(3, n=n, seed=case) if case % 20 == 0 else (None, H)
+        (step, free), (found, free_found) = (f(*pairs, slope, *sides) for f in functions)
+        np.testing.assert_allclose(found, step, rtol=1e-9, atol=1e-12 * scale)
+        np.testing.assert_array_equal(free_found, free)
+        behind += 0 < np.sum(~free) < n
+    assert behind > 20
+
+
 # Minima
 
 # One of each kind; tests/benchmarks/constrained.py has all.

@@ -1,0 +1,79 @@
+"""Numbers in loops under numba: what is written out for them is what PyTensor's functions give."""
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+
+import optapi
+from optapi import PYTHON
+
+
+pytestmark = pytest.mark.numba
+
+OPERATIONS = {
+    "a + b": lambda a, b: a + b,
+    "a - b": lambda a, b: a - b,
+    "a * b": lambda a, b: a * b,
+    "-a": lambda a, b: -a,
+    "a**2": lambda a, b: pt.sqr(a),
+    "abs(a)": lambda a, b: abs(a),
+    "a < b": lambda a, b: pt.lt(a, b),
+    "a <= b": lambda a, b: pt.le(a, b),
+    "a == b": lambda a, b: pt.eq(a, b),
+    "a != b": lambda a, b: pt.neq(a, b),
+    "not (a > b)": lambda a, b: ~(a > b),
+    "a > 0 and b > 0": lambda a, b: (a > 0) & (b > 0),
+    "a > 0 or b > 0": lambda a, b: (a > 0) | (b > 0),
+    "a if a > b else b": lambda a, b: pt.switch(a > b, a, b),
+}
+OF_FLOATS = {
+    "a / b": lambda a, b: a / b,
+    "sqrt(a)": lambda a, b: pt.sqrt(a),
+    "is NaN": lambda a, b: pt.isnan(a),
+    "is infinite": lambda a, b: pt.isinf(a),
+}
+NUMBERS = {
+    "float64": [0.0, -0.0, 1.0, -2.5, 1e300, 1e-310, np.inf, -np.inf, np.nan],
+    "float32": [0.0, -0.0, 1.0, -2.5, 1e38, np.inf, -np.inf, np.nan],
+    "int64": [0, 1, -7, 2**53, -(2**53)],
+    "int8": [0, 1, -7, 100, -128],
+}
+
+
+@pytest.mark.parametrize("dtype", NUMBERS)
+def test_numbers_in_a_loop(dtype):
+    """In a loop of one turn, by numba and in Python, for all pairs; the dtypes are equal, too."""
+    operations = OPERATIONS | (OF_FLOATS if dtype.startswith("float") else {})
+    a, b = pt.scalar("a", dtype=dtype), pt.scalar("b", dtype=dtype)
+    kinds = [operation(a, b) for operation in operations.values()]
+
+    def body(a, b, *_):
+        return [a, b, *(operation(a, b) for operation in operations.values())], pt.constant(np.bool_(True))
+
+    outputs = optapi.repeat(body, [a, b, *map(pt.zeros_like, kinds)], 1)[2:]
+    functions = [pytensor.function([a, b], outputs, mode=mode) for mode in (PYTHON, "NUMBA")]
+    for x in np.array(NUMBERS[dtype], dtype):
+        for y in np.array(NUMBERS[dtype], dtype):
+            with np.errstate(all="ignore"):
+                expected, found = (function(x, y) for function in functions)
+            for name, one, other in zip(operations, expected, found, strict=True):
+                assert np.asarray(one).dtype == np.asarray(other).dtype, name
+                np.testing.assert_array_equal(other, one, err_msg=f"{name} of {x} and {y}")
+
+
+def test_long_functions_of_elements():
+    """Several operations in one, with sums beside them, of float32 and float64."""
+    outputs, inputs = [], [pt.vector("x", dtype="float64"), pt.vector("y", dtype="float32")]
+    for v in inputs:
+
+        def body(v, total, kept):
+            w = pt.switch(v > 0, pt.sqrt(abs(v)) / (1 + v**2), -v * pt.exp(v))
+            return [w, total + pt.sum(w), pt.any(pt.isnan(w)) | kept], pt.constant(np.bool_(False))
+
+        outputs += optapi.repeat(body, [v, pt.zeros((), v.type.dtype), pt.constant(np.bool_(False))], 3)
+    functions = [pytensor.function(inputs, outputs, mode=mode) for mode in (PYTHON, "NUMBA")]
+    x = np.random.default_rng(0).normal(size=50)
+    for one, other in zip(*(function(x, x.astype("float32")) for function in functions), strict=True):
+        assert np.asarray(one).dtype == np.asarray(other).dtype
+        np.testing.assert_allclose(other, one, rtol=1e-5 if np.asarray(one).dtype == np.float32 else 1e-12)
