@@ -431,7 +431,8 @@ class LoopProgram(Program):
     def at_point(self) -> tuple[list[Any], list[Any]]:
         """Variables for a point and the inputs, and the cost with its gradients as expressions of these."""
         now = [p.type() for p in self.problem.parameters]
-        outputs = evaluated(self.problem.cost, self.problem.parameters, now)
+        cost, parameters = self.problem.cost, self.problem.parameters
+        outputs = replaced([cost, *differentiate(cost, parameters)], dict(zip(parameters, now, strict=True)))
         return [*now, *self.problem.inputs], with_keys(outputs, self._keys)
 
     @cached_property
@@ -727,8 +728,9 @@ def carrying(problem: Problem, stop: Any) -> tuple[Updates, list[Any], Any]:
         Whether the next cost is not finite.
     """
     parameters = problem.parameters
+    at_point = [problem.cost, *differentiate(problem.cost, parameters)]
     # Copies, which are nothing else in the updates than what the rule is given.
-    cost, *gradients = (v.copy() for v in [problem.cost, *differentiate(problem.cost, parameters)])
+    cost, *gradients = (v.copy() for v in at_point)
     named, takes_any = options_of(problem.rule)
     takes = takes_any or "gradients" in (named or ())
     updates = apply_to(problem, stop, cost, **({"gradients": gradients} if takes else {}))
@@ -736,7 +738,7 @@ def carrying(problem: Problem, stop: Any) -> tuple[Updates, list[Any], Any]:
     held += [full_like(p, f"minimization/gradient/{i}", np.nan) for i, p in enumerate(parameters)]
     values = replaced(list(updates.values()), dict(zip([cost, *gradients], held, strict=True)))
     updates = dict(zip(updates, values, strict=True))
-    after = evaluated(problem.cost, parameters, [updates[p] for p in parameters])
+    after = replaced(at_point, {p: updates[p] for p in parameters})
     carried = {variable: as_update(value, variable) for variable, value in zip(held, after, strict=True)}
     return extend(updates, carried), held, ~pt.isfinite(after[0])
 
@@ -744,11 +746,6 @@ def carrying(problem: Problem, stop: Any) -> tuple[Updates, list[Any], Any]:
 def own(name: str, **keywords: Any) -> Any:
     """State of the driver; the rule or the caller may have some of the same name."""
     return state(f"minimization/{name}", **keywords)
-
-
-def evaluated(cost: Variable, parameters: Sequence[Any], point: Sequence[Any]) -> list[Any]:
-    """The cost and its gradients where `parameters` are at `point`."""
-    return replaced([cost, *differentiate(cost, parameters)], dict(zip(parameters, point, strict=True)))
 
 
 def plain(values: Sequence[Any]) -> list[Any]:

@@ -74,7 +74,7 @@ class ByHand(Op):
 
 def repeat_by_hand(kind: type[LoopByHand], turn: Callable[..., Any], start: Sequence[Any], given: Sequence[Any],
                    steps: Any) -> list[Any]:  # fmt: skip
-    """The last values of ``turn(*values, *given)``, from `start` on, as `repeat` finds them, in a loop of this `kind`."""
+    """The last values of ``turn(*values, *given)``, from `start` on, as of `repeat`, in a loop of this `kind`."""
     start, given = ([pt.as_tensor(value) for value in values] for values in (start, given))
     current, inside = ([value.type() for value in values] for values in (start, given))
     next_values, done = turn(*current, *inside)

@@ -27,6 +27,14 @@ REWRITES_INNER_GRAPHS = hasattr(Scan, "compile_fn")
 # function that is linked with C.
 INNER_FUNCTION: dict[str, Any] = {"on_unused_input": "ignore"} | ({} if REWRITES_INNER_GRAPHS else {"mode": "CVM"})
 
+# Elementwise operations in one loop with others, of PyTensor 3.3 under numba.
+FUSED: tuple[Any, ...] = ()
+if REWRITES_INNER_GRAPHS:
+    FUSED = (
+        import_module("pytensor.tensor.rewriting.fused_elemwise").FusedElemwise,
+        import_module("pytensor.tensor.rewriting.scalarize").ScalarizedElemwise,
+    )
+
 
 def rewrite_owned(fgraph: FunctionGraph, owned: int, optimizer: Any) -> None:
     """Rewrite an inner graph whose first `owned` outputs become its first `owned` inputs at the next turn.

@@ -606,15 +606,15 @@ def _first_minimizer() -> Any:
                 slope -= MP[row] * C[row]
                 curved -= MP[row] * P[row]
             fall, curved = max(G - theta * slope, zero), theta * max(curved, least * G)
-            if G <= zero or fall < curved * (end - begin):
-                found = begin + (fall / curved if G > zero else fall)
+            if zero >= G or fall < curved * (end - begin):
+                found = begin + (fall / curved if zero < G else fall)
                 break
             G -= moving[i] * moving[i]
             for row in range(rows):
                 if end < inf:
                     C[row] += P[row] * (end - begin)
                 P[row] -= V[row, i] * moving[i]
-            if G < FEW * whole:
+            if FEW * whole > G:
                 # What is left of sums by subtraction would be of rounding errors.
                 whole = G = _sums(order, j + 1, moving, V, P)
             begin = end

@@ -21,7 +21,6 @@ from pytensor.link.numba.cache import compile_numba_function_src
 from pytensor.link.numba.dispatch.basic import (
     cache_key_for_constant,
     numba_funcify_and_cache_key,
-    numba_funcify_ensure_cache,
     numba_typify,
 )
 from pytensor.scalar import basic as scalar
@@ -29,19 +28,12 @@ from pytensor.scalar.basic import ScalarType
 from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.math import Dot
 
-from .compat import REWRITES_INNER_GRAPHS, rewrite_owned
+from .compat import FUSED, REWRITES_INNER_GRAPHS, rewrite_owned
 from .loops import Loop
 from .products import known
 
 
 VERSION = 7
-try:
-    from pytensor.tensor.rewriting.fused_elemwise import FusedElemwise
-    from pytensor.tensor.rewriting.scalarize import ScalarizedElemwise
-
-    FUSED = (FusedElemwise, ScalarizedElemwise)
-except ImportError:
-    FUSED = ()
 # Operations with numbers, as they are written. As a call each would be a function to compile for every type, and leave
 # a test of its status in the lines around it.
 COMPARISONS = {scalar.LT: "<", scalar.GT: ">", scalar.LE: "<=", scalar.GE: ">=", scalar.EQ: "==", scalar.NEQ: "!="}
@@ -59,9 +51,8 @@ class Source:
     Parameters
     ----------
     whole : bool
-        Whether what the lines call is kept on disk with them alone, and not by itself too, for which numba would
-        compile each of it twice. Arrays and whole numbers, which may depend on sizes, are then not written into the
-        function; it takes them as further arguments.
+        Whether arrays and whole numbers, which may depend on sizes, are not written into the function; it then takes
+        them as further arguments.
 
     Attributes
     ----------
@@ -72,7 +63,6 @@ class Source:
     def __init__(self, whole: bool = False):
         self.whole = whole
         self.lifted: dict[str, Any] = {}
-        self.convert = numba_funcify_and_cache_key
         # What PyTensor passes on, from one graph to those inside of it.
         self.options: dict[str, Any] = {"ofg_memo": {}}
         self.lines: list[str] = []
@@ -143,7 +133,8 @@ class Source:
                 self.line(f"{results[0]} = dot({', '.join(map('of_blas({})'.format, values))})")
             else:
                 results = [self.new("v") for _ in node.outputs]
-                call, key = self.convert(with_lines(node.op), node=node, **self.options)
+                # On disk it is with the lines alone; kept by itself too, numba would compile it twice.
+                call, key = numba_funcify_and_cache_key(with_lines(node.op), node=node, **self.options)
                 # PyTensor's key is one of several that numba's types of the arguments distinguish.
                 key = key and f"{key} {[kind(v.type) for v in node.inputs]}"
                 called = self.object("f", call, key)
@@ -196,24 +187,18 @@ class Lines(scalar.Composite):
 
 
 def with_lines(op: Any) -> Any:
-    """An elementwise operation whose function is of `Lines`, with its sums if there are some; any other as it is."""
+    """An elementwise operation, also one with sums, whose function is of `Lines`; any other as it is."""
     if isinstance(op, Elemwise) and type(op.scalar_op) is scalar.Composite:
-        return Elemwise(lines_of(op.scalar_op), inplace_pattern=op.inplace_pattern)
-    graph = getattr(op, "fgraph", None)
-    found = [node for node in getattr(graph, "apply_nodes", ()) if isinstance(node.op, Elemwise)]
-    if not FUSED or not isinstance(op, FUSED) or type(found[0].op.scalar_op) is not scalar.Composite:
+        return Elemwise(Lines(op.scalar_op.inputs, op.scalar_op.outputs), inplace_pattern=op.inplace_pattern)
+    if not isinstance(op, FUSED):
         return op
-    inner = graph.unfreeze()
+    inner: Any = op.fgraph.unfreeze()
     [node] = [node for node in inner.apply_nodes if isinstance(node.op, Elemwise)]
     outputs = with_lines(node.op).make_node(*node.inputs).outputs
     inner.replace_all(list(zip(node.outputs, outputs, strict=True)), import_missing=True)
     new = copy(op)
     new.fgraph = inner
     return new
-
-
-def lines_of(op: Any) -> Lines:
-    return Lines(op.inputs, op.outputs)
 
 
 def kind(type: Any) -> tuple[Any, ...]:

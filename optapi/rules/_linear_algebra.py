@@ -264,7 +264,7 @@ class CompactHessian(NamedTuple):
         return choose(upper, -self.scale, self.products)
 
     def solved(self, right: Tensor) -> Any:
-        r""":math:`K^{-1} R` for a vector or a matrix `right`, by eliminating the half that is :math:`-\theta I` first."""
+        r""":math:`K^{-1} R` for a vector or a matrix R, by eliminating the half that is :math:`-\theta I` first."""
         memory, product = self.memory, times if right.type.ndim == 1 else pt.dot
         L, SS, upper = self.products[memory:, :memory], self.products[memory:, memory:], right[:memory] / self.scale
         rest = right[memory:] + product(L, upper)

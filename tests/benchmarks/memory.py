@@ -104,7 +104,7 @@ def building(rule, count):
     pytensor.function([], cost, updates=getattr(optapi, rule)(ps, cost, stop=stop), mode=optapi.PYTHON)
     times.append(time.process_time())
     ps, cost = parameters()
-    optapi.compile_minimizer(ps, cost, rule, mode=optapi.PYTHON)
+    optapi.compile_minimizer(ps, cost, rule, mode=optapi.PYTHON, max_iterations=3).compile()
     times.append(time.process_time())
     x0 = [np.full(3, float(i)) for i in range(count)]
     f, df = lambda x: sum(np.dot(p - 1, p - 1) for p in x), lambda x: [2 * (p - 1) for p in x]
