@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 from numba import types
+from numba.core import cgutils, imputils
 from numba.extending import intrinsic, overload
+from numba.np.arrayobj import populate_array
 from pytensor.compile.mode import NUMBA
 from pytensor.graph.basic import Constant
 from pytensor.link.numba.cache import compile_numba_function_src
@@ -25,7 +27,7 @@ from pytensor.link.numba.dispatch.basic import (
 )
 from pytensor.scalar import basic as scalar
 from pytensor.scalar.basic import ScalarType
-from pytensor.tensor.elemwise import Elemwise
+from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.math import Dot
 
 from .compat import FUSED, REWRITES_INNER_GRAPHS, rewrite_owned
@@ -69,7 +71,7 @@ class Source:
         self.indent = "    "
         self.names = 0
         self.objects: dict[str, Any] = {"fresh": fresh, "contiguous": contiguous, "of_blas": of_blas, "dot": np.dot}
-        self.objects |= {"over": over, "select": select, "sqrt": sqrt, "inf": inf}
+        self.objects |= {"over": over, "select": select, "shuffled": shuffled, "sqrt": sqrt, "inf": inf}
         # The key of each object, and its name; of one without a key nothing can be kept.
         self.known: dict[str, str] = {}
         self.has_keys = True
@@ -127,6 +129,9 @@ class Source:
             elif (text := written(node, values)) is not None:
                 results = [self.new("v")]
                 self.line(f"{results[0]} = {text}")
+            elif isinstance(node.op, DimShuffle) and 0 < node.inputs[0].type.ndim < 10:
+                results = [self.new("v")]
+                self.line(f"{results[0]} = shuffled({values[0]}, {''.join(map(str, node.op.new_order))!r})")
             elif isinstance(node.op, Dot) and is_product(*node.inputs) and (self.whole or known(*node.inputs)):
                 # Numba's own, which compiles in half a second where PyTensor's takes several, and says less of shapes.
                 results = [self.new("v")]
@@ -270,6 +275,33 @@ def over(typing_context, a, b):  # type: ignore[no-untyped-def]
         return builder.fdiv(*values)
 
     return a(a, a), generate
+
+
+@intrinsic(prefer_literal=True)
+def shuffled(typing_context, array, order):  # type: ignore[no-untyped-def]
+    """An array with its axes in another order, of which "x" is a new one; no axis that is left out has an extent."""
+    axes = [None if axis == "x" else int(axis) for axis in order.literal_value]
+    kept = [axis for axis in axes if axis is not None]
+    layout = array.layout if kept == sorted(kept) and array.layout != "F" else "A"
+    if kept == [1, 0] and len(axes) == 2:
+        layout = {"C": "F", "F": "C"}.get(array.layout, "A")
+    result = array.copy(ndim=len(axes), layout=layout)
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        old, new = context.make_array(array)(context, builder, values[0]), context.make_array(result)(context, builder)
+        shape, strides = (cgutils.unpack_tuple(builder, part) for part in (old.shape, old.strides))
+        populate_array(
+            new,
+            data=old.data,
+            shape=[context.get_constant(types.intp, 1) if axis is None else shape[axis] for axis in axes],
+            strides=[old.itemsize if axis is None else strides[axis] for axis in axes],
+            itemsize=old.itemsize,
+            meminfo=old.meminfo,
+            parent=old.parent,
+        )
+        return imputils.impl_ret_borrowed(context, builder, result, new._getvalue())
+
+    return result(array, order), generate
 
 
 @overload(fresh)

@@ -77,3 +77,26 @@ def test_long_functions_of_elements():
     for one, other in zip(*(function(x, x.astype("float32")) for function in functions), strict=True):
         assert np.asarray(one).dtype == np.asarray(other).dtype
         np.testing.assert_allclose(other, one, rtol=1e-5 if np.asarray(one).dtype == np.float32 else 1e-12)
+
+
+def test_axes_in_another_order():
+    """Of arrays that are contiguous and of parts of them, in a loop; what comes out may be written over."""
+    x = pt.tensor("x", shape=(3, 4, 1), dtype="float64")
+
+    def body(x):
+        views = [
+            x.transpose(2, 1, 0),
+            x[:, :, 0].T,
+            x[:, ::2].transpose(1, 2, 0),
+            pt.expand_dims(x[1:, 1:3, 0], (0, 2)),
+        ]
+        views += [x.T[0, ::-1].T[None], pt.squeeze(x, 2)[:, None]]
+        new = x + sum(pt.sum(view * pt.arange(view.size).reshape(view.shape)) for view in views)
+        return [pt.set_subtensor(pt.squeeze(new, 2)[0], 7.0).reshape(x.shape)], pt.constant(np.bool_(False))
+
+    functions = [pytensor.function([x], optapi.repeat(body, [x], 2), mode=mode) for mode in (PYTHON, "NUMBA")]
+    value = np.random.default_rng(0).normal(size=(3, 4, 1))
+    kept = value.copy()
+    [one], [other] = (function(value) for function in functions)
+    np.testing.assert_allclose(other, one, rtol=1e-12)
+    np.testing.assert_array_equal(value, kept)
