@@ -222,10 +222,11 @@ def _solved(gram: Any, ridge: Any, right: Any) -> Any:
     """
     gram, nonfinite = guarded(gram)
     info = np.finfo(gram.type.dtype)
-    size = gram.shape[1].astype(gram.type.dtype)
-    trace = pt.sum(pt.diagonal(gram, axis1=1, axis2=2), axis=1)
+    size, identity = gram.shape[1].astype(gram.type.dtype), pt.eye(gram.shape[1], dtype=gram.type.dtype)
+    # As a sum over all, of which numba makes less than of a diagonal.
+    trace = pt.sum(gram * identity, axis=(1, 2))
     ridge = pt.maximum(pt.maximum(ridge, size * info.eps * trace), info.tiny)
-    matrix = gram + ridge[:, None, None] * pt.eye(gram.shape[1], dtype=gram.type.dtype)
+    matrix = gram + ridge[:, None, None] * identity
     solution: Any = pt.linalg.solve(matrix, right[:, :, None], assume_a="pos", check_finite=False, b_ndim=2)
     return solution[:, :, 0] + nonfinite
 
