@@ -29,7 +29,7 @@ from .waiting import WAITING
 
 
 # What numba takes for a line, which mostly calls an operation, to say so beforehand.
-SECONDS = 1 / 35
+SECONDS = 1 / 45
 
 
 class FreeNumbaLinker(NumbaLinker):

@@ -212,7 +212,7 @@ def test_what_takes_long_to_compile_is_announced(capsys):
     linker.lines = 500
     linker.announce(None)
     said = capsys.readouterr().err
-    assert said.startswith("optapi: numba compiles lbfgs for about 15 s")
+    assert said.startswith("optapi: numba compiles lbfgs for about 10 s")
     assert said.count("\n") == 1
     linker.lines = 50
     linker.announce(None)
