@@ -158,7 +158,8 @@ class LoopProgram(Program):
     """
 
     def __init__(self, problem: Problem):
-        with BUILDING:
+        # As PyTensor does when it compiles: to note by which lines each operation is made takes a tenth of the time.
+        with BUILDING, pytensor.config.change_flags(traceback__limit=pytensor.config.traceback__compile_limit):
             self._build(problem)
 
     def _build(self, problem: Problem) -> None:
