@@ -238,7 +238,7 @@ def test_a_bar_shows_how_long_it_has_compiled(capsys, monkeypatch, has_rich):
     if not has_rich:
         lines = said.split("\n")[1].split("\r")
         assert len(lines) > 3
-        assert lines[-1].strip() in [f"compiling lbfgs  {i} of about 15  seconds" for i in (0, 1)]
+        assert lines[-1].strip() in [f"compiling lbfgs  {i} of about 10  seconds" for i in (0, 1)]
     assert threading.active_count() == before
     linker.announce(None)
     assert "compiling" not in capsys.readouterr().err
