@@ -171,6 +171,7 @@ def test_the_cauchy_point_is_the_first_minimizer_on_the_path(seed, width):
 
 
 @pytest.mark.numba
+@pytest.mark.filterwarnings("ignore:np.dot")  # of PyTensor 3.0, of parts of matrices outside of loops
 @pytest.mark.parametrize("n", [7, 60])
 def test_the_cauchy_point_is_the_same_under_numba(n):
     """There intervals are looked at one after another, here all at once; also with ties, corners and no way at all."""

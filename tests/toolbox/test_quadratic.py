@@ -7,6 +7,7 @@ import pytest
 from reference import constrained as reference
 
 import optapi
+from optapi.graph.by_hand import SMALL
 from optapi.graph.numpy_linker import STEP
 
 
@@ -135,7 +136,8 @@ def test_numba_goes_the_same_way(n, k, m, dtype):
         named = dict(zip(shapes, arrays, strict=True))
         values = [named[name].astype(dtype) for name in given]
         (x, *_, converged, iterations), (other, *_, agrees, count) = (f(*values) for f in functions)
-        assert (converged, iterations) == (agrees, count)
+        # In the graph numba may round otherwise, and be there a turn earlier or later.
+        assert converged == agrees and abs(iterations - count) <= (n + k > SMALL)
         np.testing.assert_allclose(
             other, x, rtol=1e-6 if dtype == "float64" else 1e-2, atol=1e-3 * scale * (dtype == "float32")
         )
