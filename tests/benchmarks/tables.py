@@ -559,7 +559,8 @@ def page(data):
                 "`compile_minimizer` and `minimize` keep the state from before an iteration until it is over."
             ),
             table(["", "state", *memory.WAYS], rows),
-            "Seconds of the processor to build for as many parameters, under PYTHON, with 3 iterations of `minimize`:",
+            "Seconds of the processor to build and compile for as many parameters, under PYTHON: a function of the rule "
+            "with a `stop`; a minimizer; and `minimize` with 3 iterations:",
             table(
                 ["", "parameters", "function", "compile_minimizer", "minimize"],
                 [[rule, n, *map(number, row)] for rule, counts in times.items() for n, row in counts.items()],
