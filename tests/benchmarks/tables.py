@@ -559,8 +559,7 @@ def page(data):
                 "`compile_minimizer` and `minimize` keep the state from before an iteration until it is over."
             ),
             table(["", "state", *memory.WAYS], rows),
-            "Seconds of the processor to build and compile for as many parameters, under PYTHON: a function of the rule "
-            "with a `stop`; a minimizer; and `minimize` with 3 iterations:",
+            "Seconds of the processor to build and compile under PYTHON for as many parameters, and to minimize:",
             table(
                 ["", "parameters", "function", "compile_minimizer", "minimize"],
                 [[rule, n, *map(number, row)] for rule, counts in times.items() for n, row in counts.items()],
