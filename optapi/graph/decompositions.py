@@ -69,7 +69,7 @@ def decomposed(transposed: Any, vector: Any) -> list[Any]:
 
 
 class Elimination(Op):
-    """The solution X of A X = B by Gaussian elimination without pivots, infinite or NaN where a pivot is 0."""
+    """The solution X of A X = B by Gaussian elimination, infinite or NaN where A is singular."""
 
     __props__ = ()
 
@@ -110,9 +110,9 @@ def _vectorize_elimination(op: Elimination, node: Apply, *inputs: Any) -> Sequen
 
 
 def eliminated(matrix: Any, right: Any) -> Any:
-    """The solution X of `matrix` X = `right`, a vector or a matrix, by elimination without pivots where it is compiled.
+    """The solution X of `matrix` X = `right`, a vector or a matrix, by elimination, under JAX without pivots.
 
-    It raises nothing, and is as good as one with pivots for the matrices of a `CompactHessian`, whose first half is
+    It raises nothing, and without pivots it is as good for the matrices of a `CompactHessian`, whose first half is
     negative definite and leaves a second half that is positive definite, and for triangles whose rows and columns are
     in another order.
     """

@@ -299,50 +299,6 @@ def numba_funcify_Decomposition(op: Decomposition, **kwargs: Any) -> Any:
 
 
 @numba_njit
-def _eliminated(matrix, right):  # type: ignore[no-untyped-def]
-    """Write over `right` the solution for a `matrix`, which is lost."""
-    size, width, one = np.uint64(matrix.shape[0]), np.uint64(right.shape[1]), np.uint64(1)
-    nothing = matrix.dtype.type(0)
-    for k in range(size):
-        pivot = matrix[k, k]
-        inverse = 1 / pivot if pivot != nothing else matrix.dtype.type(np.inf)
-        matrix[k, k] = inverse
-        for i in range(k + one, size):
-            factor = matrix[i, k] * inverse
-            for j in range(k + one, size):
-                matrix[i, j] -= factor * matrix[k, j]
-            for j in range(width):
-                right[i, j] -= factor * right[k, j]
-    for turn in range(size):
-        i = size - one - turn
-        for k in range(i + one, size):
-            factor = matrix[i, k]
-            for j in range(width):
-                right[i, j] -= factor * right[k, j]
-        for j in range(width):
-            right[i, j] *= matrix[i, i]
-
-
-@register_funcify_default_op_cache_key(Elimination)
-def numba_funcify_Elimination(op: Elimination, **kwargs: Any) -> Any:
-    """One matrix after another."""
-
-    @numba_njit
-    def eliminated(matrix, right):  # type: ignore[no-untyped-def]
-        work, result = np.copy(matrix), np.copy(right)
-        if matrix.ndim == 2:
-            _eliminated(work, result)
-        else:
-            matrices = work.reshape(-1, matrix.shape[-2], matrix.shape[-1])
-            results = result.reshape(-1, right.shape[-2], right.shape[-1])
-            for i in range(matrices.shape[0]):
-                _eliminated(matrices[i], results[i])
-        return result
-
-    return eliminated
-
-
-@numba_njit
 def _factored(matrix, order):  # type: ignore[no-untyped-def]
     """Write the LU decomposition of `matrix` with partial pivoting over it, and whether there is one is returned."""
     size, one = np.uint64(matrix.shape[0]), np.uint64(1)
@@ -384,6 +340,36 @@ def _solved(factors, order, vector):  # type: ignore[no-untyped-def]
         for c in range(i + one, size):
             total -= factors[i, c] * vector[c]
         vector[i] = total / factors[i, i]
+
+
+@numba_njit
+def _eliminated(matrix, right):  # type: ignore[no-untyped-def]
+    """Write over `right` the solution for a `matrix`, which is lost; NaN where there is none."""
+    order = np.empty(matrix.shape[0], np.uint64)
+    if _factored(matrix, order):
+        for j in range(right.shape[1]):
+            _solved(matrix, order, right[:, j])
+    else:
+        right[...] = np.nan
+
+
+@register_funcify_default_op_cache_key(Elimination)
+def numba_funcify_Elimination(op: Elimination, **kwargs: Any) -> Any:
+    """One matrix after another."""
+
+    @numba_njit
+    def eliminated(matrix, right):  # type: ignore[no-untyped-def]
+        work, result = np.copy(matrix), np.copy(right)
+        if matrix.ndim == 2:
+            _eliminated(work, result)
+        else:
+            matrices = work.reshape(-1, matrix.shape[-2], matrix.shape[-1])
+            results = result.reshape(-1, right.shape[-2], right.shape[-1])
+            for i in range(matrices.shape[0]):
+                _eliminated(matrices[i], results[i])
+        return result
+
+    return eliminated, 1
 
 
 @numba_njit
@@ -550,28 +536,20 @@ def _sums(order, first, moving, V, sums):  # type: ignore[no-untyped-def]
 
 
 @numba_njit
-def _times_inverse(products, theta, factors, sums, result):  # type: ignore[no-untyped-def]
-    """What `CompactHessian.solved` has of a vector, from the `factors` of its small matrix."""
-    m = np.uint64(factors.shape[0])
-    one = np.uint64(1)
+def _times_inverse(products, theta, factors, pivots, sums, result):  # type: ignore[no-untyped-def]
+    """Write what `CompactHessian.solved` has of a vector, from the `factors` of its small matrix, into `result`."""
+    m = factors.shape[0]
+    lower = result[m:]
     for i in range(m):
         total = sums[m + i]
         for j in range(m):
             total += products[m + i, j] * sums[j] / theta
-        result[m + i] = total
-    for k in range(m):
-        for i in range(k + one, m):
-            result[m + i] -= factors[k, i] * factors[k, k] * result[m + k]
-    for turn in range(m):
-        i = m - one - turn
-        total = result[m + i]
-        for k in range(i + one, m):
-            total -= factors[i, k] * result[m + k]
-        result[m + i] = total * factors[i, i]
+        lower[i] = total
+    _solved(factors, pivots, lower)
     for j in range(m):
         total = -sums[j]
         for i in range(m):
-            total += products[m + i, j] * result[m + i]
+            total += products[m + i, j] * lower[i]
         result[j] = total / theta
 
 
@@ -584,46 +562,47 @@ def _first_minimizer() -> Any:
             return t.copy(), moving.copy(), last.copy()
         dtype, theta, rows = V.dtype.type, scale.item(), V.shape[0]
         m, zero, inf = rows // 2, dtype(0), dtype(np.inf)
-        factors, least = np.empty((m, m), V.dtype), np.finfo(V.dtype).eps
+        factors, pivots, least = np.empty((m, m), V.dtype), np.empty(m, np.uint64), np.finfo(V.dtype).eps
         for i in range(m):
             for j in range(m):
                 total = products[m + i, m + j]
                 for k in range(m):
                     total += products[m + i, k] * products[m + j, k] / theta
                 factors[i, j] = total
-        _eliminated(factors, np.empty((m, 0), V.dtype))
+        if not _factored(factors, pivots):
+            return t.copy(), moving.copy(), np.array(inf)
         P, MP, C = np.empty(rows, V.dtype), np.empty(rows, V.dtype), np.zeros(rows, V.dtype)
         order, begin, found = _order(t), zero, inf
-        whole = G = _sums(order, 0, moving, V, P)
+        whole = square = _sums(order, 0, moving, V, P)
         for j in range(t.size):
             i = order[j]
             end = t[i]
             if begin == inf:
                 break
-            _times_inverse(products, theta, factors, P, MP)
-            slope, curved = begin * G, G
+            _times_inverse(products, theta, factors, pivots, P, MP)
+            slope, curved = begin * square, square
             for row in range(rows):
                 slope -= MP[row] * C[row]
                 curved -= MP[row] * P[row]
-            fall, curved = max(G - theta * slope, zero), theta * max(curved, least * G)
-            if zero >= G or fall < curved * (end - begin):
-                found = begin + (fall / curved if zero < G else fall)
+            fall, curved = max(square - theta * slope, zero), theta * max(curved, least * square)
+            if square <= zero or fall < curved * (end - begin):
+                found = begin + (fall / curved if square > zero else fall)
                 break
-            G -= moving[i] * moving[i]
+            square -= moving[i] * moving[i]
             for row in range(rows):
                 if end < inf:
                     C[row] += P[row] * (end - begin)
                 P[row] -= V[row, i] * moving[i]
-            if FEW * whole > G:
+            if square < FEW * whole:
                 # What is left of sums by subtraction would be of rounding errors.
-                whole = G = _sums(order, j + 1, moving, V, P)
+                whole = square = _sums(order, j + 1, moving, V, P)
             begin = end
         return t.copy(), moving.copy(), np.array(found)
 
     return first_minimizer
 
 
-BY_HAND = {"InteriorPoint": (_interior_point, 2), "FirstMinimizer": (_first_minimizer, 1)}
+BY_HAND = {"InteriorPoint": (_interior_point, 2), "FirstMinimizer": (_first_minimizer, 2)}
 
 
 @register_funcify_default_op_cache_key(ByHand)
