@@ -165,8 +165,8 @@ class Run:
             best = now if same else best
         if ending is None:
             ending = self._exceeded(values, nit, seconds)
-        elif nit == 0 and ending == Ending.NOT_FINITE and not now.is_finite:
-            ending = Ending.BAD_START
+        elif ending == Ending.NOT_FINITE and before.nit == 0 and now is before.now and not now.is_finite:
+            nit, ending = 0, Ending.BAD_START
         return Position(values, now, best, nit, seconds, True, ending)
 
     def _falls_beside(self, now: Evaluation) -> bool:

@@ -197,10 +197,13 @@ def test_divergence():
     assert result.fun == pytest.approx(rosen(START))
 
 
-@pytest.mark.parametrize("rule", ["lbfgs", "sgd"])
-def test_a_start_where_the_cost_is_not_finite(rule):
+@pytest.mark.parametrize(
+    "made", [lambda x: pt.log(x) ** 2, lambda x: x**2 + pt.switch(x > 0, 0.0, np.inf)], ids=["no number", "infinite"]
+)
+@pytest.mark.parametrize("rule", ["lbfgs", "sgd", "newton", "newton_cg", "hessian_free"])
+def test_a_start_where_the_cost_is_not_finite(rule, made):
     x = pytensor.shared(np.array([-1.0]), name="x")
-    run = compile_minimizer([x], pt.sum(pt.log(x) ** 2), rule, mode=STEP)
+    run = compile_minimizer([x], pt.sum(made(x)), rule, mode=STEP)
     result = run()
     assert result.status == 3
     assert not result.success
