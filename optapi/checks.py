@@ -82,8 +82,8 @@ def as_tensor(argument: str, value: object) -> TensorVariable:
 
 
 def as_variable(argument: str, value: object) -> Variable:
-    """`value`, a variable of any type or an array, as a variable."""
-    return value if isinstance(value, Variable) else as_tensor(argument, value)
+    """`value`, a random generator, a dense tensor or an array, as a variable."""
+    return value if isinstance(value, Variable) and is_generator(value) else as_tensor(argument, value)
 
 
 def as_tensors(argument: str, values: object) -> list[TensorVariable]:
@@ -113,6 +113,7 @@ def check_parameters(parameters: object, argument: str = "parameters") -> list[T
     parameters = as_list(argument, parameters)
     if not parameters:
         raise ValueError(f"{argument} is empty; pass at least one variable to optimize")
+    entry = f"the {argument.removesuffix('s')}"
     for position, parameter in enumerate(parameters):
         if not isinstance(parameter, Variable) or isinstance(parameter, Constant):
             raise TypeError(
@@ -121,17 +122,17 @@ def check_parameters(parameters: object, argument: str = "parameters") -> list[T
             )
         if not is_dense(parameter):
             raise TypeError(
-                f"the parameter {called(parameter)} is of type {parameter.type}, not a dense tensor; make it with "
+                f"{entry} {called(parameter)} is of type {parameter.type}, not a dense tensor; make it with "
                 "pytensor.shared(numpy.asarray(value)), for instance of the nonzero values of a sparse matrix"
             )
         if parameter.type.dtype not in float_dtypes:
             raise TypeError(
-                f"the parameter {called(parameter)} has dtype {parameter.type.dtype}; only real floating-point "
+                f"{entry} {called(parameter)} has dtype {parameter.type.dtype}; only real floating-point "
                 "parameters can be optimized (float32 or float64; split a complex one in two real ones)"
             )
     for parameter, times in Counter(parameters).items():
         if times > 1:
-            raise ValueError(f"the parameter {called(parameter)} is listed twice in {argument}; list it once")
+            raise ValueError(f"{entry} {called(parameter)} is listed twice in {argument}; list it once")
     return parameters
 
 
@@ -390,7 +391,7 @@ def as_dtype(value: TensorVariable, dtype: str) -> Any:
 
 def is_zero(value: Any) -> bool:
     """Whether `value` is the number 0, so that what it multiplies need not be built."""
-    return not isinstance(value, Variable) and np.ndim(value) == 0 and value == 0
+    return isinstance(value, Real | np.ndarray) and getattr(value, "ndim", 0) == 0 and bool(value == 0)
 
 
 def check_condition(argument: str, value: object) -> TensorVariable:

@@ -88,14 +88,21 @@ class Pool:
     One that is made here is made anew where it breaks, for instance because a process was killed.
     """
 
-    def __init__(self, executor: Executor | Callable[[], Executor]):
+    def __init__(self, executor: Executor | Callable[[], Executor], name: str = "engine"):
+        self.name = name
         self.make = None if isinstance(executor, Executor) else executor
         self.executor = executor if isinstance(executor, Executor) else None
 
     def running(self) -> Executor:
         """The executor, made if there is none."""
         if self.executor is None:
-            self.executor = self.make()  # type: ignore[misc]
+            made = self.make()  # type: ignore[misc]
+            if not callable(getattr(made, "submit", None)):
+                raise TypeError(
+                    f"{self.name} is a function that returned {shown(made)}; it has to return an executor, for "
+                    "instance lambda: ProcessPoolExecutor(2)"
+                )
+            self.executor = made
         return self.executor
 
     @property
@@ -198,7 +205,7 @@ def engine_of(engine: Any, name: str = "engine") -> Any:
     if callable(getattr(engine, "map", None)) and not isinstance(engine, Executor):
         return engine
     if isinstance(engine, Executor) or callable(engine):
-        return Pool(engine)
+        return Pool(engine, name)
     raise TypeError(
         f"{name} is {shown(engine)}; pass None, a number of threads, an executor of concurrent.futures, a function "
         "that makes one, dask_engine(client), or an object with a method map(task, groups, point)"

@@ -80,6 +80,8 @@ def clip_global_norm(gradients: Sequence[Any], limit: Scalar) -> list[Any]:
     """
     gradients = as_tensors("gradients", gradients)
     limit = scalar("limit", limit, low=0)
+    if not gradients:
+        return []
     # Norms in float64: of many float32 components they may overflow.
     size = norm(pt.stack([norm(g.astype("float64")) for g in gradients]))
     factor = pt.switch(size > limit, limit / size, 1.0)

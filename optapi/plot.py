@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import profiles, schedules
-from .checks import check_callable, check_choice, check_count, check_number, shown
+from .checks import as_numbers, check_callable, check_choice, check_count, check_number, shown
 from .drivers.numpy import minimize_iterator
 from .drivers.options import name_of
 from .drivers.results import OptimizeResult
@@ -298,7 +298,7 @@ def _labelled(argument: str, given: Any, is_one: Callable[[Any], bool], label_of
     """One or several things to draw, by their labels."""
     if is_one(given):
         given = [given]
-    if isinstance(given, Mapping):
+    if isinstance(given, Mapping) and given:
         return {", ".join(map(str, key)) if isinstance(key, tuple) else str(key): run for key, run in given.items()}
     if not isinstance(given, list | tuple) or not given or not all(map(is_one, given)):
         raise TypeError(
@@ -331,7 +331,7 @@ def _path_of(run: Any) -> np.ndarray:
         run = copy.deepcopy(run)
         # The iterate, not the best point, which does not move at each iteration.
         run = [_flat(run.iterate), *(_flat(state.iterate) for state in run)]
-    points = np.asarray(run, float)
+    points = as_numbers("a path of runs", run)
     if points.ndim != 2 or points.shape[1] != 2 or not len(points):
         raise ValueError(f"a path of runs has the shape {points.shape}; only points of two components can be drawn")
     return points

@@ -28,6 +28,7 @@ from .checks import (
     is_generator,
 )
 from .drivers.options import check_rule, options_of, rule_of
+from .drivers.program import apply
 from .feasible import Box
 from .graph.derivatives import TRUE, differentiate, held, pullback, pushforward, substituted
 from .graph.implicit import Solver, System, implicit, is_real, matrix, pack, unpack, vectorized_matrix
@@ -200,7 +201,7 @@ def solve(parameters: Variables, cost: Variable | None = None, rule: OptAlgo = "
     solver = _linear_solver(linear_solver, f.size, definite=not has_rows)
 
     stop = pytensor.shared(np.int64(0), name="stop")
-    updates = chosen(list(problem.places), cost, stop=stop, **options)
+    updates = apply(chosen, list(problem.places), cost=cost, stop=stop, **options)
     _check_fixed(list(updates.values()), "cost")
     begin = dict(zip(problem.places, problem.start, strict=True))
     taken = pytensor.shared(np.int64(0), name="taken")
@@ -404,7 +405,7 @@ def laplace(latents: Variables, neg_logp: Variable, rule: OptAlgo = "trust_regio
     >>> print(pytensor.function([s], found.log_marginal, mode=optapi.PYTHON)(0.7).round(6), np.log(3).round(6))
     1.098612 1.098612
     """
-    latents = check_parameters(latents, "latents")
+    latents = Unknowns.of("laplace", latents, options.get("start"), "latents").parameters
     neg_logp = check_cost(neg_logp, "neg_logp")
     for name in ("bounds", "constraints", "ascent"):
         if options.get(name):
@@ -668,17 +669,18 @@ class Unknowns(NamedTuple):
     start: list[Any]
 
     @classmethod
-    def of(cls, function: str, parameters: Any, start: Any) -> Unknowns:
-        """Those of the arguments of `function`, checked."""
-        parameters = check_parameters(parameters)
+    def of(cls, function: str, parameters: Any, start: Any, argument: str = "parameters") -> Unknowns:
+        """Those of the arguments of `function`, checked; messages call the `parameters` what `argument` says."""
+        parameters = check_parameters(parameters, argument)
         places = []
         for p in parameters:
             try:
                 shape = shape_of(p)
             except TypeError as error:
                 raise TypeError(
-                    f"the parameter {called(p)} of {function} has a shape that is not known, {p.type.shape}; make it "
-                    "with pt.tensor(name, shape=...), or build from pt.specify_shape(variable, shape) and pass that"
+                    f"the {argument.removesuffix('s')} {called(p)} of {function} has a shape that is not known, "
+                    f"{p.type.shape}; make it with pt.tensor(name, shape=...), or build from "
+                    "pt.specify_shape(variable, shape) and pass that"
                 ) from error
             places.append(p.type.clone(shape=shape)(p.name))
         if start is None:

@@ -1031,7 +1031,8 @@ def svrg(gradients: Sequence[Any], full_gradients: Sequence[Any], parameters: Va
     True
     """
     parameters = check_parameters(parameters)
-    gradients, full = check_gradients(gradients, parameters), check_gradients(full_gradients, parameters)
+    gradients = check_gradients(gradients, parameters)
+    full = check_gradients(full_gradients, parameters, "full_gradients")
     check_updates(updates)
     check_name("name", name)
     for argument, given in (("gradients", gradients), ("full_gradients", full)):

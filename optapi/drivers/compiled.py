@@ -588,7 +588,7 @@ class CompiledMinimizer:
         checked = []
         for parameter, rows in zip(parameters, given, strict=True):
             shape = np.shape(parameter.get_value(borrow=True))
-            array = np.array(rows, parameter.type.dtype, order="C")
+            array = as_numbers(f"starts for {called(parameter)}", rows).astype(parameter.type.dtype, order="C")
             if array.ndim != len(shape) + 1 or array.shape[1:] != shape or not array.size:
                 raise ValueError(
                     f"starts for {called(parameter)} are of shape {array.shape}; pass a row of shape {shape} for each"

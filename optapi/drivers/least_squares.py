@@ -594,7 +594,7 @@ def curve_fit(model: Callable[..., Any], x: Any, y: ArrayLike, p0: Tree | None =
 
     def one_for_each(size: int) -> None:
         if size != data.size > 1:
-            raise ValueError(f"the model has {size} values for {data.size} data; return one for each")
+            raise ValueError(f"the model has {size} values at x for the {data.size} of y; return one for each")
 
     def residuals(p: Any) -> Any:
         values = apply(model, p)

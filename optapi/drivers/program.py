@@ -249,8 +249,8 @@ def apply(rule: Callable[..., Updates], parameters: Sequence[Any], /, **keywords
     updates = rule(parameters, **keywords)
     if not isinstance(updates, dict) or not all(p in updates for p in parameters):
         raise TypeError(
-            f"opt_algo is {rule!r}, which returned no dictionary with a next value of each parameter; pass a rule, for "
-            "instance optapi.lbfgs"
+            f"the rule {rule!r} returned no dictionary with a next value of each parameter; pass one of optapi's, for "
+            "instance optapi.lbfgs, or return its updates"
         )
     check_generators(updates)
     return updates

@@ -24,7 +24,7 @@ from pytensor.scalar.basic import ScalarType, Switch, get_scalar_type
 from pytensor.tensor.basic import scalar_from_tensor, tensor_from_scalar
 from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.subtensor import IncSubtensor, Subtensor
-from pytensor.tensor.type import TensorType, integer_dtypes
+from pytensor.tensor.type import TensorType, complex_dtypes, integer_dtypes
 
 from ..checks import (
     as_list,
@@ -67,6 +67,11 @@ def like(value: Any, variable: Variable) -> Any:
             f"the variable {variable.type.ndim}"
         )
     if value.type.dtype != variable.type.dtype:
+        if value.type.dtype in complex_dtypes:
+            raise TypeError(
+                f"the next value of the variable {called(variable)} is {value.type.dtype}, the variable "
+                f"{variable.type.dtype}; take the real part"
+            )
         value = value.astype(variable.type.dtype)
     if any(
         known is None and declared is not None

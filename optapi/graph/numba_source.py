@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from hashlib import sha256
-from math import inf, sqrt
+from math import exp, inf, log1p, sqrt
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ from pytensor.link.numba.dispatch.basic import (
     numba_typify,
 )
 from pytensor.scalar import basic as scalar
-from pytensor.scalar.basic import ScalarType
+from pytensor.scalar.basic import ScalarType, get_scalar_type
+from pytensor.scalar.math import Sigmoid, Softplus
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.math import Dot
 
@@ -35,7 +36,7 @@ from .loops import Loop
 from .products import known
 
 
-VERSION = 7
+VERSION = 8
 # Operations with numbers, as they are written. As a call each would be a function to compile for every type, and leave
 # a test of its status in the lines around it.
 COMPARISONS = {scalar.LT: "<", scalar.GT: ">", scalar.LE: "<=", scalar.GE: ">=", scalar.EQ: "==", scalar.NEQ: "!="}
@@ -43,7 +44,12 @@ LOGIC = {scalar.AND: "{} & {}", scalar.OR: "{} | {}", scalar.Invert: "not {}"}
 ARITHMETIC = {scalar.Sub: "{} - {}", scalar.Neg: "-{}", scalar.Sqr: "{0} * {0}"}
 OF_FLOATS = {scalar.TrueDiv: "over({}, {})", scalar.Sqrt: "sqrt({})", scalar.Abs: "abs({})", scalar.IsNan: "{0} != {0}",
              scalar.IsInf: "abs({}) == inf"}  # fmt: skip
+# Both by the same exponential of a number that is not positive, which LLVM computes once where a cost has the one and
+# its gradient the other. PyTensor's softplus has branches, and takes twice the time.
+BY_EXP = {Softplus: "select({0} > 0, {0}, zero_{1}) + log1p(exp(-abs({0})))",
+          Sigmoid: "over(select({0} >= 0, one_{1}, exp(-abs({0}))), one_{1} + exp(-abs({0})))"}  # fmt: skip
 SUMS = {scalar.Add: " + ", scalar.Mul: " * "}
+NUMBERS = (("zero", 0), ("one", 1))
 FLOATS, SIGNED = ("float32", "float64"), ("int8", "int32", "int64", "float32", "float64")
 
 
@@ -72,6 +78,8 @@ class Source:
         self.names = 0
         self.objects: dict[str, Any] = {"fresh": fresh, "contiguous": contiguous, "of_blas": of_blas, "dot": np.dot}
         self.objects |= {"over": over, "select": select, "shuffled": shuffled, "sqrt": sqrt, "inf": inf}
+        self.objects |= {"exp": exp, "log1p": log1p}
+        self.objects |= {f"{name}_{dtype}": np.dtype(dtype).type(value) for dtype in FLOATS for name, value in NUMBERS}
         # The key of each object, and its name; of one without a key nothing can be kept.
         self.known: dict[str, str] = {}
         self.has_keys = True
@@ -139,7 +147,7 @@ class Source:
             else:
                 results = [self.new("v") for _ in node.outputs]
                 # On disk it is with the lines alone; kept by itself too, numba would compile it twice.
-                call, key = numba_funcify_and_cache_key(with_lines(node.op), node=node, **self.options)
+                call, key = numba_funcify_and_cache_key(with_lines(node), node=node, **self.options)
                 # PyTensor's key is one of several that numba's types of the arguments distinguish.
                 key = key and f"{key} {[kind(v.type) for v in node.inputs]}"
                 called = self.object("f", call, key)
@@ -191,15 +199,19 @@ class Lines(scalar.Composite):
     """Operations with numbers as one function, which calls none for those that are `written`."""
 
 
-def with_lines(op: Any) -> Any:
-    """An elementwise operation, also one with sums, whose function is of `Lines`; any other as it is."""
+def with_lines(node: Any) -> Any:
+    """The operation of `node`; of an elementwise one, also with sums, the function is of `Lines` where it can be."""
+    op = node.op
     if isinstance(op, Elemwise) and type(op.scalar_op) is scalar.Composite:
         return Elemwise(Lines(op.scalar_op.inputs, op.scalar_op.outputs), inplace_pattern=op.inplace_pattern)
+    if isinstance(op, Elemwise) and type(op.scalar_op) in BY_EXP:
+        number = get_scalar_type(node.inputs[0].type.dtype)()
+        return Elemwise(Lines([number], [op.scalar_op(number)]), inplace_pattern=op.inplace_pattern)
     if not isinstance(op, FUSED):
         return op
     inner: Any = op.fgraph.unfreeze()
     [node] = [node for node in inner.apply_nodes if isinstance(node.op, Elemwise)]
-    outputs = with_lines(node.op).make_node(*node.inputs).outputs
+    outputs = with_lines(node).make_node(*node.inputs).outputs
     inner.replace_all(list(zip(node.outputs, outputs, strict=True)), import_missing=True)
     new = copy(op)
     new.fgraph = inner
@@ -226,6 +238,8 @@ def written(node: Any, values: Sequence[str]) -> str | None:
         return LOGIC[op].format(*values)
     if types <= set(FLOATS) and len(types) == 1 and op in OF_FLOATS and result in (*types, "bool"):
         return OF_FLOATS[op].format(*values)
+    if op in BY_EXP and types == {result} and result in FLOATS:
+        return BY_EXP[op].format(*values, result)
     if types in ({"int64"}, {"float32"}, {"float64"}) and types == {result}:
         return SUMS[op].join(values) if op in SUMS else ARITHMETIC[op].format(*values) if op in ARITHMETIC else None
     return None

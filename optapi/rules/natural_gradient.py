@@ -11,7 +11,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from ..checks import as_dtype, as_list, called, check_choice, check_count, check_flag
+from ..checks import as_dtype, as_list, as_tensor, called, check_choice, check_count, check_flag
 from ..graph.loops import cond
 from ..hints import hinted
 from ..moments import correction
@@ -195,7 +195,7 @@ def _check_examples(per_example: Any, parameters: Sequence[Any]) -> list[Any]:
         )
     checked = []
     for entry, p in zip(tensors, parameters, strict=True):
-        tensor = pt.as_tensor(entry)
+        tensor = as_tensor(f"the entry of {called(p)} in per_example", entry)
         if tensor.type.ndim != p.type.ndim + 1:
             raise ValueError(
                 f"the entry of {called(p)} in per_example has {tensor.type.ndim} dimensions; "

@@ -4,9 +4,11 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from pytensor.compile.mode import get_mode
 
 import optapi
 from optapi import PYTHON
+from optapi.graph.compat import linked_by
 
 
 pytestmark = pytest.mark.numba
@@ -77,6 +79,39 @@ def test_long_functions_of_elements():
     for one, other in zip(*(function(x, x.astype("float32")) for function in functions), strict=True):
         assert np.asarray(one).dtype == np.asarray(other).dtype
         np.testing.assert_allclose(other, one, rtol=1e-5 if np.asarray(one).dtype == np.float32 else 1e-12)
+
+
+EXACT = {  # by the module decimal, with 60 digits
+    -800.0: (0.0, 0.0),
+    -740.0: (4.2e-322, 4.2e-322),
+    -40.0: (4.2483542552915889863e-18, 4.2483542552915889773e-18),
+    -1.0: (0.31326168751822283405, 0.26894142136999512075),
+    -1e-300: (0.69314718055994530942, 0.5),
+    -0.0: (0.69314718055994530942, 0.5),
+    0.5: (0.97407698418010668087, 0.62245933120185456464),
+    20.0: (20.000000002061153620, 0.99999999793884638183),
+    50.0: (50.0, 1.0),
+    800.0: (800.0, 1.0),
+    np.inf: (np.inf, 1.0),
+    -np.inf: (0.0, 0.0),
+    np.nan: (np.nan, np.nan),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "in others"])
+def test_softplus_and_sigmoid(dtype, alone):
+    x = pt.vector("x", dtype=dtype)
+    outputs = [f(x if alone else 2 * x / 2) for f in (pt.softplus, pt.sigmoid)]
+    from optapi.graph.threads import FreeNumbaLinker  # which imports numba
+
+    mode = linked_by(FreeNumbaLinker(), get_mode("NUMBA"))
+    function = pytensor.function([x], outputs, mode=mode)
+    given = np.array(list(EXACT), dtype)
+    for found, expected in zip(function(given), np.array(list(EXACT.values())).T, strict=True):
+        assert found.dtype == dtype
+        info = np.finfo(dtype)
+        np.testing.assert_allclose(found, expected, rtol=3 * info.eps, atol=2 * info.smallest_subnormal)
 
 
 def test_axes_in_another_order():
