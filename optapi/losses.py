@@ -13,7 +13,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
-from .checks import as_dtype, scalar, shown
+from .checks import as_dtype, is_dense, scalar, shown
 from .graph.derivatives import held
 from .typing import Loss, Scalar
 
@@ -89,12 +89,19 @@ class Robust(NamedTuple):
         for part in residuals:
             z = self._z(part)
             dtype = part.type.dtype
-            first: Any = pytensor.grad(pt.sum(self.rho(z)), z)
+            first: Any = pytensor.grad(pt.sum(self._counted(z)), z)
             second: Any = pytensor.grad(pt.sum(first), z, disconnected_inputs="ignore")
             first, second = as_dtype(first, dtype), as_dtype(second, dtype)  # of a choice they are in float64
             weight = pt.sqrt(pt.maximum(first + 2 * second * z, np.asarray(np.finfo(dtype).eps, dtype)))
             results.append(held(first * part / weight) + held(weight) * (part - held(part)))
         return results
+
+    def _counted(self, z: Any) -> Any:
+        """What the loss makes of `z`, checked."""
+        value = self.rho(z)
+        if not is_dense(value):
+            raise TypeError(f"loss returned {shown(value)}; it has to return rho(z), an expression of the shape of z")
+        return value
 
     def _z(self, part: Any) -> Any:
         return (part / as_dtype(self.scale, part.type.dtype)) ** 2
@@ -102,4 +109,4 @@ class Robust(NamedTuple):
     def _squares(self, residuals: Sequence[Any]) -> list[Any]:
         if self.is_linear:
             return [part**2 for part in residuals]
-        return [as_dtype(self.scale, part.type.dtype) ** 2 * self.rho(self._z(part)) for part in residuals]
+        return [as_dtype(self.scale, part.type.dtype) ** 2 * self._counted(self._z(part)) for part in residuals]

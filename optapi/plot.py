@@ -186,11 +186,14 @@ def schedule(step_sizes: object, steps: int, *, axes: Axes | None = None) -> Any
     >>> axes = plot.schedule([schedules.WarmUp(schedules.Cosine(0.1, 90), 10), schedules.Power(0.1, 20)], 120)
     """
     steps = check_count("steps", steps)
-    axes = _ready(axes, xlabel="updates", ylabel="step size")
     is_one = lambda one: not isinstance(one, Mapping | list | tuple)  # noqa: E731
+    lines = {}
     for label, given in _labelled("step_sizes", step_sizes, is_one, repr).items():
         function = given if callable(given) else schedules.Constant(check_number("step_sizes", given, low=0))
-        axes.plot(range(steps), [float(function(count)) for count in range(steps)], label=label, **_style(axes))
+        lines[label] = [float(function(count)) for count in range(steps)]
+    axes = _ready(axes, xlabel="updates", ylabel="step size")
+    for label, line in lines.items():
+        axes.plot(range(steps), line, label=label, **_style(axes))
     axes.set_ylim(bottom=0)
     return _with_legend(axes, above=True)
 

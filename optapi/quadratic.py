@@ -145,7 +145,7 @@ def _number(argument: str, value: Any, ndim: int) -> Any:
 
 def _check_shape(argument: str, tensor: Any, shape: tuple[int, ...]) -> None:
     if tensor.type.shape != shape:
-        raise ValueError(f"{argument} has shape {tensor.type.shape} in the place of {shape}")
+        raise ValueError(f"{argument} has shape {tensor.type.shape} in the place of {shape}, beside g and b or h")
 
 
 class Interior(NamedTuple):

@@ -454,9 +454,9 @@ class Equations(NamedTuple):
         """Those that a user passed as `argument`, which with `less` are images of the parameters."""
         unknowns = Unknowns.of(function, parameters, start)
         places = unknowns.places
-        given = as_list(argument, expressions)
+        given = [as_tensor(f"{argument}[{i}]", value) for i, value in enumerate(as_list(argument, expressions))]
         for i, expression in enumerate(given):
-            if not is_real(as_tensor(f"{argument}[{i}]", expression)):
+            if not is_real(expression):
                 raise TypeError(f"{argument}[{i}] has dtype {expression.type.dtype}; pass floating-point expressions")
         _check_fixed(given, argument)
         found, _ = unknowns.inside(given, {}, inputs)

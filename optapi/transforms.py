@@ -589,7 +589,7 @@ def mechanic(updates: Updates, gradients: Mapping[Any, Any], *, initial: Scalar 
     if not isinstance(betas, list | tuple) or not betas:
         raise TypeError(f"betas is {betas!r}; pass a list of numbers from 0 to below 1")
     beta = np.array([check_number(f"betas[{i}]", b, low=0, below=1) for i, b in enumerate(betas)])
-    parameters = check_parameters(list(gradients))
+    parameters = check_parameters(list(gradients), "gradients")
     gs = [
         as_dtype(g, p.type.dtype)
         for g, p in zip(as_tensors("gradients", [*gradients.values()]), parameters, strict=True)

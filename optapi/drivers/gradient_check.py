@@ -11,7 +11,7 @@ from ..feasible import put_inside
 from ..hints import hinted
 from ..pytree import point
 from ..typing import Derivative, Tree
-from .evaluator import Evaluation, Evaluator, evaluator_of
+from .evaluator import DifferencedEvaluator, Evaluation, Evaluator, evaluator_of
 
 
 class Comparison(NamedTuple):
@@ -74,7 +74,10 @@ def check_gradient(f: Callable[..., Any], df: Derivative, x0: Tree, args: Any = 
     the derivative disagrees with differences of f; the worst component is x0[1]: df says 8, f says 12
     """
     structure, start = point("x0", x0)
-    return compare(evaluator_of(f, df, args, None, structure, start, None), Evaluation(start))
+    evaluator = evaluator_of(f, df, args, None, structure, start, None)
+    if isinstance(evaluator, DifferencedEvaluator):
+        raise ValueError(f"df is {df!r}, for which the derivative is one by differences itself; pass a function")
+    return compare(evaluator, Evaluation(start))
 
 
 def compare(evaluator: Evaluator, evaluation: Evaluation) -> Comparison:

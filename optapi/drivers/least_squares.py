@@ -15,7 +15,7 @@ import pytensor
 import pytensor.tensor as pt
 from numpy.typing import ArrayLike
 
-from ..checks import as_numbers, check_callable, check_flag, check_number, check_start_first, warn
+from ..checks import as_numbers, check_callable, check_flag, check_number, check_start_first, shown, warn
 from ..feasible import limits, put_inside, sides
 from ..graph.numpy_linker import PYTHON
 from ..graph.oracle import Arrays
@@ -375,7 +375,7 @@ def run_of(evaluator: FitEvaluator, start: Arrays, opt_algo: OptAlgo, options: d
 @hinted
 def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
                   opt_algo: OptAlgo = "levenberg_marquardt", *, loss: Loss = "linear", f_scale: float = 1.0,
-                  x_scale: Any = "auto", bounds: Any = None, args: Any = (), tolerance: float = 0.0,
+                  x_scale: Any = "auto", bounds: Any = None, args: Any = (), tolerance: float | None = 0.0,
                   cost_tolerance: float | None = None, step_tolerance: float | None = None,
                   max_iterations: int | None = None, max_evaluations: int | None = None,
                   time_limit: float | None = None, target: float | None = None,
@@ -411,9 +411,9 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
         columns of the others are zero.
     args : tuple
         Further arguments of `residuals` and `jac`.
-    tolerance : float
+    tolerance : float or None
         It has converged when no component of the derivative of the cost is larger. That is in the units of the data,
-        so it is 0 by default, and the two relative tolerances decide.
+        so it is 0 by default, as with None, and the two relative tolerances decide.
     cost_tolerance : float, optional
         It has converged when an iteration changes the cost by no more than this times the cost.
     step_tolerance : float, optional
@@ -472,7 +472,7 @@ def least_squares(x0: Tree, residuals: Callable[..., Any], jac: Any = None,
     evaluator = evaluator_of(residuals, jac, args, structure, start, robust, mode)
     evaluator.limits = limits(bounds, structure, start)
     start = put_inside(start, evaluator.limits)
-    options |= {"tolerance": tolerance}
+    options |= {"tolerance": 0.0 if tolerance is None else check_number("tolerance", tolerance, low=0)}
     if evaluator.limits is not None:
         options["bounds"] = evaluator.limits
     if not robust.is_linear:
@@ -607,7 +607,10 @@ def curve_fit(model: Callable[..., Any], x: Any, y: ArrayLike, p0: Tree | None =
         return structure.build([whiten(np.asarray(leaf)) for _, leaf in leaves])
 
     def both(p: Any) -> Any:
-        values, jacobian = apply(model, p)
+        pair = apply(model, p)
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise TypeError(f"jac is True, so model has to return its values and their derivatives, not {shown(pair)}")
+        values, jacobian = pair
         leaves = structure.leaves("the derivatives that model returned", jacobian)
         return whiten(values - data), structure.build([whiten(np.asarray(leaf)) for _, leaf in leaves])
 

@@ -307,6 +307,6 @@ class VectorFunction:
         J = np.reshape(J.toarray() if hasattr(J, "toarray") else J, (values.size, x.size))
         ends = np.cumsum([array.size for array in point])[:-1]
         return [
-            np.array(part.reshape(-1, *a.shape), a.dtype)
+            np.array(part.reshape(values.size, *a.shape), a.dtype)
             for part, a in zip(np.split(J, ends, axis=1), point, strict=True)
         ]

@@ -353,6 +353,12 @@ def cond(
         values = body(*current[:count])
         if not isinstance(values, list | tuple) or len(values) != len(otherwise):
             raise ValueError(f"body returned {values!r:.60}; it has to return a list of as many as otherwise has")
+        for value, other in zip(values, otherwise, strict=True):
+            if is_dense(other) and np.ndim(value) != other.type.ndim:
+                raise ValueError(
+                    f"body(*arguments) returned a value of {np.ndim(value)} dimensions for one of {other.type.ndim} in "
+                    "otherwise; the values of both are to be alike"
+                )
         # The arguments are carried although they do not change; otherwise the body would be moved out of the loop.
         return [*current[:count], *values], TRUE
 

@@ -271,7 +271,7 @@ class VectorEvaluation(Evaluation):
             pulled = [DisconnectedType()() for _ in parameters]
         else:
             pulled = [
-                (J.reshape((J.shape[0], -1)) * as_dtype(v, J.type.dtype)[:, None]).sum(axis=0).reshape(p.shape)
+                (J.reshape((J.shape[0], p.size)) * as_dtype(v, J.type.dtype)[:, None]).sum(axis=0).reshape(p.shape)
                 for J, p in zip(outputs[1:], parameters, strict=True)
             ]
         return [*pulled, *(DisconnectedType()() for _ in others)]
@@ -281,7 +281,7 @@ class VectorEvaluation(Evaluation):
         moved = [(J, v) for J, v in zip(outputs[1:], vectors, strict=True) if not isinstance(v.type, DisconnectedType)]
         if not moved:
             return [DisconnectedType()() for _ in outputs]
-        pushed: Any = sum((J.reshape((J.shape[0], -1)) * v.ravel()).sum(axis=1) for J, v in moved)
+        pushed: Any = sum((J.reshape((J.shape[0], v.size)) * v.ravel()).sum(axis=1) for J, v in moved)
         return [pushed.astype("float64"), *(DisconnectedType()() for _ in outputs[1:])]
 
 
