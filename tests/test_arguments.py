@@ -662,3 +662,44 @@ def test_sparse_parameters_and_gradients_are_refused():
         optapi.sgd([sparse], pytensor.sparse.sp_sum(sparse))
     with pytest.raises(TypeError, match="gradient of 'dense' in gradients is sparse"):
         optapi.sgd([dense], gradients=[pytensor.sparse.csr_matrix("g")])
+
+
+# What was once refused badly: the call, the argument, and the entry of the pool.
+FOUND = [
+    ("CompiledMinimizer.from_starts", "starts", "array of text"),
+    ("CompiledMinimizer.from_starts", "workers", "class"),
+    ("CompiledMinimizer.on_data", "workers", "function"),
+    ("benchmark", "engine", "class"),
+    ("check_gradient", "df", "None"),
+    ("cond", "arguments", "sparse matrix"),
+    ("cond", "otherwise", "sparse matrix"),
+    ("cond", "otherwise", "symbolic vector"),
+    ("covariance", "inputs", "dictionary of text"),
+    ("covariance", "inputs", "variable of text"),
+    ("curve_fit", "jac", "true"),
+    ("curve_fit", "x", "empty list"),
+    ("curve_fit", "y", "matrix"),
+    ("fixed_point", "images", "ragged list"),
+    ("gauss_newton", "loss", "function"),
+    ("gradients.clip_global_norm", "gradients", "empty list"),
+    ("laplace", "latents", "symbolic vector"),
+    ("laplace", "rule", "function"),
+    ("least_squares", "tolerance", "symbolic integer"),
+    ("least_squares", "x0", "empty list"),
+    ("mechanic", "gradients", "empty dictionary"),
+    ("plot.path", "runs", "array of objects"),
+    ("plot.trace", "runs", "empty dictionary"),
+    ("quadratic_program", "g", "long vector"),
+    ("sgd", "dampening", "ragged list"),
+    ("svrg", "full_gradients", "None"),
+    ("tonga", "per_example", "sparse matrix"),
+]
+
+
+@pytest.mark.filterwarnings("ignore::optapi.OptimizationWarning")
+@pytest.mark.parametrize(("call", "name", "entry"), FOUND)
+def test_what_was_once_refused_badly(call, name, entry):
+    if call.startswith("plot.") and not plots():
+        pytest.skip("there is no matplotlib")
+    [argument] = [argument for argument in arguments() if (argument[0], argument[3]) == (call, name)]
+    assert verdict(*argument, entry) is None
