@@ -62,6 +62,11 @@ def check_gradient(f: Callable[..., Any], df: Derivative, x0: Tree, args: Any = 
     Comparison
         The worst component, and both values for it.
 
+    Raises
+    ------
+    ValueError
+        If `df` is one by differences, so that there is nothing to compare.
+
     Notes
     -----
     It takes one call of `df`, and two of `f` for each component.

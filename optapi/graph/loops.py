@@ -67,7 +67,7 @@ def like(value: Any, variable: Variable) -> Any:
             f"the variable {variable.type.ndim}"
         )
     if value.type.dtype != variable.type.dtype:
-        if value.type.dtype in complex_dtypes:
+        if value.type.dtype in complex_dtypes and variable.type.dtype not in complex_dtypes:
             raise TypeError(
                 f"the next value of the variable {called(variable)} is {value.type.dtype}, the variable "
                 f"{variable.type.dtype}; take the real part"
