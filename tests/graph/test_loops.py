@@ -288,3 +288,15 @@ def test_a_batch_picks_and_sets_a_row_for_each_member(place):
         np.testing.assert_array_equal(rows[member], expected[i])
         expected[i] *= -1
         np.testing.assert_array_equal(matrices[member], expected)
+
+
+def test_complex_values_stay_complex_and_are_not_taken_for_real_ones():
+    z, x = pt.zscalar("z"), pt.dscalar("x")
+    narrow = pt.cscalar("c")
+    [last] = optapi.repeat(lambda z: ([z**2], False), [z], 3)
+    assert pytensor.function([z], last, mode=optapi.PYTHON)(1j + 1) == (1j + 1) ** 8
+    [last] = optapi.repeat(lambda c: ([c * np.complex128(2j)], False), [narrow], 2)
+    assert last.type.dtype == "complex64"
+    assert pytensor.function([narrow], last, mode=optapi.PYTHON)(np.complex64(1)) == -4
+    with pytest.raises(TypeError, match="real part"):
+        optapi.repeat(lambda x: ([x * z], False), [x], 3)
