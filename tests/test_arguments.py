@@ -573,7 +573,8 @@ def verdict(call, function, make, name, parameter, entry):
 
 
 @pytest.fixture(autouse=True)
-def _quiet():
+def _quiet(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where a path of nonsense may be written to
     with np.errstate(all="ignore"):
         yield
     FILE.unlink(missing_ok=True)
