@@ -448,6 +448,14 @@ def as_numbers(argument: str, value: Any, ndim: int | None = None) -> np.ndarray
     return array
 
 
+def filtered(kind: Any, value: Any, variable: Any) -> Any:
+    """The value of the input `variable` as the compiled function takes it, of the type `kind`."""
+    try:
+        return kind.filter(value, allow_downcast=None)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"the input {called(variable)} does not fit: {error}") from error
+
+
 def check_name(argument: str, value: object) -> str:
     """`value`: a string that is not empty."""
     if not isinstance(value, str) or not value:

@@ -564,8 +564,7 @@ def verdict(call, function, make, name, parameter, entry):
             return None  # of the model
         return f"{type(error).__name__}: {error!s:.150}"
     else:
-        if "matplotlib.pyplot" in sys.modules:
-            sys.modules["matplotlib.pyplot"].close("all")
+        close_figures()
         right = may_be_right(name, parameter)
         if right is not None and entry not in right:
             return "passes silently"
@@ -578,6 +577,10 @@ def _quiet(tmp_path, monkeypatch):
     with np.errstate(all="ignore"):
         yield
     FILE.unlink(missing_ok=True)
+    close_figures()
+
+
+def close_figures():
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pytensor.graph.basic import Constant, Variable
 
-from ..checks import as_numbers, called, check_choice, check_count, check_flag, check_shared
+from ..checks import as_numbers, called, check_choice, check_count, check_flag, check_shared, filtered
 from ..engines import built, is_engine, mapped, opened, workers_of
 from ..feasible import Box, boxes, put_inside
 from ..graph.compat import assign
@@ -26,7 +26,7 @@ from ..state import labels
 from ..typing import Bounds, CompileMode, OptAlgo, Updates, Variables
 from .evaluator import Evaluator
 from .loop_program import LoopProgram, Problem
-from .members import Data, Ends, Members, filtered, pieces, shown, worked
+from .members import Data, Ends, Members, pieces, shown, worked
 from .options import check_rule, name_of, option_of, rule_of
 from .paths import CompiledPaths, Paths
 from .progress import Checkpoint, Monitor, compiling

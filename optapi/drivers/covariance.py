@@ -11,7 +11,7 @@ import pytensor
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from ..checks import as_list, as_numbers, called, check_cost, check_flag, check_shared, shown
+from ..checks import as_list, check_cost, check_flag, check_shared, filtered, shown
 from ..constraints import as_entries
 from ..feasible import boxes, inside
 from ..graph.derivatives import differentiate, pushforward, second_derivatives
@@ -113,8 +113,7 @@ def covariance(parameters: Variables, cost: Variable | None = None, *, residuals
     for variable in given:
         if not isinstance(variable, Variable):
             raise TypeError(f"inputs has {shown(variable)} among its keys; pass the variables that the cost reads")
-        as_numbers(f"inputs for {called(variable)}", given[variable])
-    variables, values = list(given), list(given.values())
+    variables, values = list(given), [filtered(v.type, value, v) for v, value in given.items()]
     parts = None if residuals is None else as_list("residuals", residuals)
     check_kind_of_mode(mode)
     point = [np.asarray(p.get_value(borrow=True)) for p in shared]

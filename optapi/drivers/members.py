@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytensor
 
-from ..checks import called
+from ..checks import called, filtered
 from ..graph.members import for_members, vectorized
 from .locks import BUILDING
 from .loop_program import NUMBERS, LoopProgram
@@ -29,14 +29,6 @@ STATUS = np.array([ending.status for ending in SEVERITY])
 CONVERGED = SEVERITY.index(Ending.CONVERGED)
 # The verdict for each reason that a rule may give, by its number.
 VERDICTS = np.array([SEVERITY.index(Ending.of_reason(reason)) for reason in range(10)])
-
-
-def filtered(kind: Any, value: Any, variable: Any) -> Any:
-    """The value of the input `variable` as the compiled function takes it, of the type `kind`."""
-    try:
-        return kind.filter(value, allow_downcast=None)
-    except TypeError as error:
-        raise TypeError(f"the input {called(variable)} does not fit: {error}") from error
 
 
 class Data(NamedTuple):

@@ -4,8 +4,10 @@ import pickle
 
 import numpy as np
 import pytensor
+import pytensor.sparse
 import pytensor.tensor as pt
 import pytest
+import scipy.sparse
 from scipy.optimize import curve_fit
 
 import optapi
@@ -260,3 +262,11 @@ def test_many_fits_have_those_of_each():
         p.set_value(np.full(4, 0.25))
         np.testing.assert_allclose(result.covariance()[row], run(data[row]).covariance(), rtol=1e-6, atol=1e-12)
     assert result.covariance()[0, 3, 3] == 0 < result.covariance()[1, 3, 3]
+
+
+def test_inputs_may_be_sparse():
+    p, A = pytensor.shared(np.array([0.5, -1.0]), name="p"), pytensor.sparse.csr_matrix("A")
+    cost = pt.sum(pytensor.sparse.dot(A, p.dimshuffle(0, "x")) ** 2) / 2
+    matrix = scipy.sparse.csr_matrix(np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]]))
+    found = optapi.covariance([p], cost, inputs={A: matrix}, mode=optapi.PYTHON)
+    np.testing.assert_allclose(found, np.diag([0.1, 0.25]), rtol=1e-12)

@@ -4,11 +4,10 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from pytensor.compile.mode import get_mode
 
 import optapi
 from optapi import PYTHON
-from optapi.graph.compat import linked_by
+from optapi.distributed import free
 
 
 pytestmark = pytest.mark.numba
@@ -103,10 +102,7 @@ EXACT = {  # by the module decimal, with 60 digits
 def test_softplus_and_sigmoid(dtype, alone):
     x = pt.vector("x", dtype=dtype)
     outputs = [f(x if alone else 2 * x / 2) for f in (pt.softplus, pt.sigmoid)]
-    from optapi.graph.threads import FreeNumbaLinker  # which imports numba
-
-    mode = linked_by(FreeNumbaLinker(), get_mode("NUMBA"))
-    function = pytensor.function([x], outputs, mode=mode)
+    function = pytensor.function([x], outputs, mode=free("NUMBA"))
     given = np.array(list(EXACT), dtype)
     for found, expected in zip(function(given), np.array(list(EXACT.values())).T, strict=True):
         assert found.dtype == dtype
